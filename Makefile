@@ -1,0 +1,55 @@
+# Each target creates .venv and installs what it needs, once: `make quickstart` works on a fresh clone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/pip install --quiet -c constraints.txt
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: help quickstart test test-all test-slow test-multiworker test-torch test-gpu bench lint clean
+
+help:
+	@echo "make quickstart        pre-train on the built-in digits, on a CPU"
+	@echo "make test              the default tests"
+	@echo "make test-all          the default, slow, multiworker and torch tests"
+	@echo "make test-TIER         one tier: slow, multiworker, torch or gpu"
+	@echo "make bench             every benchmark, one after the other"
+	@echo "make lint              ruff: rules and format"
+	@echo "make clean             remove $(VENV)"
+
+quickstart: $(VENV)/.stamp-test
+	$(BIN)/python train.py --flagfile=configs/quickstart.cfg
+
+test: $(VENV)/.stamp-test
+	$(BIN)/python -m pytest
+
+test-all: test test-slow test-multiworker test-torch
+
+# pytest answers 5 when a tier holds no test: that is said, and is no failure.
+test-slow test-multiworker test-gpu: test-%: $(VENV)/.stamp-test
+	@$(BIN)/python -m pytest -m $* || \
+	  { status=$$?; [ $$status -eq 5 ] || exit $$status; echo "make $@: no tests collected"; }
+
+test-torch: $(VENV)/.stamp-torch
+	@$(BIN)/python -m pytest -m torch || \
+	  { status=$$?; [ $$status -eq 5 ] || exit $$status; echo "make $@: no tests collected"; }
+
+bench: $(VENV)/.stamp-test
+	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+lint: $(VENV)/.stamp-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV)
+
+# One stamp per extra: $(VENV)/.stamp-EXTRA is newer than the metadata once that extra is installed.
+$(VENV)/.stamp-%: setup.py pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(PIP_INSTALL) -e ".[test,$*]"
+	@touch $@
+
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python must be 3.11 or newer for the versions in constraints.txt. Received: $$($(PYTHON) --version 2>&1)." \
+	       "Run make PYTHON=/path/to/python3.11."; exit 1; }
+	$(PYTHON) -m venv $(VENV)

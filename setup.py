@@ -1,0 +1,53 @@
+"""Package metadata of keras_moco; the exact versions it was tested with are in `constraints.txt`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+
+def read_version():
+    """Reads `__version__` as text: importing the package would need TensorFlow before it is installed."""
+    text = (ROOT / "keras_moco" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"$', text, flags=re.MULTILINE)
+    if match is None:
+        raise RuntimeError('`keras_moco/__init__.py` must hold a line `__version__ = "..."`. Received: none.')
+    return match.group(1)
+
+
+TEST = ["pytest>=8", "pillow"]
+
+setup(
+    name="keras_moco",
+    version=read_version(),
+    description="Momentum Contrast (MoCo) for TensorFlow and Keras 3",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["keras_moco", "keras_moco.*"]),
+    install_requires=[
+        "tensorflow>=2.20,<2.22",
+        "keras>=3.12,<3.17",
+        "keras-cv==0.9.*",
+        "tensorflow-datasets>=4.9.9,<5",
+        "importlib_resources",  # tensorflow-datasets imports it without asking for it
+        "tensorboard",
+        "absl-py",
+        "scikit-learn",
+        "matplotlib",
+        "numpy",
+    ],
+    extras_require={
+        "test": TEST,
+        "torch": ["torch"],
+        "dev": [*TEST, "ruff"],
+    },
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
