@@ -1,0 +1,16 @@
+"""Momentum Contrast for TensorFlow and Keras 3."""
+
+import os
+
+__version__ = "0.1.0"
+
+if os.environ.get("TF_USE_LEGACY_KERAS", "0").lower() not in ("", "0", "false"):
+    raise ImportError(
+        "keras_moco must run on Keras 3, which TensorFlow does not load with TF_USE_LEGACY_KERAS set. "
+        f"Received: TF_USE_LEGACY_KERAS={os.environ['TF_USE_LEGACY_KERAS']}. Unset it."
+    )
+if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+    raise ImportError(
+        "keras_moco must run on Keras's TensorFlow backend. "
+        f"Received: KERAS_BACKEND={os.environ['KERAS_BACKEND']}. Unset it."
+    )

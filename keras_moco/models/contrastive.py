@@ -1,0 +1,162 @@
+"""The training step that every contrastive model shares; methods differ in four hooks, and in nothing else."""
+
+import abc
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_moco import distribution
+
+
+class Contrast(NamedTuple):
+    """One look-up of queries in a dictionary.
+
+    Attributes:
+        name: str, for the logs.
+        queries: `(n, D)` unit vectors.
+        logits: `(n, candidates)`, similarities divided by the temperature.
+        labels: `(n,)` int, the column of each query's positive.
+    """
+
+    name: str
+    queries: object
+    logits: object
+    labels: object
+
+
+SHARED_LOGS = (
+    "loss",
+    "contrast_top1",
+    "contrast_top5",
+    "positive_similarity",
+    "negative_similarity",
+    "feature_std",
+)
+
+
+class ContrastiveModel(keras.Model, abc.ABC):
+    """A model that learns an encoder by telling the other view of an image from other images.
+
+    `fit` takes batches `{"query": (n, H, W, C), "key": (n, H, W, C)}`, two augmentations of the same images with
+    values in 0..255 (further entries are handed to the hooks), and `compile` an optimiser; the loss is the model's
+    own. `model(images)` embeds, so `predict`, export and notebooks need nothing special.
+
+    A subclass implements `encoder` and `contrast`; `before_step`, `encode_targets`, `after_step` and `monitor` are
+    there for methods that need them.
+
+    Args:
+        temperature: positive float that divides all similarities.
+        logs: names of what `monitor` returns, and `loss_<name>` of each `Contrast` where there are several.
+        **kwargs: of `keras.Model`.
+    """
+
+    def __init__(self, temperature, logs=(), **kwargs):
+        super().__init__(**kwargs)
+        if not temperature > 0:
+            raise ValueError(
+                f"`temperature` must be positive. Received: temperature={temperature}. MoCo v1 uses 0.07, v2 0.2."
+            )
+        self.temperature = temperature
+        # Steps trained. Random numbers and schedules hang on it, so a restored model goes on exactly where it was.
+        self.step = self.add_weight((), "zeros", dtype="int64", name="step", trainable=False, aggregation="none")
+        self._means = {name: keras.metrics.Mean(name) for name in (*SHARED_LOGS, *logs)}
+
+    # What a method is made of.
+
+    @property
+    @abc.abstractmethod
+    def encoder(self):
+        """The `Encoder` that is being learnt."""
+
+    def before_step(self):  # noqa: B027
+        """Runs before anything is encoded."""
+
+    def encode_targets(self, views):
+        """Encodes what queries are compared with and that takes no gradient; runs outside the tape."""
+
+    @abc.abstractmethod
+    def contrast(self, views, targets):
+        """Returns a list of `Contrast`, whose losses are summed; gradient flows through what is encoded here."""
+
+    def after_step(self, views, targets):  # noqa: B027
+        """Runs after the gradient step."""
+
+    # What they share.
+
+    def call(self, images, training=False):
+        return self.encoder(images, training=training)
+
+    def train_step(self, views):
+        _check_views(views)
+        # Where the end of the data is not known in advance, Keras runs the step once more without a batch: nothing
+        # in here may happen before the batch exists.
+        with tf.control_dependencies(tf.nest.flatten(views)):
+            self.before_step()
+            targets = self.encode_targets(views)
+            with tf.GradientTape() as tape:
+                contrasts = self.contrast(views, targets)
+                losses = [_cross_entropy(contrast) for contrast in contrasts]
+                loss = ops.sum(ops.stack(losses))
+                # Gradients are summed over replicas, the loss is a mean over all their examples.
+                scaled = self.optimizer.scale_loss(loss / distribution.num_replicas())
+            self.optimizer.apply(tape.gradient(scaled, self.trainable_variables), self.trainable_variables)
+            self.after_step(views, targets)
+            self.step.assign_add(1)
+            return self._log({"loss": loss, **self._measure(contrasts, losses), **self.monitor()})
+
+    def monitor(self):
+        """Further numbers to log: a dict of scalars under the names given as `logs`."""
+        return {}
+
+    def _measure(self, contrasts, losses):
+        measures = [_measure(contrast, self.temperature) for contrast in contrasts]
+        logs = {name: ops.mean(ops.stack([m[name] for m in measures])) for name in measures[0]}
+        if len(contrasts) > 1:
+            logs |= {f"loss_{contrast.name}": loss for contrast, loss in zip(contrasts, losses, strict=True)}
+        return logs
+
+    def _log(self, values):
+        for name, value in values.items():
+            self._means[name].update_state(value)
+        return {name: mean.result() for name, mean in self._means.items()}
+
+    @property
+    def metrics(self):
+        return list(self._means.values())
+
+
+def _check_views(views):
+    if not (isinstance(views, dict) and {"query", "key"} <= views.keys()):
+        received = sorted(views) if isinstance(views, dict) else type(views).__name__
+        raise ValueError(
+            'Batches must be dictionaries with "query" and "key", two augmentations of the same images. '
+            f"Received: {received}. Map your data set with `keras_moco.augment.two_views`."
+        )
+    if views["query"].shape != views["key"].shape or views["query"].shape[0] is None:
+        raise ValueError(
+            "Both views must have one shape with a known batch size. "
+            f"Received: query {views['query'].shape}, key {views['key'].shape}. Batch with `drop_remainder=True`."
+        )
+
+
+def _cross_entropy(contrast):
+    return ops.mean(keras.losses.sparse_categorical_crossentropy(contrast.labels, contrast.logits, from_logits=True))
+
+
+def _measure(contrast, temperature):
+    """What a look-up tells about the state of the training; all means over the batch."""
+    logits = ops.stop_gradient(contrast.logits)
+    positive = ops.take_along_axis(logits, ops.cast(contrast.labels, "int32")[:, None], axis=-1)  # (n, 1)
+    # Ties count against the query, so that a collapsed encoder reads 0 and not 100 %.
+    rank = ops.sum(ops.cast(logits >= positive, "int32"), axis=-1) - 1
+    negatives = logits.shape[-1] - 1
+    return {
+        "contrast_top1": ops.mean(ops.cast(rank < 1, "float32")),
+        "contrast_top5": ops.mean(ops.cast(rank < 5, "float32")),
+        "positive_similarity": ops.mean(positive) * temperature,
+        "negative_similarity": ops.mean(ops.sum(logits, axis=-1) - positive[:, 0]) / negatives * temperature,
+        # 1: embeddings spread over the whole sphere; 0: all embeddings are one.
+        "feature_std": ops.mean(ops.std(contrast.queries, axis=0)) * contrast.queries.shape[-1] ** 0.5,
+    }
