@@ -1,0 +1,29 @@
+"""Image augmentation: the random views MoCo contrasts, batched, and pure functions of their draws."""
+
+from keras_moco.augment.base import Augmentation
+from keras_moco.augment.blur import RandomGaussianBlur
+from keras_moco.augment.central import central_view
+from keras_moco.augment.color_jitter import RandomColorJitter
+from keras_moco.augment.compose import Compose
+from keras_moco.augment.crop import RandomResizedCrop
+from keras_moco.augment.flip import RandomHorizontalFlip
+from keras_moco.augment.grayscale import RandomGrayscale
+from keras_moco.augment.recipes import AUGMENTATIONS, get_augmentation, moco_cifar, moco_v1, moco_v2
+from keras_moco.augment.views import two_views
+
+__all__ = [
+    "AUGMENTATIONS",
+    "Augmentation",
+    "Compose",
+    "RandomColorJitter",
+    "RandomGaussianBlur",
+    "RandomGrayscale",
+    "RandomHorizontalFlip",
+    "RandomResizedCrop",
+    "central_view",
+    "get_augmentation",
+    "moco_cifar",
+    "moco_v1",
+    "moco_v2",
+    "two_views",
+]

@@ -1,0 +1,97 @@
+"""The base of every augmentation: a keras-cv layer whose randomness is a plain tensor of uniform draws."""
+
+import random
+
+import tensorflow as tf
+from keras_cv.layers import VectorizedBaseImageAugmentationLayer
+
+
+class Augmentation(VectorizedBaseImageAugmentationLayer):
+    """A random image operation that is a pure function of images and uniform draws.
+
+    Called as a layer, it draws from its own generator. Called as `augment_images(images, draws)`, it is
+    stateless: each image's result depends on that image and its row of `draws` alone, whatever else is in
+    the batch. A resumed run can so repeat its augmentations from a seed and an example's index.
+
+    A subclass sets `num_draws` and implements `augment`.
+
+    Args:
+        seed: int or None. Seed of the layer's own generator. None takes one from Python's `random`, which
+            `keras.utils.set_random_seed` makes repeatable.
+        **kwargs: of `keras.layers.Layer`. `dtype` defaults to `"float32"` whatever the global policy:
+            pixels in half precision would be off by up to a level in 0..255.
+
+    Call arguments:
+        inputs: images `(n, H, W, C)` or `(H, W, C)`, C = 1 or 3, any numeric dtype, values 0..255; or a dict
+            with such `"images"`. `"labels"` in it pass through unchanged.
+
+    Returns:
+        float32 images, values 0..255, in the structure of the inputs.
+
+    Raises:
+        ValueError: if the images have other than 1 or 3 channels.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_moco.augment import RandomHorizontalFlip
+    >>> flip = RandomHorizontalFlip(rate=0.5)
+    >>> image = np.array([[[[0.0], [255.0]]]])
+    >>> flip.augment_images(image, [[0.1]]).numpy().ravel().tolist()
+    [255.0, 0.0]
+    >>> flip.augment_images(image, [[0.9]]).numpy().ravel().tolist()
+    [0.0, 255.0]
+    """
+
+    num_draws: int
+
+    def __init__(self, seed=None, **kwargs):
+        resolved = random.randrange(2**31 - 1) if seed is None else int(seed)
+        kwargs.setdefault("dtype", "float32")
+        # keras-cv takes seed 0 for "no seed", and would then share one global generator.
+        super().__init__(seed=resolved + 1, **kwargs)
+        self.seed = seed
+
+    def build(self, input_shape):
+        """Nothing to build; Keras warns when a layer that holds layers, as `Compose`, does not say so."""
+        self.built = True
+
+    def augment(self, images, draws):
+        """The subclass's part: float32 `images` `(n, H, W, C)` and uniform `draws` `(n, num_draws)`."""
+        raise NotImplementedError("A subclass of `Augmentation` must implement `augment(images, draws)`.")
+
+    def augment_images(self, images, transformations, **_):
+        """Applies the augmentation that the draws describe.
+
+        Args:
+            images: `(n, H, W, C)`, C = 1 or 3, any numeric dtype, values 0..255. H and W may be unknown
+                while a graph is built.
+            transformations: uniform draws in [0, 1), `(n, num_draws)`.
+
+        Returns:
+            float32 images, values 0..255.
+        """
+        images = tf.cast(images, "float32")
+        draws = tf.cast(transformations, "float32")
+        if images.shape.rank != 4 or images.shape[-1] not in (1, 3):
+            raise ValueError(
+                "`images` must have the shape (n, height, width, channels) with 1 or 3 channels. "
+                f"Received: shape={tuple(images.shape)}. Drop an alpha channel; give gray images an axis."
+            )
+        if draws.shape.rank != 2 or draws.shape[-1] not in (None, self.num_draws):
+            raise ValueError(
+                "`transformations` must hold one row of uniform draws per image, shape (n, num_draws). "
+                f"Received: shape={tuple(draws.shape)}, num_draws={self.num_draws}. Draw them in that shape."
+            )
+        return self.augment(images, draws)
+
+    def augment_labels(self, labels, transformations, **_):
+        """Returns `labels` unchanged: no augmentation here changes what an image shows."""
+        return labels
+
+    def get_random_transformation_batch(self, batch_size, **_):
+        """Returns uniform draws in [0, 1), `(batch_size, num_draws)`, from the layer's own generator."""
+        return self._random_generator.uniform((batch_size, self.num_draws))
+
+    def get_config(self):
+        return {**super().get_config(), "seed": self.seed}

@@ -1,0 +1,169 @@
+"""RandomColorJitter with torchvision's semantics: four operations in a random order."""
+
+import itertools
+
+import keras
+import tensorflow as tf
+
+from keras_moco.augment.base import Augmentation
+from keras_moco.augment.grayscale import LUMA, to_gray
+from keras_moco.augment.selection import apply_where, check_rate
+
+ORDERS = tuple(itertools.permutations(range(4)))
+
+
+def adjust_brightness(images, factor):
+    """Multiplies pixels `(n, H, W, C)` by `factor` `(n,)`: 0 is black, 1 the image itself."""
+    return _scale_and_add(images, factor, tf.zeros_like(factor))
+
+
+def adjust_contrast(images, factor):
+    """Blends with the mean of the gray image: factor 0 is one flat gray, 1 the image itself."""
+    mean = to_gray(
+        tf.reduce_mean(_pixels(images), axis=1)
+    )  # (n, 1): gray is linear, so its mean is the mean's
+    return _scale_and_add(images, factor, (1.0 - factor) * mean[:, 0])
+
+
+def adjust_saturation(images, factor):
+    """Blends with the gray image: factor 0 is gray, 1 the image itself. RGB images only."""
+    gray = tf.tile(tf.constant(LUMA)[:, None], [1, 3])  # pixel (3,) @ gray (3, 3): its gray, three times
+    factor = factor[:, None, None]
+    mixed = tf.matmul(_pixels(images), factor * tf.eye(3) + (1.0 - factor) * gray)
+    return tf.reshape(tf.clip_by_value(mixed, 0.0, 255.0), tf.shape(images))
+
+
+def adjust_hue(images, shift):
+    """Turns the hue, in HSV, by `shift` `(n,)` of a full turn. RGB images only.
+
+    HSV without leaving 0..255: with V the largest channel, C the largest minus the smallest, and H the hue in
+    sixths of a turn from red, each channel is V - C clip(min(k, 4 - k), 0, 1), where k = (H + 5, 3, 1) mod 6
+    for red, green, blue. Three contiguous planes are faster than `tf.image.rgb_to_hsv` and back.
+    """
+    planes = tf.transpose(images, [0, 3, 1, 2])
+    red, green, blue = planes[:, 0], planes[:, 1], planes[:, 2]
+    value = tf.reduce_max(planes, axis=1)
+    chroma = value - tf.reduce_min(planes, axis=1)
+    sixths = tf.where(
+        value == red,
+        green - blue,
+        tf.where(value == green, blue - red + 2.0 * chroma, red - green + 4.0 * chroma),
+    )
+    sixths = tf.math.divide_no_nan(sixths, chroma) + 6.0 * shift[:, None, None]
+    channels = []
+    for offset in (5.0, 3.0, 1.0):
+        turns = (sixths + offset) / 6.0
+        k = 6.0 * (turns - tf.floor(turns))
+        channels.append(value - chroma * tf.clip_by_value(tf.minimum(k, 4.0 - k), 0.0, 1.0))
+    return tf.transpose(tf.clip_by_value(tf.stack(channels, axis=1), 0.0, 255.0), [0, 2, 3, 1])
+
+
+def _pixels(images):
+    """`(n, H, W, C)` as `(n, H * W, C)`."""
+    shape = tf.shape(images)
+    return tf.reshape(images, [shape[0], shape[1] * shape[2], images.shape[-1]])
+
+
+def _scale_and_add(images, factor, offset):
+    """`factor * images + offset`, clamped; one factor and one offset per image, `(n,)`."""
+    # Rows of one image each: TensorFlow broadcasts along one long axis much faster than along three.
+    shape = tf.shape(images)
+    rows = tf.reshape(images, [shape[0], shape[1] * shape[2] * shape[3]])
+    rows = tf.clip_by_value(rows * factor[:, None] + offset[:, None], 0.0, 255.0)
+    return tf.reshape(rows, shape)
+
+
+@keras.saving.register_keras_serializable(package="keras_moco")
+class RandomColorJitter(Augmentation):
+    """Jitters brightness, contrast, saturation and hue, as torchvision's `ColorJitter`.
+
+    The first three factors are uniform in `[max(0, 1 - x), 1 + x]`, the hue's shift in `[-hue, hue]` turns.
+    The operations run in an order drawn anew for every image, with values clamped to 0..255 after each.
+    A strength of 0 leaves its operation out. For images of one channel saturation and hue are left out.
+
+    Args:
+        brightness: float, at least 0. MoCo v1 and v2 use `0.4` (official `main_moco.py`).
+        contrast: float, at least 0. MoCo v1 and v2 use `0.4`.
+        saturation: float, at least 0. MoCo v1 and v2 use `0.4`.
+        hue: float, 0 to 0.5. MoCo v1 uses `0.4`, v2 `0.1`.
+        rate: float. Probability that an image is jittered at all. Defaults to `1.0` (v1; v2 uses `0.8`).
+        **kwargs: of `Augmentation`.
+
+    Raises:
+        ValueError: if a strength or the rate is out of range.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_moco.augment import RandomColorJitter
+    >>> jitter = RandomColorJitter(0.4, 0.0, 0.0, 0.0)
+    >>> draws = [[0.0, 0.0, 1.0, 0.0, 0.0, 0.0]]  # whether, order, and the four amounts
+    >>> jitter.augment_images(np.full((1, 1, 1, 3), 100.0), draws).numpy().ravel().tolist()
+    [140.0, 140.0, 140.0]
+    """
+
+    num_draws = 6
+
+    def __init__(self, brightness, contrast, saturation, hue, rate=1.0, **kwargs):
+        super().__init__(**kwargs)
+        strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+        for name, strength in strengths.items():
+            if strength < 0 or (name == "hue" and strength > 0.5):
+                raise ValueError(
+                    f"`{name}` must be a strength of at least 0{', up to 0.5' if name == 'hue' else ''}. "
+                    f"Received: {name}={strength}. Use 0 to leave it out."
+                )
+        self.brightness, self.contrast = float(brightness), float(contrast)
+        self.saturation, self.hue = float(saturation), float(hue)
+        self.rate = check_rate(rate)
+
+    def augment(self, images, draws):
+        return apply_where(draws[:, 0] < self.rate, self._jitter, images, draws[:, 1:])
+
+    def _jitter(self, images, draws):
+        """Jitters every image; draws `(n, 5)`: order, brightness, contrast, saturation, hue."""
+        strengths = (self.brightness, self.contrast, self.saturation)
+        low = tf.constant([max(0.0, 1 - strength) for strength in strengths] + [-self.hue])
+        high = tf.constant([1 + strength for strength in strengths] + [self.hue])
+        amounts = low + (high - low) * draws[:, 1:]  # (n, 4)
+        order = tf.minimum(tf.cast(draws[:, 0] * len(ORDERS), "int32"), len(ORDERS) - 1)
+        order = tf.gather(tf.constant(ORDERS), order)  # (n, 4): operation of each slot
+        operations = self._operations(images.shape[-1])
+        for slot in range(4):
+            operation = order[:, slot]
+            amount = tf.gather(amounts, operation, batch_dims=1)
+            images = _apply_each(operations, operation, images, amount)
+        return images
+
+    def _operations(self, channels):
+        """The four operations in the order of the strengths; None where one is left out."""
+        color = channels == 3
+        return (
+            adjust_brightness if self.brightness else None,
+            adjust_contrast if self.contrast else None,
+            adjust_saturation if self.saturation and color else None,
+            adjust_hue if self.hue and color else None,
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "brightness": self.brightness,
+            "contrast": self.contrast,
+            "saturation": self.saturation,
+            "hue": self.hue,
+            "rate": self.rate,
+        }
+
+
+def _apply_each(operations, operation, images, amount):
+    """Applies `operations[operation[i]]` to image i, each operation running on its own images only."""
+    count = len(operations)
+    rows = tf.dynamic_partition(tf.range(tf.shape(images)[0]), operation, count)
+    parts = tf.dynamic_partition(images, operation, count)
+    amounts = tf.dynamic_partition(amount, operation, count)
+    results = [
+        part if function is None else function(part, part_amount)
+        for function, part, part_amount in zip(operations, parts, amounts, strict=True)
+    ]
+    return tf.ensure_shape(tf.dynamic_stitch(rows, results), images.shape)

@@ -1,0 +1,118 @@
+"""The augmentations of the published recipes, by name."""
+
+from keras_moco.augment.blur import RandomGaussianBlur
+from keras_moco.augment.color_jitter import RandomColorJitter
+from keras_moco.augment.compose import Compose
+from keras_moco.augment.crop import RandomResizedCrop
+from keras_moco.augment.flip import RandomHorizontalFlip
+from keras_moco.augment.grayscale import RandomGrayscale
+
+
+def moco_v1(image_size, crop_scale=(0.2, 1.0), **kwargs):
+    """MoCo v1 (sec. 3.3; official `main_moco.py`): crop, gray 0.2, jitter (.4, .4, .4, .4) always, flip.
+
+    Args:
+        image_size: int. Side of the square views, pixels. The paper uses 224.
+        crop_scale: (low, high). Range of the crop's area as a fraction of the image's.
+        **kwargs: of `Compose`, for example `seed`.
+
+    Returns:
+        A `Compose` layer.
+
+    Example:
+
+    >>> from keras_moco.augment import moco_v1
+    >>> [type(layer).__name__ for layer in moco_v1(224).layers]
+    ['RandomResizedCrop', 'RandomGrayscale', 'RandomColorJitter', 'RandomHorizontalFlip']
+    """
+    layers = [
+        RandomResizedCrop(image_size, scale=crop_scale),
+        RandomGrayscale(rate=0.2),
+        RandomColorJitter(0.4, 0.4, 0.4, 0.4),
+        RandomHorizontalFlip(rate=0.5),
+    ]
+    return Compose(layers, **kwargs)
+
+
+def moco_v2(image_size, crop_scale=(0.2, 1.0), **kwargs):
+    """MoCo v2 ("aug+", sec. 3; official `main_moco.py --aug-plus`): milder hue at rate 0.8, and blur.
+
+    Crop, jitter (.4, .4, .4, .1) at rate 0.8, gray 0.2, blur at rate 0.5, flip.
+
+    Args:
+        image_size: int. Side of the square views, pixels. The paper uses 224.
+        crop_scale: (low, high). Range of the crop's area as a fraction of the image's.
+        **kwargs: of `Compose`, for example `seed`.
+
+    Returns:
+        A `Compose` layer.
+
+    Example:
+
+    >>> from keras_moco.augment import moco_v2
+    >>> [type(layer).__name__ for layer in moco_v2(224).layers][1:4]
+    ['RandomColorJitter', 'RandomGrayscale', 'RandomGaussianBlur']
+    """
+    layers = [
+        RandomResizedCrop(image_size, scale=crop_scale),
+        RandomColorJitter(0.4, 0.4, 0.4, 0.1, rate=0.8),
+        RandomGrayscale(rate=0.2),
+        RandomGaussianBlur(sigma=(0.1, 2.0), rate=0.5),
+        RandomHorizontalFlip(rate=0.5),
+    ]
+    return Compose(layers, **kwargs)
+
+
+def moco_cifar(image_size, crop_scale=(0.08, 1.0), **kwargs):
+    """The official CIFAR-10 demo: crop, flip, jitter (.4, .4, .4, .1) at rate 0.8, gray 0.2; no blur.
+
+    Args:
+        image_size: int. Side of the square views, pixels. The demo uses 32.
+        crop_scale: (low, high). Range of the crop's area, a fraction of the image's (torchvision's).
+        **kwargs: of `Compose`, for example `seed`.
+
+    Returns:
+        A `Compose` layer.
+
+    Example:
+
+    >>> from keras_moco.augment import moco_cifar
+    >>> [type(layer).__name__ for layer in moco_cifar(32).layers]
+    ['RandomResizedCrop', 'RandomHorizontalFlip', 'RandomColorJitter', 'RandomGrayscale']
+    """
+    layers = [
+        RandomResizedCrop(image_size, scale=crop_scale),
+        RandomHorizontalFlip(rate=0.5),
+        RandomColorJitter(0.4, 0.4, 0.4, 0.1, rate=0.8),
+        RandomGrayscale(rate=0.2),
+    ]
+    return Compose(layers, **kwargs)
+
+
+AUGMENTATIONS = {"moco_v1": moco_v1, "moco_v2": moco_v2, "moco_cifar": moco_cifar}
+
+
+def get_augmentation(name):
+    """The recipe of that name.
+
+    Args:
+        name: str. A key of `AUGMENTATIONS`.
+
+    Returns:
+        A function `(image_size, crop_scale=...)` that returns an `Augmentation`.
+
+    Raises:
+        ValueError: if there is no recipe of that name; the message lists those there are.
+
+    Example:
+
+    >>> from keras_moco.augment import get_augmentation
+    >>> get_augmentation("moco_v2")(image_size=64).num_draws
+    32
+    """
+    if name not in AUGMENTATIONS:
+        raise ValueError(
+            f"`augmentation` must be one of {', '.join(map(repr, AUGMENTATIONS))}. "
+            f"Received: augmentation={name!r}. Choose one of these, or call a `Compose` of your own."
+        )
+    return AUGMENTATIONS[name]

@@ -1,0 +1,43 @@
+"""Two independent views of the same images."""
+
+import tensorflow as tf
+
+
+def two_views(augmentation, images, draws=None):
+    """Augments every image twice, independently (MoCo v1, sec. 3.3).
+
+    Args:
+        augmentation: an `Augmentation`.
+        images: `(n, H, W, C)`, C = 1 or 3, values 0..255.
+        draws: uniform draws in [0, 1), `(n, 2, num_draws)`, that decide everything; None takes new ones from
+            the augmentation's own generator.
+
+    Returns:
+        dict of `"query"` and `"key"`, each float32 `(n, s, s, C)`, values 0..255.
+
+    Raises:
+        ValueError: if `draws` has another shape.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_moco.augment import moco_cifar, two_views
+    >>> views = two_views(moco_cifar(28), np.zeros((8, 32, 32, 3), "uint8"))
+    >>> views["query"].shape, views["key"].shape
+    (TensorShape([8, 28, 28, 3]), TensorShape([8, 28, 28, 3]))
+    """
+    images = tf.convert_to_tensor(images)
+    if draws is None:
+        count = tf.shape(images)[0]
+        draws = augmentation.get_random_transformation_batch(2 * count)
+        draws = tf.reshape(draws, [count, 2, augmentation.num_draws])
+    draws = tf.convert_to_tensor(draws)
+    if draws.shape.rank != 3 or draws.shape[1] != 2:
+        raise ValueError(
+            "`draws` must hold two rows of uniform draws per image, shape (n, 2, num_draws). "
+            f"Received: shape={tuple(draws.shape)}, num_draws={augmentation.num_draws}. Reshape them."
+        )
+    return {
+        "query": augmentation.augment_images(images, draws[:, 0]),
+        "key": augmentation.augment_images(images, draws[:, 1]),
+    }
