@@ -1,0 +1,6 @@
+"""Where images come from, and how they become batches."""
+
+from keras_moco.data.pipeline import evaluation_dataset, pretrain_dataset, steps_per_epoch
+from keras_moco.data.sources import Source, open_source
+
+__all__ = ["Source", "evaluation_dataset", "open_source", "pretrain_dataset", "steps_per_epoch"]

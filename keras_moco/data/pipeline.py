@@ -1,0 +1,138 @@
+"""From a source to batches: two augmented views for pre-training, one plain view for evaluation."""
+
+import numpy as np
+import tensorflow as tf
+
+AUTOTUNE = tf.data.AUTOTUNE
+
+
+def steps_per_epoch(source, batch_size):
+    """Batches in an epoch of `pretrain_dataset`: `num_examples // batch_size`.
+
+    Args:
+        source: `Source`.
+        batch_size: int. Number of images in a batch.
+
+    Returns:
+        int, at least 1.
+
+    Raises:
+        ValueError: `batch_size` is not positive, or larger than the data set.
+
+    Example:
+
+    >>> steps_per_epoch(open_source("digits"), batch_size=256)
+    5
+    """
+    if not 1 <= batch_size <= source.num_examples:
+        raise ValueError(
+            "`batch_size` must be at least 1 and at most the number of images, or no batch can be filled. "
+            f"Received: batch_size={batch_size}, {source.name} ({source.split}) with {source.num_examples} "
+            "images."
+        )
+    return source.num_examples // batch_size
+
+
+def pretrain_dataset(source, augmentation, batch_size, seed=0, first_epoch=0, first_step=0):
+    """Batches of two independently augmented views, for ever.
+
+    Every epoch reads all images in a new order and leaves out the last `num_examples % batch_size` of that
+    order, so a batch never spans two epochs. The order depends on `(seed, epoch)` alone, and the random draws
+    of an image on `(seed, epoch, index)` alone: nothing that happened before matters, so starting at
+    `first_epoch` and `first_step` continues a stopped run exactly, and the batch size does not change the
+    views.
+
+    Args:
+        source: `Source`.
+        augmentation: a layer of `keras_moco.augment`; it must give images of one fixed size.
+        batch_size: int. Images in a batch (the global batch, over all replicas).
+        seed: int. Defaults to `0`.
+        first_epoch: int. The epoch to begin with, counted from 0. Defaults to `0`.
+        first_step: int. How many batches of that first epoch to pass over. Defaults to `0`.
+
+    Returns:
+        Infinite `tf.data.Dataset` of `{"query": float32 (b, s, s, c), "key": float32 (b, s, s, c), "index":
+        int64 (b,)}` with values 0..255 and static shapes. Use `steps_per_epoch` for the length of an epoch.
+
+    Raises:
+        ValueError: `batch_size` is larger than the data set, or `first_step` than the epoch.
+
+    Example:
+
+    ```python
+    source = open_source("digits")
+    dataset = pretrain_dataset(source, augmentation, batch_size=256)
+    model.fit(dataset, steps_per_epoch=steps_per_epoch(source, 256), epochs=10)
+    ```
+    """
+    steps = steps_per_epoch(source, batch_size)
+    if first_epoch < 0 or not 0 <= first_step <= steps:
+        raise ValueError(
+            f"`first_epoch` must be at least 0 and `first_step` from 0 to {steps}, the steps of an epoch. "
+            f"Received: first_epoch={first_epoch}, first_step={first_step}."
+        )
+    from keras_moco.augment import two_views
+
+    def epoch_examples(epoch):
+        # Draws use the seeds (seed, 0), (seed, 1), ...; orders use (seed, -1), (seed, -2), ...
+        order = tf.random.stateless_uniform([], [seed, -1 - epoch], minval=None, maxval=None, dtype=tf.int64)
+        examples = source.examples(order).take(steps * batch_size)
+        examples = examples.skip(tf.cast(epoch == first_epoch, tf.int64) * (first_step * batch_size))
+        return examples.map(
+            lambda example: {**example, "position": epoch * source.num_examples + example["index"]}
+        )
+
+    def draw(example):
+        draws = tf.random.stateless_uniform([2, augmentation.num_draws], [seed, example["position"]])
+        return {"image": example["image"], "draws": draws, "index": example["index"]}
+
+    def augment(batch):
+        views = two_views(augmentation, batch["image"], batch["draws"])
+        return {"query": views["query"], "key": views["key"], "index": batch["index"]}
+
+    epochs = tf.data.Dataset.range(first_epoch, np.iinfo("int64").max)
+    dataset = epochs.flat_map(epoch_examples).map(draw, num_parallel_calls=AUTOTUNE, deterministic=True)
+    return _batched(dataset, augment, source.image_shape, batch_size, drop_remainder=True)
+
+
+def evaluation_dataset(source, image_size, batch_size=256):
+    """All images once, in fixed order, resized and centre-cropped without randomness.
+
+    Args:
+        source: `Source`.
+        image_size: int. Side of the square images that come out.
+        batch_size: int. The last batch is smaller where the division leaves a rest. Defaults to `256`.
+
+    Returns:
+        Finite `tf.data.Dataset` of `{"image": float32 (b, s, s, c), "label": int32 (b,), "index": int64
+        (b,)}` with values 0..255; a label is -1 when the image has none.
+
+    Example:
+
+    >>> dataset = evaluation_dataset(open_source("digits", "test"), image_size=8)
+    >>> len(dataset), next(iter(dataset))["image"].shape
+    (2, TensorShape([256, 8, 8, 1]))
+    """
+    from keras_moco.augment import central_view
+
+    def resize(batch):
+        return {**batch, "image": central_view(batch["image"], image_size)}
+
+    dataset = source.examples().apply(tf.data.experimental.assert_cardinality(source.num_examples))
+    return _batched(dataset, resize, source.image_shape, batch_size, drop_remainder=False)
+
+
+def _batched(dataset, transform, image_shape, batch_size, drop_remainder):
+    """Batches and transforms: whole batches, which is fast, if all images have one size, else each alone."""
+    if None not in image_shape:
+        dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
+        dataset = dataset.map(transform, num_parallel_calls=AUTOTUNE, deterministic=True)
+    else:
+
+        def transform_one(example):
+            batch_of_one = {name: value[None] for name, value in example.items()}
+            return {name: value[0] for name, value in transform(batch_of_one).items()}
+
+        dataset = dataset.map(transform_one, num_parallel_calls=AUTOTUNE, deterministic=True)
+        dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
+    return dataset.prefetch(AUTOTUNE)

@@ -1,0 +1,241 @@
+"""TensorFlow Datasets as a source; with `import_idx` the only importer of `tensorflow_datasets`."""
+
+import contextlib
+import difflib
+import functools
+import pathlib
+import socket
+import urllib.request
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from absl import logging
+
+from keras_moco.data.memory import examples_from_arrays
+from keras_moco.data.sources import Source
+
+# A data set of at most this many decoded bytes is read once and kept in memory: CIFAR-10 takes 154 MB.
+MEMORY_BYTES = 256 * 2**20
+# A larger one streams through a shuffle buffer of encoded images: all of them up to FULL_SHUFFLE, else BUFFER
+# of them (ImageNet's average 110 kB each, so 5.5 GB). Files are always read in the same order, because an
+# image's index is its place in that order; TFDS itself has already shuffled the examples over the files when
+# it wrote them.
+FULL_SHUFFLE = 200_000
+BUFFER = 50_000
+MANUAL_FILES = {"imagenet2012": "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar (from image-net.org)"}
+IDX_SETS = ("mnist", "fashion_mnist", "kmnist")
+
+
+def open_tfds(name, split, data_dir=None):
+    """Opens a TensorFlow Datasets data set; one that is prepared already needs no network.
+
+    Args:
+        name: str. `<name>` or `<name>/<config>`.
+        split: str. `"train"`, `"test"` (the `validation` split where there is no labelled test split), or any
+            other split the data set has.
+        data_dir: str or path. Defaults to `None`: TFDS's own default.
+
+    Returns:
+        A `Source`. Images are the feature `image`, labels the feature `label` if there is one.
+
+    Raises:
+        ValueError: There is no such data set or split, it could not be prepared, or it holds no 8-bit images.
+    """
+    builder = _prepared_builder(name, None if data_dir is None else str(pathlib.Path(data_dir).expanduser()))
+    features = dict(builder.info.features.items())
+    image = features.get("image")
+    if (
+        not isinstance(image, tfds.features.Image)
+        or image.np_dtype != "uint8"
+        or image.shape[-1] not in (1, 3)
+    ):
+        raise ValueError(
+            "A TFDS source must have a feature `image` of 8-bit images with 1 or 3 channels. "
+            f"Received: tfds:{name} with features "
+            f"{', '.join(f'{key}={feature}' for key, feature in features.items())}."
+        )
+    label = features.get("label")
+    labelled = isinstance(label, tfds.features.ClassLabel)
+    tfds_split = _resolve_split(builder, name, split, labelled)
+    num_examples = builder.info.splits[tfds_split].num_examples
+    stream = functools.partial(_stream, builder, tfds_split, num_examples, labelled)
+    in_memory = None not in image.shape and num_examples * int(tf.reduce_prod(image.shape)) <= MEMORY_BYTES
+    return Source(
+        name=f"tfds:{name}",
+        split=split,
+        num_examples=num_examples,
+        image_shape=tuple(image.shape),
+        class_names=tuple(label.names) if labelled else None,
+        read=_InMemory(stream, num_examples) if in_memory else stream,
+    )
+
+
+class _InMemory:
+    """Decodes a whole split on first use, then reads from memory: one decoding, and complete shuffles."""
+
+    def __init__(self, stream, num_examples):
+        self.stream = stream
+        self.num_examples = num_examples
+
+    @functools.cached_property
+    def arrays(self):
+        # The first use may be while a tf.data function is traced; the arrays must not become part of that
+        # graph.
+        with tf.init_scope(), tf.device("CPU"):
+            batch = self.stream(None).batch(self.num_examples).get_single_element()
+            return batch["image"], batch["label"]
+
+    def __call__(self, seed):
+        return examples_from_arrays(*self.arrays, seed)
+
+
+def _stream(builder, split, num_examples, labelled, seed):
+    """Reads a split from its files. Images are shuffled encoded, which keeps the buffer small."""
+    feature = builder.info.features["image"]
+    dataset = builder.as_dataset(
+        split=split,
+        shuffle_files=False,
+        decoders={"image": tfds.decode.SkipDecoding()},
+        read_config=_read_config(builder),
+    )
+    dataset = dataset.map(
+        lambda example: (example["image"], example["label"] if labelled else -1)
+    ).enumerate()
+    if seed is not None:
+        buffer = num_examples if num_examples <= FULL_SHUFFLE else BUFFER
+        dataset = dataset.shuffle(buffer, seed=seed, reshuffle_each_iteration=False)
+
+    def decode(index, encoded_and_label):
+        encoded, label = encoded_and_label
+        return {"image": feature.decode_example(encoded), "label": tf.cast(label, tf.int32), "index": index}
+
+    return dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _read_config(builder):
+    config = tfds.ReadConfig(try_autocache=False, add_tfds_id=False)
+    if builder.info.disable_shuffling:
+        config.interleave_cycle_length = (
+            1  # such a set promises its own order, which interleaved files would break
+        )
+    return config
+
+
+def _resolve_split(builder, name, split, labelled):
+    splits = builder.info.splits
+    if split in splits and not (split == "test" and "validation" in splits and labelled):
+        return split
+    if split == "test" and "validation" in splits:
+        # ImageNet's test split, where prepared, has no labels (-1); the accuracy everybody reports is on
+        # validation.
+        if "test" in splits and int(_first_label(builder, "test")) >= 0:
+            return "test"
+        return "validation"
+    raise ValueError(
+        f"`split` of tfds:{name} must be one of {', '.join(splits)}. Received: split={split!r}. "
+        "(`test` stands for `validation` where there is no test split.)"
+    )
+
+
+def _first_label(builder, split):
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    return builder.as_dataset(split=f"{split}[:1]", decoders=decoders).get_single_element()["label"]
+
+
+@contextlib.contextmanager
+def quiet():
+    """Hides TFDS's warnings, such as one for every folder that is not there yet; errors still show."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def registered_version(name):
+    """Version of the data set builder that TFDS itself has under this name, a str, or `None`."""
+    try:
+        return str(tfds.builder_cls(name).VERSION)
+    except tfds.core.DatasetNotFoundError:
+        return None
+
+
+def _prepared_builder(name, data_dir):
+    """1. what is prepared in `data_dir`; 2. TFDS's own builder, which may download; 3. an error."""
+    from tensorflow_datasets.core import (
+        read_only_builder,
+    )  # finds files without running, or even having, their builder
+
+    where = data_dir or tfds.core.constants.DATA_DIR
+    try:
+        return read_only_builder.builder_from_files(name, data_dir=data_dir)
+    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError):
+        pass  # not there; whatever the name, the next step says it better
+    try:
+        with quiet():
+            builder = tfds.builder(name, data_dir=data_dir)
+    except Exception as error:  # TFDS raises many kinds here: unknown name, malformed name, unknown config
+        raise ValueError(_unknown_name(name, where)) from error
+    if not builder.is_prepared():
+        _prepare(builder, name, where)
+    return builder
+
+
+def _unknown_name(name, where):
+    base = name.split("/")[0].split(":")[0]
+    known = tfds.list_builders(with_community_datasets=False)
+    if base in known:
+        configs = list(tfds.builder_cls(base).builder_configs)
+        hint = (
+            f"Its configs are {', '.join(configs)}."
+            if configs
+            else "It has no configs; leave out what follows the `/`."
+        )
+    elif close := difflib.get_close_matches(base, known + _prepared_names(where), n=3):
+        hint = f"Did you mean {' or '.join(close)}?"
+    else:
+        hint = f"Prepared in {where}: {', '.join(_prepared_names(where)) or 'nothing'}."
+    rule = "A TFDS source must be prepared on disk or known to TensorFlow Datasets."
+    return f"{rule} Received: tfds:{name}. {hint}"
+
+
+def _prepared_names(where):
+    return sorted({path.parts[-3] for path in pathlib.Path(where).glob("*/*/features.json")}) + sorted(
+        {"/".join(path.parts[-4:-2]) for path in pathlib.Path(where).glob("*/*/*/features.json")}
+    )
+
+
+def _prepare(builder, name, where):
+    manual_dir = pathlib.Path(where) / "downloads" / "manual"
+    rule = "A TFDS source must be prepared on disk, or be downloadable."
+    received = f"{rule} Received: tfds:{name}, not prepared in {where}"
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not (manual_dir.is_dir() and any(manual_dir.iterdir())):
+        files = MANUAL_FILES.get(builder.name) or " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+        raise ValueError(f"{received}. Put its files into {manual_dir}: {files}.")
+    if not (builder.MANUAL_DOWNLOAD_INSTRUCTIONS or _online()):
+        idx = (
+            " or import its IDX files with `python -m keras_moco.data.import_idx`"
+            if builder.name in IDX_SETS
+            else ""
+        )
+        raise ValueError(
+            f"{received}, and there is no internet here. Prepare it elsewhere and set `data_dir`{idx}."
+        )
+    logging.warning("tfds:%s is not prepared in %s: downloading and preparing it now.", name, where)
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # anything from a lost connection to a changed checksum
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{received}, and preparing it failed: {type(error).__name__}: {reason}.") from error
+
+
+def _online():
+    """Whether a download can begin at all; TFDS's downloader would retry for minutes before giving up."""
+    if urllib.request.getproxies():
+        return True  # names are resolved by the proxy
+    try:
+        socket.getaddrinfo("storage.googleapis.com", 443)
+    except OSError:
+        return False
+    return True
