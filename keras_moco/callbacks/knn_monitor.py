@@ -1,0 +1,97 @@
+"""How good are the features now? Measured during training, without training anything."""
+
+import keras
+
+from keras_moco.evaluation.features import FeatureExtractor
+from keras_moco.evaluation.knn import knn_accuracy
+
+
+class KnnMonitor(keras.callbacks.Callback):
+    """Weighted kNN accuracy of the backbone's features, before training and at the ends of epochs.
+
+    The contrastive loss does not tell how good features are; this does, in seconds and without a parameter to fit
+    (official CIFAR demo). The result is put into the logs as `"knn_top1"`, in percent, so place this callback in
+    front of those that read logs (`CSVLogger`, `TensorBoard`, `Progress`, `Curves`).
+
+    Args:
+        bank_dataset: finite data set of `{"image", "label", "index"}` batches that vote, usually training images
+            without augmentation.
+        query_dataset: likewise, the images to classify, usually of the test split.
+        num_classes: int.
+        k: int, number of neighbours. Defaults to `200` (Wu et al. 2018; official CIFAR demo).
+        temperature: float, of the vote. Defaults to `0.1` (official CIFAR demo).
+        every_epochs: int, evaluates after every so many epochs, and always after the first and the last one of a
+            `fit`: `CSVLogger` takes its columns from the first. Defaults to `1`.
+
+    Attributes:
+        initial_top1: accuracy in percent when `fit` first began: of random weights unless training goes on. Set it
+            beforehand where it is known.
+        history: list of `(epoch, accuracy in percent)`, epochs counted from 0 as Keras does.
+
+    Raises:
+        ValueError: when training begins, if the data sets and `k` do not fit; so no epoch is lost.
+
+    Example:
+
+    ```python
+    monitor = KnnMonitor(evaluation_dataset(train, 32), evaluation_dataset(test, 32), num_classes=10)
+    model.fit(batches, epochs=20, callbacks=[monitor, keras.callbacks.CSVLogger("log.csv")])
+    print(monitor.initial_top1, monitor.history[-1])
+    ```
+    """
+
+    def __init__(self, bank_dataset, query_dataset, num_classes, k=200, temperature=0.1, every_epochs=1):
+        super().__init__()
+        if every_epochs < 1:
+            raise ValueError(
+                f"`every_epochs` must be at least 1. Received: every_epochs={every_epochs}. "
+                "Leave the callback out to evaluate never."
+            )
+        self.bank_dataset = bank_dataset
+        self.query_dataset = query_dataset
+        self.num_classes = num_classes
+        self.k = k
+        self.temperature = temperature
+        self.every_epochs = every_epochs
+        self.initial_top1 = None
+        self.history = []
+        self._extractor = None
+
+    def set_model(self, model):
+        if model is not self._model:
+            self._extractor = FeatureExtractor(model.encoder.features)
+        super().set_model(model)
+
+    def on_train_begin(self, logs=None):
+        self._first_epoch = None
+        if self.initial_top1 is None:
+            self.initial_top1 = self.evaluate()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._first_epoch is None:
+            self._first_epoch = epoch
+        last = (self.params or {}).get("epochs")
+        if (epoch + 1) % self.every_epochs == 0 or epoch == self._first_epoch or epoch + 1 == last:
+            top1 = self.evaluate()
+            self.history.append((epoch, top1))
+            if logs is not None:
+                logs["knn_top1"] = top1
+
+    def evaluate(self):
+        """Measures the model as it stands.
+
+        Returns:
+            float, top-1 accuracy in percent.
+        """
+        bank = self._extractor.extract(self.bank_dataset)
+        queries = self._extractor.extract(self.query_dataset)
+        accuracy = knn_accuracy(
+            bank.features,
+            bank.labels,
+            queries.features,
+            queries.labels,
+            self.num_classes,
+            k=self.k,
+            temperature=self.temperature,
+        )
+        return accuracy.top1

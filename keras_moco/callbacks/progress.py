@@ -1,0 +1,136 @@
+"""Progress as lines of text, for log files and for whoever watches them."""
+
+import sys
+import time
+
+import keras
+
+
+class Progress(keras.callbacks.Callback):
+    """Prints one line every `log_steps` steps and one per epoch; adds learning rate and speed to the logs.
+
+    ```
+    epoch 3/20 step 120/234 loss 5.123 top1 34.1% lr 0.0312 images/s 1043 left 12m30s
+    epoch 3/20 done loss 5.097 top1 34.9% knn 71.3% lr 0.0308 images/s 1041 left 11m02s
+    ```
+
+    On a terminal it prints nothing, since Keras's progress bar (`verbose=1`) does; elsewhere a bar ruins the file.
+
+    `images/s` counts the images of the global batch, over the steps since the last line in a step's line and over the
+    epoch in its last line. Neither counts the first step of a `fit`, which compiles, nor what happens between epochs.
+    `left` extrapolates both the speed and the time between epochs. The epoch's logs get `"learning_rate"`, of the
+    next step, and `"images_per_second"`; place this callback in front of those that read logs (`CSVLogger`,
+    `TensorBoard`) and behind `KnnMonitor`.
+
+    Args:
+        steps_per_epoch: int.
+        epochs: int, the number of the last epoch, also when training goes on at a later one.
+        batch_size: int, the global batch size.
+        log_steps: int, steps from line to line, counted in each epoch. Defaults to `50`.
+        stream: text file to print to. Defaults to the standard output at the time of printing.
+
+    Example:
+
+    ```python
+    model.fit(batches, steps_per_epoch=234, epochs=20, verbose=0, callbacks=[Progress(234, 20, batch_size=256)])
+    ```
+    """
+
+    def __init__(self, steps_per_epoch, epochs, batch_size, log_steps=50, stream=None):
+        super().__init__()
+        for name, value in {
+            "steps_per_epoch": steps_per_epoch,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "log_steps": log_steps,
+        }.items():
+            if value < 1:
+                raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}. Give a positive integer.")
+        self.steps_per_epoch = steps_per_epoch
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.log_steps = log_steps
+        self.stream = stream
+        self._clock = time.perf_counter
+
+    def on_train_begin(self, logs=None):
+        self._compiled = False
+        self._between = []  # seconds from the last step of an epoch to the begin of the next
+        self._epoch_ended = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        now = self._clock()
+        if self._epoch_ended is not None:
+            self._between.append(now - self._epoch_ended)
+        self._epoch = epoch
+        self._step = 0
+        self._epoch_start = self._line_start = (0, now)
+
+    def on_train_batch_end(self, batch, logs=None):
+        now = self._clock()
+        before, self._step = self._step, batch + 1
+        self._epoch_ended = now
+        if not self._compiled:
+            self._compiled = True
+            if self._step < self.steps_per_epoch:  # otherwise there is no other step to measure
+                self._epoch_start = self._line_start = (self._step, now)
+        if self._step // self.log_steps > before // self.log_steps and self._step < self.steps_per_epoch:
+            self._print(f"step {self._step}/{self.steps_per_epoch}", logs, self._speed(self._line_start))
+            self._line_start = (self._step, now)
+
+    def on_epoch_end(self, epoch, logs=None):
+        speed = self._speed(self._epoch_start)
+        if logs is not None:
+            logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+            logs["images_per_second"] = speed
+        self._print("done", logs, speed)
+
+    def _speed(self, start):
+        """Images per second since `start`, a pair of step and time; 0 before there was a step to measure."""
+        step, then = start
+        seconds = (self._epoch_ended or then) - then
+        return (self._step - step) * self.batch_size / seconds if seconds > 0 else 0.0
+
+    def _left(self, speed):
+        epochs = self.epochs - self._epoch - 1
+        images = (epochs * self.steps_per_epoch + self.steps_per_epoch - self._step) * self.batch_size
+        pause = sum(self._between) / len(self._between) if self._between else 0.0
+        return images / speed + epochs * pause
+
+    def _print(self, where, logs, speed):
+        stream = self.stream or sys.stdout
+        if stream.isatty():
+            return
+        logs = logs or {}
+        parts = [f"epoch {self._epoch + 1}/{self.epochs}", where]
+        if "loss" in logs:
+            parts.append(f"loss {logs['loss']:.3f}")
+        if "contrast_top1" in logs:
+            parts.append(f"top1 {logs['contrast_top1']:.1%}")
+        if "knn_top1" in logs:
+            parts.append(f"knn {logs['knn_top1']:.1f}%")
+        parts.append(f"lr {float(self.model.optimizer.learning_rate):.4g}")
+        if speed > 0:
+            parts += [f"images/s {speed:.0f}", f"left {duration(self._left(speed))}"]
+        print(*parts, file=stream, flush=True)
+
+
+def duration(seconds):
+    """Seconds in two units.
+
+    Args:
+        seconds: non-negative number.
+
+    Returns:
+        str.
+
+    Example:
+
+    >>> duration(42), duration(750), duration(7384), duration(180000)
+    ('42s', '12m30s', '2h03m', '2d02h')
+    """
+    seconds = round(seconds)
+    for unit, part, small, divisor in ((86400, 3600, "d{:02d}h", 24), (3600, 60, "h{:02d}m", 60), (60, 1, "m{:02d}s", 60)):
+        if seconds >= unit:
+            return f"{seconds // unit}" + small.format(seconds // part % divisor)
+    return f"{seconds}s"

@@ -1,0 +1,161 @@
+"""The settings of a run: every field is declared once, with its type, default, help and source, and becomes a flag."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def _setting(default, help, *, resumable=False):
+    """A field. `resumable`: it may change between two starts of one run, since it does not touch the result."""
+    return dataclasses.field(default=default, metadata={"help": help, "resumable": resumable})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a pre-training run; the defaults are MoCo v1 on ImageNet (He et al. 2020, sec. 4; official code).
+
+    Raises:
+        ValueError: if a number is out of its range.
+
+    Example:
+
+    >>> Config(dataset="digits", queue_size=512).learning_rate  # base_learning_rate * batch_size / 256
+    0.03
+    """
+
+    dataset: str = _setting("digits", "Images to learn from: digits, tfds:<name>[/config] or folder:<path>.")
+    data_dir: str | None = _setting(
+        None, "Where tfds data sets lie. TFDS's own default if not given.", resumable=True
+    )
+    train_examples: int | None = _setting(
+        None, "Images in the training split, for --dry_run where the data is not at hand. Counted otherwise."
+    )
+    channels: int | None = _setting(None, "Channels of the images, 1 or 3. As in the data set if not given.")
+    workdir: str = _setting("runs/moco", "Folder for everything that the run writes.", resumable=True)
+
+    backbone: str = _setting("resnet50", "resnet10, resnet18, resnet34, resnet50, resnet101 or resnet152.")
+    backbone_width: int = _setting(64, "Channels of the first stage; 64 is the standard network.")
+    stem: str = _setting("imagenet", "First layers: imagenet (7x7, pooling) or cifar (3x3, full resolution).")
+    bn_splits: int = _setting(8, "On one replica, groups of the batch with BatchNorm statistics of their own.")
+    head: str = _setting("linear", "Projection head: linear (MoCo v1) or mlp (v2).")
+    embedding_dim: int = _setting(128, "Length of the embeddings that are contrasted.")
+    image_mean: tuple[float, ...] = _setting(
+        (0.485, 0.456, 0.406), "Mean of the images scaled to 0..1, one number or one per channel (ImageNet's)."
+    )
+    image_std: tuple[float, ...] = _setting((0.229, 0.224, 0.225), "Their standard deviation, likewise.")
+
+    queue_size: int = _setting(65536, "Keys in the queue, K in the paper.")
+    temperature: float = _setting(0.07, "Softmax temperature, T in the paper; 0.2 in v2.")
+    key_momentum: float = _setting(0.999, "Momentum of the key encoder, m in the paper.")
+    symmetric: bool = _setting(False, "Look up both views of an image; the loss is the sum (CIFAR-10 demo).")
+
+    augment: str = _setting("moco_v1", "Augmentation recipe: moco_v1, moco_v2 or moco_cifar.")
+    crop_min_area: float | None = _setting(
+        None, "Smallest share of the image that a random crop keeps. The recipe's (0.2 or 0.08) if not given."
+    )
+    image_size: int = _setting(224, "Height and width of the views, in pixels.")
+
+    batch_size: int = _setting(256, "Images per step over all replicas.")
+    epochs: int = _setting(200, "Passes over the training images.")
+    base_learning_rate: float = _setting(0.03, "Learning rate for 256 images per step; scaled linearly.")
+    weight_decay: float = _setting(1e-4, "L2 penalty added to the gradient of every weight, as in PyTorch.")
+    sgd_momentum: float = _setting(0.9, "Momentum of the optimiser.")
+    schedule: str = _setting("step", "Learning rate: step (x0.1 at 60 % and 80 % of the epochs), cosine, constant.")
+    schedule_per_step: bool = _setting(False, "Change the rate every step; the authors change it every epoch.")
+    warmup_epochs: int = _setting(0, "Epochs of linear warm-up; the authors use none.")
+
+    strategy: str = _setting("auto", "Devices: auto, one or mirrored.")
+    precision: str = _setting("float32", "float32, mixed_bfloat16 or mixed_float16.")
+    seed: int = _setting(0, "Of initial weights, data order, augmentation, shuffle and queue.")
+
+    knn_every_epochs: int = _setting(1, "Epochs between kNN evaluations; 0: only before and after.", resumable=True)
+    knn_k: int = _setting(200, "Neighbours that vote (CIFAR-10 demo).", resumable=True)
+    knn_temperature: float = _setting(0.1, "Temperature of their votes (CIFAR-10 demo).", resumable=True)
+    log_steps: int = _setting(50, "Steps between log lines where the output is no terminal.", resumable=True)
+    dry_run: bool = _setting(False, "Print what would be done, and stop without data.", resumable=True)
+
+    def __post_init__(self):
+        ranges = {
+            "at least 1": (
+                lambda value: value >= 1,
+                "train_examples channels backbone_width bn_splits embedding_dim queue_size image_size batch_size "
+                "epochs knn_k log_steps",
+            ),
+            "positive": (lambda value: value > 0, "temperature base_learning_rate knn_temperature"),
+            "at least 0": (lambda value: value >= 0, "weight_decay warmup_epochs knn_every_epochs seed"),
+            "in [0, 1]": (lambda value: 0 <= value <= 1, "key_momentum"),
+            "in [0, 1)": (lambda value: 0 <= value < 1, "sgd_momentum"),
+            "in (0, 1]": (lambda value: 0 < value <= 1, "crop_min_area"),
+        }
+        for words, (holds, names) in ranges.items():
+            for name in names.split():
+                value = getattr(self, name)
+                if value is not None and not holds(value):
+                    raise ValueError(f"`{name}` must be {words}. Received: {name}={value}. Correct the flag --{name}.")
+
+    @property
+    def learning_rate(self):
+        """float: the rate of this batch size, `base_learning_rate * batch_size / 256`."""
+        return self.base_learning_rate * self.batch_size / 256
+
+    def to_flagfile(self):
+        """The whole configuration as an absl flagfile, one line per field."""
+        return "".join(f"--{name}={text}\n" for name, value in self._items() if (text := _to_text(value)) is not None)
+
+    def differences(self, other):
+        """Names of fields that differ and decide the result: a list of `"name: theirs -> ours"`."""
+        fixed = [field.name for field in dataclasses.fields(self) if not field.metadata["resumable"]]
+        pairs = ((name, getattr(other, name), getattr(self, name)) for name in fixed)
+        return [f"{name}: {theirs} -> {ours}" for name, theirs, ours in pairs if theirs != ours]
+
+    def _items(self):
+        return dataclasses.asdict(self).items()
+
+
+def _to_text(value):
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return None if value is None else str(value)
+
+
+def read_flagfile(path):
+    """The configuration that `Config.to_flagfile` wrote to `path`."""
+    from absl import flags
+
+    values = flags.FlagValues()
+    define_flags(values)
+    values(["flagfile", f"--flagfile={Path(path)}"])
+    return from_flags(values)
+
+
+def define_flags(flag_values):
+    """Defines one absl flag per field of `Config` on `flag_values`."""
+    from absl import flags
+
+    define = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool}
+    for field in dataclasses.fields(Config):
+        kinds = getattr(field.type, "__args__", (field.type,))
+        if isinstance(field.default, tuple):
+            text = [str(value) for value in field.default]
+            flags.DEFINE_list(field.name, text, field.metadata["help"], flag_values=flag_values)
+        else:
+            define[kinds[0]](field.name, field.default, field.metadata["help"], flag_values=flag_values)
+
+
+def from_flags(flag_values):
+    """The `Config` that parsed `flag_values` describe.
+
+    Raises:
+        ValueError: if a value is out of range, or a list holds something else than numbers.
+    """
+    values = {field.name: flag_values[field.name].value for field in dataclasses.fields(Config)}
+    for name, value in values.items():
+        if isinstance(value, list):
+            try:
+                values[name] = tuple(float(number) for number in value)
+            except ValueError as error:
+                raise ValueError(
+                    f"`{name}` must be numbers separated by commas. Received: {','.join(value)!r}. "
+                    f"Write for example --{name}=0.5,0.5,0.5."
+                ) from error
+    return Config(**values)

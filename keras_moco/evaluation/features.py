@@ -1,0 +1,99 @@
+"""Features of a whole data set: the first step of every evaluation."""
+
+import warnings
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+
+class Features(NamedTuple):
+    """Features of `n` images, with their labels and stable indices, in the order of the data set.
+
+    Attributes:
+        features: float32 array `(n, F)`.
+        labels: int32 array `(n,)`; `-1` where the data set has no label.
+        index: int64 array `(n,)`; the position of the image in its source.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    index: np.ndarray
+
+
+class FeatureExtractor(keras.Model):
+    """Runs a callable over data sets as one compiled graph.
+
+    It is a `keras.Model` only for `predict`, which compiles one step, accepts a smaller last batch without tracing
+    again, and works under a distribution strategy. Keep one extractor when the same features are needed again after
+    more training (`KnnMonitor` does): the graph reads the current weights and is traced once.
+
+    Args:
+        embed: callable, images `(n, H, W, C)` to features `(n, F)`, in inference mode. For an encoder of this
+            package pass the bound method `encoder.features`.
+
+    Example:
+
+    >>> extractor = FeatureExtractor(lambda images: keras.ops.mean(images, axis=(1, 2)))
+    >>> images = np.full((5, 4, 4, 3), 7.0, "float32")
+    >>> batches = [{"image": images, "label": np.arange(5), "index": np.arange(5)}]
+    >>> extractor.extract(batches).features.shape
+    (5, 3)
+    """
+
+    def __init__(self, embed):
+        # float32 whatever the global policy: a float16 wrapper would round the images before they are embedded.
+        super().__init__(name="feature_extractor", dtype="float32")
+        self.embed = embed
+
+    def call(self, batch):
+        return {"features": self.embed(batch["image"]), "label": batch["label"], "index": batch["index"]}
+
+    def extract(self, dataset):
+        """Embeds a finite data set.
+
+        Args:
+            dataset: iterable of `{"image": (b, H, W, C), "label": (b,), "index": (b,)}`, usually a `tf.data.Dataset`;
+                the last batch may be smaller.
+
+        Returns:
+            `Features`.
+        """
+        if not hasattr(dataset, "element_spec"):  # a plain Python iterable: Keras asks for (inputs,) tuples
+            dataset = ((batch,) for batch in dataset)
+        with warnings.catch_warnings():
+            # Said of every data set whose length is not known in advance: reaching the end is what is wanted here.
+            warnings.filterwarnings("ignore", message="Your input ran out of data")
+            rows = self.predict(dataset, verbose=0)
+        features = np.asarray(rows["features"], "float32")
+        if features.ndim != 2:
+            raise ValueError(
+                "`embed` must return one feature vector per image, shape (n, F). "
+                f"Received: features of shape {features.shape}. Pool over height and width first, "
+                "as `encoder.features` does."
+            )
+        return Features(features, np.asarray(rows["label"], "int32"), np.asarray(rows["index"], "int64"))
+
+
+def extract_features(embed, dataset):
+    """Embeds a finite data set once, as one compiled graph.
+
+    Args:
+        embed: callable, images `(n, H, W, C)` to features `(n, F)`, in inference mode, such as `encoder.features`.
+        dataset: iterable of `{"image", "label", "index"}` batches, such as
+            `keras_moco.data.evaluation_dataset(...)`.
+
+    Returns:
+        `Features(features, labels, index)`: NumPy arrays float32 `(n, F)`, int32 `(n,)`, int64 `(n,)`.
+
+    Raises:
+        ValueError: if `embed` returns anything but `(n, F)`.
+
+    Example:
+
+    >>> batches = [{"image": np.ones((2, 8, 8, 1)), "label": np.array([3, 4]), "index": np.array([0, 1])}]
+    >>> features, labels, index = extract_features(lambda images: keras.ops.mean(images, axis=(1, 2)), batches)
+    >>> labels.tolist()
+    [3, 4]
+    """
+    return FeatureExtractor(embed).extract(dataset)

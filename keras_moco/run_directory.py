@@ -1,0 +1,85 @@
+"""The folder of a run: where everything lies, and whose it is."""
+
+import json
+import os
+from pathlib import Path
+
+from keras_moco.config import read_flagfile
+
+
+class RunDirectory:
+    """Names what a run writes, and keeps two different runs from writing into one folder.
+
+    Args:
+        path: path of the folder; nothing is created before `claim`.
+
+    Example:
+
+    >>> RunDirectory("runs/quickstart").results_json.name
+    'results.json'
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.flagfile = self.path / "flags.cfg"
+        self.log_csv = self.path / "log.csv"
+        self.curves = self.path / "curves.png"
+        self.results_json = self.path / "results.json"
+        self.tensorboard = self.path / "tensorboard"
+        self.checkpoints = self.path / "checkpoints"
+        self.export = self.path / "export"
+
+    def check(self, config):
+        """Raises `ValueError` unless the folder is new, empty, or holds a run of this configuration."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"`workdir` must be a folder. Received: {self.path}, a file. Choose another --workdir.")
+        if not self.path.exists() or not any(self.path.iterdir()):
+            return
+        if not self.flagfile.exists():
+            raise ValueError(
+                "`workdir` must be new, empty, or the folder of a run. "
+                f"Received: {self.path}, which holds other things. Choose another --workdir."
+            )
+        changed = config.differences(self.config())
+        if changed:
+            raise ValueError(
+                "`workdir` holds a run of another configuration, which would be mixed up with this one. "
+                f"Received: {self.path} with {', '.join(changed)}. Choose another --workdir, or the old values."
+            )
+
+    def claim(self, config):
+        """Creates the folder, or opens it again, and notes down the configuration as a flagfile."""
+        self.check(config)
+        self.path.mkdir(parents=True, exist_ok=True)
+        header = f"# Go on with this run:  python train.py --flagfile={self.flagfile}\n"
+        _write(self.flagfile, header + config.to_flagfile())
+
+    def config(self):
+        """The `Config` of the run that lies here.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if not self.flagfile.exists():
+            raise ValueError(
+                f"`workdir` must be the folder of a run. Received: {self.path}, without {self.flagfile.name}. "
+                "Give the --workdir of a run of train.py."
+            )
+        return read_flagfile(self.flagfile)
+
+    def results(self):
+        """What has been recorded so far: a dict, empty at first."""
+        return json.loads(self.results_json.read_text()) if self.results_json.exists() else {}
+
+    def record(self, **figures):
+        """Adds figures to `results.json`, or replaces those of the same name, and returns all of them."""
+        results = {**self.results(), **figures}
+        _write(self.results_json, json.dumps(results, indent=2) + "\n")
+        return results
+
+
+def _write(path, text):
+    """A reader, or a crash, finds the old file or the new one, never half of it."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)

@@ -1,0 +1,23 @@
+"""Pre-trains an encoder with Momentum Contrast: python train.py --flagfile=configs/quickstart.cfg
+
+Every flag is a field of `keras_moco.config.Config`; `python train.py --help` lists them.
+"""
+
+import sys
+
+try:
+    from absl import flags
+
+    from keras_moco import command_line, config, training
+except ImportError as error:
+    sys.exit(f"error: {error}")
+
+
+def main(arguments):
+    if arguments:
+        raise ValueError(f"train.py must be given flags only. Received: {' '.join(arguments)}. Write --name=value.")
+    training.pretrain(config.from_flags(flags.FLAGS))
+
+
+if __name__ == "__main__":
+    command_line.run(main, config.define_flags)
