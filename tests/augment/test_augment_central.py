@@ -1,0 +1,59 @@
+"""central_view against PIL and torchvision's evaluation protocol."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from sklearn.datasets import load_digits, load_sample_image
+
+from keras_moco.augment import central_view
+
+PHOTO = load_sample_image("china.jpg")  # (427, 640, 3)
+
+
+def resize_and_crop(image, shorter, size):
+    """torchvision's Resize(shorter) and CenterCrop(size), with PIL."""
+    height, width = image.shape[:2]
+    if height <= width:
+        height, width = shorter, int(shorter * width / height)
+    else:
+        height, width = int(shorter * height / width), shorter
+    resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR), "float32")
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return resized[top : top + size, left : left + size]
+
+
+@pytest.mark.parametrize(
+    "image", [PHOTO, PHOTO.swapaxes(0, 1), PHOTO[:100, :101]], ids=["wide", "tall", "small"]
+)
+@pytest.mark.parametrize(("size", "shorter"), [(224, 256), (64, 73), (96, 110), (32, 32)])
+def test_it_is_the_imagenet_protocol_in_proportion(image, size, shorter):
+    view = central_view(np.stack([image, image]), size)
+    assert view.dtype == "float32"
+    np.testing.assert_allclose(
+        view[0], resize_and_crop(np.ascontiguousarray(image), shorter, size), atol=1.01
+    )
+    np.testing.assert_array_equal(view[0], view[1])
+
+
+def test_small_square_images_are_only_resized():
+    digits = (load_digits().images[:3] * 15.9).astype("uint8")
+    np.testing.assert_array_equal(central_view(digits[..., None], 8)[..., 0], digits)
+    larger = central_view(digits[..., None], 28).numpy()[..., 0]
+    for digit, view in zip(digits, larger, strict=True):
+        oracle = Image.fromarray(digit).resize((28, 28), Image.Resampling.BILINEAR)
+        np.testing.assert_allclose(view, np.asarray(oracle, "float32"), atol=1.01)
+
+
+def test_the_image_size_may_be_unknown_in_a_graph():
+    view = tf.function(
+        lambda images: central_view(images, 64), input_signature=[tf.TensorSpec([1, None, None, 3], "uint8")]
+    )
+    for image in (PHOTO, PHOTO[:90, :70]):
+        np.testing.assert_allclose(view(image[None]), central_view(image[None], 64), atol=1e-3)
+    assert view.get_concrete_function().output_shapes.as_list() == [1, 64, 64, 3]
+
+
+def test_other_channels_are_refused():
+    with pytest.raises(ValueError, match=r"`images` must have the shape .* Received: shape=\(1, 8, 8, 4\)."):
+        central_view(np.zeros((1, 8, 8, 4)), 8)

@@ -1,0 +1,98 @@
+"""The published recipes, and two views."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.datasets import load_sample_image
+
+from keras_moco.augment import AUGMENTATIONS, get_augmentation, moco_cifar, moco_v1, moco_v2, two_views
+
+IMAGES = np.stack([load_sample_image("china.jpg")[i * 40 :, i * 60 :][:40, :48] for i in range(6)])
+
+CROP = ("RandomResizedCrop", {"size": 32, "scale": (0.2, 1.0), "ratio": (3 / 4, 4 / 3)})
+DEMO_CROP = ("RandomResizedCrop", {"size": 32, "scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)})
+GRAY = ("RandomGrayscale", {"rate": 0.2})
+FLIP = ("RandomHorizontalFlip", {"rate": 0.5})
+BLUR = ("RandomGaussianBlur", {"sigma": (0.1, 2.0), "rate": 0.5})
+
+
+def jitter(hue, rate):
+    return (
+        "RandomColorJitter",
+        {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": hue, "rate": rate},
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "operations"),
+    [
+        ("moco_v1", [CROP, GRAY, jitter(0.4, 1.0), FLIP]),
+        ("moco_v2", [CROP, jitter(0.1, 0.8), GRAY, BLUR, FLIP]),
+        ("moco_cifar", [DEMO_CROP, FLIP, jitter(0.1, 0.8), GRAY]),
+    ],
+)
+def test_a_recipe_is_the_published_one_in_its_order(name, operations):
+    layers = get_augmentation(name)(32).layers
+    assert [type(layer).__name__ for layer in layers] == [operation for operation, _ in operations]
+    for layer, (_, settings) in zip(layers, operations, strict=True):
+        assert {key: getattr(layer, key) for key in settings} == settings
+
+
+def test_the_crop_scale_can_be_chosen():
+    for recipe in AUGMENTATIONS.values():
+        assert recipe(32, crop_scale=(0.5, 0.9)).layers[0].scale == (0.5, 0.9)
+
+
+def test_a_wrong_name_lists_the_right_ones():
+    assert AUGMENTATIONS == {"moco_v1": moco_v1, "moco_v2": moco_v2, "moco_cifar": moco_cifar}
+    with pytest.raises(
+        ValueError, match="must be one of 'moco_v1', 'moco_v2', 'moco_cifar'. Received: augmentation='v3'"
+    ):
+        get_augmentation("v3")
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_two_views_are_the_augmentation_on_their_own_draws(name):
+    augmentation = get_augmentation(name)(24)
+    draws = np.random.default_rng(0).random((6, 2, augmentation.num_draws), dtype="float32")
+    views = two_views(augmentation, IMAGES, draws)
+    assert set(views) == {"query", "key"}
+    np.testing.assert_array_equal(views["query"], augmentation.augment_images(IMAGES, draws[:, 0]))
+    np.testing.assert_array_equal(views["key"], augmentation.augment_images(IMAGES, draws[:, 1]))
+    for query, key in zip(views["query"].numpy(), views["key"].numpy(), strict=True):
+        assert np.abs(query - key).max() > 5
+    again = two_views(augmentation, IMAGES, draws)
+    np.testing.assert_array_equal(views["query"], again["query"])
+    np.testing.assert_array_equal(views["key"], again["key"])
+
+
+def test_without_draws_every_call_is_new():
+    augmentation = moco_v2(24, seed=1)
+    first, second = two_views(augmentation, IMAGES), two_views(augmentation, IMAGES)
+    views = [first["query"], first["key"], second["query"], second["key"]]
+    for i in range(4):
+        for j in range(i):
+            assert np.abs(views[i] - views[j]).reshape(6, -1).max(axis=1).min() > 5
+
+
+def test_two_views_of_one_image_of_unknown_size_in_tf_data():
+    augmentation = moco_v2(24)
+    sizes = tf.data.Dataset.from_tensor_slices([[40, 48], [30, 20], [48, 48]])
+
+    def view(size):
+        image = tf.image.resize(tf.constant(IMAGES[0]), size)
+        draws = tf.random.stateless_uniform([1, 2, augmentation.num_draws], seed=size)
+        return two_views(augmentation, image[None], draws)
+
+    views = sizes.map(view)
+    assert views.element_spec["query"].shape.as_list() == [1, 24, 24, 3]
+    for first, second in zip(views, views, strict=True):
+        np.testing.assert_array_equal(first["query"], second["query"])
+        np.testing.assert_array_equal(first["key"], second["key"])
+
+
+def test_draws_of_another_shape_are_refused():
+    with pytest.raises(
+        ValueError, match=r"`draws` must hold two rows .* Received: shape=\(6, 30\), num_draws=30."
+    ):
+        two_views(moco_cifar(24), IMAGES, np.zeros((6, 30), "float32"))

@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_moco.augment import RandomResizedCrop, central_view, moco_v1
+from keras_moco.data import evaluation_dataset, open_source, pretrain_dataset, steps_per_epoch
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return open_source("digits", "test")  # 360 images
+
+
+@pytest.fixture(scope="module")
+def crop():
+    return RandomResizedCrop(8)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(6):
+        pixels = np.random.default_rng(number).integers(0, 256, (20 + number, 30 - number, 3), dtype="uint8")
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return open_source(f"folder:{folder}")
+
+
+def take(dataset, steps):
+    batches = list(dataset.take(steps).as_numpy_iterator())
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_batches_have_static_shapes(digits, photos, crop):
+    for source, channels in ((digits, 1), (photos, 3)):
+        spec = pretrain_dataset(source, crop, batch_size=3).element_spec
+        assert spec["query"] == spec["key"] == tf.TensorSpec((3, 8, 8, channels), tf.float32)
+        assert spec["index"] == tf.TensorSpec((3,), tf.int64)
+
+
+def test_every_epoch_reads_each_image_once_and_in_a_new_order(digits, crop):
+    index = take(pretrain_dataset(digits, crop, batch_size=90), 8)["index"].reshape(2, 360)
+    np.testing.assert_array_equal(np.sort(index), [range(360)] * 2)
+    assert np.mean(index[0] == index[1]) < 0.1
+
+
+def test_no_batch_spans_two_epochs(digits, crop):
+    index = take(pretrain_dataset(digits, crop, batch_size=100), 6)["index"].reshape(2, 300)
+    assert all(len(set(epoch)) == 300 for epoch in index)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_another_order(digits):
+    one, again, other = (take(pretrain_dataset(digits, moco_v1(8), 60, seed=seed), 7) for seed in (3, 3, 4))
+    assert_same(one, again)
+    assert np.mean(one["index"] == other["index"]) < 0.1
+
+
+def test_first_epoch_continues_where_two_epochs_end(digits, crop):
+    assert_same(
+        take(pretrain_dataset(digits, crop, 120, first_epoch=2), 4),
+        take(pretrain_dataset(digits, crop, 120).skip(6), 4),
+    )
+
+
+def test_first_step_continues_inside_an_epoch(digits, photos, crop):
+    for source, size in ((digits, 120), (photos, 2)):
+        assert_same(
+            take(pretrain_dataset(source, crop, size, first_epoch=1, first_step=2), 4),
+            take(pretrain_dataset(source, crop, size).skip(5), 4),
+        )
+
+
+def test_views_depend_on_the_image_and_the_epoch_not_on_the_batch(digits, photos, crop):
+    for source, sizes in ((digits, (72, 120)), (photos, (2, 3))):
+        small, large = (
+            take(pretrain_dataset(source, crop, size), source.num_examples // size) for size in sizes
+        )
+        order = [np.argsort(views["index"]) for views in (small, large)]
+        for name in ("query", "key", "index"):
+            # rtol: the resize sums in another order in batches of another size
+            np.testing.assert_allclose(small[name][order[0]], large[name][order[1]], rtol=1e-4, atol=1e-3)
+
+
+def test_an_image_gets_new_views_in_a_new_epoch_and_two_different_views_in_each(digits, crop):
+    views = [take(pretrain_dataset(digits, crop, 360, first_epoch=epoch), 1) for epoch in (0, 1)]
+    query = [epoch["query"][np.argsort(epoch["index"])] for epoch in views]
+    changed = [np.abs(query[0] - query[1]), np.abs(views[0]["query"] - views[0]["key"])]
+    assert all(np.mean(difference.max(axis=(1, 2, 3)) > 1) > 0.95 for difference in changed)
+
+
+def test_views_are_made_from_the_image_of_their_index(digits):
+    class Untouched:
+        num_draws = 1
+
+        def augment_images(self, images, transformations, **_):
+            return tf.cast(images, tf.float32)
+
+    images = np.stack([example["image"] for example in digits.examples().as_numpy_iterator()])
+    batch = take(pretrain_dataset(digits, Untouched(), 100), 2)
+    np.testing.assert_array_equal(batch["query"], images[batch["index"]])
+    np.testing.assert_array_equal(batch["key"], images[batch["index"]])
+
+
+def test_evaluation_reads_all_images_in_order_and_unchanged_at_their_own_size(digits):
+    dataset = evaluation_dataset(digits, image_size=8, batch_size=100)
+    assert len(dataset) == 4
+    batch = take(dataset, 4)
+    examples = list(digits.examples().as_numpy_iterator())
+    np.testing.assert_array_equal(batch["index"], range(360))
+    np.testing.assert_array_equal(batch["label"], [example["label"] for example in examples])
+    np.testing.assert_allclose(batch["image"], [example["image"] for example in examples], atol=1e-3)
+
+
+def test_evaluation_views_are_central_views(photos):
+    batch = take(evaluation_dataset(photos, image_size=16), 1)
+    for image, example in zip(batch["image"], photos.examples().as_numpy_iterator(), strict=True):
+        np.testing.assert_allclose(image, central_view(example["image"][None], 16)[0], atol=1e-3)
+
+
+def test_steps_per_epoch_is_the_whole_division(digits):
+    assert [steps_per_epoch(digits, size) for size in (1, 100, 360)] == [360, 3, 1]
+
+
+@pytest.mark.parametrize("size", [361, 0])
+def test_a_batch_that_cannot_be_filled_is_an_error(digits, crop, size):
+    with pytest.raises(ValueError, match=rf"Received: batch_size={size}, digits \(test\) with 360 images"):
+        pretrain_dataset(digits, crop, size)
+
+
+@pytest.mark.parametrize("start", [{"first_epoch": -1}, {"first_step": 4}])
+def test_a_start_outside_the_epoch_is_an_error(digits, crop, start):
+    with pytest.raises(ValueError, match="`first_step` from 0 to 3"):
+        pretrain_dataset(digits, crop, 100, **start)

@@ -1,0 +1,70 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from keras_moco.evaluation import FeatureExtractor, extract_features
+
+
+def rows(n):
+    images = np.random.default_rng(0).uniform(0, 255, (n, 6, 6, 3)).astype("float32")
+    return {"image": images, "label": np.arange(n) % 3, "index": np.arange(n, dtype="int64") + 2**40}
+
+
+def dataset(n, batch_size):
+    return tf.data.Dataset.from_tensor_slices(rows(n)).batch(batch_size)
+
+
+def channel_means(images):
+    return ops.mean(images, axis=(1, 2))
+
+
+def test_rows_keep_the_order_of_the_data_set_and_the_last_batch_may_be_smaller():
+    features, labels, index = extract_features(channel_means, dataset(11, 4))
+    np.testing.assert_allclose(features, rows(11)["image"].mean(axis=(1, 2)), rtol=1e-5)
+    np.testing.assert_array_equal(labels, rows(11)["label"])
+    np.testing.assert_array_equal(index, rows(11)["index"])
+    assert (features.dtype, labels.dtype, index.dtype) == ("float32", "int32", "int64")
+
+
+def test_a_data_set_of_unknown_length_ends_without_a_warning():
+    unknown = dataset(11, 4).filter(lambda batch: True)
+    assert len(extract_features(channel_means, unknown).index) == 11
+
+
+def test_one_trace_serves_all_batches_data_sets_and_later_weights():
+    weight = keras.Variable(np.eye(3, dtype="float32"))
+    traces = []
+
+    def embed(images):
+        traces.append(1)
+        return channel_means(images) @ weight
+
+    extractor = FeatureExtractor(embed)
+    extractor.extract(dataset(11, 4))
+    traces.clear()  # Keras also runs it once symbolically
+    first = extractor.extract(dataset(7, 4)).features
+    weight.assign(2 * np.eye(3))
+    second = extractor.extract(dataset(7, 4)).features
+    assert traces == []
+    np.testing.assert_allclose(second, 2 * first)
+
+
+def test_a_list_of_numpy_batches_is_a_data_set_too():
+    whole = rows(5)
+    batches = [{name: values[:3] for name, values in whole.items()}, {name: v[3:] for name, v in whole.items()}]
+    np.testing.assert_array_equal(extract_features(channel_means, batches).index, whole["index"])
+
+
+def test_images_are_not_rounded_by_a_half_precision_policy():
+    keras.config.set_dtype_policy("mixed_float16")
+    data = rows(4)
+    data["image"][:] = 100.03125  # not a float16 number
+    features = extract_features(channel_means, tf.data.Dataset.from_tensor_slices(data).batch(4)).features
+    np.testing.assert_allclose(features, 100.03125, rtol=1e-6)
+
+
+def test_feature_maps_are_refused():
+    with pytest.raises(ValueError, match=r"`embed` must return .*Received: features of shape \(4, 6, 6, 3\). Pool"):
+        extract_features(lambda images: images, dataset(4, 4))

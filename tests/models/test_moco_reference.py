@@ -1,0 +1,136 @@
+"""Twenty steps of `fit` equal twenty steps of the NumPy oracle, in everything that a step changes."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+
+from keras_moco import distribution
+from keras_moco.layers import SplitBatchNormalization
+from keras_moco.models import Encoder, MoCo
+from keras_moco.optimizers import SGD
+from tests import reference
+
+STEPS, BATCH, SHAPE = 20, 16, (4, 4, 3)
+HIDDEN, EMBEDDING, QUEUE = 24, 12, 37  # neither 16 nor 32 keys divide the queue
+MOMENTUM, TEMPERATURE, SGD_MOMENTUM, WEIGHT_DECAY = 0.9, 0.2, 0.9, 1e-2
+MEAN, STD = 0.5, 0.25
+# Shares of 8 images: with 2, batch norm magnifies rounding a thousandfold, in NumPy as well.
+SEED, SPLITS = 7, 2
+# Another rate at every step, and a fall to a tenth: an SGD that keeps the rate in the velocity differs.
+RATES = 0.05 * np.where(np.arange(STEPS) < STEPS // 2, 1.0, 0.1) * (1 + 0.3 * np.sin(np.arange(STEPS)))
+
+
+class Listed(keras.optimizers.schedules.LearningRateSchedule):
+    """The rate of each step from a list, so that no schedule's formula stands between the two sides."""
+
+    def __call__(self, step):
+        return ops.take(ops.convert_to_tensor(RATES, "float32"), ops.cast(step, "int32"))
+
+    def get_config(self):
+        return {}
+
+
+def make_batches():
+    rng = np.random.default_rng(11)
+    images = rng.uniform(20, 235, (STEPS, BATCH, *SHAPE))
+    return {view: np.float32(images + rng.normal(0, 20, images.shape)) for view in ("query", "key")}
+
+
+def make_model(start, symmetric, batch_norm):
+    norm = [SplitBatchNormalization(SPLITS)] if batch_norm else []
+    backbone = keras.Sequential(
+        [keras.Input(SHAPE), layers.Flatten(), layers.Dense(HIDDEN), *norm, layers.ReLU()], name="backbone"
+    )
+    head = keras.Sequential([keras.Input((HIDDEN,)), layers.Dense(EMBEDDING)], name="head")
+    encoder = Encoder(backbone, head, mean=MEAN, std=STD)
+    for variable, value in zip(encoder.trainable_variables, start.values(), strict=True):
+        variable.assign(value)
+    model = MoCo(
+        encoder,
+        queue_size=QUEUE,
+        momentum=MOMENTUM,
+        temperature=TEMPERATURE,
+        symmetric=symmetric,
+        seed=SEED,
+    )
+    model.compile(optimizer=SGD(Listed(), momentum=SGD_MOMENTUM, weight_decay=WEIGHT_DECAY))
+    return model
+
+
+def train_both(symmetric, batch_norm, replicas=1):
+    """Returns the model and its losses, the oracle and its losses."""
+    devices = [f"CPU:{replica}" for replica in range(replicas)]
+    strategy = tf.distribute.MirroredStrategy(devices) if replicas > 1 else tf.distribute.get_strategy()
+    start = reference.initial_parameters(np.prod(SHAPE), HIDDEN, EMBEDDING, seed=5, batch_norm=batch_norm)
+    with strategy.scope():
+        model = make_model(start, symmetric, batch_norm)
+    oracle = reference.MoCoReference(
+        start,
+        np.float64(model.queue.features),
+        momentum=MOMENTUM,
+        temperature=TEMPERATURE,
+        sgd_momentum=SGD_MOMENTUM,
+        weight_decay=WEIGHT_DECAY,
+        symmetric=symmetric,
+        splits=SPLITS if batch_norm else 1,
+    )
+    batches = make_batches()
+    # One step per epoch: the history then holds every step's own loss.
+    history = model.fit(
+        tf.data.Dataset.from_tensor_slices(batches), epochs=STEPS, steps_per_epoch=1, verbose=0
+    )
+    expected = []
+    for step in range(STEPS):
+        # The order is an input of the oracle: which random one is drawn is no part of the method.
+        order = np.array(distribution.permutation(BATCH, SEED, step))
+        query, key = ((np.float64(batches[view][step]) / 255 - MEAN) / STD for view in ("query", "key"))
+        expected.append(oracle.step(query, key, RATES[step], permutation=order))
+    return model, history.history["loss"], oracle, expected
+
+
+@pytest.mark.parametrize(
+    "batch_norm, replicas",
+    [(False, 1), (True, 1), (False, 2)],
+    ids=["plain", "split batch norm", "two replicas"],
+)
+@pytest.mark.parametrize("symmetric", [False, True], ids=["one direction", "symmetric"])
+def test_twenty_steps_equal_the_numpy_reference(symmetric, batch_norm, replicas):
+    model, losses, oracle, expected_losses = train_both(symmetric, batch_norm, replicas)
+
+    def check(name, variable, expected):
+        np.testing.assert_allclose(np.array(variable), expected, rtol=1e-5, atol=1e-5, err_msg=name)
+
+    check("loss", losses, expected_losses)
+    check("queue", model.queue.features, oracle.queue)
+    enqueued = STEPS * BATCH * (2 if symmetric else 1)
+    assert int(model.queue.pointer) == oracle.pointer == enqueued % QUEUE != 0
+    for side, encoder, expected in [
+        ("query", model.query_encoder, oracle.query),
+        ("key", model.key_encoder, oracle.key),
+    ]:
+        for variable, name in zip(encoder.trainable_variables, expected, strict=True):
+            check(f"{name} of the {side} encoder", variable, expected[name])
+    for variable, name in zip(model.optimizer.velocities, oracle.velocity, strict=True):
+        check(f"velocity of {name}", variable, oracle.velocity[name])
+    if batch_norm:
+        for side, encoder, expected in [
+            ("query", model.query_encoder, oracle.query_statistics),
+            ("key", model.key_encoder, oracle.key_statistics),
+        ]:
+            mean, variance = encoder.non_trainable_variables
+            check(f"moving mean of the {side} encoder", mean, expected["mean"])
+            check(f"moving variance of the {side} encoder", variance, expected["variance"])
+
+
+@pytest.mark.parametrize("batch_norm", [False, True], ids=["plain", "split batch norm"])
+def test_the_comparison_is_about_numbers_that_moved(batch_norm):
+    _, losses, oracle, _ = train_both(symmetric=False, batch_norm=batch_norm)
+    start = reference.initial_parameters(np.prod(SHAPE), HIDDEN, EMBEDDING, seed=5, batch_norm=batch_norm)
+    for name, value in start.items():
+        # Batch norm takes any offset out again, so that only weight decay moves a bias before it.
+        least = 1e-3 if batch_norm and name == "b1" else 1e-2
+        assert np.abs(oracle.query[name] - value).max() > least, name
+        assert np.abs(oracle.query[name] - oracle.key[name]).max() > least / 10, name
+    assert np.ptp(losses) > 0.1

@@ -1,0 +1,37 @@
+"""What `conftest.py` promises to every other test."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+
+def test_four_logical_cpus_are_there():
+    assert len(tf.config.list_logical_devices("CPU")) == 4
+
+
+DRAWS = []
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_every_test_starts_from_the_same_seed(turn):
+    DRAWS.append((np.random.uniform(), float(keras.random.uniform(())), float(tf.random.uniform(()))))
+    assert DRAWS[-1] == DRAWS[0]
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_a_dtype_policy_does_not_outlive_its_test(turn):
+    assert keras.config.dtype_policy().name == "float32"
+    keras.config.set_dtype_policy("mixed_bfloat16")
+
+
+def test_two_strategies_do_not_share_collectives():
+    def gather():
+        return tf.distribute.get_replica_context().all_gather(tf.ones(1), axis=0)
+
+    def add():
+        return tf.distribute.get_replica_context().all_reduce("sum", tf.ones((), "int32"))
+
+    for operation in (gather, add):
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        assert strategy.experimental_local_results(tf.function(strategy.run)(operation))[0].shape is not None

@@ -1,0 +1,145 @@
+"""Imports point one way, and each large dependency enters by one door; read from the source with `ast`."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "keras_moco"
+SOURCES = sorted((ROOT / PACKAGE).rglob("*.py")) + [
+    path for path in (ROOT / "train.py", ROOT / "evaluate.py") if path.exists()
+]
+
+# The parts of the package from the ground up. A part imports from those of lower floors, never from its own
+# floor; `data` alone also imports from `augment`, beside it.
+FLOORS = [
+    {"contrast", "momentum", "schedules", "optimizers", "distribution", "config"},
+    {"layers"},
+    {"backbones"},
+    {"models"},
+    {"augment"},
+    {"data"},
+    {"evaluation", "convert", "export"},
+    {"callbacks"},
+    {"training"},
+    {"keras_moco", "train", "evaluate"},  # "keras_moco" is the package's own __init__.py
+]
+FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
+# These know nothing of models, so that either can be used, and understood, without them.
+APART = {"augment", "data"}
+
+# Who may import what from outside: paths relative to the package, a folder with everything in it.
+DOORS = {
+    "keras_cv": ["augment/"],
+    "tensorflow_datasets": ["data/"],
+    "torch": ["convert.py"],
+    "tensorflow": [
+        "models/contrastive.py",
+        "distribution.py",
+        "data/",
+        "augment/",
+        "callbacks/",
+        "export.py",
+    ],
+}
+
+
+def module_name(path):
+    """`keras_moco/layers/__init__.py` is `keras_moco.layers`, `train.py` is `train`."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def part_of(module):
+    """The part that a module belongs to: `keras_moco.layers.feature_queue` to `layers`."""
+    names = module.split(".")
+    return names[1] if names[0] == PACKAGE and len(names) > 1 else names[0]
+
+
+def imported_modules(source, module, is_package=False):
+    """Full names of all that `source` imports, at the top or inside functions, and relative ones resolved."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = module.split(".")
+            base = base[: len(base) - node.level + is_package] if node.level else []
+            base = ".".join([*base, *([node.module] if node.module else [])])
+            # `from keras_moco import layers` names a part, `from keras_moco.layers import X` a class.
+            yield from (f"{base}.{alias.name}" if base == PACKAGE else base for alias in node.names)
+
+
+def wrong_directions(source, module, is_package=False):
+    """The imports within the package that point up or sideways."""
+    importer = part_of(module)
+    for imported in imported_modules(source, module, is_package):
+        part = part_of(imported)
+        if imported.split(".")[0] != PACKAGE or part == importer:
+            continue
+        if part not in FLOOR:
+            part = PACKAGE  # a name defined in the package's own __init__.py, such as `__version__`
+        allowed = APART if importer in APART else FLOOR.keys()
+        if part not in allowed or FLOOR[part] >= FLOOR[importer]:
+            yield imported
+
+
+def wrong_doors(source, path):
+    """The imports of outside packages that do not belong into the file at `path`, relative to the package."""
+    for imported in imported_modules(source, "x"):
+        doors = DOORS.get(imported.split(".")[0])
+        if doors is not None and not any(
+            path.startswith(door) if door.endswith("/") else path == door for door in doors
+        ):
+            yield imported
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_imports_point_down(path):
+    assert part_of(module_name(path)) in FLOOR, "a part must be listed in FLOORS"
+    wrong = wrong_directions(path.read_text(encoding="utf-8"), module_name(path), path.name == "__init__.py")
+    assert list(wrong) == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_outside_packages_enter_by_their_doors(path):
+    source = path.read_text(encoding="utf-8")
+    inside = ROOT / PACKAGE in path.parents
+    name = path.relative_to(ROOT / PACKAGE).as_posix() if inside else path.name
+    assert list(wrong_doors(source, name if inside else f"../{name}")) == []
+
+
+@pytest.mark.parametrize(
+    "module, source, expected",
+    [
+        ("keras_moco.layers.x", "from keras_moco import distribution", []),
+        ("keras_moco.layers.x", "from keras_moco.models import MoCo", ["keras_moco.models"]),
+        ("keras_moco.layers.x", "def f():\n    import keras_moco.training", ["keras_moco.training"]),
+        ("keras_moco.layers.x", "from ..models import MoCo", ["keras_moco.models"]),
+        ("keras_moco.layers.x", "from . import feature_queue", []),
+        ("keras_moco.layers.x", "from keras_moco import __version__", ["keras_moco.__version__"]),
+        ("keras_moco.export", "from keras_moco.evaluation import knn", ["keras_moco.evaluation"]),
+        ("keras_moco.data.x", "from keras_moco.augment import central_view", []),
+        ("keras_moco.data.x", "from keras_moco import models", ["keras_moco.models"]),
+        ("keras_moco.augment.x", "from keras_moco.data import open_source", ["keras_moco.data"]),
+        ("train", "from keras_moco.training import pretrain", []),
+    ],
+)
+def test_the_check_of_directions_finds_what_it_should(module, source, expected):
+    assert list(wrong_directions(source, module)) == expected
+
+
+@pytest.mark.parametrize(
+    "path, source, expected",
+    [
+        ("augment/crop.py", "import keras_cv", []),
+        ("layers/x.py", "from keras_cv.layers import Blur", ["keras_cv.layers"]),
+        ("models/moco.py", "import tensorflow as tf", ["tensorflow"]),
+        ("models/contrastive.py", "import tensorflow as tf", []),
+        ("export.py", "def f():\n    import torch", ["torch"]),
+        ("../train.py", "import tensorflow_datasets as tfds", ["tensorflow_datasets"]),
+        ("layers/x.py", "import keras, numpy", []),
+    ],
+)
+def test_the_check_of_doors_finds_what_it_should(path, source, expected):
+    assert list(wrong_doors(source, path)) == expected
