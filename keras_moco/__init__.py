@@ -14,3 +14,9 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         "keras_moco must run on Keras's TensorFlow backend. "
         f"Received: KERAS_BACKEND={os.environ['KERAS_BACKEND']}. Unset it."
     )
+
+from keras_moco.backbones import resnet  # noqa: E402
+from keras_moco.models import ContrastiveModel, Encoder, MoCo, linear_head, mlp_head  # noqa: E402
+from keras_moco.optimizers import SGD  # noqa: E402
+
+__all__ = ["SGD", "ContrastiveModel", "Encoder", "MoCo", "linear_head", "mlp_head", "resnet"]

@@ -16,21 +16,22 @@ KERAS_FILE = "backbone.keras"
 def export_backbone(encoder, directory):
     """Writes the backbone of an encoder as a SavedModel and as a `.keras` file; neither needs this package.
 
-    Both take float32 images `(n, H, W, C)` with values in 0..255, the scaling being part of the model, and give
-    pooled features `(n, F)` in float32, whatever precision the model was trained in. `H` and `W` are free where the
-    backbone allows it, otherwise as in `encoder.image_shape`. The projection head is left out: features transfer
-    better from before it (Chen et al. 2020, sec. 4.2).
+    Both take float32 images `(n, H, W, C)` with values in 0..255, the scaling being part of the model, and
+    give pooled features `(n, F)` in float32, whatever precision the model was trained in. `H` and `W` are
+    free where the backbone allows it, otherwise as in `encoder.image_shape`. The projection head is left out:
+    features transfer better from before it (Chen et al. 2020, sec. 4.2).
 
-    `directory/saved_model` has the endpoints `serve` (inference; also the signature `serving_default`) and `train`
-    (BatchNormalization with batch statistics, and moving statistics that follow), and lists `variables`,
-    `trainable_variables` and `non_trainable_variables`. `directory/backbone.keras` consists of stock Keras layers:
-    `SplitBatchNormalization` becomes `keras.layers.BatchNormalization` with the same weights.
+    `directory/saved_model` has the endpoints `serve` (inference; also the signature `serving_default`) and
+    `train` (BatchNormalization with batch statistics, and moving statistics that follow), and lists
+    `variables`, `trainable_variables` and `non_trainable_variables`. `directory/backbone.keras` consists of
+    stock Keras layers: `SplitBatchNormalization` becomes `keras.layers.BatchNormalization` with the same
+    weights.
 
     An existing export is replaced only when the new one is complete; other files in `directory` stay.
 
     Args:
-        encoder: `Encoder`, such as `model.encoder`. Its backbone must be a functional or sequential model of stock
-            Keras layers and `SplitBatchNormalization`.
+        encoder: `Encoder`, such as `model.encoder`. Its backbone must be a functional or sequential model of
+            stock Keras layers and `SplitBatchNormalization`.
         directory: path, created if missing.
 
     Returns:
@@ -115,11 +116,13 @@ def _rebuild(encoder, image_shape):
         return pairs[-1][1]
 
     def call(layer, *args, **kwargs):
-        # Whatever read the images reads the scaled images: one flat graph, whose feature maps are easy to reach.
+        # Whatever read the images reads the scaled images: one flat graph, whose feature maps are easy to
+        # reach.
         args, kwargs = tree.map_structure(lambda x: scaled if x is images else x, (args, kwargs))
         return layer(*args, **kwargs)
 
-    # A plain functional model over the same layers, whether the backbone is sequential or a subclass of its own.
+    # A plain functional model over the same layers, whether the backbone is sequential or a subclass of its
+    # own.
     graph = keras.Model(encoder.backbone.inputs, encoder.backbone.outputs)
     copy = keras.models.clone_model(graph, [images], clone_function=clone, call_function=call, recursive=True)
     for layer, stock in pairs:
@@ -134,8 +137,9 @@ def _stock_copy(layer):
     stock = type(layer).__module__.startswith("keras.") and not isinstance(layer, keras.layers.Lambda)
     if not (split or stock):
         raise ValueError(
-            "The backbone must consist of stock Keras layers to be exported, so that it loads without your code. "
-            f"Received: layer {layer.name!r} of class {type(layer).__name__}. Replace it by layers of `keras.layers`."
+            "The backbone must consist of stock Keras layers to be exported, so that it loads anywhere. "
+            f"Received: layer {layer.name!r} of class {type(layer).__name__}. "
+            "Replace it by layers of `keras.layers`."
         )
     config = layer.get_config()
     if isinstance(layer, keras.Layer):
@@ -156,7 +160,7 @@ def _write_saved_model(model, path):
 
 
 def _replace(new, target, old):
-    """Puts the directory `new` in the place of `target`: a directory, unlike a file, has to make room first."""
+    """Puts the directory `new` in the place of `target`; a directory, unlike a file, must make room first."""
     if target.exists():
         target.replace(old)
     try:

@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 LOGICAL_CPUS = 4
-# Strategies of one process number their collectives alike, and the second one meets the first one's. TensorFlow's own
-# tests move this base by hand (`strategy_combinations.py`); here every strategy reads a fresh one.
+# Strategies of one process number their collectives alike, so the second one meets those of the first.
+# TensorFlow's own tests move this base by hand (`strategy_combinations.py`); here each gets another.
 _bases = itertools.count(0, 100_000)
 tf.distribute.MirroredStrategy._collective_key_base = property(lambda self: next(_bases))
 

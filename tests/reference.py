@@ -44,14 +44,17 @@ def batch_norm(x, gamma, beta, splits):
 
     Share s holds the rows i with i mod S == s (the official CIFAR demo's SplitBatchNorm).
 
-    Returns the output (n, h), what `batch_norm_backward` needs, and each share's mean and biased variance.
+    It divides by the biased deviation, while the moving variance follows the unbiased one, as in PyTorch.
+
+    Returns the output (n, h), what `batch_norm_backward` needs, and each share's mean and unbiased variance.
     """
     shares = x.reshape(-1, splits, x.shape[-1])  # (n/S, S, h): row i lies at [i // S, i % S]
     mean = shares.mean(axis=0)  # (S, h)
     variance = ((shares - mean) ** 2).mean(axis=0)  # (S, h)
     inverse = 1 / np.sqrt(variance + BATCH_NORM_EPSILON)
     normalized = (shares - mean) * inverse
-    return (normalized * gamma + beta).reshape(x.shape), (normalized, inverse, gamma), (mean, variance)
+    unbiased = variance * len(shares) / (len(shares) - 1)
+    return (normalized * gamma + beta).reshape(x.shape), (normalized, inverse, gamma), (mean, unbiased)
 
 
 def batch_norm_backward(gradient, cache):

@@ -26,12 +26,14 @@ def test_a_dtype_policy_does_not_outlive_its_test(turn):
 
 
 def test_two_strategies_do_not_share_collectives():
-    def gather():
-        return tf.distribute.get_replica_context().all_gather(tf.ones(1), axis=0)
-
     def add():
-        return tf.distribute.get_replica_context().all_reduce("sum", tf.ones((), "int32"))
+        return [tf.distribute.get_replica_context().all_reduce("sum", tf.ones(())) for _ in range(8)]
 
-    for operation in (gather, add):
+    def gather():
+        return [tf.distribute.get_replica_context().all_gather(tf.ones(1), axis=0) for _ in range(8)]
+
+    for operation in (add, gather):
         strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-        assert strategy.experimental_local_results(tf.function(strategy.run)(operation))[0].shape is not None
+        results = tf.function(lambda run=strategy.run, step=operation: run(step))()
+        for result in results:
+            assert all(np.sum(local) == 2 for local in strategy.experimental_local_results(result))

@@ -47,6 +47,7 @@ def run_elsewhere(code, *arguments, cwd):
 
 FINE_TUNE_WITH_TENSORFLOW_ALONE = """
     import json, sys
+    sys.modules["keras"] = None  # TensorFlow imports Keras where it can: here nothing can
     import numpy as np
     import tensorflow as tf
 
@@ -67,10 +68,11 @@ FINE_TUNE_WITH_TENSORFLOW_ALONE = """
             variable.assign_sub(0.01 * gradient)
         after = {v.name + str(i): v.numpy() for i, v in enumerate(backbone.trainable_variables)}
         changed[endpoint] = [bool(np.any(after[k] != before[k])) for k in before]
-        moved = [bool(np.any(v.numpy() != old)) for v, old in zip(backbone.non_trainable_variables, statistics)]
-        changed[endpoint + " statistics"] = moved
+        moved = zip(backbone.non_trainable_variables, statistics)
+        changed[endpoint + " statistics"] = [bool(np.any(new.numpy() != old)) for new, old in moved]
         before = after
-    print(json.dumps({**changed, "keras": "keras" in sys.modules, "package": "keras_moco" in sys.modules}))
+    changed["package"] = "keras_moco" in sys.modules
+    print(json.dumps(changed))
 """
 
 LOAD_WITH_KERAS_ALONE = """
@@ -111,7 +113,7 @@ def test_tensorflow_alone_serves_and_fine_tunes_the_saved_model(exported):
     assert len(report["serve statistics"]) == len(encoder.backbone.non_trainable_variables)
     assert not any(report["serve statistics"])
     assert all(report["train statistics"])
-    assert not report["keras"] and not report["package"]
+    assert not report["package"]
 
 
 def test_keras_alone_loads_the_keras_file(exported):

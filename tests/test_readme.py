@@ -11,10 +11,13 @@ FENCE = re.compile(r"^```python\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 
 def python_blocks():
     """The blocks with the line of the README that each starts on, so that a failure is easy to find."""
-    text = README.read_text(encoding="utf-8")
+    # Without a README there are no blocks here, and the last test says so; the other files still run.
+    text = README.read_text(encoding="utf-8") if README.exists() else ""
+    blocks = []
     for match in FENCE.finditer(text):
         line = text.count("\n", 0, match.start(1)) + 1
-        yield pytest.param(match.group(1), line, id=f"line {line}")
+        blocks.append(pytest.param(match.group(1), line, id=f"line {line}"))
+    return blocks
 
 
 @pytest.mark.parametrize("source, line", python_blocks())
@@ -26,4 +29,4 @@ def test_readme_block_runs(source, line, tmp_path, monkeypatch):
 
 
 def test_readme_has_python_blocks():
-    assert list(python_blocks())
+    assert python_blocks()

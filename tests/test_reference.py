@@ -88,7 +88,7 @@ def test_each_batch_norm_share_is_normalized_alone():
             output[share::4], (rows - rows.mean(axis=0)) / np.sqrt(rows.var(axis=0) + 1e-5), rtol=1e-12
         )
         np.testing.assert_allclose(mean[share], rows.mean(axis=0), rtol=1e-12)
-        np.testing.assert_allclose(variance[share], rows.var(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(variance[share], rows.var(axis=0, ddof=1), rtol=1e-12)
 
 
 def test_sgd_with_constant_gradient_follows_the_geometric_series():
@@ -181,7 +181,7 @@ def test_moving_statistics_are_each_encoders_own():
     for images, statistics in [(query_images, moco.query_statistics), (key_images, moco.key_statistics)]:
         hidden = images.reshape(8, -1) @ start["w1"] + start["b1"]
         np.testing.assert_allclose(statistics["mean"], 0.1 * hidden.mean(axis=0), rtol=1e-9)
-        variance = np.mean([hidden[share::4].var(axis=0) for share in range(4)], axis=0)
+        variance = np.mean([hidden[share::4].var(axis=0, ddof=1) for share in range(4)], axis=0)
         np.testing.assert_allclose(statistics["variance"], 0.9 + 0.1 * variance, rtol=1e-9)
 
 

@@ -66,7 +66,13 @@ def _cifar_stem(x, width, splits):
     return layers.ReLU(name="relu1")(_normalization(x, splits, "bn1"))
 
 
-STEMS = {"imagenet": _imagenet_stem, "cifar": _cifar_stem}
+def _half_stem(x, width, splits):
+    """3x3 stride 2, no pooling: half the resolution, at which four times the channels cost as much."""
+    x = _convolution(x, width, 3, 2, "conv1")
+    return layers.ReLU(name="relu1")(_normalization(x, splits, "bn1"))
+
+
+STEMS = {"imagenet": _imagenet_stem, "cifar": _cifar_stem, "half": _half_stem}
 
 # name: (block, blocks per stage). 18 to 152 as He et al. 2016, Table 1; 10 is half of 18, for small images and CPUs.
 RESNETS = {
@@ -85,7 +91,7 @@ def resnet(name="resnet50", width=64, stem="imagenet", input_shape=(None, None, 
     Args:
         name: one of `RESNETS`: `"resnet10"`, `"resnet18"`, `"resnet34"`, `"resnet50"`, `"resnet101"`, `"resnet152"`.
         width: positive int, channels of the stem and of the first stage's 3x3 convolutions. Defaults to `64`.
-        stem: `"imagenet"` (7x7 stride 2 and max-pooling) or `"cifar"` (3x3 stride 1).
+        stem: `"imagenet"` (7x7 stride 2 and max-pooling), `"cifar"` (3x3 stride 1) or `"half"` (3x3 stride 2).
         input_shape: `(height, width, channels)`; height and width may be `None`, any number of channels.
         bn_splits: positive int, groups of `SplitBatchNormalization`. Defaults to `1`, plain BatchNorm.
 

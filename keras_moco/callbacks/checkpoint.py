@@ -15,9 +15,10 @@ _DIGEST = "keras_moco_sha256"
 class Checkpoint(keras.callbacks.Callback):
     """Saves the complete state of the model at the end of every epoch.
 
-    Encoders, queue, optimizer, step and learning rate all are in `directory/latest.weights.h5`; `restore` brings them
-    back to the same bits. The file is written under another name, with a digest of its content, and renamed when it is
-    on the disk, so `latest.weights.h5` is always a complete one. Place this callback last.
+    Encoders, queue, optimizer, step and learning rate all are in `directory/latest.weights.h5`; `restore`
+    brings them back to the same bits. The file is written under another name, with a digest of its content,
+    and renamed when it is on the disk, so `latest.weights.h5` is always a complete one. Place this callback
+    last.
 
     Args:
         directory: path, created if missing.
@@ -74,16 +75,16 @@ def restore(model, directory):
     """Restores what `Checkpoint` saved last.
 
     Args:
-        model: built and compiled model with a variable `step`, such as `MoCo`, made like the saved one and with its
-            optimizer built: `model.optimizer.build(model.trainable_variables)`.
+        model: built and compiled model with a variable `step`, such as `MoCo`, made like the saved one and
+            with its optimizer built: `model.optimizer.build(model.trainable_variables)`.
         directory: path given to `Checkpoint`.
 
     Returns:
         int, the number of steps trained so far; 0 if there is no checkpoint, and then the model is as it was.
 
     Raises:
-        ValueError: if model or optimizer are not built, the file is damaged, or it belongs to another model. A damaged
-            file leaves the model as it was.
+        ValueError: if model or optimizer are not built, the file is damaged, or it belongs to another model.
+            A damaged file leaves the model as it was.
     """
     _check_built(model)
     path = Path(directory) / FILE
@@ -104,7 +105,7 @@ def restore(model, directory):
 
 
 def _check_built(model):
-    optimizer = model.optimizer
+    optimizer = getattr(model, "optimizer", None)  # absent until `compile`
     if not model.built or optimizer is None or not optimizer.built:
         raise ValueError(
             "`model` and its optimizer must be built, or the optimizer's state would be skipped. "

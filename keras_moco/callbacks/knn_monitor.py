@@ -9,23 +9,23 @@ from keras_moco.evaluation.knn import knn_accuracy
 class KnnMonitor(keras.callbacks.Callback):
     """Weighted kNN accuracy of the backbone's features, before training and at the ends of epochs.
 
-    The contrastive loss does not tell how good features are; this does, in seconds and without a parameter to fit
-    (official CIFAR demo). The result is put into the logs as `"knn_top1"`, in percent, so place this callback in
-    front of those that read logs (`CSVLogger`, `TensorBoard`, `Progress`, `Curves`).
+    The contrastive loss does not tell how good features are; this does, in seconds and without a parameter to
+    fit (official CIFAR demo). The result is put into the logs as `"knn_top1"`, in percent, so place this
+    callback in front of those that read logs (`CSVLogger`, `TensorBoard`, `Progress`, `Curves`).
 
     Args:
-        bank_dataset: finite data set of `{"image", "label", "index"}` batches that vote, usually training images
-            without augmentation.
+        bank_dataset: finite data set of `{"image", "label", "index"}` batches that vote, usually training
+            images without augmentation.
         query_dataset: likewise, the images to classify, usually of the test split.
         num_classes: int.
         k: int, number of neighbours. Defaults to `200` (Wu et al. 2018; official CIFAR demo).
         temperature: float, of the vote. Defaults to `0.1` (official CIFAR demo).
-        every_epochs: int, evaluates after every so many epochs, and always after the first and the last one of a
-            `fit`: `CSVLogger` takes its columns from the first. Defaults to `1`.
+        every_epochs: int, evaluates after every so many epochs, and always after the first and the last one
+            of a `fit`: `CSVLogger` takes its columns from the first. Defaults to `1`.
 
     Attributes:
-        initial_top1: accuracy in percent when `fit` first began: of random weights unless training goes on. Set it
-            beforehand where it is known.
+        initial_top1: accuracy in percent when `fit` first began: of random weights unless training goes on.
+            Set it beforehand where it is known.
         history: list of `(epoch, accuracy in percent)`, epochs counted from 0 as Keras does.
 
     Raises:

@@ -18,15 +18,15 @@ PANELS = {
 class Curves(keras.callbacks.Callback):
     """After each epoch draws loss, contrast accuracy, kNN accuracy and learning rate into a PNG file.
 
-    The file is replaced in one piece, so a viewer never sees half a picture. Place this callback behind those that
-    add to the logs (`KnnMonitor`, `Progress`).
+    The file is replaced in one piece, so a viewer never sees half a picture. Place this callback behind those
+    that add to the logs (`KnnMonitor`, `Progress`).
 
     Args:
         path: path of the PNG file; its directory must exist when the first epoch ends.
-        chance_loss: float, drawn as a dashed line: the loss if all similarities are equal, `ln(K + 1)` for MoCo with a
-            queue of `K`. A run that settles there has learned nothing. Defaults to no line.
-        log_csv: path of the `CSVLogger` file of a run that goes on: its rows come before the new epochs. A file
-            that does not exist yet is an empty one. Defaults to none.
+        chance_loss: float, drawn as a dashed line: the loss if all similarities are equal, `ln(K + 1)` for
+            MoCo with a queue of `K`. A run that settles there has learned nothing. Defaults to no line.
+        log_csv: path of the `CSVLogger` file of a run that goes on: its rows come before the new epochs. A
+            file that does not exist yet is an empty one. Defaults to none.
 
     Attributes:
         rows: dict, epoch (counted from 0) to a dict of logs.
@@ -59,14 +59,20 @@ class Curves(keras.callbacks.Callback):
         from matplotlib.figure import Figure  # half a second of import time
 
         figure = Figure(figsize=(10, 7), layout="constrained")
-        for axes, (name, (title, unit, factor)) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
-            points = [(epoch + 1, factor * row[name]) for epoch, row in sorted(self.rows.items()) if name in row]
+        for axes, (name, (title, unit, factor)) in zip(
+            figure.subplots(2, 2).flat, PANELS.items(), strict=True
+        ):
+            points = [
+                (epoch + 1, factor * row[name]) for epoch, row in sorted(self.rows.items()) if name in row
+            ]
             if points:
                 axes.plot(*zip(*points, strict=True), marker="." if len(points) < 50 else None)
             else:
                 axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes)
             if name == "loss" and self.chance_loss is not None:
-                axes.axhline(self.chance_loss, color="gray", linestyle="--", label=f"chance {self.chance_loss:.2f}")
+                axes.axhline(
+                    self.chance_loss, color="gray", linestyle="--", label=f"chance {self.chance_loss:.2f}"
+                )
                 axes.legend()
             axes.set(title=title, xlabel="epoch", ylabel=unit)
             axes.xaxis.get_major_locator().set_params(integer=True)
@@ -83,8 +89,8 @@ def read_log(path):
         path: path of the CSV file.
 
     Returns:
-        dict, epoch to a dict of the numbers in its row. Of an epoch that was repeated the last row counts; what is
-        not a number (`NA`), and the broken last line of a run that was killed, is left out.
+        dict, epoch to a dict of the numbers in its row. Of an epoch that was repeated the last row counts;
+        what is not a number (`NA`), and the broken last line of a run that was killed, is left out.
 
     Example:
 

@@ -14,13 +14,14 @@ class Progress(keras.callbacks.Callback):
     epoch 3/20 done loss 5.097 top1 34.9% knn 71.3% lr 0.0308 images/s 1041 left 11m02s
     ```
 
-    On a terminal it prints nothing, since Keras's progress bar (`verbose=1`) does; elsewhere a bar ruins the file.
+    On a terminal it prints nothing, since Keras's progress bar (`verbose=1`) does; elsewhere a bar ruins the
+    file.
 
-    `images/s` counts the images of the global batch, over the steps since the last line in a step's line and over the
-    epoch in its last line. Neither counts the first step of a `fit`, which compiles, nor what happens between epochs.
-    `left` extrapolates both the speed and the time between epochs. The epoch's logs get `"learning_rate"`, of the
-    next step, and `"images_per_second"`; place this callback in front of those that read logs (`CSVLogger`,
-    `TensorBoard`) and behind `KnnMonitor`.
+    `images/s` counts the images of the global batch, over the steps since the last line in a step's line and
+    over the epoch in its last line. Neither counts the first step of a `fit`, which compiles, nor what
+    happens between epochs. `left` extrapolates both the speed and the time between epochs. The epoch's logs
+    get `"learning_rate"`, of the next step, and `"images_per_second"`; place this callback in front of those
+    that read logs (`CSVLogger`, `TensorBoard`) and behind `KnnMonitor`.
 
     Args:
         steps_per_epoch: int.
@@ -32,7 +33,8 @@ class Progress(keras.callbacks.Callback):
     Example:
 
     ```python
-    model.fit(batches, steps_per_epoch=234, epochs=20, verbose=0, callbacks=[Progress(234, 20, batch_size=256)])
+    progress = Progress(steps_per_epoch=234, epochs=20, batch_size=256)
+    model.fit(batches, steps_per_epoch=234, epochs=20, verbose=0, callbacks=[progress])
     ```
     """
 
@@ -45,7 +47,9 @@ class Progress(keras.callbacks.Callback):
             "log_steps": log_steps,
         }.items():
             if value < 1:
-                raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}. Give a positive integer.")
+                raise ValueError(
+                    f"`{name}` must be at least 1. Received: {name}={value}. Give a positive integer."
+                )
         self.steps_per_epoch = steps_per_epoch
         self.epochs = epochs
         self.batch_size = batch_size
@@ -130,7 +134,11 @@ def duration(seconds):
     ('42s', '12m30s', '2h03m', '2d02h')
     """
     seconds = round(seconds)
-    for unit, part, small, divisor in ((86400, 3600, "d{:02d}h", 24), (3600, 60, "h{:02d}m", 60), (60, 1, "m{:02d}s", 60)):
+    for unit, part, small, divisor in (
+        (86400, 3600, "d{:02d}h", 24),
+        (3600, 60, "h{:02d}m", 60),
+        (60, 1, "m{:02d}s", 60),
+    ):
         if seconds >= unit:
             return f"{seconds // unit}" + small.format(seconds // part % divisor)
     return f"{seconds}s"

@@ -21,6 +21,7 @@ def steps_per_epoch(source, batch_size):
 
     Example:
 
+    >>> from keras_moco.data import open_source
     >>> steps_per_epoch(open_source("digits"), batch_size=256)
     5
     """
@@ -59,11 +60,11 @@ def pretrain_dataset(source, augmentation, batch_size, seed=0, first_epoch=0, fi
 
     Example:
 
-    ```python
-    source = open_source("digits")
-    dataset = pretrain_dataset(source, augmentation, batch_size=256)
-    model.fit(dataset, steps_per_epoch=steps_per_epoch(source, 256), epochs=10)
-    ```
+    >>> from keras_moco.augment import moco_v1
+    >>> from keras_moco.data import open_source
+    >>> dataset = pretrain_dataset(open_source("digits"), moco_v1(8), batch_size=256)
+    >>> next(iter(dataset))["query"].shape
+    TensorShape([256, 8, 8, 1])
     """
     steps = steps_per_epoch(source, batch_size)
     if first_epoch < 0 or not 0 <= first_step <= steps:
@@ -109,6 +110,7 @@ def evaluation_dataset(source, image_size, batch_size=256):
 
     Example:
 
+    >>> from keras_moco.data import open_source
     >>> dataset = evaluation_dataset(open_source("digits", "test"), image_size=8)
     >>> len(dataset), next(iter(dataset))["image"].shape
     (2, TensorShape([256, 8, 8, 1]))

@@ -24,9 +24,10 @@ class Features(NamedTuple):
 class FeatureExtractor(keras.Model):
     """Runs a callable over data sets as one compiled graph.
 
-    It is a `keras.Model` only for `predict`, which compiles one step, accepts a smaller last batch without tracing
-    again, and works under a distribution strategy. Keep one extractor when the same features are needed again after
-    more training (`KnnMonitor` does): the graph reads the current weights and is traced once.
+    It is a `keras.Model` only for `predict`, which compiles one step, accepts a smaller last batch without
+    tracing again, and works under a distribution strategy. Keep one extractor when the same features are
+    needed again after more training (`KnnMonitor` does): the graph reads the current weights and is traced
+    once.
 
     Args:
         embed: callable, images `(n, H, W, C)` to features `(n, F)`, in inference mode. For an encoder of this
@@ -42,7 +43,8 @@ class FeatureExtractor(keras.Model):
     """
 
     def __init__(self, embed):
-        # float32 whatever the global policy: a float16 wrapper would round the images before they are embedded.
+        # float32 whatever the global policy: a float16 wrapper would round the images before they are
+        # embedded.
         super().__init__(name="feature_extractor", dtype="float32")
         self.embed = embed
 
@@ -53,8 +55,8 @@ class FeatureExtractor(keras.Model):
         """Embeds a finite data set.
 
         Args:
-            dataset: iterable of `{"image": (b, H, W, C), "label": (b,), "index": (b,)}`, usually a `tf.data.Dataset`;
-                the last batch may be smaller.
+            dataset: iterable of `{"image": (b, H, W, C), "label": (b,), "index": (b,)}`, usually a
+                `tf.data.Dataset`; the last batch may be smaller.
 
         Returns:
             `Features`.
@@ -62,7 +64,8 @@ class FeatureExtractor(keras.Model):
         if not hasattr(dataset, "element_spec"):  # a plain Python iterable: Keras asks for (inputs,) tuples
             dataset = ((batch,) for batch in dataset)
         with warnings.catch_warnings():
-            # Said of every data set whose length is not known in advance: reaching the end is what is wanted here.
+            # Said of every data set whose length is not known in advance: reaching the end is what is wanted
+            # here.
             warnings.filterwarnings("ignore", message="Your input ran out of data")
             rows = self.predict(dataset, verbose=0)
         features = np.asarray(rows["features"], "float32")
@@ -79,7 +82,8 @@ def extract_features(embed, dataset):
     """Embeds a finite data set once, as one compiled graph.
 
     Args:
-        embed: callable, images `(n, H, W, C)` to features `(n, F)`, in inference mode, such as `encoder.features`.
+        embed: callable, images `(n, H, W, C)` to features `(n, F)`, in inference mode, such as
+            `encoder.features`.
         dataset: iterable of `{"image", "label", "index"}` batches, such as
             `keras_moco.data.evaluation_dataset(...)`.
 
@@ -92,8 +96,7 @@ def extract_features(embed, dataset):
     Example:
 
     >>> batches = [{"image": np.ones((2, 8, 8, 1)), "label": np.array([3, 4]), "index": np.array([0, 1])}]
-    >>> features, labels, index = extract_features(lambda images: keras.ops.mean(images, axis=(1, 2)), batches)
-    >>> labels.tolist()
+    >>> extract_features(lambda images: keras.ops.mean(images, axis=(1, 2)), batches).labels.tolist()
     [3, 4]
     """
     return FeatureExtractor(embed).extract(dataset)

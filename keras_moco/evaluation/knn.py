@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
-# Bank rows compared at once. Large enough for the matrix product to run at full speed, small enough that a chunk of
-# similarities stays near the processor's cache.
+# Bank rows compared at once. Large enough for the matrix product to run at full speed, small enough that a
+# chunk of similarities stays near the processor's cache.
 _BANK_CHUNK = 8192
 
 
@@ -23,15 +23,16 @@ def knn_predict(
     """Weighted k-nearest-neighbour vote by cosine similarity.
 
     The `k` bank rows most similar to a query vote for their class with weight `exp(similarity / temperature)`
-    (Wu et al. 2018, sec. 3.4; the official MoCo CIFAR demo). The votes of one query are divided by their sum, which
-    changes no ranking and keeps them finite at any temperature.
+    (Wu et al. 2018, sec. 3.4; the official MoCo CIFAR demo). The votes of one query are divided by their sum,
+    which changes no ranking and keeps them finite at any temperature.
 
-    Queries and bank are both compared in chunks with a running top `k`. Besides the arguments and the returned array,
-    memory is at most about `4 * chunk_size * (8192 + 10 * k + 5 * num_classes) + 16 * 8192 * F` bytes (110 MB for
-    the defaults, F = 512 and 10 classes), however large the bank and however many queries.
+    Queries and bank are both compared in chunks with a running top `k`. Besides the arguments and the
+    returned array, memory is at most about `4 * chunk_size * (8192 + 10 * k + 5 * num_classes) + 16 * 8192 *
+    F` bytes (110 MB for the defaults, F = 512 and 10 classes), however large the bank and however many
+    queries.
 
-    A vector of zeros has similarity 0 to everything. Among equal similarities the row that comes first in the bank
-    wins.
+    A vector of zeros has similarity 0 to everything. Among equal similarities the row that comes first in the
+    bank wins.
 
     Args:
         bank_features: `(m, F)` features that vote. They need not be normalised.
@@ -46,8 +47,8 @@ def knn_predict(
         float32 array `(n, num_classes)`: the share of the vote of each class; rows sum to 1.
 
     Raises:
-        ValueError: for shapes that do not fit together, `k` above the size of the bank, labels out of range, a
-            temperature that is not positive, or features that are not finite.
+        ValueError: for shapes that do not fit together, `k` above the size of the bank, labels out of range,
+            a temperature that is not positive, or features that are not finite.
 
     Example:
 
@@ -63,7 +64,8 @@ def knn_predict(
     for start in range(0, len(queries), chunk_size):
         rows = slice(start, start + chunk_size)
         similarity, neighbours = _nearest(bank, _unit(queries[rows]), k)  # (c, k), (c, k)
-        # Subtracting the best similarity of a row divides its weights by a constant and keeps exp from overflowing.
+        # Subtracting the best similarity of a row divides its weights by a constant and keeps exp from
+        # overflowing.
         weights = np.exp((similarity - similarity[:, :1]) / temperature)
         ballots = labels[neighbours] + num_classes * np.arange(len(weights))[:, None]
         counted = np.bincount(ballots.ravel(), weights.ravel(), minlength=len(weights) * num_classes)
@@ -95,8 +97,8 @@ def knn_accuracy(
         chunk_size: int, queries compared at once.
 
     Returns:
-        `KnnAccuracy(top1, top5)` in percent. Classes with equal votes rank by class number; with five classes or
-        fewer, top-5 is 100.
+        `KnnAccuracy(top1, top5)` in percent. Classes with equal votes rank by class number; with five classes
+        or fewer, top-5 is 100.
 
     Raises:
         ValueError: as `knn_predict`, and for query labels that do not fit.
@@ -112,7 +114,13 @@ def knn_accuracy(
     if not len(truth):
         raise ValueError("`query_features` must hold at least one row. Received: none. Check the test data.")
     votes = knn_predict(
-        bank_features, bank_labels, query_features, num_classes, k=k, temperature=temperature, chunk_size=chunk_size
+        bank_features,
+        bank_labels,
+        query_features,
+        num_classes,
+        k=k,
+        temperature=temperature,
+        chunk_size=chunk_size,
     )
     ranked = np.argsort(-votes, axis=1, kind="stable")[:, :5]
     hits = ranked == truth[:, None]
@@ -167,14 +175,17 @@ def _check(bank, labels, queries, num_classes, k, temperature, chunk_size):
             f"`temperature` must be positive. Received: temperature={temperature}. The usual value is 0.1."
         )
     if chunk_size < 1:
-        raise ValueError(f"`chunk_size` must be at least 1. Received: chunk_size={chunk_size}. Use e.g. 1024.")
+        raise ValueError(
+            f"`chunk_size` must be at least 1. Received: chunk_size={chunk_size}. Use e.g. 1024."
+        )
     _check_labels("bank_labels", labels, len(bank), num_classes)
 
 
 def _check_labels(name, labels, rows, num_classes):
     if labels.shape != (rows,):
         raise ValueError(
-            f"`{name}` must hold one label per feature. Received: {name} of shape {labels.shape} for {rows} features. "
+            f"`{name}` must hold one label per feature. "
+            f"Received: {name} of shape {labels.shape} for {rows} features. "
             "Take labels and features from the same extraction."
         )
     if len(labels) and (labels.min() < 0 or labels.max() >= num_classes):

@@ -32,8 +32,8 @@ class LinearProbe(NamedTuple):
 def frozen(model):
     """Fails if anything inside the `with` block changes the model, by as little as one bit.
 
-    Every variable is compared, BatchNormalization statistics included: a "linear" probe that trains its backbone, or
-    runs it in training mode, reports numbers that mean nothing.
+    Every variable is compared, BatchNormalization statistics included: a "linear" probe that trains its
+    backbone, or runs it in training mode, reports numbers that mean nothing.
 
     Args:
         model: a built `keras.Model` or layer.
@@ -64,12 +64,12 @@ def frozen(model):
 def linear_probe(encoder, train, test, c_values=(0.001, 0.01, 0.1, 1.0), max_iter=300, seed=0):
     """Logistic regression on the frozen pooled features of an encoder.
 
-    Features are extracted once, without augmentation, and given to `linear_accuracy`. The encoder is guarded by
-    `frozen`: the probe fails rather than report the accuracy of a backbone that was trained along.
+    Features are extracted once, without augmentation, and given to `linear_accuracy`. The encoder is guarded
+    by `frozen`: the probe fails rather than report the accuracy of a backbone that was trained along.
 
-    This is not the protocol of the papers' tables, which trains the linear layer by SGD on augmented images (learning
-    rate 30, MoCo v1 sec. 4.1; official `main_lincls.py`). It is deterministic, has one parameter, chosen on training
-    data alone, and takes seconds; that protocol is another mode, not offered yet.
+    This is not the protocol of the papers' tables, which trains the linear layer by SGD on augmented images
+    (learning rate 30, MoCo v1 sec. 4.1; official `main_lincls.py`). It is deterministic, has one parameter,
+    chosen on training data alone, and takes seconds; that protocol is another mode, not offered yet.
 
     Args:
         encoder: model with a method `features(images, training=False)` giving `(n, F)`, such as `Encoder`.
@@ -105,8 +105,8 @@ def linear_probe(encoder, train, test, c_values=(0.001, 0.01, 0.1, 1.0), max_ite
 def linear_accuracy(train, test, c_values=(0.001, 0.01, 0.1, 1.0), max_iter=300, seed=0):
     """Logistic regression on features that are already extracted.
 
-    Features are standardised by the training mean and deviation. The inverse regularisation strength is chosen on a
-    held-out tenth of the training features; the classifier is then fitted again on all of them.
+    Features are standardised by the training mean and deviation. The inverse regularisation strength is
+    chosen on a held-out tenth of the training features; the classifier is then fitted again on all of them.
 
     Args:
         train: `Features` to fit on.
@@ -137,13 +137,15 @@ def linear_accuracy(train, test, c_values=(0.001, 0.01, 0.1, 1.0), max_iter=300,
         part, labels = train.features[rest], train.labels[rest]
         for c, predict, _ in _fits(part, labels, c_values, max_iter):
             sweep[c] = _percent(predict(train.features[held_out]), train.labels[held_out])
-    c = max(sweep, key=sweep.get) if sweep else float(c_values[0])  # the strongest regularisation among equals
+    c = (
+        max(sweep, key=sweep.get) if sweep else float(c_values[0])
+    )  # the strongest regularisation among equals
     ((_, predict, converged),) = _fits(train.features, train.labels, [c], max_iter)
     return LinearProbe(_percent(predict(test.features), test.labels), c, sweep, converged)
 
 
 def _fits(features, labels, c_values, max_iter):
-    """Yields `(c, predict, converged)` from the strongest regularisation to the weakest, each starting at the last."""
+    """Yields `(c, predict, converged)` from strong to weak regularisation, each fit starting at the last."""
     from sklearn.exceptions import ConvergenceWarning  # a second of import time, for this function only
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -174,8 +176,7 @@ def _percent(predicted, labels):
 def _digests(model):
     # Digests instead of copies: the guard costs no memory, however large the model.
     return {
-        variable.path: hashlib.sha256(variable.numpy().tobytes()).digest()
-        for variable in model.variables
+        variable.path: hashlib.sha256(variable.numpy().tobytes()).digest() for variable in model.variables
     }
 
 
@@ -192,4 +193,6 @@ def _check(train, test, c_values):
             f"Received: {len(train.labels)} features. Use more training images."
         )
     if len(c_values) == 0 or min(c_values) <= 0:
-        raise ValueError(f"`c_values` must be positive numbers. Received: c_values={c_values}. Use e.g. (0.01, 0.1).")
+        raise ValueError(
+            f"`c_values` must be positive numbers. Received: c_values={c_values}. Use e.g. (0.01, 0.1)."
+        )

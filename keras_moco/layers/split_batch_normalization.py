@@ -1,6 +1,7 @@
 """BatchNorm over parts of the batch: several devices imitated on one."""
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 
@@ -14,13 +15,14 @@ class SplitBatchNormalization(keras.layers.BatchNormalization):
 
     In training mode each group is normalised by its own mean and variance; scale and offset are shared; the moving
     statistics follow the average of the groups' (the demo averages the groups' moving statistics, which is the
-    same). In inference mode, and with `splits=1`, it is `keras.layers.BatchNormalization`.
+    same). The moving variance follows the unbiased estimate, as in PyTorch, where Keras's own layer follows the
+    biased one. In inference mode it is `keras.layers.BatchNormalization`, and exchanges weights with it.
 
     Args:
-        splits: positive int that divides the batch of a replica.
+        splits: positive int that divides the batch of a replica. Defaults to `1`, one group.
         momentum: float, of the moving statistics in Keras's sense. Defaults to `0.9` (PyTorch's `momentum=0.1`).
         epsilon: float. Defaults to `1e-5` (PyTorch's).
-        **kwargs: of `keras.layers.BatchNormalization`; `axis` must be the last one, masks are not supported.
+        **kwargs: of `keras.layers.BatchNormalization`, except for `axis` (the last one) and `synchronized`.
 
     Call arguments:
         inputs: `(n, ..., C)`, `n` divisible by `splits` in training mode.
@@ -34,40 +36,57 @@ class SplitBatchNormalization(keras.layers.BatchNormalization):
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
         if int(splits) != splits or splits < 1:
             raise ValueError(f"`splits` must be a positive integer. Received: splits={splits}. Use 1 for no split.")
+        if self.axis != -1 or self.synchronized:
+            raise ValueError(
+                "`axis` must be -1 and `synchronized` False in split BatchNorm. "
+                f"Received: axis={self.axis}, synchronized={self.synchronized}. Use keras.layers.BatchNormalization."
+            )
         self.splits = int(splits)
 
     def call(self, inputs, training=None, mask=None):
         # A frozen BatchNorm is in inference mode, as Keras's own.
-        if self.splits == 1 or not (training and self.trainable):
-            return super().call(inputs, training=training, mask=mask)
+        if not (training and self.trainable):
+            return super().call(inputs, training=False)
         n = inputs.shape[0]
         if n is not None and n % self.splits:
             raise ValueError(
                 "`splits` must divide the batch of each replica. "
                 f"Received: splits={self.splits}, batch={n}. Change `bn_splits` or the batch size."
             )
-        shape = ops.shape(inputs)
-        return ops.reshape(self._normalize_groups(ops.reshape(inputs, (-1, self.splits, *shape[1:]))), shape)
+        outputs, means, variances = zip(*map(self._normalize, self._groups(inputs)), strict=True)
+        self._follow(self.moving_mean, means)
+        self._follow(self.moving_variance, variances)
+        return ops.reshape(ops.stack(outputs, axis=1), ops.shape(inputs))
 
-    def _normalize_groups(self, groups):
-        """`(n / S, S, ..., C)`: axis 1 is the group, since example `i` lies at `[i // S, i % S]`."""
-        axes = [0, *range(2, len(groups.shape) - 1)]
-        # Squares of half-precision activations overflow or vanish: statistics are taken in float32.
-        wide = ops.cast(groups, "float32")
-        mean, variance = ops.moments(wide, axes=axes, keepdims=True)  # (1, S, ..., C)
-        scale = ops.rsqrt(variance + self.epsilon)
-        if self.scale:
-            scale = scale * ops.cast(self.gamma, "float32")
-        offset = -mean * scale
-        if self.center:
-            offset = offset + ops.cast(self.beta, "float32")
-        self._follow(self.moving_mean, mean)
-        self._follow(self.moving_variance, variance)
-        return ops.cast(wide * scale + offset, self.compute_dtype)
+    def _groups(self, inputs):
+        """Example `i` lies at `[i // S, i % S]`: `S` tensors `(n / S, positions, 1, C)`."""
+        shape = ops.shape(inputs)
+        positions = 1
+        for length in shape[1:-1]:
+            positions = positions * length
+        return ops.unstack(ops.reshape(inputs, (-1, self.splits, positions, 1, shape[-1])), axis=1)
+
+    def _normalize(self, group):
+        """One group by its own statistics: outputs, mean and unbiased variance."""
+        channels = group.shape[-1]
+        scale = self.gamma if self.scale else ops.ones((channels,))
+        offset = self.beta if self.center else ops.zeros((channels,))
+        # The fused kernel takes a third of the time of Keras's composed operations, and a quarter to a sixth of
+        # that of the same formula on the whole batch with groups broadcast (forward and backward on a CPU).
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=group,
+            scale=ops.cast(scale, "float32"),
+            offset=ops.cast(offset, "float32"),
+            mean=tf.zeros([0]),
+            variance=tf.zeros([0]),
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        return outputs, mean, variance
 
     def _follow(self, moving, groups):
-        average = ops.mean(ops.reshape(groups, (self.splits, -1)), axis=0)
-        moving.assign(moving * self.momentum + ops.cast(average, moving.dtype) * (1.0 - self.momentum))
+        average = ops.cast(ops.mean(ops.stack(groups), axis=0), moving.dtype)
+        moving.assign(moving * self.momentum + average * (1.0 - self.momentum))
 
     def get_config(self):
         return {**super().get_config(), "splits": self.splits}

@@ -53,7 +53,10 @@ def test_one_trace_serves_all_batches_data_sets_and_later_weights():
 
 def test_a_list_of_numpy_batches_is_a_data_set_too():
     whole = rows(5)
-    batches = [{name: values[:3] for name, values in whole.items()}, {name: v[3:] for name, v in whole.items()}]
+    batches = [
+        {name: values[:3] for name, values in whole.items()},
+        {name: v[3:] for name, v in whole.items()},
+    ]
     np.testing.assert_array_equal(extract_features(channel_means, batches).index, whole["index"])
 
 
@@ -66,5 +69,7 @@ def test_images_are_not_rounded_by_a_half_precision_policy():
 
 
 def test_feature_maps_are_refused():
-    with pytest.raises(ValueError, match=r"`embed` must return .*Received: features of shape \(4, 6, 6, 3\). Pool"):
+    with pytest.raises(
+        ValueError, match=r"`embed` must return .*Received: features of shape \(4, 6, 6, 3\). Pool"
+    ):
         extract_features(lambda images: images, dataset(4, 4))

@@ -34,11 +34,15 @@ def test_votes_and_accuracy_equal_scikit_learn(digits):
     bank, labels, queries, truth = digits
     oracle = KNeighborsClassifier(200, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.1))
     oracle.fit(bank, labels)
-    np.testing.assert_allclose(knn_predict(bank, labels, queries, 10), oracle.predict_proba(queries), atol=2e-5)
+    np.testing.assert_allclose(
+        knn_predict(bank, labels, queries, 10), oracle.predict_proba(queries), atol=2e-5
+    )
     accuracy = knn_accuracy(bank, labels, queries, truth, 10)
     assert accuracy.top1 == pytest.approx(100 * oracle.score(queries, truth))
     best = np.argsort(-oracle.predict_proba(queries), axis=1)[:, :5]
-    assert accuracy.top5 == pytest.approx(100 * np.mean([t in row for t, row in zip(truth, best, strict=True)]))
+    assert accuracy.top5 == pytest.approx(
+        100 * np.mean([t in row for t, row in zip(truth, best, strict=True)])
+    )
     assert 80 < accuracy.top1 < accuracy.top5 < 100
 
 
@@ -47,7 +51,9 @@ def test_chunks_change_nothing(digits, monkeypatch, bank_chunk):
     bank, labels, queries, _ = digits
     whole = knn_predict(bank, labels, queries[:20], 10, k=30)
     monkeypatch.setattr(knn, "_BANK_CHUNK", bank_chunk)
-    np.testing.assert_allclose(knn_predict(bank, labels, queries[:20], 10, k=30, chunk_size=7), whole, atol=1e-6)
+    np.testing.assert_allclose(
+        knn_predict(bank, labels, queries[:20], 10, k=30, chunk_size=7), whole, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("bank_chunk", [2, 8192])
@@ -68,7 +74,9 @@ def test_vectors_of_zeros_are_similar_to_nothing():
     votes = knn_predict(bank, [0, 1, 2], [[3.0, 0.0]], 3, k=3, temperature=1.0)
     weights = np.exp([0.0, 1.0, -1.0])
     np.testing.assert_allclose(votes, [weights / weights.sum()], rtol=1e-6)
-    np.testing.assert_allclose(knn_predict(bank, [0, 1, 2], [[0.0, 0.0]], 3, k=3), np.full((1, 3), 1 / 3), rtol=1e-6)
+    np.testing.assert_allclose(
+        knn_predict(bank, [0, 1, 2], [[0.0, 0.0]], 3, k=3), np.full((1, 3), 1 / 3), rtol=1e-6
+    )
 
 
 def test_a_very_low_temperature_is_the_nearest_neighbour(digits):
@@ -85,16 +93,28 @@ def test_top5_is_certain_with_five_classes():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"k": 5}, "`k` must be between 1 and the number of bank features. Received: k=5, bank of 4. Lower `k` or"),
+        (
+            {"k": 5},
+            "`k` must be between 1 and the number of bank features. Received: k=5, bank of 4. Lower `k` or",
+        ),
         ({"k": 0}, "`k` must be between 1 and the number of bank features. Received: k=0, bank of 4."),
         ({"temperature": 0.0}, "`temperature` must be positive. Received: temperature=0.0."),
         ({"chunk_size": 0}, "`chunk_size` must be at least 1. Received: chunk_size=0."),
         ({"query_features": np.ones((2, 3))}, "must be matrices of the same width"),
-        ({"bank_labels": [0, 1, 2, -1]}, "`bank_labels` must lie in [0, num_classes). Received: labels from -1 to 2"),
+        (
+            {"bank_labels": [0, 1, 2, -1]},
+            "`bank_labels` must lie in [0, num_classes). Received: labels from -1 to 2",
+        ),
         ({"bank_labels": [0, 1, 2]}, "`bank_labels` must hold one label per feature."),
-        ({"query_labels": [0, 3]}, "`query_labels` must lie in [0, num_classes). Received: labels from 0 to 3"),
+        (
+            {"query_labels": [0, 3]},
+            "`query_labels` must lie in [0, num_classes). Received: labels from 0 to 3",
+        ),
         ({"query_features": [[1, 1, np.nan, 1], [0, 0, 0, 1]]}, "Features must be finite."),
-        ({"query_features": np.ones((0, 4)), "query_labels": []}, "`query_features` must hold at least one row."),
+        (
+            {"query_features": np.ones((0, 4)), "query_labels": []},
+            "`query_features` must hold at least one row.",
+        ),
     ],
 )
 def test_what_cannot_be_right_is_refused(change, sentence):

@@ -14,7 +14,9 @@ from keras_moco.evaluation import Features, frozen, linear_accuracy, linear_prob
 def digits():
     images, labels = load_digits(return_X_y=True)
     index = np.arange(len(labels))
-    return Features(images[:600], labels[:600], index[:600]), Features(images[1200:], labels[1200:], index[1200:])
+    return Features(images[:600], labels[:600], index[:600]), Features(
+        images[1200:], labels[1200:], index[1200:]
+    )
 
 
 class SmallEncoder(keras.Model):
@@ -77,7 +79,10 @@ def test_an_encoder_that_runs_in_training_mode_is_found_out():
     encoder = SmallEncoder(cheat=True)
     with pytest.raises(RuntimeError) as error:
         linear_probe(encoder, *map(image_batches, digits()))
-    statistics = ("small_encoder/batch_normalization/moving_mean", "small_encoder/batch_normalization/moving_variance")
+    statistics = (
+        "small_encoder/batch_normalization/moving_mean",
+        "small_encoder/batch_normalization/moving_variance",
+    )
     assert f"Received: 2 changed variable(s): {', '.join(statistics)}. Call it" in str(error.value)
 
 

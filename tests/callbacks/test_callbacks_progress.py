@@ -1,0 +1,143 @@
+import csv
+import io
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_moco.callbacks import Progress
+
+
+class Clock:
+    """Time that passes only when told to."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+class Optimizer:
+    learning_rate = 0.03125
+
+
+class Model:
+    optimizer = Optimizer()
+
+
+def simulate(
+    progress, epochs, steps, seconds=0.5, compile_seconds=60.0, pause=10.0, steps_at_once=1, first=0
+):
+    """Drives a callback as `fit` does; returns the logs of each epoch."""
+    progress._clock = clock = Clock()
+    progress.set_model(Model())
+    progress.on_train_begin()
+    logs = []
+    for epoch in range(first, epochs):
+        progress.on_epoch_begin(epoch)
+        for step in range(steps_at_once - 1, steps, steps_at_once):
+            started = epoch > first or step >= steps_at_once
+            clock.now += seconds * steps_at_once + (0 if started else compile_seconds)
+            progress.on_train_batch_end(step, {"loss": 5.1234, "contrast_top1": 0.3412})
+        logs.append({"loss": 5.0, "contrast_top1": 0.36, "knn_top1": 71.26})
+        clock.now += pause
+        progress.on_epoch_end(epoch, logs[-1])
+    return logs
+
+
+def test_a_line_every_so_many_steps_and_one_per_epoch():
+    stream = io.StringIO()
+    simulate(Progress(10, 2, batch_size=256, log_steps=4, stream=stream), epochs=2, steps=10)
+    assert stream.getvalue().splitlines() == [
+        "epoch 1/2 step 4/10 loss 5.123 top1 34.1% lr 0.03125 images/s 512 left 8s",
+        "epoch 1/2 step 8/10 loss 5.123 top1 34.1% lr 0.03125 images/s 512 left 6s",
+        "epoch 1/2 done loss 5.000 top1 36.0% knn 71.3% lr 0.03125 images/s 512 left 5s",
+        "epoch 2/2 step 4/10 loss 5.123 top1 34.1% lr 0.03125 images/s 512 left 3s",
+        "epoch 2/2 step 8/10 loss 5.123 top1 34.1% lr 0.03125 images/s 512 left 1s",
+        "epoch 2/2 done loss 5.000 top1 36.0% knn 71.3% lr 0.03125 images/s 512 left 0s",
+    ]
+
+
+def test_neither_compilation_nor_the_time_between_epochs_slows_the_measured_speed():
+    logs = simulate(Progress(10, 3, batch_size=64, stream=io.StringIO()), epochs=3, steps=10, seconds=0.25)
+    assert [log["images_per_second"] for log in logs] == pytest.approx([256.0] * 3)
+    assert [log["learning_rate"] for log in logs] == [0.03125] * 3
+
+
+def test_the_time_left_counts_the_time_between_epochs():
+    stream = io.StringIO()
+    simulate(Progress(10, 5, batch_size=1, stream=stream), epochs=5, steps=10, seconds=1.0, pause=20.0)
+    left = re.findall(r"done .* left (\S+)", stream.getvalue())
+    # Nothing is known about pauses at the end of the first epoch; later 20 s for each epoch to come.
+    assert left == ["40s", "1m30s", "1m00s", "30s", "0s"]
+
+
+def test_a_resumed_run_counts_epochs_from_the_start():
+    stream = io.StringIO()
+    simulate(Progress(10, 5, batch_size=1, log_steps=5, stream=stream), epochs=5, steps=10, first=3)
+    lines = stream.getvalue().splitlines()
+    assert lines[0].startswith("epoch 4/5 step 5/10")
+    assert lines[-1].startswith("epoch 5/5 done")
+
+
+def test_several_steps_at_once_are_counted_one_by_one():
+    stream = io.StringIO()
+    progress = Progress(12, 1, batch_size=10, log_steps=5, stream=stream)
+    (logs,) = simulate(progress, epochs=1, steps=12, steps_at_once=4)
+    assert logs["images_per_second"] == pytest.approx(20.0)
+    assert re.findall(r"step (\S+)", stream.getvalue()) == ["8/12"]
+
+
+def test_epochs_of_one_step_have_a_speed_too():
+    logs = simulate(
+        Progress(1, 2, batch_size=10, stream=io.StringIO()), epochs=2, steps=1, compile_seconds=4.5
+    )
+    assert [log["images_per_second"] for log in logs] == pytest.approx([2.0, 20.0])
+
+
+def test_a_terminal_is_left_to_the_bar_of_keras():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    stream = Terminal()
+    logs = simulate(Progress(10, 2, batch_size=256, log_steps=4, stream=stream), epochs=2, steps=10)
+    assert stream.getvalue() == ""
+    assert "images_per_second" in logs[0]
+
+
+def test_in_a_real_fit_later_callbacks_and_the_history_see_rate_and_speed(tmp_path, capsys):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile(
+        optimizer=keras.optimizers.SGD(keras.optimizers.schedules.PiecewiseConstantDecay([3], [0.5, 0.25])),
+        loss="mse",
+    )
+    data = tf.data.Dataset.from_tensor_slices((np.ones((16, 3)), np.ones((16, 1)))).batch(4)
+    callbacks = [Progress(4, 2, batch_size=4, log_steps=2), keras.callbacks.CSVLogger(tmp_path / "log.csv")]
+    history = model.fit(data, epochs=2, verbose=0, callbacks=callbacks).history
+    assert history["learning_rate"] == [0.25, 0.25]
+    assert min(history["images_per_second"]) > 0
+    with open(tmp_path / "log.csv", newline="") as file:
+        assert [float(row["images_per_second"]) for row in csv.DictReader(file)] == history[
+            "images_per_second"
+        ]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" loss")[0] for line in lines] == [
+        "epoch 1/2 step 2/4",
+        "epoch 1/2 done",
+        "epoch 2/2 step 2/4",
+        "epoch 2/2 done",
+    ]
+    assert "lr 0.5 " in lines[0] and "lr 0.25 " in lines[1]
+
+
+@pytest.mark.parametrize("name", ["steps_per_epoch", "epochs", "batch_size", "log_steps"])
+def test_counts_must_be_positive(name):
+    counts = {"steps_per_epoch": 1, "epochs": 1, "batch_size": 1, "log_steps": 1}
+    with pytest.raises(
+        ValueError, match=f"`{name}` must be at least 1. Received: {name}=0. Give a positive integer."
+    ):
+        Progress(**(counts | {name: 0}))
