@@ -24,9 +24,7 @@ class Config:
     """
 
     dataset: str = _setting("digits", "Images to learn from: digits, tfds:<name>[/config] or folder:<path>.")
-    data_dir: str | None = _setting(
-        None, "Where tfds data sets lie. TFDS's own default if not given.", resumable=True
-    )
+    data_dir: str | None = _setting(None, "Where tfds data sets lie. TFDS's own default if not given.", resumable=True)
     train_examples: int | None = _setting(
         None, "Images in the training split, for --dry_run where the data is not at hand. Counted otherwise."
     )
@@ -40,7 +38,8 @@ class Config:
     head: str = _setting("linear", "Projection head: linear (MoCo v1) or mlp (v2).")
     embedding_dim: int = _setting(128, "Length of the embeddings that are contrasted.")
     image_mean: tuple[float, ...] = _setting(
-        (0.485, 0.456, 0.406), "Mean of the images scaled to 0..1, one number or one per channel (ImageNet's)."
+        (0.485, 0.456, 0.406),
+        "Mean of the images scaled to 0..1, one number or one per channel (ImageNet's).",
     )
     image_std: tuple[float, ...] = _setting((0.229, 0.224, 0.225), "Their standard deviation, likewise.")
 
@@ -132,7 +131,12 @@ def define_flags(flag_values):
     """Defines one absl flag per field of `Config` on `flag_values`."""
     from absl import flags
 
-    define = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool}
+    define = {
+        str: flags.DEFINE_string,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        bool: flags.DEFINE_bool,
+    }
     for field in dataclasses.fields(Config):
         kinds = getattr(field.type, "__args__", (field.type,))
         if isinstance(field.default, tuple):

@@ -111,5 +111,7 @@ class Plan:
             f"loss: chance is {self.chance_loss:.2f}; it starts lower, and rises while real keys fill the queue",
         ]
         if share > 0.2:
-            lines.append("note: above 20 % the queue holds many views of the query's own image; consider a smaller --queue_size")
+            lines.append(
+                "note: above 20 % the queue holds many views of the query's own image; consider a smaller --queue_size"
+            )
         return "\n".join(lines)

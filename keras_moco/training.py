@@ -85,9 +85,7 @@ def pretrain(config):
     if monitor:
         run.record(knn_top1=round(monitor.history[-1][1] if monitor.history else monitor.evaluate(), 2))
     export_backbone(model.encoder, run.export)
-    results = run.record(
-        epochs=config.epochs, steps=int(model.step), seconds=round(seconds, 1), versions=_versions()
-    )
+    results = run.record(epochs=config.epochs, steps=int(model.step), seconds=round(seconds, 1), versions=_versions())
     print(closing_lines(run, results), flush=True)
     return results
 
@@ -292,7 +290,9 @@ def _channels(config, source):
 @contextlib.contextmanager
 def _precision(policy):
     if policy not in PRECISIONS:
-        raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}. Received: {policy!r}. Choose one of them.")
+        raise ValueError(
+            f"`precision` must be one of {', '.join(PRECISIONS)}. Received: {policy!r}. Choose one of them."
+        )
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:

@@ -83,9 +83,7 @@ def encode(parameters, images, statistics=None, splits=1):
     hidden = x @ parameters["w1"] + parameters["b1"]  # (n, h)
     norm_cache = None
     if "gamma" in parameters:
-        hidden, norm_cache, (mean, variance) = batch_norm(
-            hidden, parameters["gamma"], parameters["beta"], splits
-        )
+        hidden, norm_cache, (mean, variance) = batch_norm(hidden, parameters["gamma"], parameters["beta"], splits)
         # Every share updates the moving statistics from the same start and the results are averaged.
         for name, value in (("mean", mean), ("variance", variance)):
             moved = BATCH_NORM_MOMENTUM * statistics[name] + (1 - BATCH_NORM_MOMENTUM) * value  # (S, h)
@@ -116,9 +114,7 @@ def info_nce(q, k, queue, temperature):
 
     Returns the loss and its gradient with respect to q (n, D); keys and queue carry none.
     """
-    logits = (
-        np.concatenate([(q * k).sum(axis=-1, keepdims=True), q @ queue.T], axis=-1) / temperature
-    )  # (n, 1+K)
+    logits = np.concatenate([(q * k).sum(axis=-1, keepdims=True), q @ queue.T], axis=-1) / temperature  # (n, 1+K)
     shift = logits.max(axis=-1, keepdims=True)
     exponentials = np.exp(logits - shift)
     total = exponentials.sum(axis=-1, keepdims=True)

@@ -21,11 +21,7 @@ ALWAYS_THERE = {"keras": keras, "np": np, "ops": ops}
 
 
 def examples(module):
-    return [
-        test
-        for test in doctest.DocTestFinder(exclude_empty=True).find(module, module.__name__)
-        if test.examples
-    ]
+    return [test for test in doctest.DocTestFinder(exclude_empty=True).find(module, module.__name__) if test.examples]
 
 
 @pytest.mark.parametrize("name", MODULES)

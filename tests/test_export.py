@@ -153,9 +153,7 @@ def test_image_size_is_free_where_the_backbone_allows_it(exported):
 
 
 def test_image_size_stays_where_the_backbone_needs_it():
-    flat = keras.Sequential(
-        [keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(5), layers.BatchNormalization()]
-    )
+    flat = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(5), layers.BatchNormalization()])
     encoder = lived_in(Encoder(flat, linear_head(5, 4), mean=0.3, std=0.2))
     model = standalone_backbone(encoder)
     assert model.input_shape == (None, 8, 8, 1)
@@ -244,9 +242,7 @@ class Doubling(layers.Layer):
 def test_layers_of_your_own_are_refused_by_name(tmp_path):
     inputs = keras.Input((None, None, 3))
     backbone = keras.Model(inputs, Doubling(name="twice")(layers.Conv2D(4, 1)(inputs)))
-    with pytest.raises(
-        ValueError, match="Received: layer 'twice' of class Doubling. Replace it by layers of"
-    ):
+    with pytest.raises(ValueError, match="Received: layer 'twice' of class Doubling. Replace it by layers of"):
         export_backbone(Encoder(backbone, linear_head(4, 2)), tmp_path / "export")
     assert not (tmp_path / "export").exists()
 

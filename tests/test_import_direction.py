@@ -67,9 +67,7 @@ def imported_modules(source, module, is_package=False):
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name != PACKAGE)
-        elif (
-            isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == PACKAGE
-        ):
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == PACKAGE:
             yield f"{PACKAGE}.{node.attr}"
         elif isinstance(node, ast.ImportFrom):
             base = module.split(".")

@@ -119,9 +119,7 @@ def test_key_encoder_follows_the_query_weights_of_the_step_before():
     moco = make_reference(momentum=0.9)
     first = moco.query["w1"].copy()
     moco.step(*make_views(0), learning_rate=0.5)
-    np.testing.assert_allclose(
-        moco.key["w1"], first, rtol=1e-12
-    )  # equal at the start, so the first update is idle
+    np.testing.assert_allclose(moco.key["w1"], first, rtol=1e-12)  # equal at the start, so the first update is idle
     second = moco.query["w1"].copy()
     assert np.abs(second - first).max() > 1e-3
     moco.step(*make_views(1), learning_rate=0.5)

@@ -19,9 +19,7 @@ def adjust_brightness(images, factor):
 
 def adjust_contrast(images, factor):
     """Blends with the mean of the gray image: factor 0 is one flat gray, 1 the image itself."""
-    mean = to_gray(
-        tf.reduce_mean(_pixels(images), axis=1)
-    )  # (n, 1): gray is linear, so its mean is the mean's
+    mean = to_gray(tf.reduce_mean(_pixels(images), axis=1))  # (n, 1): gray is linear, so its mean is the mean's
     return _scale_and_add(images, factor, (1.0 - factor) * mean[:, 0])
 
 

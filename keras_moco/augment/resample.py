@@ -48,11 +48,7 @@ def gaussian_weights(sigma, size, radius):
     density /= tf.reduce_sum(density, axis=-1, keepdims=True)  # (n, size, size + 2 radius)
     before = tf.reduce_sum(density[..., :radius], axis=-1, keepdims=True)
     after = tf.reduce_sum(density[..., size + radius :], axis=-1, keepdims=True)
-    return (
-        density[..., radius : size + radius]
-        + before * tf.one_hot(0, size)
-        + after * tf.one_hot(size - 1, size)
-    )
+    return density[..., radius : size + radius] + before * tf.one_hot(0, size) + after * tf.one_hot(size - 1, size)
 
 
 def resample(images, rows, columns):

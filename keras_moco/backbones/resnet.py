@@ -6,7 +6,10 @@ from keras import layers
 from keras_moco.layers import SplitBatchNormalization
 
 # Initialisation of torchvision's `resnet.py`: He et al. 2015, fan-out, not truncated.
-HE_FAN_OUT = {"class_name": "VarianceScaling", "config": {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}}
+HE_FAN_OUT = {
+    "class_name": "VarianceScaling",
+    "config": {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"},
+}
 
 
 def _convolution(x, filters, kernel, stride, name):
@@ -14,9 +17,7 @@ def _convolution(x, filters, kernel, stride, name):
         # Keras's "same" pads a strided convolution at the end only; torchvision pads both sides alike.
         x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
     padding = "same" if stride == 1 else "valid"
-    return layers.Conv2D(
-        filters, kernel, stride, padding, use_bias=False, kernel_initializer=HE_FAN_OUT, name=name
-    )(x)
+    return layers.Conv2D(filters, kernel, stride, padding, use_bias=False, kernel_initializer=HE_FAN_OUT, name=name)(x)
 
 
 def _normalization(x, splits, name):

@@ -59,20 +59,14 @@ class Curves(keras.callbacks.Callback):
         from matplotlib.figure import Figure  # half a second of import time
 
         figure = Figure(figsize=(10, 7), layout="constrained")
-        for axes, (name, (title, unit, factor)) in zip(
-            figure.subplots(2, 2).flat, PANELS.items(), strict=True
-        ):
-            points = [
-                (epoch + 1, factor * row[name]) for epoch, row in sorted(self.rows.items()) if name in row
-            ]
+        for axes, (name, (title, unit, factor)) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
+            points = [(epoch + 1, factor * row[name]) for epoch, row in sorted(self.rows.items()) if name in row]
             if points:
                 axes.plot(*zip(*points, strict=True), marker="." if len(points) < 50 else None)
             else:
                 axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes)
             if name == "loss" and self.chance_loss is not None:
-                axes.axhline(
-                    self.chance_loss, color="gray", linestyle="--", label=f"chance {self.chance_loss:.2f}"
-                )
+                axes.axhline(self.chance_loss, color="gray", linestyle="--", label=f"chance {self.chance_loss:.2f}")
                 axes.legend()
             axes.set(title=title, xlabel="epoch", ylabel=unit)
             axes.xaxis.get_major_locator().set_params(integer=True)

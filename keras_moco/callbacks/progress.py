@@ -47,9 +47,7 @@ class Progress(keras.callbacks.Callback):
             "log_steps": log_steps,
         }.items():
             if value < 1:
-                raise ValueError(
-                    f"`{name}` must be at least 1. Received: {name}={value}. Give a positive integer."
-                )
+                raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}. Give a positive integer.")
         self.steps_per_epoch = steps_per_epoch
         self.epochs = epochs
         self.batch_size = batch_size

@@ -36,9 +36,7 @@ def open_folder(path, split):
     """
     name = f"folder:{path}"
     root = _split_folder(pathlib.Path(path).expanduser(), name, split)
-    class_names = sorted(
-        entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
+    class_names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     files = [(file, -1) for file in _image_files(root, depth=1)]
     if files and class_names:
         raise ValueError(
@@ -56,9 +54,7 @@ def open_folder(path, split):
             )
         files += in_class
     if not files:
-        raise ValueError(
-            f"A folder of images must hold images ({' '.join(EXTENSIONS)}). Received: {root}, with none."
-        )
+        raise ValueError(f"A folder of images must hold images ({' '.join(EXTENSIONS)}). Received: {root}, with none.")
     channels = _channels(files[0][0])
     with tf.device("CPU"):
         paths = tf.constant([file for file, _ in files])

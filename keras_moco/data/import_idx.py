@@ -49,11 +49,7 @@ def read_idx(path, magic):
             f"An IDX file must be complete. Received: {path}, whose gzip stream is broken ({error})."
         ) from error
     dimensions = magic & 0xFF
-    header = (
-        np.frombuffer(content[: 4 + 4 * dimensions], dtype=">u4")
-        if len(content) >= 4 + 4 * dimensions
-        else [0]
-    )
+    header = np.frombuffer(content[: 4 + 4 * dimensions], dtype=">u4") if len(content) >= 4 + 4 * dimensions else [0]
     if header[0] != magic:
         raise ValueError(
             f"An IDX file of {'images' if magic == IMAGES else 'labels'} must begin with the magic number "
@@ -137,9 +133,7 @@ def import_idx(source_dir, name, data_dir, class_names=None):
         )
     shapes = {images.shape[1:] for images, _ in splits.values()}
     if len(shapes) > 1:
-        raise ValueError(
-            f"Images of all splits must have one shape. Received: {sorted(shapes)} in {source_dir}."
-        )
+        raise ValueError(f"Images of all splits must have one shape. Received: {sorted(shapes)} in {source_dir}.")
     return _store(name, data_dir, splits, shapes.pop(), class_names)
 
 
@@ -177,9 +171,7 @@ def main(argv=None):
         prog="python -m keras_moco.data.import_idx",
         description="Writes MNIST-style IDX files as a TensorFlow Datasets data set: tfds:NAME.",
     )
-    parser.add_argument(
-        "source_dir", metavar="SRC", help="folder with the train- and t10k- IDX files, gzipped or not"
-    )
+    parser.add_argument("source_dir", metavar="SRC", help="folder with the train- and t10k- IDX files, gzipped or not")
     parser.add_argument("--name", required=True, help="name of the new data set, e.g. fashion_mnist")
     parser.add_argument("--data_dir", required=True, help="where TensorFlow Datasets keeps its data sets")
     parser.add_argument(

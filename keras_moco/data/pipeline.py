@@ -79,9 +79,7 @@ def pretrain_dataset(source, augmentation, batch_size, seed=0, first_epoch=0, fi
         order = tf.random.stateless_uniform([], [seed, -1 - epoch], minval=None, maxval=None, dtype=tf.int64)
         examples = source.examples(order).take(steps * batch_size)
         examples = examples.skip(tf.cast(epoch == first_epoch, tf.int64) * (first_step * batch_size))
-        return examples.map(
-            lambda example: {**example, "position": epoch * source.num_examples + example["index"]}
-        )
+        return examples.map(lambda example: {**example, "position": epoch * source.num_examples + example["index"]})
 
     def draw(example):
         draws = tf.random.stateless_uniform([2, augmentation.num_draws], [seed, example["position"]])

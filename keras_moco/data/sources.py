@@ -102,14 +102,8 @@ def open_source(name, split="train", data_dir=None):
 
         return open_folder(rest, split)
     close = difflib.get_close_matches(kind, ["digits", "tfds", "folder"], n=1)
-    way_out = (
-        f"Did you mean `{close[0]}{colon}{rest}`?"
-        if close and close[0] != kind
-        else f"Name a set as {FORMS[1]}."
-    )
-    raise ValueError(
-        f"`name` of a data source must be one of {', '.join(FORMS)}. Received: name={name!r}. {way_out}"
-    )
+    way_out = f"Did you mean `{close[0]}{colon}{rest}`?" if close and close[0] != kind else f"Name a set as {FORMS[1]}."
+    raise ValueError(f"`name` of a data source must be one of {', '.join(FORMS)}. Received: name={name!r}. {way_out}")
 
 
 def _check_split(name, split):

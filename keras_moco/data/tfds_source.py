@@ -44,11 +44,7 @@ def open_tfds(name, split, data_dir=None):
     builder = _prepared_builder(name, None if data_dir is None else str(pathlib.Path(data_dir).expanduser()))
     features = dict(builder.info.features.items())
     image = features.get("image")
-    if (
-        not isinstance(image, tfds.features.Image)
-        or image.np_dtype != "uint8"
-        or image.shape[-1] not in (1, 3)
-    ):
+    if not isinstance(image, tfds.features.Image) or image.np_dtype != "uint8" or image.shape[-1] not in (1, 3):
         raise ValueError(
             "A TFDS source must have a feature `image` of 8-bit images with 1 or 3 channels. "
             f"Received: tfds:{name} with features "
@@ -98,9 +94,7 @@ def _stream(builder, split, num_examples, labelled, seed):
         decoders={"image": tfds.decode.SkipDecoding()},
         read_config=_read_config(builder),
     )
-    dataset = dataset.map(
-        lambda example: (example["image"], example["label"] if labelled else -1)
-    ).enumerate()
+    dataset = dataset.map(lambda example: (example["image"], example["label"] if labelled else -1)).enumerate()
     if seed is not None:
         buffer = num_examples if num_examples <= FULL_SHUFFLE else BUFFER
         dataset = dataset.shuffle(buffer, seed=seed, reshuffle_each_iteration=False)
@@ -115,9 +109,7 @@ def _stream(builder, split, num_examples, labelled, seed):
 def _read_config(builder):
     config = tfds.ReadConfig(try_autocache=False, add_tfds_id=False)
     if builder.info.disable_shuffling:
-        config.interleave_cycle_length = (
-            1  # such a set promises its own order, which interleaved files would break
-        )
+        config.interleave_cycle_length = 1  # such a set promises its own order, which interleaved files would break
     return config
 
 
@@ -214,14 +206,8 @@ def _prepare(builder, name, where):
         files = MANUAL_FILES.get(builder.name) or " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
         raise ValueError(f"{received}. Put its files into {manual_dir}: {files}.")
     if not (builder.MANUAL_DOWNLOAD_INSTRUCTIONS or _online()):
-        idx = (
-            " or import its IDX files with `python -m keras_moco.data.import_idx`"
-            if builder.name in IDX_SETS
-            else ""
-        )
-        raise ValueError(
-            f"{received}, and there is no internet here. Prepare it elsewhere and set `data_dir`{idx}."
-        )
+        idx = " or import its IDX files with `python -m keras_moco.data.import_idx`" if builder.name in IDX_SETS else ""
+        raise ValueError(f"{received}, and there is no internet here. Prepare it elsewhere and set `data_dir`{idx}.")
     logging.warning("tfds:%s is not prepared in %s: downloading and preparing it now.", name, where)
     try:
         builder.download_and_prepare()

@@ -17,9 +17,7 @@ class KnnAccuracy(NamedTuple):
     top5: float
 
 
-def knn_predict(
-    bank_features, bank_labels, query_features, num_classes, k=200, temperature=0.1, chunk_size=1024
-):
+def knn_predict(bank_features, bank_labels, query_features, num_classes, k=200, temperature=0.1, chunk_size=1024):
     """Weighted k-nearest-neighbour vote by cosine similarity.
 
     The `k` bank rows most similar to a query vote for their class with weight `exp(similarity / temperature)`
@@ -175,9 +173,7 @@ def _check(bank, labels, queries, num_classes, k, temperature, chunk_size):
             f"`temperature` must be positive. Received: temperature={temperature}. The usual value is 0.1."
         )
     if chunk_size < 1:
-        raise ValueError(
-            f"`chunk_size` must be at least 1. Received: chunk_size={chunk_size}. Use e.g. 1024."
-        )
+        raise ValueError(f"`chunk_size` must be at least 1. Received: chunk_size={chunk_size}. Use e.g. 1024.")
     _check_labels("bank_labels", labels, len(bank), num_classes)
 
 

@@ -137,9 +137,7 @@ def linear_accuracy(train, test, c_values=(0.001, 0.01, 0.1, 1.0), max_iter=300,
         part, labels = train.features[rest], train.labels[rest]
         for c, predict, _ in _fits(part, labels, c_values, max_iter):
             sweep[c] = _percent(predict(train.features[held_out]), train.labels[held_out])
-    c = (
-        max(sweep, key=sweep.get) if sweep else float(c_values[0])
-    )  # the strongest regularisation among equals
+    c = max(sweep, key=sweep.get) if sweep else float(c_values[0])  # the strongest regularisation among equals
     ((_, predict, converged),) = _fits(train.features, train.labels, [c], max_iter)
     return LinearProbe(_percent(predict(test.features), test.labels), c, sweep, converged)
 
@@ -175,9 +173,7 @@ def _percent(predicted, labels):
 
 def _digests(model):
     # Digests instead of copies: the guard costs no memory, however large the model.
-    return {
-        variable.path: hashlib.sha256(variable.numpy().tobytes()).digest() for variable in model.variables
-    }
+    return {variable.path: hashlib.sha256(variable.numpy().tobytes()).digest() for variable in model.variables}
 
 
 def _check(train, test, c_values):
@@ -193,6 +189,4 @@ def _check(train, test, c_values):
             f"Received: {len(train.labels)} features. Use more training images."
         )
     if len(c_values) == 0 or min(c_values) <= 0:
-        raise ValueError(
-            f"`c_values` must be positive numbers. Received: c_values={c_values}. Use e.g. (0.01, 0.1)."
-        )
+        raise ValueError(f"`c_values` must be positive numbers. Received: c_values={c_values}. Use e.g. (0.01, 0.1).")

@@ -60,9 +60,7 @@ class MoCo(ContrastiveModel):
     ```
     """
 
-    def __init__(
-        self, encoder, queue_size=65536, momentum=0.999, temperature=0.07, symmetric=False, seed=0, **kwargs
-    ):
+    def __init__(self, encoder, queue_size=65536, momentum=0.999, temperature=0.07, symmetric=False, seed=0, **kwargs):
         directions = [QUERY_TO_KEY, KEY_TO_QUERY] if symmetric else [QUERY_TO_KEY]
         losses = [f"loss_{query}_to_{key}" for query, key in directions if symmetric]
         super().__init__(temperature, logs=("queue_fill", "key_momentum", *losses), **kwargs)

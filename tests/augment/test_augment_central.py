@@ -23,16 +23,12 @@ def resize_and_crop(image, shorter, size):
     return resized[top : top + size, left : left + size]
 
 
-@pytest.mark.parametrize(
-    "image", [PHOTO, PHOTO.swapaxes(0, 1), PHOTO[:100, :101]], ids=["wide", "tall", "small"]
-)
+@pytest.mark.parametrize("image", [PHOTO, PHOTO.swapaxes(0, 1), PHOTO[:100, :101]], ids=["wide", "tall", "small"])
 @pytest.mark.parametrize(("size", "shorter"), [(224, 256), (64, 73), (96, 110), (32, 32)])
 def test_it_is_the_imagenet_protocol_in_proportion(image, size, shorter):
     view = central_view(np.stack([image, image]), size)
     assert view.dtype == "float32"
-    np.testing.assert_allclose(
-        view[0], resize_and_crop(np.ascontiguousarray(image), shorter, size), atol=1.01
-    )
+    np.testing.assert_allclose(view[0], resize_and_crop(np.ascontiguousarray(image), shorter, size), atol=1.01)
     np.testing.assert_array_equal(view[0], view[1])
 
 

@@ -60,9 +60,7 @@ def test_hue_turns_in_hsv(shift):
 
 
 def test_a_third_of_a_turn_takes_red_to_green():
-    np.testing.assert_allclose(
-        one(adjust_hue, 1 / 3, np.array([[[200, 50, 50]]])), [[[50, 200, 50]]], atol=1e-3
-    )
+    np.testing.assert_allclose(one(adjust_hue, 1 / 3, np.array([[[200, 50, 50]]])), [[[50, 200, 50]]], atol=1e-3)
 
 
 def test_factor_one_and_no_shift_change_nothing():
@@ -139,9 +137,7 @@ def test_one_channel_gets_brightness_and_contrast_only():
     assert np.abs(both - image).max() > 10
     only_color = RandomColorJitter(0.0, 0.0, 0.4, 0.4).augment_images(image, draws)
     np.testing.assert_array_equal(only_color, image.astype("float32"))
-    np.testing.assert_array_equal(
-        RandomGrayscale(1.0).augment_images(image, [[0.0]]), image.astype("float32")
-    )
+    np.testing.assert_array_equal(RandomGrayscale(1.0).augment_images(image, [[0.0]]), image.astype("float32"))
 
 
 def test_grayscale_is_pils_to_rounding_in_three_channels():
@@ -152,13 +148,9 @@ def test_grayscale_is_pils_to_rounding_in_three_channels():
 
 
 def test_strengths_out_of_range_are_refused():
-    with pytest.raises(
-        ValueError, match=r"`contrast` must be a strength of at least 0. Received: contrast=-1."
-    ):
+    with pytest.raises(ValueError, match=r"`contrast` must be a strength of at least 0. Received: contrast=-1."):
         RandomColorJitter(0.4, -1, 0.4, 0.1)
-    with pytest.raises(
-        ValueError, match=r"`hue` must be .* up to 0.5. Received: hue=0.6. Use 0 to leave it out."
-    ):
+    with pytest.raises(ValueError, match=r"`hue` must be .* up to 0.5. Received: hue=0.6. Use 0 to leave it out."):
         RandomColorJitter(0.4, 0.4, 0.4, 0.6)
     with pytest.raises(ValueError, match=r"`rate` must be the probability, .* Received: rate=1.5."):
         RandomColorJitter(0.4, 0.4, 0.4, 0.1, rate=1.5)

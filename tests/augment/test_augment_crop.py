@@ -61,9 +61,7 @@ def test_nothing_outside_the_box_leaks_in():
     layer = RandomResizedCrop(16, scale=(0.2, 0.2), ratio=(1, 1))
     draws = draws_for(np.random.default_rng(0), 2)
     images = np.full((2, 50, 50, 1), 255.0)
-    for image, (top, left, h, w) in zip(
-        images, np.stack(layer.boxes(draws, 50, 50), 1).astype(int), strict=True
-    ):
+    for image, (top, left, h, w) in zip(images, np.stack(layer.boxes(draws, 50, 50), 1).astype(int), strict=True):
         image[top : top + h, left : left + w] = 7.0
     np.testing.assert_allclose(layer.augment_images(images, draws), 7.0, atol=1e-4)
     np.testing.assert_allclose(layer.augment_images(images[:1], draws[:1]), 7.0, atol=1e-4)

@@ -9,9 +9,7 @@ from sklearn.datasets import load_sample_image
 from keras_moco import augment
 
 PHOTO = load_sample_image("china.jpg")
-IMAGES = np.stack(
-    [PHOTO[i * 40 : i * 40 + 48, i * 60 : i * 60 + 40] for i in range(8)]
-)  # (8, 48, 40, 3) uint8
+IMAGES = np.stack([PHOTO[i * 40 : i * 40 + 48, i * 60 : i * 60 + 40] for i in range(8)])  # (8, 48, 40, 3) uint8
 
 LAYERS = {
     "crop": lambda **kwargs: augment.RandomResizedCrop(24, scale=(0.1, 0.9), ratio=(0.5, 2.0), **kwargs),

@@ -92,7 +92,5 @@ def test_two_views_of_one_image_of_unknown_size_in_tf_data():
 
 
 def test_draws_of_another_shape_are_refused():
-    with pytest.raises(
-        ValueError, match=r"`draws` must hold two rows .* Received: shape=\(6, 30\), num_draws=30."
-    ):
+    with pytest.raises(ValueError, match=r"`draws` must hold two rows .* Received: shape=\(6, 30\), num_draws=30."):
         two_views(moco_cifar(24), IMAGES, np.zeros((6, 30), "float32"))

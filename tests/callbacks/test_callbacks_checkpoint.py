@@ -27,15 +27,11 @@ def small_moco(width=4):
 
 def batches():
     views = np.random.default_rng(0).uniform(0, 255, (2, 8 * STEPS_PER_EPOCH, 8, 8, 3)).astype("float32")
-    return tf.data.Dataset.from_tensor_slices({"query": views[0], "key": views[1]}).batch(
-        8, drop_remainder=True
-    )
+    return tf.data.Dataset.from_tensor_slices({"query": views[0], "key": views[1]}).batch(8, drop_remainder=True)
 
 
 def train(model, directory, first, last):
-    return model.fit(
-        batches(), initial_epoch=first, epochs=last, verbose=0, callbacks=[Checkpoint(directory)]
-    )
+    return model.fit(batches(), initial_epoch=first, epochs=last, verbose=0, callbacks=[Checkpoint(directory)])
 
 
 def state(model):
@@ -107,9 +103,7 @@ def test_a_damaged_file_is_refused_and_touches_nothing(tmp_path, damage):
     kernel = content.index(model.query_encoder.backbone.layers[0].kernel.numpy().tobytes())
     content[kernel] ^= 1
     path.write_bytes(
-        {"empty": b"", "truncated": content[:-100], "no hdf5": b"x" * len(content), "one bit": content}[
-            damage
-        ]
+        {"empty": b"", "truncated": content[:-100], "no hdf5": b"x" * len(content), "one bit": content}[damage]
     )
     model.step.assign(5)
     before = state(model)
@@ -120,9 +114,7 @@ def test_a_damaged_file_is_refused_and_touches_nothing(tmp_path, damage):
 
 def test_the_checkpoint_of_another_model_is_refused(tmp_path):
     save(small_moco(width=4), tmp_path)
-    with pytest.raises(
-        ValueError, match="must have been saved from a model and optimizer of the same configuration"
-    ):
+    with pytest.raises(ValueError, match="must have been saved from a model and optimizer of the same configuration"):
         restore(small_moco(width=6), tmp_path)
 
 

@@ -35,12 +35,9 @@ def views():
 def oracle(model, k):
     """scikit-learn on features computed outside of any graph."""
     bank, queries = (
-        model.encoder.features(IMAGES[rows], training=False).numpy()
-        for rows in (slice(0, 300), slice(300, 450))
+        model.encoder.features(IMAGES[rows], training=False).numpy() for rows in (slice(0, 300), slice(300, 450))
     )
-    neighbours = KNeighborsClassifier(
-        k, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.1)
-    )
+    neighbours = KNeighborsClassifier(k, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.1))
     return 100 * neighbours.fit(bank, LABELS[:300]).score(queries, LABELS[300:450])
 
 
@@ -49,9 +46,7 @@ def test_the_current_features_are_measured_before_training_and_after_each_epoch(
     monitor = KnnMonitor(rows(0, 300), rows(300, 450), 10, k=20)
     before = oracle(model, 20)
     expected = []
-    after = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: expected.append(oracle(model, 20))
-    )
+    after = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: expected.append(oracle(model, 20)))
     model.fit(views(), epochs=3, verbose=0, callbacks=[monitor, after])
     # float32 rounding may turn a tie of two classes: one image of 150 is 0.67 %.
     assert monitor.initial_top1 == pytest.approx(before, abs=0.7)

@@ -31,9 +31,7 @@ def drawn(tmp_path, monkeypatch, curves):
 
     figures = []
     savefig = Figure.savefig
-    monkeypatch.setattr(
-        Figure, "savefig", lambda self, *a, **k: (figures.append(self), savefig(self, *a, **k))
-    )
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), savefig(self, *a, **k)))
     curves.draw()
     return {axes.get_title(): axes for axes in figures[-1].axes}
 
@@ -64,9 +62,7 @@ def test_a_run_that_goes_on_keeps_its_earlier_epochs_and_forgets_repeated_ones(t
     model.compile("sgd", "mse")
     x, y = np.ones((4, 2)), np.ones((4, 1))
     losses = {}
-    keep = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: losses.update({epoch: logs["loss"]})
-    )
+    keep = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: losses.update({epoch: logs["loss"]}))
     model.fit(x, y, epochs=3, verbose=0, callbacks=[keras.callbacks.CSVLogger(log), keep])
 
     curves = Curves(tmp_path / "curves.png", log_csv=log)
@@ -74,9 +70,7 @@ def test_a_run_that_goes_on_keeps_its_earlier_epochs_and_forgets_repeated_ones(t
     logger = keras.callbacks.CSVLogger(log, append=True)
     model.fit(x, y, initial_epoch=2, epochs=4, verbose=0, callbacks=[logger, keep, curves])
     assert {epoch: row["loss"] for epoch, row in curves.rows.items()} == losses
-    assert {
-        epoch: row["loss"] for epoch, row in Curves(tmp_path / "x.png", log_csv=log).rows.items()
-    } == losses
+    assert {epoch: row["loss"] for epoch, row in Curves(tmp_path / "x.png", log_csv=log).rows.items()} == losses
 
 
 def test_a_log_that_does_not_exist_yet_is_empty(tmp_path):

@@ -28,9 +28,7 @@ class Model:
     optimizer = Optimizer()
 
 
-def simulate(
-    progress, epochs, steps, seconds=0.5, compile_seconds=60.0, pause=10.0, steps_at_once=1, first=0
-):
+def simulate(progress, epochs, steps, seconds=0.5, compile_seconds=60.0, pause=10.0, steps_at_once=1, first=0):
     """Drives a callback as `fit` does; returns the logs of each epoch."""
     progress._clock = clock = Clock()
     progress.set_model(Model())
@@ -92,9 +90,7 @@ def test_several_steps_at_once_are_counted_one_by_one():
 
 
 def test_epochs_of_one_step_have_a_speed_too():
-    logs = simulate(
-        Progress(1, 2, batch_size=10, stream=io.StringIO()), epochs=2, steps=1, compile_seconds=4.5
-    )
+    logs = simulate(Progress(1, 2, batch_size=10, stream=io.StringIO()), epochs=2, steps=1, compile_seconds=4.5)
     assert [log["images_per_second"] for log in logs] == pytest.approx([2.0, 20.0])
 
 
@@ -121,9 +117,7 @@ def test_in_a_real_fit_later_callbacks_and_the_history_see_rate_and_speed(tmp_pa
     assert history["learning_rate"] == [0.25, 0.25]
     assert min(history["images_per_second"]) > 0
     with open(tmp_path / "log.csv", newline="") as file:
-        assert [float(row["images_per_second"]) for row in csv.DictReader(file)] == history[
-            "images_per_second"
-        ]
+        assert [float(row["images_per_second"]) for row in csv.DictReader(file)] == history["images_per_second"]
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" loss")[0] for line in lines] == [
         "epoch 1/2 step 2/4",
@@ -137,7 +131,5 @@ def test_in_a_real_fit_later_callbacks_and_the_history_see_rate_and_speed(tmp_pa
 @pytest.mark.parametrize("name", ["steps_per_epoch", "epochs", "batch_size", "log_steps"])
 def test_counts_must_be_positive(name):
     counts = {"steps_per_epoch": 1, "epochs": 1, "batch_size": 1, "log_steps": 1}
-    with pytest.raises(
-        ValueError, match=f"`{name}` must be at least 1. Received: {name}=0. Give a positive integer."
-    ):
+    with pytest.raises(ValueError, match=f"`{name}` must be at least 1. Received: {name}=0. Give a positive integer."):
         Progress(**(counts | {name: 0}))

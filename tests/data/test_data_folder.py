@@ -54,9 +54,7 @@ def test_jpeg_bmp_and_gif_are_decoded_as_pillow_decodes_them(tmp_path):
     ):
         with Image.open(tmp_path / name) as image:
             expected = np.asarray(image.convert("RGB")).astype(int)
-        np.testing.assert_allclose(
-            example["image"].astype(int), expected, atol=8 if "j" in name.lower() else 0
-        )
+        np.testing.assert_allclose(example["image"].astype(int), expected, atol=8 if "j" in name.lower() else 0)
 
 
 def test_gray_first_makes_all_gray(tmp_path):

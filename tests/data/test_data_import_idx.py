@@ -37,9 +37,7 @@ def run(folder, data_dir, *more, name="tiny_set"):
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_what_was_imported_comes_back_bit_for_bit_and_in_the_same_order(
-    idx, tmp_path, monkeypatch, in_memory
-):
+def test_what_was_imported_comes_back_bit_for_bit_and_in_the_same_order(idx, tmp_path, monkeypatch, in_memory):
     folder, arrays = idx
     assert run(folder, tmp_path / "tfds", "--class_names", "cat, dog,bird") == 0
     from keras_moco.data import tfds_source
@@ -55,9 +53,7 @@ def test_what_was_imported_comes_back_bit_for_bit_and_in_the_same_order(
             examples = list(source.examples(seed).as_numpy_iterator())
             order = [example["index"] for example in examples]
             assert sorted(order) == list(range(len(images)))
-            if (
-                seed is None or split == "train"
-            ):  # three test images may well be shuffled into their own order
+            if seed is None or split == "train":  # three test images may well be shuffled into their own order
                 assert (order == sorted(order)) == (seed is None)
             np.testing.assert_array_equal([example["image"][..., 0] for example in examples], images[order])
             np.testing.assert_array_equal([example["label"] for example in examples], labels[order])

@@ -78,9 +78,7 @@ def test_first_step_continues_inside_an_epoch(digits, photos, crop):
 
 def test_views_depend_on_the_image_and_the_epoch_not_on_the_batch(digits, photos, crop):
     for source, sizes in ((digits, (72, 120)), (photos, (2, 3))):
-        small, large = (
-            take(pretrain_dataset(source, crop, size), source.num_examples // size) for size in sizes
-        )
+        small, large = (take(pretrain_dataset(source, crop, size), source.num_examples // size) for size in sizes)
         order = [np.argsort(views["index"]) for views in (small, large)]
         for name in ("query", "key", "index"):
             # rtol: the resize sums in another order in batches of another size

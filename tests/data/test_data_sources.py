@@ -16,9 +16,7 @@ def test_digits_are_those_of_scikit_learn_scaled_to_bytes():
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    expected = sorted(
-        (label, *(pixels * 255 / 16)) for label, pixels in zip(digits.target, digits.data, strict=True)
-    )
+    expected = sorted((label, *(pixels * 255 / 16)) for label, pixels in zip(digits.target, digits.data, strict=True))
     examples = read(open_source("digits")) + read(open_source("digits", "test"))
     received = sorted((example["label"], *example["image"].ravel()) for example in examples)
     assert len(received) == 1797
@@ -30,8 +28,7 @@ def test_digits_splits_have_1437_and_360_examples_and_equal_class_shares():
     train, test = open_source("digits"), open_source("digits", "test")
     assert (train.num_examples, test.num_examples) == (1437, 360)
     shares = [
-        np.bincount([example["label"] for example in read(source)]) / source.num_examples
-        for source in (train, test)
+        np.bincount([example["label"] for example in read(source)]) / source.num_examples for source in (train, test)
     ]
     np.testing.assert_allclose(*shares, atol=0.003)
 
@@ -58,10 +55,7 @@ def test_an_index_means_the_same_image_in_every_order():
 
 def test_the_seed_alone_decides_the_order():
     source = open_source("digits", "test")
-    order = [
-        [int(example["index"]) for example in read(source, seed)]
-        for seed in (1, 1, 2, tf.constant(2, tf.int64))
-    ]
+    order = [[int(example["index"]) for example in read(source, seed)] for seed in (1, 1, 2, tf.constant(2, tf.int64))]
     assert order[0] == order[1] != order[2] == order[3]
     assert order[0] != list(range(360))
 
@@ -88,7 +82,5 @@ def test_a_misspelt_kind_is_corrected():
 
 
 def test_an_unknown_split_lists_the_known_ones():
-    with pytest.raises(
-        ValueError, match="`split` of digits must be one of train, test. Received: split='validation'."
-    ):
+    with pytest.raises(ValueError, match="`split` of digits must be one of train, test. Received: split='validation'."):
         open_source("digits", "validation")

@@ -98,16 +98,12 @@ def test_an_unknown_config_lists_the_known_ones(tmp_path, offline):
 def test_offline_a_download_is_not_attempted(tmp_path, offline):
     with pytest.raises(ValueError, match="tfds:cifar10, not prepared in .*, and there is no internet here"):
         open_source("tfds:cifar10", data_dir=tmp_path)
-    with pytest.raises(
-        ValueError, match="or import its IDX files with `python -m keras_moco.data.import_idx`"
-    ):
+    with pytest.raises(ValueError, match="or import its IDX files with `python -m keras_moco.data.import_idx`"):
         open_source("tfds:mnist", data_dir=tmp_path)
 
 
 def test_imagenet_names_the_files_it_needs(tmp_path, offline):
-    with pytest.raises(
-        ValueError, match="Put its files into .*downloads/manual: ILSVRC2012_img_train.tar and ILSVRC"
-    ):
+    with pytest.raises(ValueError, match="Put its files into .*downloads/manual: ILSVRC2012_img_train.tar and ILSVRC"):
         open_source("tfds:imagenet2012", data_dir=tmp_path)
 
 

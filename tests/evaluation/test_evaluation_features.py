@@ -69,7 +69,5 @@ def test_images_are_not_rounded_by_a_half_precision_policy():
 
 
 def test_feature_maps_are_refused():
-    with pytest.raises(
-        ValueError, match=r"`embed` must return .*Received: features of shape \(4, 6, 6, 3\). Pool"
-    ):
+    with pytest.raises(ValueError, match=r"`embed` must return .*Received: features of shape \(4, 6, 6, 3\). Pool"):
         extract_features(lambda images: images, dataset(4, 4))

@@ -34,15 +34,11 @@ def test_votes_and_accuracy_equal_scikit_learn(digits):
     bank, labels, queries, truth = digits
     oracle = KNeighborsClassifier(200, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.1))
     oracle.fit(bank, labels)
-    np.testing.assert_allclose(
-        knn_predict(bank, labels, queries, 10), oracle.predict_proba(queries), atol=2e-5
-    )
+    np.testing.assert_allclose(knn_predict(bank, labels, queries, 10), oracle.predict_proba(queries), atol=2e-5)
     accuracy = knn_accuracy(bank, labels, queries, truth, 10)
     assert accuracy.top1 == pytest.approx(100 * oracle.score(queries, truth))
     best = np.argsort(-oracle.predict_proba(queries), axis=1)[:, :5]
-    assert accuracy.top5 == pytest.approx(
-        100 * np.mean([t in row for t, row in zip(truth, best, strict=True)])
-    )
+    assert accuracy.top5 == pytest.approx(100 * np.mean([t in row for t, row in zip(truth, best, strict=True)]))
     assert 80 < accuracy.top1 < accuracy.top5 < 100
 
 
@@ -51,9 +47,7 @@ def test_chunks_change_nothing(digits, monkeypatch, bank_chunk):
     bank, labels, queries, _ = digits
     whole = knn_predict(bank, labels, queries[:20], 10, k=30)
     monkeypatch.setattr(knn, "_BANK_CHUNK", bank_chunk)
-    np.testing.assert_allclose(
-        knn_predict(bank, labels, queries[:20], 10, k=30, chunk_size=7), whole, atol=1e-6
-    )
+    np.testing.assert_allclose(knn_predict(bank, labels, queries[:20], 10, k=30, chunk_size=7), whole, atol=1e-6)
 
 
 @pytest.mark.parametrize("bank_chunk", [2, 8192])
@@ -74,9 +68,7 @@ def test_vectors_of_zeros_are_similar_to_nothing():
     votes = knn_predict(bank, [0, 1, 2], [[3.0, 0.0]], 3, k=3, temperature=1.0)
     weights = np.exp([0.0, 1.0, -1.0])
     np.testing.assert_allclose(votes, [weights / weights.sum()], rtol=1e-6)
-    np.testing.assert_allclose(
-        knn_predict(bank, [0, 1, 2], [[0.0, 0.0]], 3, k=3), np.full((1, 3), 1 / 3), rtol=1e-6
-    )
+    np.testing.assert_allclose(knn_predict(bank, [0, 1, 2], [[0.0, 0.0]], 3, k=3), np.full((1, 3), 1 / 3), rtol=1e-6)
 
 
 def test_a_very_low_temperature_is_the_nearest_neighbour(digits):

@@ -14,9 +14,7 @@ from keras_moco.evaluation import Features, frozen, linear_accuracy, linear_prob
 def digits():
     images, labels = load_digits(return_X_y=True)
     index = np.arange(len(labels))
-    return Features(images[:600], labels[:600], index[:600]), Features(
-        images[1200:], labels[1200:], index[1200:]
-    )
+    return Features(images[:600], labels[:600], index[:600]), Features(images[1200:], labels[1200:], index[1200:])
 
 
 class SmallEncoder(keras.Model):

@@ -78,9 +78,7 @@ def train_both(symmetric, batch_norm, replicas=1):
     )
     batches = make_batches()
     # One step per epoch: the history then holds every step's own loss.
-    history = model.fit(
-        tf.data.Dataset.from_tensor_slices(batches), epochs=STEPS, steps_per_epoch=1, verbose=0
-    )
+    history = model.fit(tf.data.Dataset.from_tensor_slices(batches), epochs=STEPS, steps_per_epoch=1, verbose=0)
     expected = []
     for step in range(STEPS):
         # The order is an input of the oracle: which random one is drawn is no part of the method.

@@ -1,0 +1,176 @@
+"""The encoder: what it does to images before the backbone and to features after it."""
+
+import keras
+import keras_cv
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_moco.backbones import resnet
+from keras_moco.models import HEADS, IMAGENET_MEAN, IMAGENET_STD, Encoder, linear_head, mlp_head
+
+RNG = np.random.default_rng(0)
+
+
+def images_of(shape=(5, 4, 4, 3)):
+    return RNG.integers(0, 256, shape).astype("uint8")
+
+
+def identity_backbone(shape=(4, 4, 3)):
+    """Features are the scaled pixels themselves."""
+    return keras.Sequential([keras.Input(shape), layers.Flatten()], name="identity")
+
+
+def tiny_backbone(channels=3):
+    return keras.Sequential([keras.Input((4, 4, channels)), layers.Conv2D(6, 3, activation="relu")], name="tiny")
+
+
+def scaled_pixels(images, mean, std, shape=(4, 4, 3)):
+    encoder = Encoder(identity_backbone(shape), linear_head(int(np.prod(shape)), 8), mean, std)
+    return np.array(encoder.features(images))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_embeddings_have_unit_length(head):
+    encoder = Encoder(tiny_backbone(), HEADS[head](6, 7))
+    embeddings = np.array(encoder(images_of()))
+    assert embeddings.shape == (5, 7) and encoder.embedding_dim == 7
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=-1), np.ones(5), rtol=1e-5)
+    np.testing.assert_array_less(1e-4, embeddings.std(axis=0))  # not all the same
+
+
+def test_the_embedding_is_the_normalised_head_of_the_features():
+    head = mlp_head(6, 7)
+    encoder, images = Encoder(tiny_backbone(), head), images_of()
+    w1, b1, w2, b2 = head.get_weights()
+    outputs = np.maximum(np.array(encoder.features(images)) @ w1 + b1, 0) @ w2 + b2
+    expected = outputs / np.linalg.norm(outputs, axis=-1, keepdims=True)
+    np.testing.assert_allclose(encoder(images), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_features_are_the_mean_over_positions():
+    backbone, images = tiny_backbone(), images_of()
+    encoder = Encoder(backbone, linear_head(6, 7), mean=0.5, std=0.25)
+    maps = np.array(backbone(np.float32((images / 255 - 0.5) / 0.25)))
+    assert encoder.feature_dim == 6
+    np.testing.assert_allclose(encoder.features(images), maps.mean(axis=(1, 2)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "mean, std",
+    [(IMAGENET_MEAN, IMAGENET_STD), (0.5, 0.25), ([0.1, 0.2, 0.3], 0.5), (0, 1 / 255)],
+    ids=["ImageNet", "one number", "mixed", "unscaled"],
+)
+def test_images_are_scaled_to_0_and_1_then_standardised(mean, std):
+    images = images_of()
+    expected = (images / 255 - np.array(mean)) / np.array(std)
+    np.testing.assert_allclose(scaled_pixels(images, mean, std), expected.reshape(5, -1), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+def test_the_number_type_of_the_images_does_not_matter(dtype):
+    images = images_of()
+    encoder = Encoder(tiny_backbone(), linear_head(6, 7))
+    np.testing.assert_array_equal(encoder(images.astype(dtype)), encoder(images))
+
+
+def test_gray_images_are_scaled_by_the_mean_of_three_numbers():
+    images = images_of((5, 4, 4, 1))
+    expected = (images / 255 - np.mean(IMAGENET_MEAN)) / np.mean(IMAGENET_STD)
+    actual = scaled_pixels(images, IMAGENET_MEAN, IMAGENET_STD, (4, 4, 1))
+    np.testing.assert_allclose(actual, expected.reshape(5, -1), rtol=1e-4, atol=1e-4)
+
+
+def test_half_precision_leaves_features_and_embedding_in_single():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    encoder = Encoder(tiny_backbone(), mlp_head(6, 7))
+    images = images_of()
+    assert encoder.features(images).dtype == encoder(images).dtype == "float32"
+    np.testing.assert_allclose(np.linalg.norm(np.array(encoder(images)), axis=-1), np.ones(5), rtol=1e-5)
+
+
+def keras_applications():
+    return keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3), alpha=0.35)
+
+
+def keras_cv_models():
+    return keras_cv.models.ResNetBackbone(
+        stackwise_filters=[8, 16],
+        stackwise_blocks=[1, 1],
+        stackwise_strides=[1, 2],
+        include_rescaling=False,
+        input_shape=(32, 32, 3),
+        block_type="basic_block",
+    )
+
+
+@pytest.mark.parametrize("make", [keras_applications, keras_cv_models])
+def test_a_backbone_from_elsewhere_goes(make):
+    backbone = make()
+    encoder = Encoder(backbone, linear_head(backbone.output_shape[-1], 7))
+    embeddings = np.array(encoder(images_of((3, 32, 32, 3)), training=True))
+    assert encoder.image_shape == (32, 32, 3) and embeddings.shape == (3, 7)
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=-1), np.ones(3), rtol=1e-5)
+    assert len(encoder.trainable_variables) == len(backbone.trainable_variables) + 2
+
+
+def shapes(model):
+    return [tuple(w.shape) for w in model.weights]
+
+
+def test_the_linear_head_is_one_layer():
+    assert shapes(linear_head(12, 5)) == [(12, 5), (5,)]
+
+
+def test_the_mlp_head_has_one_hidden_layer_as_wide_as_the_features_and_no_batch_norm():
+    assert shapes(mlp_head(12, 5)) == [(12, 12), (12,), (12, 5), (5,)]
+    assert {type(layer).__name__ for layer in mlp_head(12, 5).layers} == {"Dense"}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_heads_start_as_pytorchs_linear(head):
+    bound = 64**-0.5
+    for w in HEADS[head](64, 1000).weights:
+        values = np.array(w)
+        assert np.abs(values).max() <= bound
+        # Uniform in [-bound, bound]: the deviation is bound / sqrt(3), of 64 numbers to about 0.06 of itself.
+        np.testing.assert_allclose(values.std(), bound / 3**0.5, rtol=0.25 if values.size == 64 else 0.05)
+
+
+def test_it_survives_saving(tmp_path):
+    backbone = resnet("resnet10", width=4, stem="cifar", input_shape=(8, 8, 3), bn_splits=2)
+    encoder = Encoder(backbone, mlp_head(32, 7), mean=(0.1, 0.2, 0.3), std=0.4, name="mine")
+    images = images_of((4, 8, 8, 3))
+    encoder(images, training=True)
+    encoder.save(tmp_path / "encoder.keras")
+    restored = keras.models.load_model(tmp_path / "encoder.keras")
+    assert type(restored) is Encoder and restored.name == "mine"
+    np.testing.assert_array_equal(restored(images), encoder(images))
+    np.testing.assert_array_equal(restored.features(images, training=True), encoder.features(images, training=True))
+
+
+def test_any_image_size_goes_where_the_backbone_takes_any():
+    encoder = Encoder(resnet("resnet10", width=4, stem="cifar"), linear_head(32, 7))
+    assert encoder.image_shape == (None, None, 3)
+    assert [encoder(images_of((2, side, side, 3))).shape for side in (8, 16)] == [(2, 7), (2, 7)]
+
+
+def test_a_backbone_must_give_features():
+    backbone = keras.Sequential([keras.Input((4, 4, 3)), layers.Reshape((16, 3))])
+    with pytest.raises(ValueError) as error:
+        Encoder(backbone, linear_head(3, 7))
+    assert str(error.value) == (
+        "`backbone` must give feature maps (n, h, w, F) or features (n, F). "
+        "Received: output shape (None, 16, 3). Cut it before its classifier."
+    )
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+@pytest.mark.parametrize("numbers, channels", [(2, 3), (4, 3), (2, 1)])
+def test_numbers_must_fit_the_channels(name, numbers, channels):
+    with pytest.raises(ValueError) as error:
+        Encoder(tiny_backbone(channels), linear_head(6, 7), **{"mean": 0.5, "std": 0.5, name: [0.5] * numbers})
+    assert str(error.value) == (
+        f"`{name}` must be one number or one per channel. "
+        f"Received: {numbers} numbers for images of {channels} channels. Give {channels}, or one."
+    )
