@@ -13,6 +13,11 @@ except ImportError as error:
     sys.exit(f"error: {error}")
 
 
+def define_flags(values):
+    config.define_flags(values)
+    flags.adopt_module_key_flags(config, values)  # or --help, which shows the main module's, would not list them
+
+
 def main(arguments):
     if arguments:
         raise ValueError(f"train.py must be given flags only. Received: {' '.join(arguments)}. Write --name=value.")
@@ -20,4 +25,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    command_line.run(main, config.define_flags)
+    command_line.run(main, define_flags)

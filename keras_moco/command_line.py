@@ -2,7 +2,7 @@
 
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 
 
 def run(main, define_flags):
@@ -13,12 +13,26 @@ def run(main, define_flags):
         define_flags: function that defines flags on an `absl.flags.FlagValues`.
     """
     define_flags(flags.FLAGS)
+    # What TensorFlow notes while it writes a SavedModel would bury what the run says.
+    logging.set_verbosity(logging.WARNING)
+
+    def parse(argv):
+        try:
+            return flags.FLAGS(argv)
+        except flags.Error as error:
+            # absl ends some messages with a full stop, and spreads some over lines.
+            reason = " ".join(str(error).split()).rstrip(".")
+            _exit(f"Flags must be of those that --help lists. Received: {reason}. Correct that flag.")
 
     def guarded(argv):
         try:
             main(argv[1:])
         except (ValueError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+            _exit(error)
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=parse)
+
+
+def _exit(reason):
+    print(f"error: {reason}", file=sys.stderr)
+    sys.exit(2)

@@ -41,7 +41,7 @@ class Plan:
             )
         if config.queue_size > examples:
             raise ValueError(
-                "`queue_size` must not exceed the number of training images, or every image meets itself as a negative. "
+                "`queue_size` must not exceed the number of training images, or an image meets itself as a negative. "
                 f"Received: queue_size={config.queue_size}, {examples} images in {config.dataset}. Lower --queue_size."
             )
         if config.queue_size < self.keys_per_step:
@@ -100,13 +100,14 @@ class Plan:
         marks = [round(self.total_steps * quarter / 4) for quarter in range(4)] + [self.total_steps - 1]
         rates = ", ".join(f"{float(rate(step)):.4g} (step {step})" for step in marks)
         share = config.queue_size / self.train_examples
+        mebibytes = config.queue_size * config.embedding_dim * 4 / 2**20  # float32
         lines = [
             f"data: {config.dataset}, {self.train_examples:,} training images of {self.channels} channel(s), "
             f"views of {config.image_size} x {config.image_size} by {config.augment}",
             f"steps: {self.steps_per_epoch:,} per epoch of {config.batch_size} images on {self.replicas} replica(s), "
             f"{self.total_steps:,} in {config.epochs} epochs",
             f"learning rate: {rates}",
-            f"queue: {config.queue_size:,} keys of {config.embedding_dim}, {config.queue_size * config.embedding_dim * 4 / 2**20:.2f} MiB, "
+            f"queue: {config.queue_size:,} keys of {config.embedding_dim}, {mebibytes:.2f} MiB, "
             f"{share:.0%} of the training images",
             f"loss: chance is {self.chance_loss:.2f}; it starts lower, and rises while real keys fill the queue",
         ]

@@ -117,7 +117,9 @@ def learning_rate(name, rate, epochs, steps_per_epoch, *, per_step=False, warmup
             f"Received: warmup_epochs={warmup_epochs}, epochs={epochs}. Shorten the warm-up or train longer."
         )
     following = SCHEDULES[name](rate, epochs - warmup_epochs)
-    schedule = InSteps(following, steps_per_epoch) if per_step else Staircase(following, steps_per_epoch)
+    # A piecewise constant one changes between epochs anyway, and in fractions of an epoch it would fall too early.
+    continuous = per_step and not isinstance(following, PiecewiseConstantDecay)
+    schedule = InSteps(following, steps_per_epoch) if continuous else Staircase(following, steps_per_epoch)
     return Warmup(schedule, warmup_epochs * steps_per_epoch) if warmup_epochs else schedule
 
 

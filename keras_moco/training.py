@@ -33,7 +33,7 @@ def pretrain(config):
 
     Returns:
         dict, what was written to `results.json` (an empty one with `dry_run`): `knn_top1_initial` and `knn_top1` in
-        percent where the data has labels, `epochs`, `steps`, `seconds`, `images_per_second`, and versions.
+        percent where the data has labels, `epochs`, `steps`, `seconds` of training and kNN, and versions.
 
     Raises:
         ValueError: if anything about the configuration, the data or the folder is wrong, before any work starts.
@@ -237,7 +237,7 @@ def build_monitor(config, train, test):
 
 
 def build_callbacks(plan, run, monitor, resumed):
-    """Callbacks of a run, in order: first those that add to the logs, then those that read them, the checkpoint last."""
+    """Callbacks of a run in order: those that add to the logs, those that read them, and the checkpoint last."""
     config = plan.config
     logging = [
         Progress(plan.steps_per_epoch, config.epochs, config.batch_size, log_steps=config.log_steps),
@@ -282,7 +282,7 @@ def _channels(config, source):
     if config.channels not in (None, channels):
         raise ValueError(
             "`channels` must be what the images have. "
-            f"Received: channels={config.channels}, {config.dataset} with {channels}. Correct --channels or leave it out."
+            f"Received: channels={config.channels}, {config.dataset} with {channels}. Correct or omit --channels."
         )
     return channels
 

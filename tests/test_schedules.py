@@ -37,7 +37,7 @@ def rates(schedule, steps):
 def test_the_rate_of_every_epoch_is_the_official_formula(name, epochs):
     schedule = learning_rate(name, RATE, epochs, STEPS)
     first = rates(schedule, range(0, epochs * STEPS, STEPS))
-    np.testing.assert_allclose(first, [FORMULAS[name](epoch, epochs) for epoch in range(epochs)], rtol=1e-5)
+    np.testing.assert_allclose(first, [FORMULAS[name](epoch, epochs) for epoch in range(epochs)], rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", FORMULAS)

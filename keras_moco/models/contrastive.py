@@ -90,6 +90,9 @@ class ContrastiveModel(keras.Model, abc.ABC):
 
     def train_step(self, views):
         _check_views(views)
+        # Outside the control dependencies: XLA compiles no function whose variables hang on its inputs.
+        if not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
         # Where the end of the data is not known in advance, Keras runs the step once more without a batch: nothing
         # in here may happen before the batch exists.
         with tf.control_dependencies(tf.nest.flatten(views)):
@@ -103,8 +106,9 @@ class ContrastiveModel(keras.Model, abc.ABC):
                 scaled = self.optimizer.scale_loss(loss / distribution.num_replicas())
             self.optimizer.apply(tape.gradient(scaled, self.trainable_variables), self.trainable_variables)
             self.after_step(views, targets)
+            logs = self._log({"loss": loss, **self._measure(contrasts, losses), **self.monitor()})
             self.step.assign_add(1)
-            return self._log({"loss": loss, **self._measure(contrasts, losses), **self.monitor()})
+            return logs
 
     def monitor(self):
         """Further numbers to log: a dict of scalars under the names given as `logs`."""

@@ -42,7 +42,7 @@ class Encoder(keras.Model):
 
     Args:
         backbone: a built `keras.Model` from images to `(n, h, w, F)` feature maps or `(n, F)` features: one of
-            `keras_moco.backbones`, of `keras.applications` (with `include_top=False`), of `keras_cv.models`, or your own.
+            `keras_moco.backbones`, of `keras.applications` (with `include_top=False`), `keras_cv.models`, or your own.
         head: a `keras.Layer` from `(n, F)` to `(n, D)`, such as `linear_head(F)`; `F` is `backbone.output_shape[-1]`.
         mean: float or one per channel, for images scaled to 0..1. Defaults to ImageNet's.
         std: likewise. Defaults to ImageNet's. Use `mean=0, std=1 / 255` for a backbone that scales by itself.

@@ -70,9 +70,11 @@ class MoCo(ContrastiveModel):
         self.directions = directions
         self.seed = seed
         self.query_encoder = encoder
-        # Its layers stay trainable: Keras puts a frozen BatchNorm into inference mode, and keys need batch statistics.
         self.key_encoder = type(encoder).from_config({**encoder.get_config(), "name": "key_encoder"})
         copy_weights(encoder, self.key_encoder)
+        # Its variables, not its layers: Keras puts a frozen BatchNorm into inference mode, and keys need batch statistics.
+        for variable in self.key_encoder.variables:
+            variable.trainable = False
         self.queue = FeatureQueue(queue_size, encoder.embedding_dim, seed=seed, name="queue")
         self.built = True
 

@@ -95,7 +95,7 @@ def keras_applications():
 
 def keras_cv_models():
     return keras_cv.models.ResNetBackbone(
-        stackwise_filters=[8, 16],
+        stackwise_filters=[64, 8],  # its stem has 64 channels, and its first stage no shortcut of its own
         stackwise_blocks=[1, 1],
         stackwise_strides=[1, 2],
         include_rescaling=False,
