@@ -20,9 +20,9 @@ def run(main, define_flags):
         try:
             return flags.FLAGS(argv)
         except flags.Error as error:
-            # absl ends some messages with a full stop, and spreads some over lines.
-            reason = " ".join(str(error).split()).rstrip(".")
-            _exit(f"Flags must be of those that --help lists. Received: {reason}. Correct that flag.")
+            # absl spreads some messages over lines, and ends some in dots.
+            reason = " ".join(str(error).split()).rstrip(" .")
+            _exit(f"Flags must exist and have values of their kind. Received: {reason}. See --help for all of them.")
 
     def guarded(argv):
         try:

@@ -118,12 +118,21 @@ def _to_text(value):
 
 
 def read_flagfile(path):
-    """The configuration that `Config.to_flagfile` wrote to `path`."""
+    """The configuration that `Config.to_flagfile` wrote to `path`.
+
+    Raises:
+        ValueError: if a line is no flag, or its value is not of the flag's kind or range.
+    """
     from absl import flags
 
     values = flags.FlagValues()
     define_flags(values)
-    values(["flagfile", f"--flagfile={Path(path)}"])
+    try:
+        values(["flagfile", f"--flagfile={Path(path)}"])
+    except flags.Error as error:
+        raise ValueError(
+            f"A flagfile must hold flags of train.py. Received: {path} with {error}. Correct that line."
+        ) from error
     return from_flags(values)
 
 

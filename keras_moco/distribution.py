@@ -39,7 +39,8 @@ def make_strategy(name="auto"):
 def describe(strategy):
     """One line on the devices of a strategy, for people."""
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
-    return f"{type(strategy).__name__} with {strategy.num_replicas_in_sync} replica(s) on {kind}"
+    replicas = strategy.num_replicas_in_sync
+    return f"one {kind}" if replicas == 1 else f"{replicas} {kind}s, {type(strategy).__name__}"
 
 
 def num_replicas():

@@ -90,7 +90,7 @@ def learning_rate(name, rate, epochs, steps_per_epoch, *, per_step=False, warmup
     """The learning rate of a whole run as a Keras schedule over optimiser steps.
 
     Args:
-        name: `"constant"`, `"step"` (times 0.1 at 60 % and 80 % of the epochs) or `"cosine"`.
+        name: `"constant"`, `"step"` (times 0.1 at 60 % and 80 % of the epochs after warm-up) or `"cosine"`.
         rate: positive float, the rate after warm-up.
         epochs: positive int, epochs of the run, warm-up included.
         steps_per_epoch: positive int.

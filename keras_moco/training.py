@@ -49,6 +49,7 @@ def pretrain(config):
     test = labelled_test_split(config, train)
     plan = Plan(config, train.num_examples, _channels(config, train), strategy.num_replicas_in_sync)
     augmentation = build_augmentation(config)
+    monitor = build_monitor(config, train, test)
     print(f"{_versions_line()}; {distribution.describe(strategy)}")
     print(plan.describe(), flush=True)
 
@@ -61,7 +62,6 @@ def pretrain(config):
         print(f"resumed from {run.checkpoints} after {first_epoch} of {config.epochs} epochs", flush=True)
 
     # 3. Training.
-    monitor = build_monitor(config, train, test)
     if monitor:
         monitor.set_model(model)
         if "knn_top1_initial" not in run.results():
@@ -169,7 +169,8 @@ def dry_run(config, replicas):
         )
     plan = Plan(config, config.train_examples, config.channels or 3, replicas)
     build_augmentation(config)
-    encoder = build_encoder(plan)
+    with _precision(config.precision):
+        encoder = build_encoder(plan)
     count = encoder.count_params()
     print(f"{_versions_line()}\n\n{config.to_flagfile()}\n{plan.describe()}")
     print(
@@ -223,9 +224,18 @@ def build_model(plan, strategy):
 
 
 def build_monitor(config, train, test):
-    """The kNN monitor, or `None` without a labelled test split."""
+    """The kNN monitor, or `None` without a labelled test split.
+
+    Raises:
+        ValueError: if fewer images than `knn_k` can vote.
+    """
     if test is None:
         return None
+    if config.knn_k > train.num_examples:
+        raise ValueError(
+            "`knn_k` must not exceed the number of training images, which vote. "
+            f"Received: knn_k={config.knn_k}, {train.num_examples} images in {config.dataset}. Lower --knn_k."
+        )
     return KnnMonitor(
         data.evaluation_dataset(train, config.image_size),
         data.evaluation_dataset(test, config.image_size),

@@ -21,11 +21,12 @@ def two_replicas():
 def test_without_gpus_one_device_trains(name):
     strategy = distribution.make_strategy(name)
     assert strategy.num_replicas_in_sync == 1
-    assert distribution.describe(strategy).endswith("with 1 replica(s) on CPU")
+    assert distribution.describe(strategy) == "one CPU"
 
 
 def test_mirrored_is_the_mirrored_strategy():
     assert isinstance(distribution.make_strategy("mirrored"), tf.distribute.MirroredStrategy)
+    assert distribution.describe(two_replicas()) == "2 CPUs, MirroredStrategy"
 
 
 def test_an_unknown_strategy_lists_the_known():

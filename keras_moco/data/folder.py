@@ -54,7 +54,9 @@ def open_folder(path, split):
             )
         files += in_class
     if not files:
-        raise ValueError(f"A folder of images must hold images ({' '.join(EXTENSIONS)}). Received: {root}, with none.")
+        raise ValueError(
+            f"A folder of images must hold images ({' '.join(EXTENSIONS)}). Received: {root}, with none. Add some."
+        )
     channels = _channels(files[0][0])
     with tf.device("CPU"):
         paths = tf.constant([file for file, _ in files])
@@ -80,7 +82,7 @@ def open_folder(path, split):
 
 def _split_folder(root, name, split):
     if not root.is_dir():
-        raise ValueError(f"`path` of folder:<path> must be an existing folder. Received: {name!r}.")
+        raise ValueError(f"`path` of folder:<path> must be an existing folder. Received: {name!r}. Correct it.")
     if not (root / "train").is_dir():
         if split == "train":
             return root

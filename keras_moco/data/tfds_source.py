@@ -155,9 +155,8 @@ def registered_version(name):
 
 def _prepared_builder(name, data_dir):
     """1. what is prepared in `data_dir`; 2. TFDS's own builder, which may download; 3. an error."""
-    from tensorflow_datasets.core import (
-        read_only_builder,
-    )  # finds files without running, or even having, their builder
+    # It finds files without running, or even having, their builder; the public API does not offer it.
+    from tensorflow_datasets.core import read_only_builder
 
     where = data_dir or tfds.core.constants.DATA_DIR
     try:

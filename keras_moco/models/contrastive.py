@@ -110,6 +110,12 @@ class ContrastiveModel(keras.Model, abc.ABC):
             self.step.assign_add(1)
             return logs
 
+    def test_step(self, data):
+        raise ValueError(
+            "`validation_data` must not be given: the contrastive loss of other images says little about features. "
+            "Received: some. Use the callback `keras_moco.callbacks.KnnMonitor`."
+        )
+
     def monitor(self):
         """Further numbers to log: a dict of scalars under the names given as `logs`."""
         return {}
@@ -153,8 +159,9 @@ def _measure(contrast, temperature):
     """What a look-up tells about the state of the training; all means over the batch."""
     logits = ops.stop_gradient(contrast.logits)
     positive = ops.take_along_axis(logits, ops.cast(contrast.labels, "int32")[:, None], axis=-1)  # (n, 1)
-    # Ties count against the query, so that a collapsed encoder reads 0 and not 100 %.
-    rank = ops.sum(ops.cast(logits >= positive, "int32"), axis=-1) - 1
+    # Ties count against the query, so that a collapsed encoder reads 0 and not 100 %. They are ties up to rounding:
+    # positives and negatives are summed up in different orders.
+    rank = ops.sum(ops.cast(logits >= positive - 1e-5 / temperature, "int32"), axis=-1) - 1
     negatives = logits.shape[-1] - 1
     return {
         "contrast_top1": ops.mean(ops.cast(rank < 1, "float32")),

@@ -1,6 +1,7 @@
 """The encoder that contrastive learning trains: images in 0..255 -> features -> unit-norm embedding."""
 
 import keras
+import numpy as np
 from keras import initializers, layers, ops
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -137,7 +138,7 @@ class Encoder(keras.Model):
 
 
 def _per_channel(name, value, channels):
-    values = [float(v) for v in value] if isinstance(value, (tuple, list)) else [float(value)]
+    values = np.atleast_1d(value).astype(float).tolist()
     if len(values) == 3 and channels == 1:
         # The statistics of a colour set, read as gray.
         return [sum(values) / 3]
