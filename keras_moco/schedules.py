@@ -5,8 +5,23 @@ from keras import ops
 from keras.optimizers.schedules import CosineDecay, LearningRateSchedule, PiecewiseConstantDecay
 
 
+class _Wrapper(LearningRateSchedule):
+    """Another schedule, and a number of optimiser steps."""
+
+    def __init__(self, schedule, steps):
+        self.schedule = schedule
+        self.steps = steps
+
+    def get_config(self):
+        return {"schedule": keras.saving.serialize_keras_object(self.schedule), "steps": self.steps}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.saving.deserialize_keras_object(config["schedule"]), config["steps"])
+
+
 @keras.saving.register_keras_serializable(package="keras_moco")
-class Staircase(LearningRateSchedule):
+class Staircase(_Wrapper):
     """Evaluates a schedule once every `steps`, and holds its value in between: `schedule(floor(step / steps))`.
 
     MoCo v1 and v2 set the rate once per epoch (official `main_moco.py`, `adjust_learning_rate`).
@@ -22,23 +37,31 @@ class Staircase(LearningRateSchedule):
     [0.03, 0.03, 0.015, 0.015]
     """
 
-    def __init__(self, schedule, steps):
-        self.schedule = schedule
-        self.steps = steps
-
     def __call__(self, step):
         return self.schedule(ops.floor_divide(ops.cast(step, "int64"), self.steps))
 
-    def get_config(self):
-        return {"schedule": keras.saving.serialize_keras_object(self.schedule), "steps": self.steps}
 
-    @classmethod
-    def from_config(cls, config):
-        return cls(keras.saving.deserialize_keras_object(config["schedule"]), config["steps"])
+@keras.saving.register_keras_serializable(package="keras_moco")
+class InSteps(_Wrapper):
+    """Evaluates at every step a schedule that counts in larger units: `schedule(step / steps)`.
+
+    Args:
+        schedule: a `LearningRateSchedule` counted in units of `steps` (epochs, as a rule).
+        steps: positive int, optimiser steps per unit.
+
+    Example:
+
+    >>> rate = InSteps(CosineDecay(1.0, decay_steps=2), steps=100)
+    >>> [round(float(rate(step)), 2) for step in (0, 50, 100)]
+    [1.0, 0.85, 0.5]
+    """
+
+    def __call__(self, step):
+        return self.schedule(ops.cast(step, "float32") / self.steps)
 
 
 @keras.saving.register_keras_serializable(package="keras_moco")
-class Warmup(LearningRateSchedule):
+class Warmup(_Wrapper):
     """Rises linearly from 0 to the schedule's first value in `steps`, then runs the schedule from its beginning.
 
     Args:
@@ -52,33 +75,26 @@ class Warmup(LearningRateSchedule):
     [0.0, 0.5, 1.0, 0.5]
     """
 
-    def __init__(self, schedule, steps):
-        self.schedule = schedule
-        self.steps = steps
-
     def __call__(self, step):
         step = ops.cast(step, "float32")
         rising = ops.cast(self.schedule(0), "float32") * step / self.steps
         following = ops.cast(self.schedule(ops.maximum(step - self.steps, 0.0)), "float32")
         return ops.where(step < self.steps, rising, following)
 
-    get_config = Staircase.get_config
-    from_config = classmethod(Staircase.from_config.__func__)
 
-
-def constant(rate, epochs, milestones=()):
+def constant(rate, epochs):
     """The same `rate` in every epoch."""
     return PiecewiseConstantDecay([epochs], [rate, rate])
 
 
-def step(rate, epochs, milestones=(0.6, 0.8)):
-    """Times 0.1 at each milestone, a fraction of `epochs` (MoCo v1: epochs 120 and 160 of 200)."""
+def step(rate, epochs):
+    """Times 0.1 at 60 % and again at 80 % of `epochs` (MoCo v1: epochs 120 and 160 of 200)."""
     # Keras's boundaries belong to the value before them, hence the epoch before the drop.
-    boundaries = [round(fraction * epochs) - 1 for fraction in milestones]
+    boundaries = [round(fraction * epochs) - 1 for fraction in (0.6, 0.8)]
     return PiecewiseConstantDecay(boundaries, [rate * 0.1**drop for drop in range(len(boundaries) + 1)])
 
 
-def cosine(rate, epochs, milestones=()):
+def cosine(rate, epochs):
     """`rate * (1 + cos(pi * epoch / epochs)) / 2` (MoCo v2, sec. 3; official `main_moco.py`)."""
     return CosineDecay(rate, decay_steps=epochs)
 
@@ -121,11 +137,3 @@ def learning_rate(name, rate, epochs, steps_per_epoch, *, per_step=False, warmup
     continuous = per_step and not isinstance(following, PiecewiseConstantDecay)
     schedule = InSteps(following, steps_per_epoch) if continuous else Staircase(following, steps_per_epoch)
     return Warmup(schedule, warmup_epochs * steps_per_epoch) if warmup_epochs else schedule
-
-
-@keras.saving.register_keras_serializable(package="keras_moco")
-class InSteps(Staircase):
-    """Evaluates a schedule counted in epochs at every step: `schedule(step / steps)`."""
-
-    def __call__(self, step):
-        return self.schedule(ops.cast(step, "float32") / self.steps)

@@ -72,7 +72,7 @@ class MoCo(ContrastiveModel):
         self.query_encoder = encoder
         self.key_encoder = type(encoder).from_config({**encoder.get_config(), "name": "key_encoder"})
         copy_weights(encoder, self.key_encoder)
-        # Its variables, not its layers: Keras puts a frozen BatchNorm into inference mode, and keys need batch statistics.
+        # Its variables, not its layers: a frozen BatchNorm is in inference mode, and keys need batch statistics.
         for variable in self.key_encoder.variables:
             variable.trainable = False
         self.queue = FeatureQueue(queue_size, encoder.embedding_dim, seed=seed, name="queue")

@@ -1,0 +1,283 @@
+"""A mistake on the command line ends in one sentence that says what was received and what to do, and in no damage."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import absl.flags
+import absl.logging
+import numpy as np
+import pytest
+from PIL import Image
+
+import evaluate
+import train
+from keras_moco import command_line
+from keras_moco.config import Config
+from keras_moco.run_directory import RunDirectory
+
+ROOT = Path(__file__).resolve().parents[1]
+# One value is enough for what is one channel here; small numbers fit the digits.
+DIGITS = ["--dataset=digits", "--queue_size=512", "--batch_size=128", "--image_size=16", "--stem=cifar"]
+DIGITS += ["--backbone=resnet10", "--backbone_width=4", "--strategy=one"]
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Runs train.py or evaluate.py in this process: function of module and arguments to (status, stdout, stderr)."""
+
+    def call(module, *arguments):
+        values = absl.flags.FlagValues()
+        with monkeypatch.context() as patch:
+            patch.setattr(absl.flags, "FLAGS", values)
+            patch.setattr(evaluate, "FLAGS", values)
+            patch.setattr(absl.logging, "set_verbosity", lambda _: None)
+            argv = [module.__file__, *map(str, arguments)]
+            # What `absl.app.run` comes down to, which can be had only once in a process.
+            patch.setattr(command_line.app, "run", lambda main, flags_parser: main(flags_parser(argv)))
+            status = 0
+            try:
+                command_line.run(module.main, module.define_flags)
+            except SystemExit as exit:
+                status = exit.code
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def refusal(outcome):
+    """The sentence on stderr of a call that was refused."""
+    status, _, stderr = outcome
+    assert status == 2
+    assert "Traceback" not in stderr
+    (line,) = stderr.splitlines()
+    assert line.startswith("error: ")
+    # One who reads it knows what was received, and what to do.
+    assert re.search(r" Received: .+[^.?]([.?] |\. ).+[.?]$", line), line
+    return line.removeprefix("error: ")
+
+
+def contents(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Twenty grey images in two class folders."""
+    rng = np.random.default_rng(0)
+    for n in range(20):
+        folder = tmp_path / "images" / "ab"[n % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8), dtype="uint8")).save(folder / f"{n}.png")
+    return tmp_path / "images"
+
+
+# train.py
+
+
+MISTAKES = {
+    "unknown data set": (["--dataset=digts"], "`name` of a data source must be one of digits, .*Did you mean"),
+    "missing folder": (["--dataset=folder:nowhere"], "must be an existing folder. Received: 'folder:nowhere'"),
+    "wrong channels": (["--channels=3"], "Received: channels=3, digits with 1. Correct or omit --channels."),
+    "queue beyond the data": (["--queue_size=1438"], "queue_size=1438, 1437 images in digits. Lower --queue_size."),
+    "queue below the batch": (["--queue_size=127"], "queue_size=127, keys per step=128. Raise --queue_size or lower"),
+    "batch beyond the data": (["--batch_size=2048"], "batch_size=2048, 1437 images in digits. Lower --batch_size."),
+    "batch and splits": (["--bn_splits=7"], "batch_size=128, replicas=1, bn_splits=7. Change --batch_size"),
+    "more voters than images": (["--knn_k=1438"], "knn_k=1438, 1437 images in digits. Lower --knn_k."),
+    "number out of range": (["--temperature=0"], "`temperature` must be positive. Received: temperature=0.0. Correct"),
+    "no list of numbers": (["--image_mean=red"], "Received: 'red'. Write for example --image_mean=0.5,0.5,0.5."),
+    "two means for one channel": (["--image_mean=0.3,0.3"], "`mean` must be one number or one per channel."),
+    "unknown backbone": (["--backbone=resnet51"], "one of resnet10, .*Received: 'resnet51'. Choose one of them."),
+    "unknown stem": (["--stem=leaf"], "one of .*cifar.*Received: 'leaf'. Choose one of them."),
+    "unknown head": (["--head=hydra"], "`head` must be one of linear, mlp. Received: 'hydra'. Choose one of them."),
+    "unknown recipe": (["--augment=moco_v9"], "one of .*moco_v1.*Received: .*'moco_v9'"),
+    "unknown schedule": (["--schedule=sine"], "`schedule` must be one of constant, step, cosine. Received: 'sine'."),
+    "unknown strategy": (["--strategy=two"], "`strategy` must be one of auto, one, mirrored. Received: 'two'. Choose"),
+    "unknown precision": (["--precision=half"], "`precision` must be one of float32, .*Received: 'half'. Choose"),
+    "warm-up beyond the end": (["--warmup_epochs=200"], "Received: warmup_epochs=200, epochs=200. Shorten the warm-up"),
+    "unknown flag": (["--quesize=3"], "Unknown command line flag 'quesize'. See --help for all of them."),
+    "misspelt flag": (["--queu_size=3"], "flag 'queu_size'. Did you mean: queue_size"),
+    "no number": (["--epochs=many"], "flag --epochs=many: .*See --help for all of them."),
+    "missing flagfile": (["--flagfile=nowhere.cfg"], "nowhere.cfg'. See --help for all of them."),
+    "no flag": (["epochs=3"], "train.py must be given flags only. Received: epochs=3. Write --name=value."),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_and_nothing_is_written(mistake, call, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    arguments, expected = MISTAKES[mistake]
+    line = refusal(call(train, *DIGITS, f"--workdir={tmp_path / 'run'}", *arguments))
+    assert re.search(expected, line), line
+    assert contents(tmp_path) == {}
+
+
+# What a dry run can know without data, it tells as well.
+@pytest.mark.parametrize(
+    "mistake", [name for name in MISTAKES if name.startswith("unknown ") and "data set" not in name]
+)
+def test_a_dry_run_tells_the_same_mistakes(mistake, call, tmp_path):
+    arguments, expected = MISTAKES[mistake]
+    workdir = f"--workdir={tmp_path / 'run'}"
+    line = refusal(call(train, *DIGITS, workdir, "--dry_run", "--train_examples=1437", *arguments))
+    assert re.search(expected, line), line
+    assert contents(tmp_path) == {}
+
+
+def test_a_dry_run_needs_the_number_of_images(call):
+    line = refusal(call(train, *DIGITS, "--dry_run"))
+    assert line.endswith("Received: train_examples=None for digits. Add --train_examples=N.")
+
+
+def test_an_empty_folder_is_told(call, tmp_path):
+    (tmp_path / "images").mkdir()
+    arguments = [f"--dataset=folder:{tmp_path / 'images'}", f"--workdir={tmp_path / 'run'}"]
+    line = refusal(call(train, *DIGITS, *arguments))
+    assert f"Received: {tmp_path / 'images'}, with none. Add some." in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_of_other_channels_are_told(call, images, tmp_path):
+    before = contents(tmp_path)
+    arguments = [f"--dataset=folder:{images}", f"--workdir={tmp_path / 'run'}", "--batch_size=8", "--queue_size=16"]
+    line = refusal(call(train, *DIGITS, *arguments, "--channels=3"))
+    assert f"Received: channels=3, folder:{images} with 1. Correct or omit --channels." in line
+    assert contents(tmp_path) == before
+
+
+def test_fewer_images_than_a_batch_are_told(call, images, tmp_path):
+    line = refusal(call(train, *DIGITS, f"--dataset=folder:{images}", f"--workdir={tmp_path / 'run'}"))
+    assert f"batch_size=128, 20 images in folder:{images}. Lower --batch_size." in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_another_run_stays_as_it_is(call, tmp_path):
+    RunDirectory(tmp_path).claim(Config(dataset="digits", queue_size=256, batch_size=128))
+    before = contents(tmp_path)
+    line = refusal(call(train, *DIGITS, f"--workdir={tmp_path}"))
+    assert "another configuration" in line and "queue_size: 256 -> 512" in line
+    assert line.endswith("Choose another --workdir, or the old values.")
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_of_other_things_stays_as_it_is(call, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    before = contents(tmp_path)
+    line = refusal(call(train, *DIGITS, f"--workdir={tmp_path}"))
+    assert line.endswith(f"Received: {tmp_path}, which holds other things. Choose another --workdir.")
+    assert contents(tmp_path) == before
+
+
+def test_a_broken_flagfile_of_a_run_is_told(call, tmp_path):
+    (tmp_path / "flags.cfg").write_text("--quesize=3\n")
+    line = refusal(call(train, *DIGITS, f"--workdir={tmp_path}"))
+    assert f"Received: {tmp_path / 'flags.cfg'} with Unknown command line flag 'quesize'" in line
+
+
+def test_a_bug_is_not_taken_for_a_mistake_of_the_user(call, monkeypatch):
+    def broken(_):
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(train.training, "pretrain", broken)
+    with pytest.raises(TypeError, match="a bug"):
+        call(train, *DIGITS)
+
+
+def test_the_configuration_is_that_of_the_flags(call, monkeypatch):
+    received = []
+    monkeypatch.setattr(train.training, "pretrain", received.append)
+    assert call(train, *DIGITS, "--symmetric") == (0, "", "")
+    (config,) = received
+    assert config == Config(
+        **dict(dataset="digits", queue_size=512, batch_size=128, image_size=16, stem="cifar"),
+        **dict(backbone="resnet10", backbone_width=4, strategy="one", symmetric=True),
+    )
+
+
+# evaluate.py
+
+
+@pytest.mark.parametrize("arguments, received", [([], "none"), (["fly"], "fly"), (["knn", "linear"], "knn linear")])
+def test_evaluate_wants_one_mode(arguments, received, call, tmp_path):
+    line = refusal(call(evaluate, *arguments, f"--workdir={tmp_path}"))
+    assert line == (
+        f"evaluate.py must be given one mode of knn, linear, export. Received: {received}. "
+        "Write for example: python evaluate.py knn --workdir=runs/quickstart."
+    )
+
+
+def test_evaluate_wants_a_folder(call):
+    assert "--workdir" in refusal(call(evaluate, "knn"))
+
+
+@pytest.mark.parametrize("mode", evaluate.MODES)
+@pytest.mark.parametrize("name", ["", "nowhere"])
+def test_evaluate_wants_the_folder_of_a_run(mode, name, call, tmp_path):
+    line = refusal(call(evaluate, mode, f"--workdir={tmp_path / name}"))
+    assert line.endswith(f"Received: {tmp_path / name}, without flags.cfg. Give the --workdir of a run of train.py.")
+    assert contents(tmp_path) == {}
+
+
+def test_evaluate_wants_a_checkpoint(call, tmp_path):
+    settings = dict(queue_size=512, batch_size=128, image_size=16, stem="cifar", backbone="resnet10", backbone_width=4)
+    RunDirectory(tmp_path).claim(Config(dataset="digits", **settings))
+    before = contents(tmp_path)
+    line = refusal(call(evaluate, "knn", f"--workdir={tmp_path}"))
+    assert line.endswith(f"Received: {tmp_path} without one. Train an epoch with train.py first.")
+    assert contents(tmp_path) == before
+
+
+# The same through the shell, where it costs seconds
+
+
+def shell(script, *arguments, cwd, **environment):
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    "script, arguments, environment, expected",
+    [
+        ("train.py", ["--quesize=3"], {}, "Unknown command line flag 'quesize'. See --help for all of them."),
+        ("train.py", ["--dataset=digts"], {}, "Received: name='digts'. Did you mean `digits`?"),
+        ("evaluate.py", ["--workdir=run"], {}, "one mode of knn, linear, export. Received: none. Write for example"),
+        ("train.py", [], {"TF_USE_LEGACY_KERAS": "1"}, "Received: TF_USE_LEGACY_KERAS=1. Unset it."),
+    ],
+    ids=["unknown flag", "unknown data set", "no mode", "legacy Keras"],
+)
+def test_a_mistake_in_the_shell_ends_in_one_sentence(script, arguments, environment, expected, tmp_path):
+    done = shell(script, *arguments, cwd=tmp_path, **environment)
+    assert done.returncode not in (0, None)
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.stderr.rstrip().endswith(line)  # nothing hides it
+    assert expected in line
+    assert done.stdout == ""
+    assert contents(tmp_path) == {}
+
+
+def test_a_dry_run_in_the_shell_succeeds_and_writes_nothing(tmp_path):
+    flagfile = ROOT / "configs" / "quickstart.cfg"
+    done = shell("train.py", f"--flagfile={flagfile}", "--dry_run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for part in (
+        "steps: 11 per epoch",
+        "learning rate: 0.03 (step 0)",
+        "queue: 512 keys of 128, 0.25 MiB",
+        "parameters: ",
+    ):
+        assert part in done.stdout
+    assert contents(tmp_path) == {}
+
+
+def test_help_lists_every_flag(tmp_path):
+    done = shell("train.py", "--help", cwd=tmp_path)
+    flags = set(re.findall(r"^  --(?:\[no\])?(\w+):", done.stdout, re.M))
+    assert flags == set(Config.__dataclass_fields__)
