@@ -14,6 +14,7 @@ try:
     from absl import flags
 
     from keras_moco import command_line
+    from keras_moco.data import plain_read_errors
     from keras_moco.evaluation import extract_features, knn_accuracy, linear_probe
     from keras_moco.export import export_backbone
     from keras_moco.training import load_run
@@ -61,7 +62,8 @@ def main(arguments):
             f"evaluate.py must be given one mode of {', '.join(MODES)}. Received: {' '.join(arguments) or 'none'}. "
             "Write for example: python evaluate.py knn --workdir=runs/quickstart."
         )
-    MODES[arguments[0]](load_run(FLAGS.workdir, FLAGS.data_dir))
+    with plain_read_errors():
+        MODES[arguments[0]](load_run(FLAGS.workdir, FLAGS.data_dir))
 
 
 if __name__ == "__main__":

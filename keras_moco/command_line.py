@@ -29,10 +29,12 @@ def run(main, define_flags):
             main(argv[1:])
         except (ValueError, OSError) as error:
             _exit(error)
+        except KeyboardInterrupt:
+            _exit("interrupted. The same train.py command goes on from the last whole epoch.", status=130)
 
     app.run(guarded, flags_parser=parse)
 
 
-def _exit(reason):
+def _exit(reason, status=2):
     print(f"error: {reason}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)

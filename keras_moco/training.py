@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import sys
 import time
 from importlib.metadata import version
@@ -23,6 +24,7 @@ from keras_moco.run_directory import RunDirectory
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
+@data.plain_read_errors()
 def pretrain(config):
     """Pre-trains an encoder with MoCo, evaluates and exports it; what `train.py` does.
 
@@ -68,24 +70,23 @@ def pretrain(config):
             run.record(knn_top1_initial=round(monitor.evaluate(), 2))
         monitor.initial_top1 = run.results()["knn_top1_initial"]
         print(f"kNN top-1 at random initialisation: {monitor.initial_top1:.2f} %", flush=True)
-    start = time.perf_counter()
     if first_epoch < config.epochs:
-        model.fit(
-            data.pretrain_dataset(train, augmentation, config.batch_size, config.seed, first_epoch),
-            steps_per_epoch=plan.steps_per_epoch,
-            initial_epoch=first_epoch,
-            epochs=config.epochs,
-            callbacks=build_callbacks(plan, run, monitor, resumed=steps_done > 0),
-            verbose="auto" if sys.stdout.isatty() else 0,
-            shuffle=False,
-        )
-    seconds = run.results().get("seconds", 0) + time.perf_counter() - start
+        with _timed(run):
+            model.fit(
+                data.pretrain_dataset(train, augmentation, config.batch_size, config.seed, first_epoch),
+                steps_per_epoch=plan.steps_per_epoch,
+                initial_epoch=first_epoch,
+                epochs=config.epochs,
+                callbacks=build_callbacks(plan, run, monitor, resumed=steps_done > 0),
+                verbose="auto" if sys.stdout.isatty() else 0,
+                shuffle=False,
+            )
 
     # 4. What came out.
     if monitor:
         run.record(knn_top1=round(monitor.history[-1][1] if monitor.history else monitor.evaluate(), 2))
     export_backbone(model.encoder, run.export)
-    results = run.record(epochs=config.epochs, steps=int(model.step), seconds=round(seconds, 1), versions=_versions())
+    results = run.record(epochs=config.epochs, steps=int(model.step), versions=_versions())
     print(closing_lines(run, results), flush=True)
     return results
 
@@ -171,10 +172,9 @@ def dry_run(config, replicas):
     build_augmentation(config)
     with _precision(config.precision):
         encoder = build_encoder(plan)
-    count = encoder.count_params()
     print(f"{_versions_line()}\n\n{config.to_flagfile()}\n{plan.describe()}")
     print(
-        f"parameters: {count:,} in each encoder ({encoder.backbone.count_params():,} in the backbone), "
+        f"parameters: {_parameters(encoder):,} in each encoder ({_parameters(encoder.backbone):,} in the backbone), "
         f"features of {encoder.feature_dim}, embeddings of {encoder.embedding_dim}"
     )
 
@@ -287,6 +287,10 @@ def closing_lines(run, results):
     )
 
 
+def _parameters(model):
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)
+
+
 def _channels(config, source):
     channels = source.image_shape[-1]
     if config.channels not in (None, channels):
@@ -295,6 +299,16 @@ def _channels(config, source):
             f"Received: channels={config.channels}, {config.dataset} with {channels}. Correct or omit --channels."
         )
     return channels
+
+
+@contextlib.contextmanager
+def _timed(run):
+    """Adds the seconds of a training, stopped or not, to those recorded before."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        run.record(seconds=round(run.results().get("seconds", 0) + time.perf_counter() - start, 1))
 
 
 @contextlib.contextmanager

@@ -35,13 +35,10 @@ def number(text):
 
 
 def backbone_parameters(blocks, width_out, bottleneck, stem_kernel):
-    """Parameters of a ResNet v1.5 without classifier and its BatchNorm statistics, counted by hand.
-
-    A BatchNorm has four numbers per channel: scale, shift and the two statistics.
-    """
+    """Parameters of a ResNet v1.5 without classifier, counted by hand; a BatchNorm has two per channel."""
 
     def convolution(kernel, channels_in, channels_out):
-        return kernel**2 * channels_in * channels_out + 4 * channels_out
+        return kernel**2 * channels_in * channels_out + 2 * channels_out
 
     total, channels = convolution(stem_kernel, 3, 64), 64
     for stage, depth in enumerate(blocks):
@@ -64,10 +61,10 @@ RESNET50 = backbone_parameters((3, 4, 6, 3), 2048, bottleneck=True, stem_kernel=
 
 
 def test_the_hand_count_agrees_with_torchvision():
-    # torchvision's documented counts, less the classifier (with bias) and plus the BatchNorm statistics.
-    assert RESNET50 == 25557032 - (2048 * 1000 + 1000) + 2 * 26560
+    # torchvision's documented counts, less the classifier (with bias).
+    assert RESNET50 == 25557032 - (2048 * 1000 + 1000)
     stem = 64 * 3 * (7**2 - 3**2)
-    assert RESNET18_CIFAR == 11689512 - (512 * 1000 + 1000) - stem + 2 * 4800
+    assert RESNET18_CIFAR == 11689512 - (512 * 1000 + 1000) - stem
 
 
 # Recipes as published: the papers and the authors' code (see each flagfile).

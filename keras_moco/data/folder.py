@@ -6,10 +6,10 @@ import pathlib
 import tensorflow as tf
 
 from keras_moco.data.memory import permutation
+from keras_moco.data.read_errors import RULE
 from keras_moco.data.sources import Source
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
-RULE = "An image file must be a complete JPEG, PNG, BMP or GIF."
 SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val", "validation")}
 
 

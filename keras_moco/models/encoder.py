@@ -145,6 +145,6 @@ def _per_channel(name, value, channels):
     if len(values) not in (1, channels):
         raise ValueError(
             f"`{name}` must be one number or one per channel. "
-            f"Received: {len(values)} numbers for images of {channels} channels. Give {channels}, or one."
+            f"Received: {len(values)} numbers for images of {channels} channel(s). Correct the number of them."
         )
     return values * (channels // len(values))

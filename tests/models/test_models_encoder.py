@@ -172,5 +172,5 @@ def test_numbers_must_fit_the_channels(name, numbers, channels):
         Encoder(tiny_backbone(channels), linear_head(6, 7), **{"mean": 0.5, "std": 0.5, name: [0.5] * numbers})
     assert str(error.value) == (
         f"`{name}` must be one number or one per channel. "
-        f"Received: {numbers} numbers for images of {channels} channels. Give {channels}, or one."
+        f"Received: {numbers} numbers for images of {channels} channel(s). Correct the number of them."
     )
