@@ -17,7 +17,7 @@ try:
     from keras_moco.data import plain_read_errors
     from keras_moco.evaluation import extract_features, knn_accuracy, linear_probe
     from keras_moco.export import export_backbone
-    from keras_moco.training import load_run
+    from keras_moco.trained_run import load_run
 except ImportError as error:
     sys.exit(f"error: {error}")
 

@@ -57,6 +57,21 @@ class Plan:
                 "Change --batch_size, or --bn_splits on one replica."
             )
 
+    @classmethod
+    def of(cls, config, source, replicas):
+        """The plan for images of `source`, a `keras_moco.data.Source`.
+
+        Raises:
+            ValueError: also if the images have other channels than configured.
+        """
+        channels = source.image_shape[-1]
+        if config.channels not in (None, channels):
+            raise ValueError(
+                "`channels` must be what the images have. "
+                f"Received: channels={config.channels}, {config.dataset} with {channels}. Correct or omit --channels."
+            )
+        return cls(config, source.num_examples, channels, replicas)
+
     @property
     def keys_per_step(self):
         """int: keys that enter the queue in one step."""

@@ -153,6 +153,14 @@ def test_fewer_images_than_a_batch_are_told(call, images, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_damaged_image_in_mid_training_is_named(call, images, tmp_path):
+    damaged = images / "b" / "13.png"
+    damaged.write_bytes(b"no image")
+    arguments = [f"--dataset=folder:{images}", f"--workdir={tmp_path / 'run'}", "--batch_size=10", "--queue_size=16"]
+    line = refusal(call(train, *DIGITS, *arguments, "--bn_splits=1", "--epochs=1"))
+    assert line.endswith(f" Received: {damaged}. Repair or delete it, and start again.")
+
+
 def test_a_folder_of_another_run_stays_as_it_is(call, tmp_path):
     RunDirectory(tmp_path).claim(Config(dataset="digits", queue_size=256, batch_size=128))
     before = contents(tmp_path)

@@ -14,7 +14,7 @@ SOURCES = sorted((ROOT / PACKAGE).rglob("*.py")) + [
 # The parts of the package from the ground up. A part imports from those of lower floors, never from its own
 # floor; `data` alone also imports from `augment`, beside it.
 FLOORS = [
-    {"contrast", "momentum", "schedules", "optimizers", "distribution", "config"},
+    {"contrast", "momentum", "schedules", "optimizers", "distribution", "config", "versions"},
     {"plan", "run_directory", "command_line"},
     {"layers"},
     {"backbones"},
@@ -23,6 +23,8 @@ FLOORS = [
     {"data"},
     {"evaluation", "convert", "export"},
     {"callbacks"},
+    {"building"},
+    {"dry_run", "trained_run"},
     {"training"},
     {"keras_moco", "train", "evaluate"},  # "keras_moco" is the package's own __init__.py
 ]

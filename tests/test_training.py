@@ -18,7 +18,7 @@ from sklearn.model_selection import train_test_split
 
 import evaluate
 import keras_moco
-from keras_moco import training
+from keras_moco import building, trained_run, training
 from keras_moco.config import Config, read_flagfile
 
 STEPS = 1437 // 128
@@ -108,20 +108,12 @@ class CheckpointThenPowerCut(training.Checkpoint):
         raise PowerCut
 
 
-class ClosedLog(keras.callbacks.CSVLogger):
-    """Closes its file when it is forgotten, as a process does that ends."""
-
-    def __del__(self):
-        self.csv_file.close()
-
-
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
     """The same, cut off after the first epoch, with a copy of what lay in the folder then."""
     config = tiny(tmp_path_factory.mktemp("stopped") / "run")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(PowerCut):
         patch.setattr(training, "Checkpoint", CheckpointThenPowerCut)
-        patch.setattr(keras.callbacks, "CSVLogger", ClosedLog)
         pretrain(config)
     return shutil.copytree(config.workdir, tmp_path_factory.mktemp("then") / "run"), config
 
@@ -185,7 +177,7 @@ def test_the_log_has_a_row_per_epoch(finished):
     columns = "loss contrast_top1 contrast_top5 positive_similarity negative_similarity feature_std queue_fill".split()
     columns += ["key_momentum", "knn_top1", "learning_rate", "images_per_second"]
     for row in (first, second):
-        assert set(columns) <= set(row)
+        assert set(row) == {"epoch", *columns}
         assert all(np.isfinite(float(row[name])) for name in columns)
         assert 0 < float(row["loss"]) < 2 * np.log(501)
         assert 1 < float(row["knn_top1"]) <= 100  # percent
@@ -280,7 +272,7 @@ def test_a_stopped_run_has_what_its_epochs_gave(stopped):
     path, config = stopped
     assert len(log(path)) == 1
     assert read_flagfile(path / "flags.cfg") == config
-    assert set(json.loads((path / "results.json").read_text())) == {"knn_top1_initial"}
+    assert set(json.loads((path / "results.json").read_text())) == {"knn_top1_initial", "seconds"}
     assert not (path / "export").exists()
 
 
@@ -315,7 +307,7 @@ def test_a_finished_run_trains_nothing_more(finished, copy, monkeypatch):
     def fit(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(training.MoCo, "fit", fit)
+    monkeypatch.setattr(building.MoCo, "fit", fit)
     before = checkpoint(copy)
     again = pretrain(dataclasses.replace(read_flagfile(copy / "flags.cfg"), workdir=str(copy)), export=False)
     assert without(again.results, "seconds") == without(finished.results, "seconds")
@@ -338,7 +330,7 @@ def test_another_configuration_leaves_a_finished_run_alone(copy):
 def initial_weights(**settings):
     config = tiny("nowhere", **settings)
     plan = training.Plan(config, 1437, 1, 1)
-    return [np.array(weight) for weight in training.build_encoder(plan).weights]
+    return [np.array(weight) for weight in building.build_encoder(plan).weights]
 
 
 def test_initial_weights_hang_on_the_seed_alone():
@@ -356,7 +348,7 @@ def test_callbacks_that_add_to_the_logs_come_first_and_the_checkpoint_last(resum
     run = training.RunDirectory(tmp_path)
     callbacks = training.build_callbacks(plan, run, monitor, resumed)
     names = [type(callback).__name__ for callback in callbacks]
-    assert names == ["Callback", "Progress", "CSVLogger", "TensorBoard", "Curves", "Checkpoint"]
+    assert names == ["Callback", "Progress", "EpochLog", "TensorBoard", "Curves", "Checkpoint"]
     assert [type(c).__name__ for c in training.build_callbacks(plan, run, None, resumed)] == names[1:]
 
 
@@ -403,7 +395,7 @@ def test_unlabelled_images_train_without_knn(unlabelled):
 def test_unlabelled_images_cannot_be_evaluated_by_labels(mode, unlabelled):
     before = json.loads((unlabelled.path / "results.json").read_text())
     with pytest.raises(ValueError, match="^The data must have labels .* Give a folder with one sub-folder per class.$"):
-        evaluate.MODES[mode](training.load_run(unlabelled.path))
+        evaluate.MODES[mode](trained_run.load_run(unlabelled.path))
     assert json.loads((unlabelled.path / "results.json").read_text()) == before
 
 
@@ -427,7 +419,7 @@ def flags(monkeypatch):
 
 
 def test_evaluate_knn_finds_what_training_found(copy, finished, flags, capsys):
-    evaluate.knn(training.load_run(copy))
+    evaluate.knn(trained_run.load_run(copy))
     results = json.loads((copy / "results.json").read_text())
     assert results["knn_top1"] == finished.results["knn_top1"]
     assert results["knn_top1"] <= results["knn_top5"] <= 100
@@ -438,7 +430,7 @@ def test_evaluate_knn_finds_what_training_found(copy, finished, flags, capsys):
 
 
 def test_evaluate_linear_adds_its_figures(copy, finished, flags, capsys):
-    evaluate.linear(training.load_run(copy))
+    evaluate.linear(trained_run.load_run(copy))
     results = json.loads((copy / "results.json").read_text())
     assert without(results, "linear_top1", "linear_c") == finished.results
     assert 50 < results["linear_top1"] <= 100  # chance is 10
@@ -449,7 +441,7 @@ def test_evaluate_export_writes_the_backbone_again(copy, flags, capsys):
     images = digits()[1][0][:16]
     expected = keras.models.load_model(copy / "export" / "backbone.keras")(images)
     shutil.rmtree(copy / "export")
-    evaluate.export(training.load_run(copy))
+    evaluate.export(trained_run.load_run(copy))
     assert f"exported to {copy / 'export'}" in capsys.readouterr().out
     backbone = keras.models.load_model(copy / "export" / "backbone.keras")
     np.testing.assert_allclose(backbone(images), expected, atol=1e-6)
@@ -457,7 +449,7 @@ def test_evaluate_export_writes_the_backbone_again(copy, flags, capsys):
 
 
 def test_a_loaded_run_is_the_last_checkpoint(finished):
-    trained = training.load_run(finished.path)
+    trained = trained_run.load_run(finished.path)
     assert (trained.config, trained.num_classes) == (finished.config, 10)
     saved = [array for name, array in checkpoint(finished.path).items() if name.startswith("encoder/")]
     weights = {array.tobytes() for array in saved}
@@ -467,5 +459,5 @@ def test_a_loaded_run_is_the_last_checkpoint(finished):
 def test_a_run_without_a_checkpoint_cannot_be_evaluated(copy):
     shutil.rmtree(copy / "checkpoints")
     with pytest.raises(ValueError, match=f"^`workdir` must hold a checkpoint. Received: {copy} without one. Train an"):
-        training.load_run(copy)
+        trained_run.load_run(copy)
     assert not (copy / "checkpoints").exists()

@@ -1,0 +1,71 @@
+"""From a plan to the objects that carry it out."""
+
+import contextlib
+
+import keras
+
+from keras_moco.augment import get_augmentation
+from keras_moco.backbones import resnet
+from keras_moco.models import HEADS, Encoder, MoCo
+from keras_moco.optimizers import SGD
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+def build_augmentation(config):
+    """The augmentation of a configuration, an `Augmentation` layer for one view."""
+    recipe = get_augmentation(config.augment)
+    crop = {} if config.crop_min_area is None else {"crop_scale": (config.crop_min_area, 1.0)}
+    return recipe(config.image_size, **crop)
+
+
+def build_encoder(plan):
+    """The query encoder of a plan, with fresh weights."""
+    config = plan.config
+    if config.head not in HEADS:
+        raise ValueError(f"`head` must be one of {', '.join(HEADS)}. Received: {config.head!r}. Choose one of them.")
+    size = config.image_size
+    # The initial weights hang on the seed alone, not on what was built before.
+    keras.utils.set_random_seed(config.seed)
+    backbone = resnet(
+        config.backbone,
+        width=config.backbone_width,
+        stem=config.stem,
+        input_shape=(size, size, plan.channels),
+        bn_splits=plan.bn_splits,
+    )
+    head = HEADS[config.head](backbone.output_shape[-1], config.embedding_dim)
+    return Encoder(backbone, head, mean=config.image_mean, std=config.image_std, name="encoder")
+
+
+def build_model(plan, strategy):
+    """The compiled `MoCo` of a plan, its optimiser built, on the devices of `strategy`."""
+    config = plan.config
+    with strategy.scope(), precision(config.precision):
+        model = MoCo(
+            build_encoder(plan),
+            queue_size=config.queue_size,
+            momentum=config.key_momentum,
+            temperature=config.temperature,
+            symmetric=config.symmetric,
+            seed=config.seed,
+        )
+        optimizer = SGD(plan.learning_rate(), momentum=config.sgd_momentum, weight_decay=config.weight_decay)
+        model.compile(optimizer=optimizer)
+        model.optimizer.build(model.trainable_variables)
+    return model
+
+
+@contextlib.contextmanager
+def precision(policy):
+    """Layers made in this block have the dtype policy of that name; unknown names are a `ValueError`."""
+    if policy not in PRECISIONS:
+        raise ValueError(
+            f"`precision` must be one of {', '.join(PRECISIONS)}. Received: {policy!r}. Choose one of them."
+        )
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

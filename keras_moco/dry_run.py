@@ -1,0 +1,37 @@
+"""What a run would be, without data and without a trace."""
+
+import math
+
+from keras_moco.building import build_augmentation, build_encoder, precision
+from keras_moco.plan import Plan
+from keras_moco.versions import versions_line
+
+
+def dry_run(config, replicas):
+    """Prints what a run of `config` would be: settings, plan and sizes. Opens no data, writes nothing.
+
+    Args:
+        config: `Config`; `train_examples` stands for the data.
+        replicas: int.
+
+    Raises:
+        ValueError: as `pretrain`.
+    """
+    if config.train_examples is None:
+        raise ValueError(
+            "`train_examples` must be known for a dry run, since it opens no data. "
+            f"Received: train_examples=None for {config.dataset}. Add --train_examples=N."
+        )
+    plan = Plan(config, config.train_examples, config.channels or 3, replicas)
+    build_augmentation(config)
+    with precision(config.precision):
+        encoder = build_encoder(plan)
+    print(f"{versions_line()}\n\n{config.to_flagfile()}\n{plan.describe()}")
+    print(
+        f"parameters: {_parameters(encoder):,} in each encoder ({_parameters(encoder.backbone):,} in the backbone), "
+        f"features of {encoder.feature_dim}, embeddings of {encoder.embedding_dim}"
+    )
+
+
+def _parameters(model):
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)

@@ -1,0 +1,73 @@
+"""A finished run, opened again."""
+
+import dataclasses
+
+from keras_moco import data, distribution
+from keras_moco.building import build_model
+from keras_moco.callbacks import restore
+from keras_moco.config import Config
+from keras_moco.models import Encoder
+from keras_moco.plan import Plan
+from keras_moco.run_directory import RunDirectory
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    """A run that `train.py` has left, opened for evaluation.
+
+    Attributes:
+        run: `RunDirectory`.
+        config: `Config`.
+        encoder: the query `Encoder` of its last checkpoint.
+        train: `Source`, the training split.
+    """
+
+    run: RunDirectory
+    config: Config
+    encoder: Encoder
+    train: data.Source
+
+    @property
+    def num_classes(self):
+        """int."""
+        return self.train.num_classes
+
+    def labelled_data(self):
+        """The images of both splits without augmentation, `(train, test)`.
+
+        Raises:
+            ValueError: if they have no labels, or there is no test split.
+        """
+        if self.train.class_names is None:
+            raise ValueError(
+                "The data must have labels to be evaluated by them. "
+                f"Received: {self.config.dataset}, without labels. Give a folder with one sub-folder per class."
+            )
+        test = data.open_source(self.config.dataset, "test", self.config.data_dir)
+        return [data.evaluation_dataset(split, self.config.image_size) for split in (self.train, test)]
+
+
+def load_run(workdir, data_dir=None):
+    """Opens the newest checkpoint of a run.
+
+    Args:
+        workdir: path of the run's folder.
+        data_dir: path, where tfds data sets lie now. Defaults to `None`: as in training.
+
+    Returns:
+        `TrainedRun`.
+
+    Raises:
+        ValueError: if there is no run, or it has no checkpoint.
+    """
+    run = RunDirectory(workdir)
+    config = run.config()
+    config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
+    train = data.open_source(config.dataset, "train", config.data_dir)
+    strategy = distribution.make_strategy("one")
+    model = build_model(Plan.of(config, train, replicas=1), strategy)
+    if not restore(model, run.checkpoints):
+        raise ValueError(
+            f"`workdir` must hold a checkpoint. Received: {run.path} without one. Train an epoch with train.py first."
+        )
+    return TrainedRun(run, config, model.encoder, train)
