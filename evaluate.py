@@ -1,7 +1,7 @@
 """Evaluates or exports what a run of train.py has learnt: python evaluate.py MODE --workdir=runs/quickstart
 
 Modes:
-  knn      weighted k-nearest-neighbour accuracy of the backbone's features
+  knn      weighted k-nearest-neighbour accuracy of the embedding, and of the backbone's features
   linear   logistic regression on the frozen features
   export   SavedModel and .keras file of the backbone, again
 
@@ -15,7 +15,7 @@ try:
 
     from keras_moco import command_line
     from keras_moco.data import plain_read_errors
-    from keras_moco.evaluation import extract_features, knn_accuracy, linear_probe
+    from keras_moco.evaluation import LEVELS, at_level, extract_features, knn_accuracy, linear_probe
     from keras_moco.export import export_backbone
     from keras_moco.trained_run import load_run
 except ImportError as error:
@@ -32,15 +32,17 @@ def define_flags(values):
 
 
 def knn(trained):
-    train, test = (extract_features(trained.encoder.features, split) for split in trained.labelled_data())
-    accuracy = knn_accuracy(
-        *(train.features, train.labels, test.features, test.labels),
-        num_classes=trained.num_classes,
-        k=FLAGS.knn_k,
-        temperature=FLAGS.knn_temperature,
-    )
-    print(f"kNN (k={FLAGS.knn_k}): top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} %")
-    trained.run.record(knn_top1=round(accuracy.top1, 2), knn_top5=round(accuracy.top5, 2), knn_k=FLAGS.knn_k)
+    for level in LEVELS:
+        embed = at_level(trained.encoder, level)
+        train, test = (extract_features(embed, split) for split in trained.labelled_data())
+        accuracy = knn_accuracy(
+            *(train.features, train.labels, test.features, test.labels),
+            num_classes=trained.num_classes,
+            k=FLAGS.knn_k,
+            temperature=FLAGS.knn_temperature,
+        )
+        print(f"kNN (k={FLAGS.knn_k}) on the {level}: top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} %")
+        trained.run.record(**{f"knn_top1_{level}": round(accuracy.top1, 2), "knn_k": FLAGS.knn_k})
 
 
 def linear(trained):

@@ -102,6 +102,7 @@ def build_monitor(config, train, test):
         num_classes=train.num_classes,
         k=config.knn_k,
         temperature=config.knn_temperature,
+        features=config.knn_features,
         every_epochs=config.knn_every_epochs or config.epochs,
     )
 

@@ -2,12 +2,12 @@
 
 import keras
 
-from keras_moco.evaluation.features import FeatureExtractor
+from keras_moco.evaluation.features import FeatureExtractor, at_level, check_level
 from keras_moco.evaluation.knn import knn_accuracy
 
 
 class KnnMonitor(keras.callbacks.Callback):
-    """Weighted kNN accuracy of the backbone's features, before training and at the ends of epochs.
+    """Weighted kNN accuracy of the encoder's embedding or features, before training and at the ends of epochs.
 
     The contrastive loss does not tell how good features are; this does, in seconds and without a parameter to
     fit (official CIFAR demo). The result is put into the logs as `"knn_top1"`, in percent, so place this
@@ -20,6 +20,8 @@ class KnnMonitor(keras.callbacks.Callback):
         num_classes: int.
         k: int, number of neighbours. Defaults to `200` (Wu et al. 2018; official CIFAR demo).
         temperature: float, of the vote. Defaults to `0.1` (official CIFAR demo).
+        features: `"embedding"`, the unit vectors after the head, as in the official CIFAR demo, or `"backbone"`, the
+            pooled features before it, which transfer better to other tasks. Defaults to `"embedding"`.
         every_epochs: int, evaluates after every so many epochs, and always after the first and the last one
             of a `fit`: `CSVLogger` takes its columns from the first. Defaults to `1`.
 
@@ -40,8 +42,11 @@ class KnnMonitor(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, bank_dataset, query_dataset, num_classes, k=200, temperature=0.1, every_epochs=1):
+    def __init__(
+        self, bank_dataset, query_dataset, num_classes, k=200, temperature=0.1, features="embedding", every_epochs=1
+    ):
         super().__init__()
+        check_level(features)
         if every_epochs < 1:
             raise ValueError(
                 f"`every_epochs` must be at least 1. Received: every_epochs={every_epochs}. "
@@ -52,6 +57,7 @@ class KnnMonitor(keras.callbacks.Callback):
         self.num_classes = num_classes
         self.k = k
         self.temperature = temperature
+        self.features = features
         self.every_epochs = every_epochs
         self.initial_top1 = None
         self.history = []
@@ -59,7 +65,7 @@ class KnnMonitor(keras.callbacks.Callback):
 
     def set_model(self, model):
         if model is not self._model:
-            self._extractor = FeatureExtractor(model.encoder.features)
+            self._extractor = FeatureExtractor(at_level(model.encoder, self.features))
         super().set_model(model)
 
     def on_train_begin(self, logs=None):

@@ -6,6 +6,31 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+LEVELS = ("embedding", "backbone")
+
+
+def check_level(level):
+    """Raises `ValueError` unless `level` is one of `LEVELS`."""
+    if level not in LEVELS:
+        raise ValueError(f"`features` must be one of {', '.join(LEVELS)}. Received: {level!r}. Choose one of them.")
+
+
+def at_level(encoder, level):
+    """The function from images to what an encoder says of them before or after its head.
+
+    Args:
+        encoder: `Encoder`.
+        level: `"embedding"`: unit vectors after the head, `(n, D)`; `"backbone"`: pooled features before it, `(n, F)`.
+
+    Returns:
+        A function of images `(n, H, W, C)`, in inference mode.
+
+    Raises:
+        ValueError: for any other level.
+    """
+    check_level(level)
+    return encoder.features if level == "backbone" else encoder
+
 
 class Features(NamedTuple):
     """Features of `n` images, with their labels and stable indices, in the order of the data set.

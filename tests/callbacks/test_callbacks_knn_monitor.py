@@ -32,21 +32,23 @@ def views():
     return tf.data.Dataset.from_tensor_slices({"query": IMAGES[:32], "key": IMAGES[32:64]}).batch(16, True)
 
 
-def oracle(model, k):
+def oracle(model, k, features="embedding"):
     """scikit-learn on features computed outside of any graph."""
-    bank, queries = (
-        model.encoder.features(IMAGES[rows], training=False).numpy() for rows in (slice(0, 300), slice(300, 450))
-    )
+    embed = {"embedding": model.encoder, "backbone": model.encoder.features}[features]
+    bank, queries = (embed(IMAGES[rows], training=False).numpy() for rows in (slice(0, 300), slice(300, 450)))
     neighbours = KNeighborsClassifier(k, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.1))
     return 100 * neighbours.fit(bank, LABELS[:300]).score(queries, LABELS[300:450])
 
 
-def test_the_current_features_are_measured_before_training_and_after_each_epoch():
+@pytest.mark.parametrize("features", ["embedding", "backbone"])
+def test_the_current_features_are_measured_before_training_and_after_each_epoch(features):
     model = small_moco(learning_rate=0.5)
-    monitor = KnnMonitor(rows(0, 300), rows(300, 450), 10, k=20)
-    before = oracle(model, 20)
+    monitor = KnnMonitor(rows(0, 300), rows(300, 450), 10, k=20, features=features)
+    before = oracle(model, 20, features)
     expected = []
-    after = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: expected.append(oracle(model, 20)))
+    after = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: expected.append(oracle(model, 20, features))
+    )
     model.fit(views(), epochs=3, verbose=0, callbacks=[monitor, after])
     # float32 rounding may turn a tie of two classes: one image of 150 is 0.67 %.
     assert monitor.initial_top1 == pytest.approx(before, abs=0.7)
@@ -91,3 +93,10 @@ def test_a_bank_too_small_for_k_is_refused_before_the_first_step():
 def test_every_epochs_must_be_positive():
     with pytest.raises(ValueError, match="`every_epochs` must be at least 1. Received: every_epochs=0."):
         KnnMonitor(rows(0, 300), rows(300, 450), 10, every_epochs=0)
+
+
+def test_unknown_features_are_refused():
+    with pytest.raises(
+        ValueError, match="^`features` must be one of embedding, backbone. Received: 'head'. Choose one"
+    ):
+        KnnMonitor(rows(0, 300), rows(300, 450), 10, features="head")
