@@ -1,6 +1,6 @@
 """What a run has to beat: pixels, and the same network at random initialisation.
 
-    python benchmarks/baselines.py configs/fashion_mnist.cfg [--data_dir DIR] [--quick] [--json PATH]
+    python benchmarks/baselines.py [configs/fashion_mnist.cfg] [--data_dir DIR] [--quick] [--json PATH]
 
 Prints the accuracy on the test split of weighted kNN (k and temperature as configured) and of logistic regression.
 """
@@ -24,7 +24,7 @@ def pixels(images):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("flagfile", help="configuration of the run")
+    parser.add_argument("flagfile", nargs="?", default="configs/quickstart.cfg", help="configuration of the run")
     parser.add_argument("--data_dir", help="where tfds data sets lie")
     parser.add_argument("--quick", action="store_true", help="without logistic regression")
     parser.add_argument("--json", metavar="PATH", help="write the figures there too")

@@ -71,8 +71,8 @@ class SplitBatchNormalization(keras.layers.BatchNormalization):
         channels = group.shape[-1]
         scale = self.gamma if self.scale else ops.ones((channels,))
         offset = self.beta if self.center else ops.zeros((channels,))
-        # The fused kernel takes a third of the time of Keras's composed operations, and a quarter to a sixth of
-        # that of the same formula on the whole batch with groups broadcast (forward and backward on a CPU).
+        # The fused kernel: on large feature maps 1.7 times as fast as Keras's composed operations on the whole batch,
+        # and 3.4 times as fast as those with broadcast groups (benchmarks/split_batch_normalization.py, on a CPU).
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=group,
             scale=ops.cast(scale, "float32"),
