@@ -71,7 +71,7 @@ class Config:
     knn_k: int = _setting(200, "Neighbours that vote (CIFAR-10 demo).", resumable=True)
     knn_temperature: float = _setting(0.1, "Temperature of their votes (CIFAR-10 demo).", resumable=True)
     knn_features: str = _setting(
-        "embedding", "What is compared: embedding (CIFAR-10 demo), or backbone, before the head.", resumable=True
+        "embedding", "What is compared: embedding (CIFAR-10 demo), or backbone, before the head."
     )
     log_steps: int = _setting(50, "Steps between log lines where the output is no terminal.", resumable=True)
     dry_run: bool = _setting(False, "Print what would be done, and stop without data.", resumable=True)

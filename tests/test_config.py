@@ -44,6 +44,7 @@ OTHER = {
     "knn_every_epochs": 0,
     "knn_k": 20,
     "knn_temperature": 0.07,
+    "knn_features": "backbone",
     "log_steps": 1,
     "dry_run": True,
 }
