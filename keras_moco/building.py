@@ -32,7 +32,6 @@ def build_encoder(plan):
         width=config.backbone_width,
         stem=config.stem,
         input_shape=(size, size, plan.channels),
-        bn_splits=plan.bn_splits,
     )
     head = HEADS[config.head](backbone.output_shape[-1], config.embedding_dim)
     return Encoder(backbone, head, mean=config.image_mean, std=config.image_std, name="encoder")
@@ -48,10 +47,12 @@ def build_model(plan, strategy):
             momentum=config.key_momentum,
             temperature=config.temperature,
             symmetric=config.symmetric,
+            bn_mode=config.bn_mode,
+            bn_splits=config.bn_splits,
             seed=config.seed,
         )
         optimizer = SGD(plan.learning_rate(), momentum=config.sgd_momentum, weight_decay=config.weight_decay)
-        model.compile(optimizer=optimizer)
+        model.compile(optimizer=optimizer, steps_per_execution=config.steps_per_execution)
         model.optimizer.build(model.trainable_variables)
     return model
 

@@ -1,8 +1,13 @@
 """What `train.py` and `evaluate.py` share: a mistake of the user's ends in one sentence, not in a traceback."""
 
+import os
 import sys
 
 from absl import app, flags, logging
+
+from keras_moco.distribution import WorkerLost
+
+TEMPORARY_FAILURE = 75  # of sysexits.h: the same command may succeed when it is run again
 
 
 def run(main, define_flags):
@@ -29,6 +34,10 @@ def run(main, define_flags):
             main(argv[1:])
         except (ValueError, OSError) as error:
             _exit(error)
+        except WorkerLost as error:
+            # Not `sys.exit`: TensorFlow would wait for the lost worker before it lets go of the process.
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            os._exit(TEMPORARY_FAILURE)
         except KeyboardInterrupt:
             _exit("interrupted. The same train.py command goes on from the last whole epoch.", status=130)
 

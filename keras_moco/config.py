@@ -34,7 +34,10 @@ class Config:
     backbone: str = _setting("resnet50", "resnet10, resnet18, resnet34, resnet50, resnet101 or resnet152.")
     backbone_width: int = _setting(64, "Channels of the first stage; 64 is the standard network.")
     stem: str = _setting("imagenet", "First layers: imagenet (7x7, pooling) or cifar (3x3, full resolution).")
-    bn_splits: int = _setting(8, "On one replica, groups of the batch with BatchNorm statistics of their own.")
+    bn_mode: str = _setting(
+        "auto", "BatchNorm's company: split (on one replica), shuffle (on several; the paper), sync, plain; or auto."
+    )
+    bn_splits: int = _setting(8, "Groups in each replica's batch, with statistics of their own, of --bn_mode=split.")
     head: str = _setting("linear", "Projection head: linear (MoCo v1) or mlp (v2).")
     embedding_dim: int = _setting(128, "Length of the embeddings that are contrasted.")
     image_mean: tuple[float, ...] = _setting(
@@ -63,7 +66,15 @@ class Config:
     schedule_per_step: bool = _setting(False, "Change the rate every step; the authors change it every epoch.")
     warmup_epochs: int = _setting(0, "Epochs of linear warm-up; the authors use none.")
 
-    strategy: str = _setting("auto", "Devices: auto, one or mirrored.")
+    strategy: str = _setting("auto", "Devices: auto, one, mirrored, multiworker or tpu.", resumable=True)
+    replicas: int | None = _setting(
+        None,
+        "Devices that train in step. All there are if not given; needed by --dry_run away from them.",
+        resumable=True,
+    )
+    steps_per_execution: int = _setting(
+        1, "Steps between two looks of Python at the training; more saves time where steps are short.", resumable=True
+    )
     precision: str = _setting("float32", "float32, mixed_bfloat16 or mixed_float16.")
     seed: int = _setting(0, "Of initial weights, data order, augmentation, shuffle and queue.")
 
@@ -81,7 +92,7 @@ class Config:
             "at least 1": (
                 lambda value: value >= 1,
                 "train_examples channels backbone_width bn_splits embedding_dim queue_size image_size batch_size "
-                "epochs knn_k log_steps",
+                "epochs replicas steps_per_execution knn_k log_steps",
             ),
             "positive": (lambda value: value > 0, "temperature base_learning_rate knn_temperature"),
             "at least 0": (lambda value: value >= 0, "weight_decay warmup_epochs knn_every_epochs seed"),

@@ -84,7 +84,7 @@ def standalone_backbone(encoder):
 
     >>> from keras_moco.backbones import resnet
     >>> from keras_moco.models import Encoder, linear_head
-    >>> encoder = Encoder(resnet("resnet10", width=4, bn_splits=2), linear_head(32))
+    >>> encoder = Encoder(resnet("resnet10", width=4), linear_head(32))
     >>> standalone_backbone(encoder).output_shape
     (None, 32)
     """
@@ -147,6 +147,7 @@ def _stock_copy(layer):
         config |= {"dtype": "float32", "trainable": True}
     if split:
         del config["splits"]
+        config["synchronized"] = False  # a matter of how it was trained
     return (keras.layers.BatchNormalization if split else type(layer)).from_config(config)
 
 

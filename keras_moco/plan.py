@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from keras_moco import schedules
+from keras_moco import batch_norm, schedules
 from keras_moco.config import Config
 
 
@@ -50,11 +50,13 @@ class Plan:
                 f"before they are used. Received: queue_size={config.queue_size}, keys per step={self.keys_per_step}. "
                 "Raise --queue_size or lower --batch_size."
             )
-        if batch % (self.replicas * self.bn_splits):
+        self.batch_norm.check(self.replicas)
+        splits = self.batch_norm.splits
+        if batch % (self.replicas * splits):
             raise ValueError(
-                "`batch_size` must be divisible by the replicas, and on one replica by `bn_splits`. "
-                f"Received: batch_size={batch}, replicas={self.replicas}, bn_splits={self.bn_splits}. "
-                "Change --batch_size, or --bn_splits on one replica."
+                "`batch_size` must be divisible by the replicas, and each replica's share by the groups of its "
+                f"BatchNorm. Received: batch_size={batch}, {self.replicas} replica(s), {splits} group(s). "
+                "Change --batch_size, --replicas or --bn_splits."
             )
 
     @classmethod
@@ -78,9 +80,9 @@ class Plan:
         return self.config.batch_size * (2 if self.config.symmetric else 1)
 
     @property
-    def bn_splits(self):
-        """int: groups of split BatchNorm; several replicas have statistics of their own without it."""
-        return self.config.bn_splits if self.replicas == 1 else 1
+    def batch_norm(self):
+        """`BatchNorm`: in whose company each image is normalised on these replicas."""
+        return batch_norm.resolve(self.config.bn_mode, self.config.bn_splits, self.replicas)
 
     @property
     def steps_per_epoch(self):
@@ -121,6 +123,7 @@ class Plan:
             f"views of {config.image_size} x {config.image_size} by {config.augment}",
             f"steps: {self.steps_per_epoch:,} per epoch of {config.batch_size} images on {self.replicas} replica(s), "
             f"{self.total_steps:,} in {config.epochs} epochs",
+            f"BatchNorm: {self.batch_norm.describe()}",
             f"learning rate: {rates}",
             f"queue: {config.queue_size:,} keys of {config.embedding_dim}, {mebibytes:.2f} MiB, "
             f"{share:.0%} of the training images",
@@ -130,4 +133,6 @@ class Plan:
             lines.append(
                 "note: above 20 % the queue holds many views of the query's own image; consider a smaller --queue_size"
             )
+        if self.batch_norm.note:
+            lines.append(f"note: {self.batch_norm.note}")
         return "\n".join(lines)

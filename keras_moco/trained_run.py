@@ -65,7 +65,9 @@ def load_run(workdir, data_dir=None):
     config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
     train = data.open_source(config.dataset, "train", config.data_dir)
     strategy = distribution.make_strategy("one")
-    model = build_model(Plan.of(config, train, replicas=1), strategy)
+    # On one replica, by moving statistics, whatever it was trained on.
+    plan = Plan.of(dataclasses.replace(config, bn_mode="plain"), train, replicas=1)
+    model = build_model(plan, strategy)
     if not restore(model, run.checkpoints):
         raise ValueError(
             f"`workdir` must hold a checkpoint. Received: {run.path} without one. Train an epoch with train.py first."

@@ -20,67 +20,87 @@ from keras_moco.versions import versions, versions_line
 def pretrain(config):
     """Pre-trains an encoder with MoCo, evaluates and exports it; what `train.py` does.
 
-    A run that was stopped goes on from its last epoch when it is started again.
+    A run that was stopped goes on from its last epoch when it is started again. Of several workers
+    (`strategy="multiworker"`) each calls this; the first one evaluates and writes, the others need no access to its
+    files.
 
     Args:
         config: `Config`.
 
     Returns:
-        dict, what was written to `results.json` (an empty one with `dry_run`): `knn_top1_initial` and `knn_top1` in
-        percent where the data has labels, `epochs`, `steps`, `seconds` of training and kNN, and versions.
+        dict, what was written to `results.json` (an empty one with `dry_run`, and on other workers than the first):
+        `knn_top1_initial` and `knn_top1` in percent where the data has labels, `epochs`, `steps`, `seconds` of training
+        and kNN, and versions.
 
     Raises:
         ValueError: if anything about the configuration, the data or the folder is wrong, before any work starts.
+        WorkerLost: if another worker stops before the end.
     """
-    # 1. Everything that can be wrong is found out first.
-    strategy = distribution.make_strategy(config.strategy)
     if config.dry_run:
-        dry_run(config, strategy.num_replicas_in_sync)
+        dry_run(config, distribution.count_replicas(config.strategy, config.replicas))
         return {}
+
+    # 1. Everything that can be wrong is found out first. Of several workers the first, the chief, speaks and writes.
+    strategy = distribution.make_strategy(config.strategy, config.replicas)
+    chief = distribution.is_chief(strategy)
     run = RunDirectory(config.workdir)
     run.check(config)
     train = data.open_source(config.dataset, "train", config.data_dir)
     test = labelled_test_split(config, train)
     plan = Plan.of(config, train, strategy.num_replicas_in_sync)
     augmentation = build_augmentation(config)
-    monitor = build_monitor(config, train, test)
+    monitor = build_monitor(config, train, test) if chief else None
     print(f"{versions_line()}; {distribution.describe(strategy)}")
-    print(plan.describe(), flush=True)
+    print(plan.describe() if chief else "training along; the first worker writes", flush=True)
 
     # 2. The model, fresh or as it was.
     model = build_model(plan, strategy)
-    run.claim(config)
-    steps_done = restore(model, run.checkpoints)
+    if chief:
+        run.claim(config)
+        restore(model, run.checkpoints)
+    distribution.broadcast([*model.weights, *model.optimizer.variables], strategy)
+    steps_done = model.steps_done
     first_epoch = steps_done // plan.steps_per_epoch
-    if steps_done:
+    if chief and steps_done:
         print(f"resumed from {run.checkpoints} after {first_epoch} of {config.epochs} epochs", flush=True)
 
     # 3. Training.
     if monitor:
-        monitor.set_model(model)
-        if "knn_top1_initial" not in run.results():
-            run.record(knn_top1_initial=round(monitor.evaluate(), 2))
-        monitor.initial_top1 = run.results()["knn_top1_initial"]
-        print(f"kNN top-1 at random initialisation: {monitor.initial_top1:.2f} %", flush=True)
+        measure_start(monitor, model, run)
     if first_epoch < config.epochs:
-        with _timed(run):
+        with _timed(run) if chief else contextlib.nullcontext():
             model.fit(
-                data.pretrain_dataset(train, augmentation, config.batch_size, config.seed, first_epoch),
+                strategy.distribute_datasets_from_function(
+                    lambda context: data.pretrain_dataset(
+                        train, augmentation, config.batch_size, config.seed, first_epoch, context=context
+                    )
+                ),
                 steps_per_epoch=plan.steps_per_epoch,
                 initial_epoch=first_epoch,
                 epochs=config.epochs,
-                callbacks=build_callbacks(plan, run, monitor, resumed=steps_done > 0),
-                verbose="auto" if sys.stdout.isatty() else 0,
+                callbacks=build_callbacks(plan, run, monitor, resumed=steps_done > 0) if chief else [],
+                verbose="auto" if chief and sys.stdout.isatty() else 0,
                 shuffle=False,
             )
 
     # 4. What came out.
+    if not chief:
+        return {}
     if monitor:
         run.record(knn_top1=round(monitor.history[-1][1] if monitor.history else monitor.evaluate(), 2))
     export_backbone(model.encoder, run.export)
-    results = run.record(epochs=config.epochs, steps=int(model.step), versions=versions())
+    results = run.record(epochs=config.epochs, steps=model.steps_done, versions=versions())
     print(closing_lines(run, results), flush=True)
     return results
+
+
+def measure_start(monitor, model, run):
+    """The accuracy that training has to beat, measured once in the life of a run."""
+    monitor.set_model(model)
+    if "knn_top1_initial" not in run.results():
+        run.record(knn_top1_initial=round(monitor.evaluate(), 2))
+    monitor.initial_top1 = run.results()["knn_top1_initial"]
+    print(f"kNN top-1 at random initialisation: {monitor.initial_top1:.2f} %", flush=True)
 
 
 def build_monitor(config, train, test):

@@ -8,7 +8,7 @@ The encoder is small enough to differentiate on paper:
 
     images -> flatten -> x @ w1 + b1 -> [batch normalisation] -> ReLU -> h @ w2 + b2 -> unit length
 
-Letters: n images, d inputs, h hidden units, D embedding width, K keys in the queue, S batch-norm splits.
+Letters: n images, d inputs, h hidden units, D embedding width, K keys in the queue, S groups of batch norm.
 """
 
 from dataclasses import dataclass, field
@@ -39,42 +39,53 @@ def initial_statistics(hidden_dim, dtype=np.float64):
     return {"mean": np.zeros(hidden_dim, dtype), "variance": np.ones(hidden_dim, dtype)}
 
 
-def batch_norm(x, gamma, beta, splits):
-    """Normalises each of `splits` interleaved shares of the batch by its own statistics.
+def interleaved(n, splits):
+    """Groups (n/S, S) of the official CIFAR demo's SplitBatchNorm: column s holds the rows i with i mod S == s."""
+    return np.arange(n).reshape(-1, splits)
 
-    Share s holds the rows i with i mod S == s (the official CIFAR demo's SplitBatchNorm).
+
+def contiguous(n, replicas):
+    """Groups (n/S, S) of as many devices: the first takes the first rows, the next the next."""
+    return np.arange(n).reshape(replicas, -1).T
+
+
+def batch_norm(x, gamma, beta, groups):
+    """Normalises each group of rows, a column of `groups` (n/S, S), by its own statistics.
 
     It divides by the biased deviation, while the moving variance follows the unbiased one, as in PyTorch.
 
-    Returns the output (n, h), what `batch_norm_backward` needs, and each share's mean and unbiased variance.
+    Returns the output (n, h), what `batch_norm_backward` needs, and each group's mean and unbiased variance.
     """
-    shares = x.reshape(-1, splits, x.shape[-1])  # (n/S, S, h): row i lies at [i // S, i % S]
-    mean = shares.mean(axis=0)  # (S, h)
-    variance = ((shares - mean) ** 2).mean(axis=0)  # (S, h)
+    grouped = x[groups]  # (n/S, S, h)
+    mean = grouped.mean(axis=0)  # (S, h)
+    variance = ((grouped - mean) ** 2).mean(axis=0)  # (S, h)
     inverse = 1 / np.sqrt(variance + BATCH_NORM_EPSILON)
-    normalized = (shares - mean) * inverse
-    unbiased = variance * len(shares) / (len(shares) - 1)
-    return (normalized * gamma + beta).reshape(x.shape), (normalized, inverse, gamma), (mean, unbiased)
+    normalized = (grouped - mean) * inverse
+    unbiased = variance * len(grouped) / (len(grouped) - 1)
+    output = np.empty_like(x)
+    output[groups] = normalized * gamma + beta
+    return output, (normalized, inverse, gamma, groups), (mean, unbiased)
 
 
 def batch_norm_backward(gradient, cache):
     """Gradients with respect to x (n, h), gamma (h,) and beta (h,)."""
-    normalized, inverse, gamma = cache
-    gradient = gradient.reshape(normalized.shape)
+    normalized, inverse, gamma, groups = cache
+    gradient = gradient[groups]
     inner = gradient * gamma
+    dx = np.empty((groups.size, gradient.shape[-1]), gradient.dtype)
     # The mean and the variance both depend on x: take out what moves only them.
-    dx = inverse * (inner - inner.mean(axis=0) - normalized * (inner * normalized).mean(axis=0))
-    return dx.reshape(-1, dx.shape[-1]), (gradient * normalized).sum(axis=(0, 1)), gradient.sum(axis=(0, 1))
+    dx[groups] = inverse * (inner - inner.mean(axis=0) - normalized * (inner * normalized).mean(axis=0))
+    return dx, (gradient * normalized).sum(axis=(0, 1)), gradient.sum(axis=(0, 1))
 
 
-def encode(parameters, images, statistics=None, splits=1):
+def encode(parameters, images, statistics=None, groups=None):
     """Embeds images in training mode.
 
     Args:
         parameters: dict of the encoder's weights.
         images: (n, ...) array.
         statistics: dict of moving "mean" and "variance", updated in place; None without batch norm.
-        splits: int, batch-norm shares.
+        groups: (n/S, S) rows of each batch-norm group; None for one group.
 
     Returns:
         Embeddings (n, D) of unit length, and what `encode_backward` needs.
@@ -83,8 +94,9 @@ def encode(parameters, images, statistics=None, splits=1):
     hidden = x @ parameters["w1"] + parameters["b1"]  # (n, h)
     norm_cache = None
     if "gamma" in parameters:
-        hidden, norm_cache, (mean, variance) = batch_norm(hidden, parameters["gamma"], parameters["beta"], splits)
-        # Every share updates the moving statistics from the same start and the results are averaged.
+        groups = interleaved(len(images), 1) if groups is None else groups
+        hidden, norm_cache, (mean, variance) = batch_norm(hidden, parameters["gamma"], parameters["beta"], groups)
+        # Every group updates the moving statistics from the same start and the results are averaged.
         for name, value in (("mean", mean), ("variance", variance)):
             moved = BATCH_NORM_MOMENTUM * statistics[name] + (1 - BATCH_NORM_MOMENTUM) * value  # (S, h)
             statistics[name] = moved.mean(axis=0).astype(x.dtype)
@@ -143,7 +155,7 @@ class MoCoReference:
         sgd_momentum: float, the optimizer's momentum.
         weight_decay: float, coupled L2 on every weight of the query encoder.
         symmetric: bool, add the loss with the two views exchanged.
-        splits: int, batch-norm shares; counts only when `query` holds "gamma" and "beta".
+        groups: (n/S, S) rows of each batch-norm group; counts only when `query` holds "gamma" and "beta".
     """
 
     query: dict
@@ -153,7 +165,7 @@ class MoCoReference:
     sgd_momentum: float = 0.9
     weight_decay: float = 0.0
     symmetric: bool = False
-    splits: int = 1
+    groups: np.ndarray | None = None
     pointer: int = 0
     key: dict = field(init=False)
     velocity: dict = field(init=False)
@@ -188,7 +200,7 @@ class MoCoReference:
         loss, gradients, keys = 0.0, {name: np.zeros_like(value) for name, value in self.query.items()}, []
         for images_of_q, images_of_k in directions:
             k = self._encode_keys(images_of_k, permutation)
-            q, cache = encode(self.query, images_of_q, self.query_statistics, self.splits)
+            q, cache = encode(self.query, images_of_q, self.query_statistics, self.groups)
             direction_loss, gradient_q = info_nce(q, k, self.queue, self.temperature)
             loss += direction_loss
             for name, gradient in encode_backward(gradient_q, cache).items():
@@ -202,7 +214,7 @@ class MoCoReference:
     def _encode_keys(self, images, permutation):
         if permutation is None:
             permutation = np.arange(len(images))
-        shuffled, _ = encode(self.key, images[permutation], self.key_statistics, self.splits)
+        shuffled, _ = encode(self.key, images[permutation], self.key_statistics, self.groups)
         keys = np.empty_like(shuffled)
         keys[permutation] = shuffled
         return keys

@@ -18,6 +18,7 @@ OTHER = {
     "backbone": "resnet18",
     "backbone_width": 16,
     "stem": "cifar",
+    "bn_mode": "sync",
     "bn_splits": 4,
     "head": "mlp",
     "embedding_dim": 64,
@@ -39,6 +40,8 @@ OTHER = {
     "schedule_per_step": True,
     "warmup_epochs": 10,
     "strategy": "mirrored",
+    "replicas": 4,
+    "steps_per_execution": 8,
     "precision": "mixed_bfloat16",
     "seed": 2**40,
     "knn_every_epochs": 0,
@@ -50,12 +53,13 @@ OTHER = {
 }
 RESUMABLE = {
     *("data_dir", "workdir", "knn_every_epochs", "knn_k", "knn_temperature", "log_steps", "dry_run"),
+    *("strategy", "replicas", "steps_per_execution"),
 }
 # The documented range of every number, values at its edges, and values beyond them.
 RANGES = {
     "at least 1": (
         "train_examples channels backbone_width bn_splits embedding_dim queue_size image_size batch_size epochs "
-        "knn_k log_steps",
+        "replicas steps_per_execution knn_k log_steps",
         [1, 2**31],
         [0, -1],
     ),

@@ -22,7 +22,7 @@ def images(n=6, size=16, channels=3):
 
 
 def small_encoder(**kwargs):
-    return Encoder(resnet("resnet10", width=4, stem="cifar", bn_splits=2, **kwargs), linear_head(32, 8))
+    return Encoder(resnet("resnet10", width=4, stem="cifar", **kwargs), linear_head(32, 8))
 
 
 def lived_in(encoder):
@@ -92,7 +92,7 @@ LOAD_WITH_KERAS_ALONE = """
 def exported(tmp_path_factory):
     """A MoCo's encoder, exported; images of a size it was not built for; and their features."""
     directory = tmp_path_factory.mktemp("export")
-    encoder = lived_in(MoCo(small_encoder(input_shape=(16, 16, 3)), queue_size=16).encoder)
+    encoder = lived_in(MoCo(small_encoder(input_shape=(16, 16, 3)), queue_size=16, bn_splits=2).encoder)
     export_backbone(encoder, directory / "export")
     np.save(directory / "images.npy", images())
     return directory, encoder

@@ -15,8 +15,8 @@ SOURCES = sorted((ROOT / PACKAGE).rglob("*.py")) + [
 # floor; `data` alone also imports from `augment`, beside it.
 FLOORS = [
     {"contrast", "momentum", "schedules", "optimizers", "distribution", "config", "versions"},
-    {"plan", "run_directory", "command_line"},
-    {"layers"},
+    {"batch_norm", "run_directory", "command_line"},
+    {"plan", "layers"},
     {"backbones"},
     {"models"},
     {"augment"},
@@ -39,7 +39,8 @@ DOORS = {
     "torch": ["convert.py"],
     "tensorflow": [
         "models/contrastive.py",
-        "distribution.py",
+        "models/trainer.py",
+        "distribution/",
         "layers/split_batch_normalization.py",
         "data/",
         "augment/",

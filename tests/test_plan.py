@@ -50,9 +50,14 @@ def test_the_chance_loss_is_that_of_equal_similarities(queue_size, loss):
     assert make_plan(10**6, queue_size=queue_size, symmetric=True).chance_loss == pytest.approx(2 * loss, abs=2e-4)
 
 
-@pytest.mark.parametrize("replicas, splits", [(1, 8), (2, 1), (8, 1)])
-def test_batchnorm_is_split_on_one_replica_only(replicas, splits):
-    assert make_plan(replicas=replicas).bn_splits == splits
+@pytest.mark.parametrize(
+    "bn_mode, replicas, groups, synchronized",
+    [("auto", 1, 8, False), ("auto", 2, 1, False), ("split", 2, 8, False), ("shuffle", 8, 1, False)]
+    + [("sync", 2, 1, True), ("plain", 1, 1, False)],
+)
+def test_the_groups_of_batchnorm_hang_on_mode_and_replicas(bn_mode, replicas, groups, synchronized):
+    found = make_plan(bn_mode=bn_mode, replicas=replicas).batch_norm
+    assert (found.splits, found.synchronized) == (groups, synchronized)
 
 
 # Rates: 7 steps per epoch (1000 // 128), 10 epochs, 0.03 / 2 for batches of 128
@@ -143,16 +148,35 @@ def test_the_queue_need_not_be_a_multiple_of_the_batch():
     assert make_plan(queue_size=509).keys_per_step == 128
 
 
-def test_the_batch_must_be_divisible_by_the_splits():
+def test_the_batch_must_be_divisible_by_the_groups_of_batchnorm():
     assert refusal(bn_splits=6) == (
-        "`batch_size` must be divisible by the replicas, and on one replica by `bn_splits`. "
-        "Received: batch_size=128, replicas=1, bn_splits=6. Change --batch_size, or --bn_splits on one replica."
+        "`batch_size` must be divisible by the replicas, and each replica's share by the groups of its BatchNorm. "
+        "Received: batch_size=128, 1 replica(s), 6 group(s). Change --batch_size, --replicas or --bn_splits."
     )
+    assert "Received: batch_size=128, 4 replica(s), 64 group(s). " in refusal(bn_mode="split", bn_splits=64, replicas=4)
 
 
 def test_the_batch_must_be_divisible_by_the_replicas():
-    assert "Received: batch_size=128, replicas=3, bn_splits=1. " in refusal(replicas=3)
+    assert "Received: batch_size=128, 3 replica(s), 1 group(s). " in refusal(replicas=3)
 
 
-def test_splits_do_not_count_on_several_replicas():
-    assert make_plan(replicas=4, bn_splits=6).bn_splits == 1
+def test_groups_of_split_batchnorm_do_not_count_where_nothing_is_split():
+    assert make_plan(replicas=4, bn_splits=6).steps_per_epoch == 7
+
+
+def test_one_replica_has_nobody_to_exchange_images_with():
+    assert refusal(bn_mode="shuffle") == (
+        "`bn_mode='shuffle'` must have two replicas or more: on one, shuffling changes nobody's company. "
+        "Received: 1 replica. Use bn_mode='split', which imitates replicas on one, or several devices."
+    )
+
+
+def test_an_unknown_mode_of_batchnorm_lists_the_known():
+    assert refusal(bn_mode="frozen") == (
+        "`bn_mode` must be one of auto, split, shuffle, sync, plain. Received: 'frozen'. Choose one of them."
+    )
+
+
+def test_synchronised_batchnorm_is_noted_as_insufficient():
+    assert "note: bn_mode='sync' is not sufficient with a queue" in make_plan(bn_mode="sync", replicas=2).describe()
+    assert "sync" not in make_plan(replicas=2).describe()

@@ -55,15 +55,17 @@ def test_info_nce_of_equal_similarities_is_log_of_one_plus_queue_size():
 
 
 @pytest.mark.parametrize(
-    "batch_norm, splits", [(False, 1), (True, 1), (True, 4)], ids=["plain", "batch norm", "split batch norm"]
+    "batch_norm, groups",
+    [(False, None), (True, None), (True, reference.interleaved(8, 4)), (True, reference.contiguous(8, 2))],
+    ids=["plain", "batch norm", "split batch norm", "batch norm on two replicas"],
 )
-def test_encoder_gradients_match_finite_differences(batch_norm, splits):
+def test_encoder_gradients_match_finite_differences(batch_norm, groups):
     parameters = reference.initial_parameters(12, 10, 6, seed=3, batch_norm=batch_norm)
     rng = np.random.default_rng(5)
     images, k, queue = make_views()[0], unit_rows(rng, 8, 6), unit_rows(rng, 13, 6)
 
     def forward():
-        q, cache = reference.encode(parameters, images, reference.initial_statistics(10), splits)
+        q, cache = reference.encode(parameters, images, reference.initial_statistics(10), groups)
         return *reference.info_nce(q, k, queue, TEMPERATURE), cache
 
     _, gradient_q, cache = forward()
@@ -81,7 +83,7 @@ def test_embeddings_have_unit_length():
 
 def test_each_batch_norm_share_is_normalized_alone():
     x = np.random.default_rng(6).normal(2, 3, (12, 5))
-    output, _, (mean, variance) = reference.batch_norm(x, np.ones(5), np.zeros(5), splits=4)
+    output, _, (mean, variance) = reference.batch_norm(x, np.ones(5), np.zeros(5), reference.interleaved(12, 4))
     for share in range(4):
         rows = x[share::4]
         np.testing.assert_allclose(
@@ -89,6 +91,11 @@ def test_each_batch_norm_share_is_normalized_alone():
         )
         np.testing.assert_allclose(mean[share], rows.mean(axis=0), rtol=1e-12)
         np.testing.assert_allclose(variance[share], rows.var(axis=0, ddof=1), rtol=1e-12)
+
+
+def test_groups_of_rows_are_those_of_splits_and_of_replicas():
+    np.testing.assert_array_equal(reference.interleaved(6, 3).T, [[0, 3], [1, 4], [2, 5]])
+    np.testing.assert_array_equal(reference.contiguous(6, 3).T, [[0, 1], [2, 3], [4, 5]])
 
 
 def test_sgd_with_constant_gradient_follows_the_geometric_series():
@@ -163,16 +170,18 @@ def test_symmetric_loss_is_the_sum_of_both_directions_against_one_queue():
 def test_permutation_changes_keys_only_through_batch_norm_shares():
     query_images, key_images = make_views()
     permutation = np.random.default_rng(7).permutation(8)
-    for batch_norm, splits, equal in [(False, 1, True), (True, 1, True), (True, 4, False)]:
-        ordered = make_reference(queue_size=8, batch_norm=batch_norm, splits=splits)
-        shuffled = make_reference(queue_size=8, batch_norm=batch_norm, splits=splits)
+    split, replicas = reference.interleaved(8, 4), reference.contiguous(8, 2)
+    cases = [(False, None, True), (True, None, True), (True, split, False), (True, replicas, False)]
+    for batch_norm, groups, equal in cases:
+        ordered = make_reference(queue_size=8, batch_norm=batch_norm, groups=groups)
+        shuffled = make_reference(queue_size=8, batch_norm=batch_norm, groups=groups)
         ordered.step(query_images, key_images, 0.1)
         shuffled.step(query_images, key_images, 0.1, permutation=permutation)
         assert np.allclose(ordered.queue, shuffled.queue, rtol=0, atol=1e-9) == equal
 
 
 def test_moving_statistics_are_each_encoders_own():
-    moco = make_reference(batch_norm=True, splits=4)
+    moco = make_reference(batch_norm=True, groups=reference.interleaved(8, 4))
     query_images, key_images = make_views()
     moco.step(query_images, key_images, 0.1)
     start = make_reference(batch_norm=True).query
@@ -193,7 +202,7 @@ def test_training_lowers_the_loss():
 def test_float32_stays_float32():
     parameters = reference.initial_parameters(12, 10, 6, batch_norm=True, dtype=np.float32)
     queue = unit_rows(np.random.default_rng(4), 13, 6).astype(np.float32)
-    moco = MoCoReference(parameters, queue, weight_decay=1e-2, splits=2)
+    moco = MoCoReference(parameters, queue, weight_decay=1e-2, groups=reference.interleaved(8, 2))
     moco.step(*make_views(), learning_rate=0.1)
     arrays = [*moco.query.values(), *moco.key.values(), *moco.key_statistics.values(), moco.queue]
     assert {array.dtype for array in arrays} == {np.dtype(np.float32)}

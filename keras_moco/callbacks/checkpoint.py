@@ -101,7 +101,7 @@ def restore(model, directory):
                 "The checkpoint must have been saved from a model and optimizer of the same configuration. "
                 f"Received: {path}, and Keras says: {error} Use the saved configuration or another directory."
             ) from error
-    return int(model.step)
+    return int(keras.ops.convert_to_numpy(model.step))
 
 
 def _check_built(model):

@@ -35,5 +35,5 @@ def open_digits(split):
         num_examples=len(chosen),
         image_shape=(8, 8, 1),
         class_names=tuple(str(name) for name in digits.target_names),
-        read=lambda seed: examples_from_arrays(images, labels, seed),
+        read=lambda seed, keep: examples_from_arrays(images, labels, seed, keep),
     )

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_moco.data.memory import permutation
 from keras_moco.data.read_errors import RULE
-from keras_moco.data.sources import Source
+from keras_moco.data.sources import Source, kept
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val", "validation")}
@@ -62,12 +62,12 @@ def open_folder(path, split):
         paths = tf.constant([file for file, _ in files])
         labels = tf.constant([label for _, label in files])
 
-    def read(seed):
+    def read(seed, keep):
         def load(index):
             image = _read_image(paths[index], channels)
             return {"image": image, "label": labels[index], "index": index}
 
-        order = tf.data.Dataset.from_tensor_slices(permutation(len(files), seed))
+        order = kept(tf.data.Dataset.from_tensor_slices(permutation(len(files), seed)), keep)
         return order.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     return Source(

@@ -34,7 +34,7 @@ def steps_per_epoch(source, batch_size):
     return source.num_examples // batch_size
 
 
-def pretrain_dataset(source, augmentation, batch_size, seed=0, first_epoch=0, first_step=0):
+def pretrain_dataset(source, augmentation, batch_size, seed=0, first_epoch=0, first_step=0, context=None):
     """Batches of two independently augmented views, for ever.
 
     Every epoch reads all images in a new order and leaves out the last `num_examples % batch_size` of that
@@ -50,13 +50,17 @@ def pretrain_dataset(source, augmentation, batch_size, seed=0, first_epoch=0, fi
         seed: int. Defaults to `0`.
         first_epoch: int. The epoch to begin with, counted from 0. Defaults to `0`.
         first_step: int. How many batches of that first epoch to pass over. Defaults to `0`.
+        context: `tf.distribute.InputContext`, as `Strategy.distribute_datasets_from_function` hands out: one
+            pipeline of several reads, decodes and augments only its worker's images of every batch, and gives them
+            out in the shares of single replicas. Defaults to `None`: whole batches.
 
     Returns:
         Infinite `tf.data.Dataset` of `{"query": float32 (b, s, s, c), "key": float32 (b, s, s, c), "index":
         int64 (b,)}` with values 0..255 and static shapes. Use `steps_per_epoch` for the length of an epoch.
 
     Raises:
-        ValueError: `batch_size` is larger than the data set, or `first_step` than the epoch.
+        ValueError: `batch_size` is larger than the data set, or not divisible by the replicas of `context`; or
+            `first_step` is larger than the epoch.
 
     Example:
 
@@ -74,11 +78,19 @@ def pretrain_dataset(source, augmentation, batch_size, seed=0, first_epoch=0, fi
         )
     from keras_moco.augment import two_views
 
+    context = context or tf.distribute.InputContext()
+    share = context.get_per_replica_batch_size(batch_size)
+    workers, worker = context.num_input_pipelines, context.input_pipeline_id
+
+    def is_own(place):
+        """Whether a place in the epoch's order falls into this worker's part of its batch."""
+        return place % batch_size * workers // batch_size == worker
+
     def epoch_examples(epoch):
         # Draws use the seeds (seed, 0), (seed, 1), ...; orders use (seed, -1), (seed, -2), ...
         order = tf.random.stateless_uniform([], [seed, -1 - epoch], minval=None, maxval=None, dtype=tf.int64)
-        examples = source.examples(order).take(steps * batch_size)
-        examples = examples.skip(tf.cast(epoch == first_epoch, tf.int64) * (first_step * batch_size))
+        examples = source.examples(order, keep=is_own if workers > 1 else None).take(steps * batch_size // workers)
+        examples = examples.skip(tf.cast(epoch == first_epoch, tf.int64) * (first_step * batch_size // workers))
         return examples.map(lambda example: {**example, "position": epoch * source.num_examples + example["index"]})
 
     def draw(example):
@@ -91,7 +103,9 @@ def pretrain_dataset(source, augmentation, batch_size, seed=0, first_epoch=0, fi
 
     epochs = tf.data.Dataset.range(first_epoch, np.iinfo("int64").max)
     dataset = epochs.flat_map(epoch_examples).map(draw, num_parallel_calls=AUTOTUNE, deterministic=True)
-    return _batched(dataset, augment, source.image_shape, batch_size, drop_remainder=True)
+    dataset = _batched(dataset, augment, source.image_shape, share, drop_remainder=True)
+    # Said because several workers would otherwise prepare for a last batch of another size, and forget the size.
+    return dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
 def evaluation_dataset(source, image_size, batch_size=256):

@@ -21,7 +21,7 @@ class Source:
         image_shape: tuple `(height, width, channels)`. Height and width are `None` where images differ in
             size; channels is 1 or 3.
         class_names: tuple of str, or `None` for unlabelled images.
-        read: function of a seed, a scalar int64 tensor or `None`, to the `tf.data.Dataset` that `examples`
+        read: function of the arguments of `examples` (the seed as a scalar int64 tensor or `None`) to what it
             returns.
 
     Example:
@@ -36,19 +36,21 @@ class Source:
     num_examples: int
     image_shape: tuple[int | None, int | None, int]
     class_names: tuple[str, ...] | None
-    read: Callable[[tf.Tensor | None], tf.data.Dataset] = dataclasses.field(repr=False)
+    read: Callable[[tf.Tensor | None, Callable | None], tf.data.Dataset] = dataclasses.field(repr=False)
 
     @property
     def num_classes(self):
         """int. Number of classes; 0 for unlabelled images."""
         return len(self.class_names or ())
 
-    def examples(self, seed=None):
-        """Reads every image once.
+    def examples(self, seed=None, keep=None):
+        """Reads every image once, or those that are wanted.
 
         Args:
             seed: int, or scalar integer tensor (so that it can be called inside a `tf.data` function).
                 Decides the order. Defaults to `None`: a fixed order, in which the n-th example has index n.
+            keep: function of a place in that order, a scalar int64 tensor, to a bool tensor: whether to read it. What
+                is not kept is not decoded. Defaults to `None`: all are.
 
         Returns:
             `tf.data.Dataset` of `{"image": uint8 (h, w, c), "label": int32 (), "index": int64 ()}`. A label
@@ -59,7 +61,14 @@ class Source:
         >>> [int(example["index"]) for example in open_source("digits").examples().take(3)]
         [0, 1, 2]
         """
-        return self.read(None if seed is None else tf.cast(seed, tf.int64))
+        return self.read(None if seed is None else tf.cast(seed, tf.int64), keep)
+
+
+def kept(dataset, keep):
+    """The elements of a data set at the places that `keep` wants (see `Source.examples`); all for `None`."""
+    if keep is None:
+        return dataset
+    return dataset.enumerate().filter(lambda place, _: keep(place)).map(lambda _, element: element)
 
 
 def open_source(name, split="train", data_dir=None):

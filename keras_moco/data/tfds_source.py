@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from keras_moco.data.memory import examples_from_arrays
-from keras_moco.data.sources import Source
+from keras_moco.data.sources import Source, kept
 
 # A data set of at most this many decoded bytes is read once and kept in memory: CIFAR-10 takes 154 MB.
 MEMORY_BYTES = 256 * 2**20
@@ -78,14 +78,14 @@ class _InMemory:
         # The first use may be while a tf.data function is traced; the arrays must not become part of that
         # graph.
         with tf.init_scope(), tf.device("CPU"):
-            batch = self.stream(None).batch(self.num_examples).get_single_element()
+            batch = self.stream(None, None).batch(self.num_examples).get_single_element()
             return batch["image"], batch["label"]
 
-    def __call__(self, seed):
-        return examples_from_arrays(*self.arrays, seed)
+    def __call__(self, seed, keep):
+        return examples_from_arrays(*self.arrays, seed, keep)
 
 
-def _stream(builder, split, num_examples, labelled, seed):
+def _stream(builder, split, num_examples, labelled, seed, keep):
     """Reads a split from its files. Images are shuffled encoded, which keeps the buffer small."""
     feature = builder.info.features["image"]
     dataset = builder.as_dataset(
@@ -103,7 +103,7 @@ def _stream(builder, split, num_examples, labelled, seed):
         encoded, label = encoded_and_label
         return {"image": feature.decode_example(encoded), "label": tf.cast(label, tf.int32), "index": index}
 
-    return dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return kept(dataset, keep).map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def _read_config(builder):

@@ -16,37 +16,46 @@ class SplitBatchNormalization(keras.layers.BatchNormalization):
     In training mode each group is normalised by its own mean and variance; scale and offset are shared; the moving
     statistics follow the average of the groups' (the demo averages the groups' moving statistics, which is the
     same). The moving variance follows the unbiased estimate, as in PyTorch, where Keras's own layer follows the
-    biased one. In inference mode it is `keras.layers.BatchNormalization`, and exchanges weights with it.
+    biased one. In inference mode, and with `synchronized=True`, it is `keras.layers.BatchNormalization`; it exchanges
+    weights with it always.
 
     Args:
         splits: positive int that divides the batch of a replica. Defaults to `1`, one group.
         momentum: float, of the moving statistics in Keras's sense. Defaults to `0.9` (PyTorch's `momentum=0.1`).
         epsilon: float. Defaults to `1e-5` (PyTorch's).
-        **kwargs: of `keras.layers.BatchNormalization`, except for `axis` (the last one) and `synchronized`.
+        **kwargs: of `keras.layers.BatchNormalization`, except for `axis` (the last one).
+
+    Attributes:
+        splits, synchronized: as given; a method may set them on the layers of its encoder (`keras_moco.batch_norm`).
 
     Call arguments:
         inputs: `(n, ..., C)`, `n` divisible by `splits` in training mode.
         training: bool.
 
     Raises:
-        ValueError: if `splits` is not a positive integer, or does not divide the batch.
+        ValueError: if `splits` is not a positive integer, does not divide the batch, or meets `synchronized=True`.
     """
 
     def __init__(self, splits=1, momentum=0.9, epsilon=1e-5, **kwargs):
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
         if int(splits) != splits or splits < 1:
             raise ValueError(f"`splits` must be a positive integer. Received: splits={splits}. Use 1 for no split.")
-        if self.axis != -1 or self.synchronized:
+        if self.axis != -1:
             raise ValueError(
-                "`axis` must be -1 and `synchronized` False in split BatchNorm. "
-                f"Received: axis={self.axis}, synchronized={self.synchronized}. Use keras.layers.BatchNormalization."
+                f"`axis` must be -1 in split BatchNorm. Received: axis={self.axis}. "
+                "Use keras.layers.BatchNormalization."
+            )
+        if self.synchronized and splits > 1:
+            raise ValueError(
+                "`splits` must be 1 where all replicas share their statistics. "
+                f"Received: splits={splits}, synchronized=True. Choose one of both."
             )
         self.splits = int(splits)
 
     def call(self, inputs, training=None, mask=None):
         # A frozen BatchNorm is in inference mode, as Keras's own.
-        if not (training and self.trainable):
-            return super().call(inputs, training=False)
+        if not (training and self.trainable) or self.synchronized:
+            return super().call(inputs, training=training)
         n = inputs.shape[0]
         if n is not None and n % self.splits:
             raise ValueError(

@@ -7,7 +7,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_moco import distribution
+from keras_moco import batch_norm, distribution
+from keras_moco.models.trainer import ReplicatedTrainer
 
 
 class Contrast(NamedTuple):
@@ -36,7 +37,7 @@ SHARED_LOGS = (
 )
 
 
-class ContrastiveModel(keras.Model, abc.ABC):
+class ContrastiveModel(ReplicatedTrainer, abc.ABC):
     """A model that learns an encoder by telling the other view of an image from other images.
 
     `fit` takes batches `{"query": (n, H, W, C), "key": (n, H, W, C)}`, two augmentations of the same images with
@@ -85,14 +86,16 @@ class ContrastiveModel(keras.Model, abc.ABC):
 
     # What they share.
 
+    @property
+    def steps_done(self):
+        """int: steps trained so far, over all runs."""
+        return int(ops.convert_to_numpy(self.step))
+
     def call(self, images, training=False):
         return self.encoder(images, training=training)
 
     def train_step(self, views):
         _check_views(views)
-        # Outside the control dependencies: XLA compiles no function whose variables hang on its inputs.
-        if not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
         # Where the end of the data is not known in advance, Keras runs the step once more without a batch: nothing
         # in here may happen before the batch exists.
         with tf.control_dependencies(tf.nest.flatten(views)):
@@ -104,8 +107,14 @@ class ContrastiveModel(keras.Model, abc.ABC):
                 loss = ops.sum(ops.stack(losses))
                 # Gradients are summed over replicas, the loss is a mean over all their examples.
                 scaled = self.optimizer.scale_loss(loss / distribution.num_replicas())
-            self.optimizer.apply(tape.gradient(scaled, self.trainable_variables), self.trainable_variables)
+            gradients = tape.gradient(scaled, self.trainable_variables)
+            if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+                gradients = distribution.share_overflow(gradients)
+            self.optimizer.apply(gradients, self.trainable_variables)
             self.after_step(views, targets)
+            # In every step, so that evaluation, checkpoints and exports find all replicas alike whenever they come;
+            # it costs a hundredth of what the gradients do. Moving averages being linear, the result is the same.
+            distribution.average(batch_norm.moving_statistics(self))
             logs = self._log({"loss": loss, **self._measure(contrasts, losses), **self.monitor()})
             self.step.assign_add(1)
             return logs
@@ -146,8 +155,9 @@ def _check_views(views):
         )
     if views["query"].shape != views["key"].shape or views["query"].shape[0] is None:
         raise ValueError(
-            "Both views must have one shape with a known batch size. "
-            f"Received: query {views['query'].shape}, key {views['key'].shape}. Batch with `drop_remainder=True`."
+            "Both views must have one shape with a known batch size, which the replicas divide. "
+            f"Received: query {views['query'].shape}, key {views['key'].shape} on {distribution.num_replicas()} "
+            "replica(s). Batch with `drop_remainder=True`."
         )
 
 

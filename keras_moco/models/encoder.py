@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import initializers, layers, ops
 
+from keras_moco.layers import splittable
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -44,6 +46,7 @@ class Encoder(keras.Model):
     Args:
         backbone: a built `keras.Model` from images to `(n, h, w, F)` feature maps or `(n, F)` features: one of
             `keras_moco.backbones`, of `keras.applications` (with `include_top=False`), `keras_cv.models`, or your own.
+            Where it has BatchNorm layers of Keras, the attribute `backbone` is a copy of it in which they can be split.
         head: a `keras.Layer` from `(n, F)` to `(n, D)`, such as `linear_head(F)`; `F` is `backbone.output_shape[-1]`.
         mean: float or one per channel, for images scaled to 0..1. Defaults to ImageNet's.
         std: likewise. Defaults to ImageNet's. Use `mean=0, std=1 / 255` for a backbone that scales by itself.
@@ -75,8 +78,8 @@ class Encoder(keras.Model):
                 "`backbone` must give feature maps (n, h, w, F) or features (n, F). "
                 f"Received: output shape {backbone.output_shape}. Cut it before its classifier."
             )
-        self.backbone = backbone
-        self.head = head
+        self.backbone = splittable(backbone)
+        self.head = splittable(head)
         channels = backbone.input_shape[-1]
         self.mean = _per_channel("mean", mean, channels)
         self.std = _per_channel("std", std, channels)

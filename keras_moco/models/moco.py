@@ -1,9 +1,11 @@
 """Momentum Contrast (He, Fan, Wu, Xie, Girshick: CVPR 2020)."""
 
+import warnings
+
 import keras
 from keras import ops
 
-from keras_moco import distribution
+from keras_moco import batch_norm, distribution
 from keras_moco.contrast import info_nce
 from keras_moco.layers import FeatureQueue
 from keras_moco.models.contrastive import Contrast, ContrastiveModel
@@ -37,6 +39,11 @@ class MoCo(ContrastiveModel):
         symmetric: bool. Also look second views up among the keys of first views: one momentum update, both losses
             against the same queue, `2 n` keys enqueued. The loss is the sum of both, not their mean, as in the
             CIFAR-10 demo; the learning rates of other recipes may need halving. Defaults to `False`.
+        bn_mode: in whose company BatchNorm normalises, so that a pair does not give itself away by the statistics of
+            its batch: `"split"`, `"shuffle"`, `"sync"` or `"plain"`, see `keras_moco.batch_norm.resolve`. It is set on
+            all BatchNorm layers of `encoder`. Defaults to `"auto"`: `"split"` on one replica (the CIFAR-10 demo),
+            `"shuffle"` on several (sec. 3.3).
+        bn_splits: positive int, groups of `"split"` in the batch of each replica. Defaults to `8` (the CIFAR-10 demo).
         seed: int, of the shuffle and of the queue's first content. Defaults to `0`.
         **kwargs: of `keras.Model`.
 
@@ -48,7 +55,9 @@ class MoCo(ContrastiveModel):
         `(n, D)` float32, the query encoder's unit-norm embeddings.
 
     Raises:
-        ValueError: if an argument is out of its range; in the first step, if a batch has more keys than the queue.
+        ValueError: if an argument is out of its range, or a BatchNorm layer of a backbone that cannot be taken apart
+            would have to be split; in the first step, if a batch has more keys than the queue, if `bn_splits` does
+            not divide it, or for `bn_mode="shuffle"` on one replica.
 
     Example:
 
@@ -60,7 +69,18 @@ class MoCo(ContrastiveModel):
     ```
     """
 
-    def __init__(self, encoder, queue_size=65536, momentum=0.999, temperature=0.07, symmetric=False, seed=0, **kwargs):
+    def __init__(
+        self,
+        encoder,
+        queue_size=65536,
+        momentum=0.999,
+        temperature=0.07,
+        symmetric=False,
+        bn_mode="auto",
+        bn_splits=8,
+        seed=0,
+        **kwargs,
+    ):
         directions = [QUERY_TO_KEY, KEY_TO_QUERY] if symmetric else [QUERY_TO_KEY]
         losses = [f"loss_{query}_to_{key}" for query, key in directions if symmetric]
         super().__init__(temperature, logs=("queue_fill", "key_momentum", *losses), **kwargs)
@@ -69,6 +89,12 @@ class MoCo(ContrastiveModel):
         self.momentum = momentum
         self.directions = directions
         self.seed = seed
+        self.bn_mode = bn_mode
+        self.bn_splits = bn_splits
+        self.batch_norm = batch_norm.resolve(bn_mode, bn_splits, distribution.num_replicas())
+        self.batch_norm.set_on(encoder)
+        if self.batch_norm.note:
+            warnings.warn(self.batch_norm.note, stacklevel=2)
         self.query_encoder = encoder
         self.key_encoder = type(encoder).from_config({**encoder.get_config(), "name": "key_encoder"})
         copy_weights(encoder, self.key_encoder)
@@ -104,9 +130,9 @@ class MoCo(ContrastiveModel):
 
     def _encode_keys(self, images):
         """Keys of the global batch, `(N, D)`, each encoded in the BatchNorm company of other images than its query."""
-        order = distribution.permutation(images.shape[0] * distribution.num_replicas(), self.seed, self.step)
-        keys = self.key_encoder(distribution.shuffle(images, order), training=True)
-        return ops.stop_gradient(distribution.unshuffle(keys, order))
+        images, order = self.batch_norm.shuffle(images, self.seed, self.step)
+        keys = self.key_encoder(images, training=True)
+        return ops.stop_gradient(self.batch_norm.unshuffle(keys, order))
 
     def _look_up(self, name, queries, keys):
         logits, labels = info_nce(queries, distribution.local_slice(keys), self.queue.features, self.temperature)
@@ -128,6 +154,8 @@ class MoCo(ContrastiveModel):
             "momentum": keras.saving.serialize_keras_object(self.momentum),
             "temperature": self.temperature,
             "symmetric": KEY_TO_QUERY in self.directions,
+            "bn_mode": self.bn_mode,
+            "bn_splits": self.bn_splits,
             "seed": self.seed,
         }
 

@@ -106,11 +106,11 @@ def test_initial_weights_are_he_fan_out_and_not_truncated():
 
 
 def test_batch_norm_starts_and_moves_as_torchvisions():
-    backbone = resnet("resnet10", width=4, stem="cifar", input_shape=(32, 32, 3), bn_splits=4)
+    backbone = resnet("resnet10", width=4, stem="cifar", input_shape=(32, 32, 3))
     norms = [layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert len(norms) == 12
     for norm in norms:
-        assert (norm.momentum, norm.epsilon, norm.splits) == (0.9, 1e-5, 4)
+        assert (norm.momentum, norm.epsilon, norm.splits) == (0.9, 1e-5, 1)
         assert [float(w[0]) for w in norm.weights] == [1, 0, 0, 1]
 
 

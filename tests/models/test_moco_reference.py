@@ -39,7 +39,7 @@ def make_batches():
 
 
 def make_model(start, symmetric, batch_norm):
-    norm = [SplitBatchNormalization(SPLITS)] if batch_norm else []
+    norm = [SplitBatchNormalization()] if batch_norm else []
     backbone = keras.Sequential(
         [keras.Input(SHAPE), layers.Flatten(), layers.Dense(HIDDEN), *norm, layers.ReLU()], name="backbone"
     )
@@ -53,6 +53,7 @@ def make_model(start, symmetric, batch_norm):
         momentum=MOMENTUM,
         temperature=TEMPERATURE,
         symmetric=symmetric,
+        bn_splits=SPLITS,
         seed=SEED,
     )
     model.compile(optimizer=SGD(Listed(), momentum=SGD_MOMENTUM, weight_decay=WEIGHT_DECAY))
@@ -74,7 +75,7 @@ def train_both(symmetric, batch_norm, replicas=1):
         sgd_momentum=SGD_MOMENTUM,
         weight_decay=WEIGHT_DECAY,
         symmetric=symmetric,
-        splits=SPLITS if batch_norm else 1,
+        groups=reference.contiguous(BATCH, replicas) if replicas > 1 else reference.interleaved(BATCH, SPLITS),
     )
     batches = make_batches()
     # One step per epoch: the history then holds every step's own loss.
@@ -90,8 +91,8 @@ def train_both(symmetric, batch_norm, replicas=1):
 
 @pytest.mark.parametrize(
     "batch_norm, replicas",
-    [(False, 1), (True, 1), (False, 2)],
-    ids=["plain", "split batch norm", "two replicas"],
+    [(False, 1), (True, 1), (False, 2), (True, 2)],
+    ids=["plain", "split batch norm", "two replicas", "shuffled batch norm on two replicas"],
 )
 @pytest.mark.parametrize("symmetric", [False, True], ids=["one direction", "symmetric"])
 def test_twenty_steps_equal_the_numpy_reference(symmetric, batch_norm, replicas):

@@ -138,7 +138,7 @@ def test_heads_start_as_pytorchs_linear(head):
 
 
 def test_it_survives_saving(tmp_path):
-    backbone = resnet("resnet10", width=4, stem="cifar", input_shape=(8, 8, 3), bn_splits=2)
+    backbone = resnet("resnet10", width=4, stem="cifar", input_shape=(8, 8, 3))
     encoder = Encoder(backbone, mlp_head(32, 7), mean=(0.1, 0.2, 0.3), std=0.4, name="mine")
     images = images_of((4, 8, 8, 3))
     encoder(images, training=True)

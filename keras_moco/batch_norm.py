@@ -1,0 +1,171 @@
+"""In whose company BatchNorm normalises: a pair must not give itself away by the statistics of its batch.
+
+With one set of statistics for a whole batch, a query and its own key carry the same signature, by which the encoder
+finds pairs without looking at the images (MoCo, sec. 3.3, "Shuffling BN"; Fig. A.1 shows what it costs).
+"""
+
+import abc
+
+import keras
+from keras import ops
+
+from keras_moco import distribution
+
+
+class BatchNorm(abc.ABC):
+    """How BatchNorm layers group a batch in training, and how keys come into other groups than their queries.
+
+    Attributes:
+        splits: int, groups within the batch of a replica.
+        synchronized: bool, whether replicas share their statistics.
+        note: str, what its user should know, or `None`.
+    """
+
+    splits = 1
+    synchronized = False
+    note = None
+
+    @abc.abstractmethod
+    def shuffle(self, images, seed, step):
+        """Changes the company in which images are encoded.
+
+        Args:
+            images: `(n, ...)`, this replica's rows of the global batch.
+            seed: int.
+            step: scalar integer tensor, the training step.
+
+        Returns:
+            `(images, order)`: `(n, ...)` images to encode, and what `unshuffle` needs.
+        """
+
+    @abc.abstractmethod
+    def unshuffle(self, keys, order):
+        """Puts what was encoded in order: `(n, D)` to all rows of the global batch, `(N, D)`, on every replica."""
+
+    @abc.abstractmethod
+    def describe(self):
+        """str, a few words on the groups."""
+
+    def check(self, replicas):  # noqa: B027
+        """Raises `ValueError` if this cannot work on so many replicas."""
+
+    def set_on(self, encoder):
+        """Makes all BatchNorm layers of an encoder group the batch in this way.
+
+        Raises:
+            ValueError: if the batch is to be split and a layer cannot do it.
+        """
+        for layer in batch_norm_layers(encoder):
+            if self.splits > 1 and not hasattr(layer, "splits"):
+                raise ValueError(
+                    "Every BatchNorm layer must be able to split its batch on one replica. Received: "
+                    f"{layer.name!r} of class {type(layer).__name__} in a model that cannot be taken apart. Build the "
+                    "backbone with `keras_moco.layers.SplitBatchNormalization`, or give `bn_mode='plain'`."
+                )
+            layer.splits, layer.synchronized = self.splits, self.synchronized
+
+
+class Split(BatchNorm):
+    """Groups within each replica's batch, and keys shuffled within it (the authors' CIFAR-10 demo)."""
+
+    def __init__(self, splits):
+        self.splits = splits
+
+    def shuffle(self, images, seed, step):
+        order = distribution.permutation(images.shape[0], seed, step)
+        return ops.take(images, order, axis=0), order
+
+    def unshuffle(self, keys, order):
+        return distribution.all_gather(ops.take(keys, ops.argsort(order), axis=0))
+
+    def describe(self):
+        return f"split, {self.splits} groups in each replica's batch, keys shuffled within it"
+
+
+class Shuffle(BatchNorm):
+    """Each replica's batch is a group, and keys are shuffled across replicas (MoCo, sec. 3.3)."""
+
+    def shuffle(self, images, seed, step):
+        self.check(distribution.num_replicas())
+        order = distribution.permutation(images.shape[0] * distribution.num_replicas(), seed, step)
+        return distribution.shuffle(images, order), order
+
+    def unshuffle(self, keys, order):
+        return distribution.unshuffle(keys, order)
+
+    def describe(self):
+        return "shuffle, a group per replica, keys shuffled across replicas"
+
+    def check(self, replicas):
+        if replicas == 1:
+            raise ValueError(
+                "`bn_mode='shuffle'` must have two replicas or more: on one, shuffling changes nobody's company. "
+                "Received: 1 replica. Use bn_mode='split', which imitates replicas on one, or several devices."
+            )
+
+
+class Plain(BatchNorm):
+    """Query and key are normalised by the statistics of one group: for comparison, and without BatchNorm."""
+
+    def __init__(self, synchronized=False):
+        self.synchronized = synchronized
+        if synchronized:
+            self.note = (
+                "bn_mode='sync' is not sufficient with a queue, say the authors of MoCo (issue 46 of their "
+                "repository): keys in the queue carry the statistics of other batches. The paper uses 'shuffle'."
+            )
+
+    def shuffle(self, images, seed, step):
+        return images, None
+
+    def unshuffle(self, keys, order):
+        return distribution.all_gather(keys)
+
+    def describe(self):
+        group = "sync, one group over all replicas" if self.synchronized else "plain, a group per replica"
+        return f"{group}, nothing shuffled"
+
+
+BN_MODES = {
+    "split": Split,
+    "shuffle": lambda _: Shuffle(),
+    "sync": lambda _: Plain(synchronized=True),
+    "plain": lambda _: Plain(),
+}
+
+
+def resolve(mode, splits, replicas):
+    """The `BatchNorm` of a mode.
+
+    Args:
+        mode: `"split"`: groups within each replica's batch; `"shuffle"`: each replica's batch is a group, keys are
+            shuffled across replicas; `"sync"`: the global batch is one group; `"plain"`: each replica's batch is one,
+            nothing is shuffled; `"auto"`: `"split"` on one replica (the authors' CIFAR-10 demo), `"shuffle"` on
+            several (the paper).
+        splits: int, groups of `"split"` on each replica.
+        replicas: int.
+
+    Raises:
+        ValueError: for an unknown mode.
+
+    Example:
+
+    >>> resolve("auto", splits=8, replicas=1).splits, resolve("auto", splits=8, replicas=2).splits
+    (8, 1)
+    """
+    mode = ("split" if replicas == 1 else "shuffle") if mode == "auto" else mode
+    if mode not in BN_MODES:
+        raise ValueError(
+            f"`bn_mode` must be one of auto, {', '.join(BN_MODES)}. Received: {mode!r}. Choose one of them."
+        )
+    return BN_MODES[mode](splits)
+
+
+def batch_norm_layers(model):
+    """All BatchNorm layers of a model, however deep: a list."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+def moving_statistics(model):
+    """Moving mean and variance of all BatchNorm layers of a model: a list of variables."""
+    return [statistic for layer in batch_norm_layers(model) for statistic in (layer.moving_mean, layer.moving_variance)]

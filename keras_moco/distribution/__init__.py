@@ -1,0 +1,43 @@
+"""Everything that crosses replicas, and nothing else does; on one replica every function works, without traffic.
+
+A replica is one device that trains in step with others: a GPU, a TPU core, or a logical CPU. A worker is a process
+with one replica or more. `collectives` are called by each replica inside a step, the others by each worker.
+"""
+
+from keras_moco.distribution.cluster import Cluster, read_cluster
+from keras_moco.distribution.collectives import (
+    all_gather,
+    average,
+    local_slice,
+    permutation,
+    share_overflow,
+    shuffle,
+    unshuffle,
+)
+from keras_moco.distribution.steps import check_training, on_all_replicas
+from keras_moco.distribution.strategies import STRATEGIES, count_replicas, describe, make_strategy, num_replicas
+from keras_moco.distribution.workers import WorkerLost, broadcast, endless, is_chief, plain_worker_errors
+
+__all__ = [
+    "STRATEGIES",
+    "Cluster",
+    "WorkerLost",
+    "all_gather",
+    "average",
+    "broadcast",
+    "check_training",
+    "count_replicas",
+    "describe",
+    "endless",
+    "is_chief",
+    "local_slice",
+    "make_strategy",
+    "num_replicas",
+    "on_all_replicas",
+    "permutation",
+    "plain_worker_errors",
+    "read_cluster",
+    "share_overflow",
+    "shuffle",
+    "unshuffle",
+]

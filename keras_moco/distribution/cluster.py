@@ -1,0 +1,73 @@
+"""The workers of a run on several machines, as the environment variable `TF_CONFIG` names them."""
+
+import json
+import os
+from dataclasses import dataclass
+
+EXAMPLE = """{"cluster": {"worker": ["host0:12345", "host1:12345"]}, "task": {"type": "worker", "index": 0}}"""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Who takes part, and who this process is.
+
+    Attributes:
+        workers: addresses `host:port`, in the order of their shares of every batch.
+        index: int, the place of this process among them; the first is the chief, who writes.
+    """
+
+    workers: tuple[str, ...]
+    index: int
+
+
+def read_cluster(text=None):
+    """The cluster that `TF_CONFIG` describes, checked, so that a slip does not end in workers that wait for ever.
+
+    Args:
+        text: str, JSON as in `TF_CONFIG`. Defaults to that variable.
+
+    Returns:
+        `Cluster`.
+
+    Raises:
+        ValueError: if the variable is missing, no JSON, or does not name the workers and this task among them.
+
+    Example:
+
+    >>> read_cluster('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}')
+    Cluster(workers=('a:1', 'b:1'), index=1)
+    """
+    text = os.environ.get("TF_CONFIG") if text is None else text
+    if not text:
+        raise _refusal("be set, and name the workers and which one this process is", "none")
+    try:
+        config = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise _refusal("be JSON", f"{text} ({error})") from error
+    jobs = config.get("cluster") if isinstance(config, dict) else None
+    if not (isinstance(jobs, dict) and jobs and jobs.keys() <= {"chief", "worker"}):
+        raise _refusal('hold a "cluster" of "worker" addresses, with a "chief" or without', text)
+    addresses = [address for job in ("chief", "worker") for address in _addresses(jobs.get(job, []), text)]
+    if not addresses or len(set(addresses)) < len(addresses):
+        raise _refusal("name every worker once", text)
+    task = config.get("task")
+    kind, index = (task.get("type"), task.get("index")) if isinstance(task, dict) else (None, None)
+    if kind not in jobs or not isinstance(index, int) or not 0 <= index < len(jobs[kind]):
+        raise _refusal('hold the "task" of this process, its type and its index from 0 in that list', text)
+    return Cluster(tuple(addresses), index + (len(jobs.get("chief", [])) if kind == "worker" else 0))
+
+
+def _addresses(job, text):
+    def is_address(value):
+        return isinstance(value, str) and value.rpartition(":")[0] and value.rpartition(":")[2].isdigit()
+
+    if not (isinstance(job, list) and all(map(is_address, job))):
+        raise _refusal('list addresses as "host:port"', text)
+    return job
+
+
+def _refusal(rule, received):
+    return ValueError(
+        f"`TF_CONFIG` must {rule}. Received: {received.strip()}. Set it on every worker, for example on the first of "
+        f"two to '{EXAMPLE}'."
+    )

@@ -1,0 +1,111 @@
+"""What replicas tell each other in a training step; on one replica every function works the same, without traffic."""
+
+import math
+
+import tensorflow as tf
+
+from keras_moco.distribution.strategies import num_replicas
+
+# What collectives refuse, and a type they take that holds the same values exactly.
+_CARRIERS = {tf.uint8: tf.float16, tf.bool: tf.float16, tf.bfloat16: tf.float32, tf.uint32: tf.int64}
+
+
+def all_gather(tensor):
+    """Concatenates each replica's `(n, ...)` tensor in replica order to the global `(R n, ...)`, on every replica.
+
+    Differentiable: the gradient of a replica's part is the sum of what it gets on all replicas.
+    """
+    if num_replicas() == 1:
+        return tensor
+    tensor = tf.convert_to_tensor(tensor)
+    carrier = _CARRIERS.get(tensor.dtype, tensor.dtype)
+    # The identity gives the tensor a device, which one that comes straight from an iterator lacks.
+    everything = tf.distribute.get_replica_context().all_gather(tf.identity(tf.cast(tensor, carrier)), axis=0)
+    n, *shape = tensor.shape
+    everything.set_shape([n and n * num_replicas(), *shape])  # which it forgets
+    return tf.cast(everything, tensor.dtype)
+
+
+def local_slice(tensor):
+    """The rows of a global `(R n, ...)` tensor that belong to this replica, `(n, ...)`."""
+    replicas = num_replicas()
+    if replicas == 1:
+        return tensor
+    local = tensor.shape[0] // replicas
+    replica = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
+    return tensor[replica * local : (replica + 1) * local]
+
+
+def permutation(size, seed, step):
+    """A random order of `size` rows that every replica computes alike from `seed` and `step`.
+
+    Args:
+        size: int, number of rows.
+        seed: int.
+        step: scalar integer tensor, the training step, so that a resumed run shuffles as the undisturbed one.
+
+    Returns:
+        `(size,)` int32. The same with XLA and without, which is not so of `tf.random.stateless_uniform`.
+    """
+    key = tf.bitcast(tf.constant([seed], tf.int64), tf.uint64)
+    # Philox counts its draws in the low word, so that steps in the high word never meet.
+    counter = tf.bitcast(tf.stack([tf.zeros((), tf.int64), tf.cast(step, tf.int64)]), tf.uint64)
+    philox = 1
+    draws = tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=[size], key=key, counter=counter, alg=philox, dtype=tf.int32
+    )
+    # Sorting random numbers instead of `stateless_shuffle`, which XLA does not have.
+    return tf.argsort(draws)
+
+
+def shuffle(images, order):
+    """This replica's share of the global batch in shuffled order (shuffled BatchNorm, MoCo sec. 3.3).
+
+    Args:
+        images: `(n, ...)`, this replica's rows.
+        order: `(R n,)` int, from `permutation`.
+
+    Returns:
+        `(n, ...)`: rows of the global batch, from any replica.
+    """
+    return tf.gather(all_gather(images), local_slice(order))
+
+
+def unshuffle(keys, order):
+    """Undoes `shuffle` on what was computed from its rows.
+
+    Args:
+        keys: `(n, D)`, this replica's share, in shuffled order.
+        order: the order given to `shuffle`.
+
+    Returns:
+        `(R n, D)`: all rows of the global batch, in its own order, on every replica.
+    """
+    return tf.gather(all_gather(keys), tf.argsort(order))
+
+
+def average(variables):
+    """Gives float variables of which each replica has its own value the mean over replicas, in one transfer."""
+    if num_replicas() == 1 or not variables:
+        return
+    flat = tf.concat([tf.reshape(tf.convert_to_tensor(variable), [-1]) for variable in variables], axis=0)
+    mean = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, flat)
+    parts = tf.split(mean, [math.prod(variable.shape) for variable in variables])
+    for variable, part in zip(variables, parts, strict=True):
+        variable.assign(tf.reshape(part, variable.shape))
+
+
+def share_overflow(gradients):
+    """Where any replica's gradients are not finite, makes them infinite on every replica.
+
+    Keras's `LossScaleOptimizer` looks at the first replica's gradients alone, so an overflow on another one would
+    pass, and turn all weights into NaN for good.
+    """
+    if num_replicas() == 1:
+        return gradients
+    known = [gradient for gradient in gradients if gradient is not None]
+    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in known])
+    overflows = tf.distribute.get_replica_context().all_reduce(
+        tf.distribute.ReduceOp.SUM, tf.cast(tf.logical_not(finite), tf.float32)
+    )
+    return [g if g is None else tf.where(overflows > 0, tf.constant(math.inf, g.dtype), g) for g in gradients]

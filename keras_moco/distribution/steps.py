@@ -1,0 +1,54 @@
+"""Training steps that all replicas take together."""
+
+import tensorflow as tf
+
+
+def check_training(strategy, optimizer, jit_compile):
+    """Refuses what would fail on several replicas, or give other numbers than on one.
+
+    Raises:
+        ValueError: for XLA over several replicas of a process, and for optimiser options that Keras applies to each
+            replica's gradients instead of their sum, or cannot apply there at all.
+    """
+    if strategy.num_replicas_in_sync == 1:
+        return
+    if jit_compile is True and not isinstance(strategy, tf.distribute.TPUStrategy):
+        raise ValueError(
+            "`jit_compile` must not be True on several replicas: XLA compiles a step for one device, and what is "
+            f"exchanged between replicas is outside of it. Received: {strategy.num_replicas_in_sync} replicas, "
+            "jit_compile=True. Compile with jit_compile=False."
+        )
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    for name in ("clipnorm", "global_clipnorm", "clipvalue", "gradient_accumulation_steps", "ema_overwrite_frequency"):
+        if getattr(optimizer, name, None) is not None:
+            raise ValueError(
+                f"The optimizer's `{name}` must not be set on several replicas: Keras applies it there to each "
+                "replica by itself, instead of to the sum of gradients, or fails. "
+                f"Received: {name}={getattr(optimizer, name)}. "
+                "Leave it out, or train on one replica."
+            )
+
+
+def on_all_replicas(step, strategy):
+    """Makes a function of a batch run on every replica with its share, and averages what it logs.
+
+    Args:
+        step: function of a replica's batch to a dict of scalar tensors.
+        strategy: the strategy.
+
+    Returns:
+        Function of a distributed batch to such a dict.
+    """
+    names = []
+
+    def packed(batch):
+        logs = step(batch)
+        names[:] = logs
+        return tf.stack([tf.cast(value, tf.float32) for value in logs.values()])  # one transfer for all of them
+
+    @tf.autograph.experimental.do_not_convert
+    def run(batch):
+        logs = strategy.reduce(tf.distribute.ReduceOp.MEAN, strategy.run(packed, args=(batch,)), axis=None)
+        return dict(zip(names, tf.unstack(logs), strict=True))
+
+    return run

@@ -1,0 +1,137 @@
+"""Which devices train."""
+
+import tensorflow as tf
+
+from keras_moco.distribution.cluster import read_cluster
+
+
+def make_strategy(name="auto", replicas=None):
+    """The devices to train on.
+
+    Args:
+        name: `"one"`: a single device; `"mirrored"`: the GPUs of this machine in step; `"multiworker"`: those of
+            several machines, which `TF_CONFIG` names (call it before anything else of TensorFlow); `"tpu"`: the TPU
+            that TensorFlow finds; `"auto"`: `"mirrored"` where there are several GPUs, else `"one"`.
+        replicas: int, the number of devices. Defaults to `None`: all there are, for `"mirrored"` all GPUs. Where a
+            machine has no GPU, its logical CPUs can be asked for.
+
+    Returns:
+        A `tf.distribute.Strategy`.
+
+    Raises:
+        ValueError: for an unknown name, if there are not `replicas` devices, or no usable `TF_CONFIG` or TPU.
+    """
+    strategy = _kind(name)[1](replicas)
+    _check_replicas(name, replicas, strategy.num_replicas_in_sync)
+    return strategy
+
+
+def count_replicas(name="auto", replicas=None):
+    """How many replicas `make_strategy` would give, without waiting for other machines.
+
+    Args:
+        name: as for `make_strategy`.
+        replicas: likewise; where given, it is the answer, so that a run can be planned away from its devices.
+
+    Returns:
+        int.
+
+    Raises:
+        ValueError: for an unknown name, or where it cannot be told.
+    """
+    count = _kind(name)[0]
+    return replicas or count()
+
+
+def num_replicas():
+    """Replicas that train in step under the current `tf.distribute` strategy; 1 without one."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def describe(strategy):
+    """One line on the devices of a strategy, for people."""
+    kind = next((kind for kind in ("TPU", "GPU") if tf.config.list_logical_devices(kind)), "CPU")
+    replicas = strategy.num_replicas_in_sync
+    return f"one {kind}" if replicas == 1 else f"{replicas} {kind}s, {type(strategy).__name__}"
+
+
+def _count_auto():
+    return max(1, len(_gpus()))
+
+
+def _count_multiworker():
+    return len(read_cluster().workers) * _count_auto()
+
+
+def _count_tpu():
+    raise ValueError(
+        "`replicas` must be given where a TPU is planned for from afar. Received: replicas=None. Add --replicas=N."
+    )
+
+
+def _auto(replicas):
+    return (_mirrored if max(len(_gpus()), replicas or 1) > 1 else _one)(replicas)
+
+
+def _one(_):
+    return tf.distribute.get_strategy()
+
+
+def _mirrored(replicas):
+    if replicas is None:
+        return tf.distribute.MirroredStrategy()
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    _check_replicas("mirrored", replicas, len(devices), at_least=True)
+    return tf.distribute.MirroredStrategy([device.name for device in devices[:replicas]])
+
+
+def _multiworker(_):
+    cluster = read_cluster()
+    print(
+        f"worker {cluster.index + 1} of {len(cluster.workers)}: waiting for all of {', '.join(cluster.workers)}",
+        flush=True,
+    )
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _tpu(_):
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    except (ValueError, RuntimeError, tf.errors.OpError) as error:
+        raise ValueError(
+            "`strategy=tpu` must find a TPU. "
+            f"Received: TensorFlow {tf.__version__}, which says: {' '.join(str(error).split())} "
+            "Set TPU_NAME, and take a TensorFlow with TPU support, of which 2.19.1 is the last release."
+        ) from error
+
+
+# name: (how many replicas it would have, the strategy for a number of replicas or `None`)
+STRATEGIES = {
+    "auto": (_count_auto, _auto),
+    "one": (lambda: 1, _one),
+    "mirrored": (_count_auto, _mirrored),
+    "multiworker": (_count_multiworker, _multiworker),
+    "tpu": (_count_tpu, _tpu),
+}
+
+
+def _kind(name):
+    if name not in STRATEGIES:
+        raise ValueError(f"`strategy` must be one of {', '.join(STRATEGIES)}. Received: {name!r}. Choose one of them.")
+    return STRATEGIES[name]
+
+
+def _gpus():
+    # Physical ones: to list logical devices starts TensorFlow, after which no worker can join others.
+    return tf.config.list_physical_devices("GPU")
+
+
+def _check_replicas(name, wanted, available, at_least=False):
+    if wanted is not None and not (wanted <= available if at_least else wanted == available):
+        raise ValueError(
+            f"`replicas` must be the number of devices that `strategy={name}` finds{', or less' if at_least else ''}. "
+            f"Received: replicas={wanted}, {available} device(s). Correct or omit --replicas."
+        )

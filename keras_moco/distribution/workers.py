@@ -1,0 +1,86 @@
+"""Several processes that train in step: who writes, what they are given, and what happens when one is lost."""
+
+import contextlib
+
+import tensorflow as tf
+
+from keras_moco.distribution.collectives import all_gather
+
+_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
+
+
+def has_workers(strategy):
+    """Whether processes on several machines train in step."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+class WorkerLost(RuntimeError):
+    """Another worker of the run has stopped, so that this one cannot go on."""
+
+
+@contextlib.contextmanager
+def plain_worker_errors(strategy):
+    """Turns TensorFlow's errors about a broken connection to another worker into a `WorkerLost`."""
+    try:
+        yield
+    except _LOST as error:
+        if not has_workers(strategy):
+            raise
+        raise WorkerLost(
+            "All workers must run until the end, since each needs the others' results in every step. Received: a "
+            f"broken connection to another one ({type(error).__name__}). "
+            "Start the same command on all workers again: the run goes on from its last checkpoint."
+        ) from error
+
+
+def is_chief(strategy):
+    """Whether this process is the one that writes: the only one, or the first of several workers."""
+    return strategy.extended.should_checkpoint
+
+
+def broadcast(variables, strategy):
+    """Gives every worker the chief's values, so that only the chief needs to read a checkpoint.
+
+    Args:
+        variables: list of `keras.Variable` made under `strategy`.
+        strategy: the strategy, called by all workers.
+    """
+    if not has_workers(strategy):
+        return
+
+    def take_over():
+        for variable in variables:
+            variable.assign(all_gather(tf.convert_to_tensor(variable)[None])[0])
+
+    with plain_worker_errors(strategy):
+        tf.function(strategy.run)(take_over)
+
+
+def endless(dataset, steps_per_epoch, strategy):
+    """Repeats a finite data set where workers would otherwise be given batches of unknown size.
+
+    `tf.distribute` prepares several workers for the case that one runs out of data before the others, and forgets
+    the size of a batch in it. Shuffled keys need to know it.
+
+    Args:
+        dataset: what `fit` was given.
+        steps_per_epoch: likewise, int or `None`.
+        strategy: the strategy.
+
+    Returns:
+        `(dataset, steps_per_epoch)` of the same epochs.
+
+    Raises:
+        ValueError: if the data set's length is unknown and `steps_per_epoch` not given.
+    """
+    if not has_workers(strategy) or not isinstance(dataset, tf.data.Dataset):
+        return dataset, steps_per_epoch
+    length = int(dataset.cardinality())
+    if length == tf.data.INFINITE_CARDINALITY:
+        return dataset, steps_per_epoch
+    if steps_per_epoch is None and length == tf.data.UNKNOWN_CARDINALITY:
+        raise ValueError(
+            "The length of an epoch must be known to several workers. Received: a data set of unknown length and "
+            "steps_per_epoch=None. Give `steps_per_epoch`, or apply `tf.data.experimental.assert_cardinality`."
+        )
+    return dataset.repeat(), steps_per_epoch or length
