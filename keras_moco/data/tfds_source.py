@@ -97,13 +97,25 @@ def _stream(builder, split, num_examples, labelled, seed, keep):
     dataset = dataset.map(lambda example: (example["image"], example["label"] if labelled else -1)).enumerate()
     if seed is not None:
         buffer = num_examples if num_examples <= FULL_SHUFFLE else BUFFER
-        dataset = dataset.shuffle(buffer, seed=seed, reshuffle_each_iteration=False)
+        dataset = _shuffled(dataset, buffer, seed)
 
     def decode(index, encoded_and_label):
         encoded, label = encoded_and_label
         return {"image": feature.decode_example(encoded), "label": tf.cast(label, tf.int32), "index": index}
 
     return kept(dataset, keep).map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _shuffled(dataset, buffer, seed):
+    """`Dataset.shuffle` by a seed that is a tensor, whatever the global seed may be."""
+
+    def shuffle(seed):
+        # The seed of this function's graph, no other. TensorFlow joins it to ours, and where both were 0 it would ask
+        # a symbolic tensor for its value.
+        tf.random.set_seed(1)
+        return dataset.shuffle(buffer, seed=seed, reshuffle_each_iteration=False)
+
+    return tf.data.Dataset.from_tensors(seed).flat_map(shuffle)
 
 
 def _read_config(builder):

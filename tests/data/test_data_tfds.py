@@ -2,6 +2,7 @@ import re
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_moco.data import open_source, tfds_source
 
@@ -44,6 +45,21 @@ def test_images_of_different_sizes_stream(tmp_path):
     assert [example["index"] for example in shuffled] != list(range(6))
     for example in shuffled:
         np.testing.assert_array_equal(example["image"], fixed[int(example["index"])])
+
+
+def test_the_order_of_a_stream_hangs_on_its_own_seed_alone(tmp_path):
+    store(tmp_path, "sizes", {"train": (1, 20)})
+    source = open_source("tfds:sizes", data_dir=tmp_path)
+    orders = {}
+    for global_seed in (0, 1):
+        tf.random.set_seed(global_seed)
+        for seed in (0, 1):
+            # As in an epoch of `pretrain_dataset`, where the seed is a symbolic tensor.
+            epochs = tf.data.Dataset.from_tensors(tf.constant(seed, tf.int64)).flat_map(source.examples)
+            orders[global_seed, seed] = [int(example["index"]) for example in epochs]
+            assert orders[global_seed, seed] == [int(example["index"]) for example in source.examples(seed)]
+    assert orders[0, 0] == orders[1, 0] and orders[0, 1] == orders[1, 1]
+    assert orders[0, 0] != orders[0, 1] and sorted(orders[0, 0]) == list(range(20))
 
 
 def test_without_labels_labels_are_minus_one(tmp_path):
