@@ -16,6 +16,7 @@ import evaluate
 import train
 from keras_moco import command_line
 from keras_moco.config import Config
+from keras_moco.distribution import WorkerLost
 from keras_moco.run_directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,7 +85,7 @@ MISTAKES = {
     "queue beyond the data": (["--queue_size=1438"], "queue_size=1438, 1437 images in digits. Lower --queue_size."),
     "queue below the batch": (["--queue_size=127"], "queue_size=127, keys per step=128. Raise --queue_size or lower"),
     "batch beyond the data": (["--batch_size=2048"], "batch_size=2048, 1437 images in digits. Lower --batch_size."),
-    "batch and splits": (["--bn_splits=7"], "batch_size=128, 1 replica(s), 7 group(s). Change --batch_size"),
+    "batch and splits": (["--bn_splits=7"], "batch_size=128, 1 replica.s., 7 group.s.. Change --batch_size"),
     "more voters than images": (["--knn_k=1438"], "knn_k=1438, 1437 images in digits. Lower --knn_k."),
     "number out of range": (["--temperature=0"], "`temperature` must be positive. Received: temperature=0.0. Correct"),
     "no list of numbers": (["--image_mean=red"], "Received: 'red'. Write for example --image_mean=0.5,0.5,0.5."),
@@ -97,6 +98,24 @@ MISTAKES = {
     "unknown strategy": (
         ["--strategy=two"],
         "`strategy` must be one of auto, one, mirrored, .*Received: 'two'. Choose",
+    ),
+    "more replicas than devices": (
+        ["--strategy=mirrored", "--replicas=5"],
+        "`replicas` must be the number of devices .*Received: replicas=5, 4 device.s.. Correct or omit --replicas.",
+    ),
+    "replicas and batch": (
+        ["--strategy=mirrored", "--replicas=3"],
+        "Received: batch_size=128, 3 replica.s., 1 group.s.. Change --batch_size, --replicas or --bn_splits.",
+    ),
+    "no workers": (["--strategy=multiworker"], "`TF_CONFIG` must be set.* Received: none. Set it on every worker"),
+    "no TPU": (["--strategy=tpu"], "`strategy=tpu` must find a TPU. Received: TensorFlow .* Set TPU_NAME"),
+    "shuffle alone": (
+        ["--bn_mode=shuffle"],
+        "`bn_mode='shuffle'` must have two replicas or more.* Use bn_mode='split'",
+    ),
+    "unknown BatchNorm": (
+        ["--bn_mode=frozen"],
+        "`bn_mode` must be one of auto, split.* Received: 'frozen'. Choose one",
     ),
     "unknown precision": (["--precision=half"], "`precision` must be one of float32, .*Received: 'half'. Choose"),
     "warm-up beyond the end": (["--warmup_epochs=200"], "Received: warmup_epochs=200, epochs=200. Shorten the warm-up"),
@@ -127,6 +146,41 @@ def test_a_dry_run_tells_the_same_mistakes(mistake, call, tmp_path):
     line = refusal(call(train, *DIGITS, workdir, "--dry_run", "--train_examples=1437", *arguments))
     assert re.search(expected, line), line
     assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["{", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}'], ids=["JSON", "index"]
+)
+def test_a_malformed_cluster_is_told_before_anybody_waits(text, call, monkeypatch, tmp_path):
+    monkeypatch.setenv("TF_CONFIG", text)
+    line = refusal(call(train, *DIGITS, "--strategy=multiworker", f"--workdir={tmp_path / 'run'}"))
+    assert line.startswith("`TF_CONFIG` must ") and f" Received: {text}" in line
+    assert contents(tmp_path) == {}
+
+
+def test_a_dry_run_plans_for_devices_that_are_elsewhere(call, monkeypatch, capsys):
+    for strategy in ("mirrored", "multiworker", "tpu"):
+        status, out, _ = call(
+            train, *DIGITS, "--dry_run", "--train_examples=1437", f"--strategy={strategy}", "--replicas=8"
+        )
+        assert status == 0
+        assert "images on 8 replica(s)" in out and "BatchNorm: shuffle, a group per replica" in out
+
+
+def test_a_lost_worker_is_told_and_ends_the_process(call, monkeypatch):
+    class Ended(Exception):
+        pass
+
+    def end(status):
+        raise Ended(status)
+
+    def lost(_):
+        raise WorkerLost("All workers must run. Received: a broken connection. Start again.")
+
+    monkeypatch.setattr(train.training, "pretrain", lost)
+    monkeypatch.setattr(command_line.os, "_exit", end)
+    with pytest.raises(Ended, match="75"):
+        call(train, *DIGITS)
 
 
 def test_a_dry_run_needs_the_number_of_images(call):

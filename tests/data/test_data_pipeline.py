@@ -1,3 +1,5 @@
+import pathlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -74,6 +76,70 @@ def test_first_step_continues_inside_an_epoch(digits, photos, crop):
             take(pretrain_dataset(source, crop, size, first_epoch=1, first_step=2), 4),
             take(pretrain_dataset(source, crop, size).skip(5), 4),
         )
+
+
+@pytest.fixture(scope="module")
+def streamed(tmp_path_factory):
+    """Images of different sizes in a TFDS set, which are read as a stream."""
+    folder = tmp_path_factory.mktemp("streamed")
+    tfds = pytest.importorskip("tensorflow_datasets")
+    features = {"image": tfds.features.Image(shape=(None, None, 3), encoding_format="png")}
+    rng = np.random.default_rng(0)
+    rows = [(row, {"image": rng.integers(0, 256, (9 + row, 12, 3), dtype="uint8")}) for row in range(13)]
+    tfds.disable_progress_bar()
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="streamed",
+        version="1.0.0",
+        data_dir=folder,
+        features=tfds.features.FeaturesDict(features),
+        split_datasets={"train": rows},
+    )
+    return open_source("tfds:streamed", data_dir=folder)
+
+
+@pytest.mark.parametrize("workers, replicas", [(1, 2), (2, 2), (2, 4), (3, 3)])
+@pytest.mark.parametrize("kind, size", [("digits", 60), ("streamed", 12)])
+def test_workers_share_every_batch_in_the_order_of_their_replicas(kind, size, workers, replicas, crop, request):
+    source = request.getfixturevalue(kind)
+    steps = 2 * (source.num_examples // size) + 1  # into the third epoch
+    expected = take(pretrain_dataset(source, crop, size, seed=5), steps)
+    rows, local = size // replicas, replicas // workers
+    shares = []
+    for worker in range(workers):
+        context = tf.distribute.InputContext(workers, worker, replicas)
+        dataset = pretrain_dataset(source, crop, size, seed=5, context=context)
+        assert dataset.element_spec["query"].shape[0] == rows
+        found = take(dataset, steps * local)
+        shares.append({name: array.reshape(steps, local * rows, *array.shape[1:]) for name, array in found.items()})
+    together = {name: np.concatenate([share[name] for share in shares], axis=1) for name in expected}
+    assert_same({name: array.reshape(expected[name].shape) for name, array in together.items()}, expected)
+
+
+def test_a_worker_goes_on_inside_an_epoch(digits, crop):
+    context = tf.distribute.InputContext(2, 1, 2)
+    assert_same(
+        take(pretrain_dataset(digits, crop, 60, first_epoch=1, first_step=2, context=context), 5),
+        take(pretrain_dataset(digits, crop, 60, context=context).skip(8), 5),
+    )
+
+
+def test_a_worker_does_not_open_the_images_of_others(photos, crop, tmp_path):
+    for path in sorted(photos_folder(photos).iterdir()):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shares = [tf.distribute.InputContext(2, worker, 2) for worker in range(2)]
+    source = open_source(f"folder:{tmp_path}")
+    own, others = (set(take(pretrain_dataset(source, crop, 6, context=share), 1)["index"]) for share in shares)
+    assert len(own) == len(others) == 3 and not own & others
+    files = sorted(tmp_path.iterdir())
+    for index in others:
+        files[index].write_bytes(b"no image")
+    assert set(take(pretrain_dataset(source, crop, 6, context=shares[0]), 1)["index"]) == own
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        take(pretrain_dataset(source, crop, 6, context=shares[1]), 1)
+
+
+def photos_folder(source):
+    return pathlib.Path(source.name.removeprefix("folder:"))
 
 
 def test_views_depend_on_the_image_and_the_epoch_not_on_the_batch(digits, photos, crop):
