@@ -15,7 +15,7 @@ class ReplicatedTrainer(keras.Model):
     but the step, all replicas' logs are averaged in one transfer, and the last loop of an epoch is shorter.
 
     A subclass is built when its constructor returns. Its `train_step` does nothing before its batch exists (see
-    `ContrastiveModel.train_step`): the end of the data is found out inside the loop.
+    `ContrastiveModel.train_step`): where the length of the data is unknown, its end is found out inside the loop.
     """
 
     def fit(self, x=None, *args, steps_per_epoch=None, **kwargs):
@@ -26,7 +26,9 @@ class ReplicatedTrainer(keras.Model):
             WorkerLost: if another worker stops.
         """
         x, steps_per_epoch = distribution.endless(x, steps_per_epoch, self.distribute_strategy)
-        self._steps_per_epoch = steps_per_epoch
+        self._epoch_length = steps_per_epoch
+        if steps_per_epoch is None and isinstance(x, tf.data.Dataset) and int(x.cardinality()) > 0:
+            self._epoch_length = int(x.cardinality())  # neither endless nor unknown, which are negative
         self._steps_taken = 0
         return super().fit(x, *args, steps_per_epoch=steps_per_epoch, **kwargs)
 
@@ -77,7 +79,6 @@ class ReplicatedTrainer(keras.Model):
 
     def _next_steps(self):
         """How many steps to take at once: fewer at the end of an epoch."""
-        if self._steps_per_epoch is None:
+        if self._epoch_length is None:
             return self.steps_per_execution
-        left = self._steps_per_epoch - self._steps_taken % self._steps_per_epoch
-        return min(self.steps_per_execution, left)
+        return min(self.steps_per_execution, self._epoch_length - self._steps_taken % self._epoch_length)
