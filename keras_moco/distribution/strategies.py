@@ -1,5 +1,7 @@
 """Which devices train."""
 
+import functools
+
 import tensorflow as tf
 
 from keras_moco.distribution.cluster import read_cluster
@@ -77,6 +79,8 @@ def _one(_):
     return tf.distribute.get_strategy()
 
 
+# Kept: two strategies of a process number their collective operations alike, and those of the second meet the first's.
+@functools.cache
 def _mirrored(replicas):
     if replicas is None:
         return tf.distribute.MirroredStrategy()
@@ -85,6 +89,7 @@ def _mirrored(replicas):
     return tf.distribute.MirroredStrategy([device.name for device in devices[:replicas]])
 
 
+@functools.cache
 def _multiworker(_):
     cluster = read_cluster()
     print(

@@ -28,6 +28,10 @@ def test_replicas_can_be_asked_for(name):
     assert distribution.is_chief(strategy)
 
 
+def test_a_process_has_one_strategy_per_kind():
+    assert distribution.make_strategy("mirrored", 2) is distribution.make_strategy("mirrored", 2)
+
+
 def test_mirrored_is_the_mirrored_strategy():
     assert isinstance(distribution.make_strategy("mirrored"), tf.distribute.MirroredStrategy)
 
