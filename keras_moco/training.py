@@ -63,6 +63,8 @@ def pretrain(config):
     first_epoch = steps_done // plan.steps_per_epoch
     if chief and steps_done:
         print(f"resumed from {run.checkpoints} after {first_epoch} of {config.epochs} epochs", flush=True)
+    if chief:
+        note_replicas(plan, run)
 
     # 3. Training.
     if monitor:
@@ -101,6 +103,18 @@ def measure_start(monitor, model, run):
         run.record(knn_top1_initial=round(monitor.evaluate(), 2))
     monitor.initial_top1 = run.results()["knn_top1_initial"]
     print(f"kNN top-1 at random initialisation: {monitor.initial_top1:.2f} %", flush=True)
+
+
+def note_replicas(plan, run):
+    """Records the number of replicas, and says what it means that it was another one before."""
+    before = run.results().get("replicas", plan.replicas)
+    if before != plan.replicas:
+        print(
+            f"note: this run was on {before} replica(s) before, now on {plan.replicas}; the groups of its BatchNorm "
+            f"are now: {plan.batch_norm.describe()}",
+            flush=True,
+        )
+    run.record(replicas=plan.replicas)
 
 
 def build_monitor(config, train, test):

@@ -196,7 +196,7 @@ def test_the_last_learning_rate_is_that_of_the_last_step(finished):
 def test_the_results_are_in_percent_and_in_the_file(finished):
     results = finished.results
     assert json.loads((finished.path / "results.json").read_text()) == results
-    assert set(results) == {"knn_top1_initial", "knn_top1", "epochs", "steps", "seconds", "versions"}
+    assert set(results) == {"replicas", "knn_top1_initial", "knn_top1", "epochs", "steps", "seconds", "versions"}
     assert 20 < results["knn_top1_initial"] < 100
     assert results["knn_top1"] == pytest.approx(float(log(finished.path)[-1]["knn_top1"]), abs=0.005)
     assert (results["epochs"], results["steps"]) == (2, 2 * STEPS)
@@ -273,7 +273,7 @@ def test_a_stopped_run_has_what_its_epochs_gave(stopped):
     path, config = stopped
     assert len(log(path)) == 1
     assert read_flagfile(path / "flags.cfg") == config
-    assert set(json.loads((path / "results.json").read_text())) == {"knn_top1_initial", "seconds"}
+    assert set(json.loads((path / "results.json").read_text())) == {"replicas", "knn_top1_initial", "seconds"}
     assert not (path / "export").exists()
 
 
@@ -316,6 +316,23 @@ def test_a_finished_run_trains_nothing_more(finished, copy, monkeypatch):
     assert log(copy) == log(finished.path)
     after = checkpoint(copy)
     assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_a_run_goes_on_with_another_number_of_replicas(stopped, finished, tmp_path):
+    then, config = stopped
+    path = shutil.copytree(then, tmp_path / "run")
+    other = dataclasses.replace(config, workdir=str(path), strategy="mirrored", replicas=2)
+    result = pretrain(other, export=False)
+    assert (
+        "note: this run was on 1 replica(s) before, now on 2; the groups of its BatchNorm are now: shuffle, a group "
+        "per replica, keys shuffled across replicas\n"
+    ) in result.printed
+    assert "note: this run was on" not in finished.printed
+    assert (result.results["replicas"], result.results["steps"]) == (2, 2 * STEPS)
+    assert "steps: 11 per epoch of 128 images on 2 replica(s)" in result.printed
+    # Not the same numbers, but the same kind of them.
+    assert float(log(path)[1]["loss"]) == pytest.approx(float(log(finished.path)[1]["loss"]), rel=0.2)
+    assert trained_run.load_run(path).config == other
 
 
 def test_another_configuration_leaves_a_finished_run_alone(copy):
@@ -383,7 +400,7 @@ def unlabelled(photographs, tmp_path_factory):
 
 
 def test_unlabelled_images_train_without_knn(unlabelled):
-    assert set(unlabelled.results) == {"epochs", "steps", "seconds", "versions"}
+    assert set(unlabelled.results) == {"replicas", "epochs", "steps", "seconds", "versions"}
     assert unlabelled.results["steps"] == 5
     (row,) = log(unlabelled.path)
     assert "knn_top1" not in row and np.isfinite(float(row["loss"]))

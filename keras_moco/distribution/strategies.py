@@ -1,6 +1,9 @@
 """Which devices train."""
 
+import contextlib
 import functools
+import signal
+import threading
 
 import tensorflow as tf
 
@@ -96,7 +99,26 @@ def _multiworker(_):
         f"worker {cluster.index + 1} of {len(cluster.workers)}: waiting for all of {', '.join(cluster.workers)}",
         flush=True,
     )
-    return tf.distribute.MultiWorkerMirroredStrategy()
+    with _stoppable():
+        return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+@contextlib.contextmanager
+def _stoppable():
+    """Lets signals stop a process that waits for others in TensorFlow's own code, and after it.
+
+    There Python's handler of Ctrl-C gets no turn; and TensorFlow takes SIGTERM for a note of preemption that nobody
+    reads, after which only SIGKILL would end a worker.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # the only one that may handle signals
+        return
+    terminate, interrupt = signal.getsignal(signal.SIGTERM), signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGTERM, terminate)
 
 
 def _tpu(_):

@@ -36,7 +36,8 @@ def splittable(model):
         return made
 
     # A plain functional model over the same layers, whether `model` is sequential or a subclass of its own.
-    graph = keras.Model(model.input, model.output, name=model.name)
+    inputs, outputs = ([*tensors] if len(tensors) > 1 else tensors[0] for tensors in (model.inputs, model.outputs))
+    graph = keras.Model(inputs, outputs, name=model.name)
     made = keras.models.clone_model(graph, clone_function=copy, recursive=True)
     for theirs, ours in pairs:
         if isinstance(theirs, keras.Layer):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import time
 
 import h5py
@@ -140,3 +141,20 @@ def test_a_worker_that_cannot_begin_says_why(tmp_path):
     for index in range(2):
         assert "error: `batch_size` must be divisible by the replicas" in workers.output(index, "stderr")
         assert not (workers.folders[index] / "run").exists()
+
+
+def test_a_terminated_worker_ends_at_once(tmp_path):
+    """TensorFlow takes SIGTERM for a note of preemption, and would train on."""
+    with Workers(tmp_path, TRAIN) as workers:
+        workers.wait_for("epoch 1/4 step 5/")
+        workers.processes[1].terminate()
+        assert workers.codes() == [75, -signal.SIGTERM]
+
+
+def test_a_worker_that_waits_for_others_can_be_interrupted(tmp_path):
+    with Workers(tmp_path, lambda index: TRAIN if index == 0 else ["-c", "import time; time.sleep(300)"]) as workers:
+        workers.wait_for("waiting for all of localhost:")
+        time.sleep(3)  # into TensorFlow's own code
+        workers.processes[0].send_signal(signal.SIGINT)
+        assert workers.processes[0].wait(timeout=10) == -signal.SIGINT
+    assert not (workers.folders[0] / "run").exists()
