@@ -19,8 +19,9 @@ help:
 quickstart: $(VENV)/.stamp-test
 	$(BIN)/python train.py --flagfile=configs/quickstart.cfg
 
+# Two processes, each with whole files, since many tests wait for one core: tracing, importing, compiling.
 test: $(VENV)/.stamp-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: test test-slow test-multiworker test-torch
 

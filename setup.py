@@ -17,7 +17,7 @@ def read_version():
     return match.group(1)
 
 
-TEST = ["pytest>=8", "pillow"]
+TEST = ["pytest>=8", "pytest-xdist", "pillow"]
 
 setup(
     name="keras_moco",
