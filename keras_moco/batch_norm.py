@@ -69,7 +69,11 @@ class Split(BatchNorm):
     """Groups within each replica's batch, and keys shuffled within it (the authors' CIFAR-10 demo)."""
 
     def __init__(self, splits):
-        self.splits = splits
+        if int(splits) != splits or splits < 1:
+            raise ValueError(
+                f"`bn_splits` must be a positive integer. Received: bn_splits={splits}. The CIFAR-10 demo uses 8."
+            )
+        self.splits = int(splits)
 
     def shuffle(self, images, seed, step):
         order = distribution.permutation(images.shape[0], seed, step)
@@ -146,7 +150,7 @@ def resolve(mode, splits, replicas):
         replicas: int.
 
     Raises:
-        ValueError: for an unknown mode.
+        ValueError: for an unknown mode, or `splits` that are no positive integer.
 
     Example:
 

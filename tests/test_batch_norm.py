@@ -150,6 +150,15 @@ def test_unknown_modes_list_the_known():
     )
 
 
+@pytest.mark.parametrize("splits", [0, -1, 2.5])
+def test_groups_are_counted_from_one(splits):
+    with pytest.raises(ValueError) as error:
+        batch_norm.resolve("split", splits, 1)
+    assert str(error.value) == (
+        f"`bn_splits` must be a positive integer. Received: bn_splits={splits}. The CIFAR-10 demo uses 8."
+    )
+
+
 def test_synchronised_statistics_come_with_the_authors_warning():
     backbone = keras.Sequential([keras.Input((4, 4, 3)), layers.Flatten()])
     with pytest.warns(UserWarning, match="'sync' is not sufficient with a queue, say the authors of MoCo"):

@@ -70,7 +70,8 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         now = self._clock()
-        before, self._step = self._step, batch + 1
+        # With several steps per execution Keras names a step beyond the end of the epoch.
+        before, self._step = self._step, min(batch + 1, self.steps_per_epoch)
         self._epoch_ended = now
         if not self._compiled:
             self._compiled = True

@@ -46,6 +46,21 @@ def simulate(progress, epochs, steps, seconds=0.5, compile_seconds=60.0, pause=1
     return logs
 
 
+def test_a_last_execution_that_is_shorter_is_counted_as_it_is():
+    """10 steps, 4 at a time: Keras calls the last one step 12."""
+    progress = Progress(10, 1, batch_size=256, log_steps=4, stream=io.StringIO())
+    progress._clock = clock = Clock()
+    progress.set_model(Model())
+    progress.on_train_begin()
+    progress.on_epoch_begin(0)
+    for step, seconds in ((3, 60.0), (7, 2.0), (11, 1.0)):
+        clock.now += seconds
+        progress.on_train_batch_end(step, {})
+    logs = {}
+    progress.on_epoch_end(0, logs)
+    assert logs["images_per_second"] == 6 * 256 / 3  # without the first execution, which compiles
+
+
 def test_a_line_every_so_many_steps_and_one_per_epoch():
     stream = io.StringIO()
     simulate(Progress(10, 2, batch_size=256, log_steps=4, stream=stream), epochs=2, steps=10)
