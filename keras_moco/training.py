@@ -40,9 +40,16 @@ def pretrain(config):
         dry_run(config, distribution.count_replicas(config.strategy, config.replicas))
         return {}
 
-    # 1. Everything that can be wrong is found out first. Of several workers the first, the chief, speaks and writes.
     strategy = distribution.make_strategy(config.strategy, config.replicas)
+    with distribution.plain_worker_errors(strategy):
+        return pretrain_on(strategy, config)
+
+
+def pretrain_on(strategy, config):
+    """`pretrain` on the devices of a strategy. Of several workers the first, the chief, speaks and writes."""
     chief = distribution.is_chief(strategy)
+
+    # 1. Everything that can be wrong is found out first.
     run = RunDirectory(config.workdir)
     run.check(config)
     train = data.open_source(config.dataset, "train", config.data_dir)

@@ -57,6 +57,8 @@ def describe(strategy):
     """One line on the devices of a strategy, for people."""
     kind = next((kind for kind in ("TPU", "GPU") if tf.config.list_logical_devices(kind)), "CPU")
     replicas = strategy.num_replicas_in_sync
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return f"{replicas} {kind}(s) of {len(read_cluster().workers)} worker(s)"
     return f"one {kind}" if replicas == 1 else f"{replicas} {kind}s, {type(strategy).__name__}"
 
 

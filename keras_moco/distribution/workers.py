@@ -28,8 +28,8 @@ def plain_worker_errors(strategy):
             raise
         raise WorkerLost(
             "All workers must run until the end, since each needs the others' results in every step. Received: a "
-            f"broken connection to another one ({type(error).__name__}). "
-            "Start the same command on all workers again: the run goes on from its last checkpoint."
+            f"broken connection to another one ({type(error).__name__}). Look for the cause in the others' output, "
+            "and start the same command on all workers again: the run goes on from its last checkpoint."
         ) from error
 
 

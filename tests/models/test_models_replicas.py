@@ -4,15 +4,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras import layers
 
 from keras_moco import batch_norm, distribution
 from keras_moco.callbacks import restore, save
-from keras_moco.layers import SplitBatchNormalization
-from keras_moco.models import Encoder, MoCo, linear_head
+from keras_moco.models import MoCo
 from keras_moco.optimizers import SGD
+from tests.small_encoder import SHAPE, small_encoder
 
-BATCH, SHAPE, STEPS, QUEUE = 32, (4, 4, 3), 20, 75
+BATCH, STEPS, QUEUE = 32, 20, 75
 EXACT = ("loss", "positive_similarity", "negative_similarity", "queue_fill", "key_momentum")
 
 
@@ -25,13 +24,8 @@ def strategy_of(replicas):
 def make_model(strategy, batch_norm=False, optimizer=None, compile=None, **arguments):
     keras.utils.set_random_seed(1)
     with strategy.scope():
-        norm = [SplitBatchNormalization()] if batch_norm else []
-        backbone = keras.Sequential(
-            [keras.Input(SHAPE), layers.Conv2D(6, 3), *norm, layers.ReLU(), layers.Conv2D(5, 2, activation="relu")]
-        )
-        encoder = Encoder(backbone, linear_head(5, 8), mean=0.5, std=0.25)
         defaults = {"queue_size": QUEUE, "momentum": 0.9, "temperature": 0.2, "seed": 3}
-        model = MoCo(encoder, **{**defaults, **arguments})
+        model = MoCo(small_encoder(batch_norm), **{**defaults, **arguments})
         model.compile(optimizer=optimizer or SGD(0.1, weight_decay=1e-3), **(compile or {}))
     return model
 

@@ -9,14 +9,13 @@ import sys
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers
 
 from keras_moco import distribution
-from keras_moco.layers import SplitBatchNormalization
-from keras_moco.models import Encoder, MoCo, linear_head
+from keras_moco.models import MoCo
 from keras_moco.optimizers import SGD
+from tests.small_encoder import SHAPE, small_encoder
 
-BATCH, SHAPE, STEPS = 32, (4, 4, 3), 20
+BATCH, STEPS = 32, 20
 
 
 def train(strategy, batch_norm=False, precision="float32", repeat=False, **compile):
@@ -24,12 +23,7 @@ def train(strategy, batch_norm=False, precision="float32", repeat=False, **compi
     keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(1)
     with strategy.scope():
-        norm = [SplitBatchNormalization()] if batch_norm else []
-        backbone = keras.Sequential(
-            [keras.Input(SHAPE), layers.Conv2D(6, 3), *norm, layers.ReLU(), layers.Conv2D(5, 2, activation="relu")]
-        )
-        encoder = Encoder(backbone, linear_head(5, 8), mean=0.5, std=0.25)
-        model = MoCo(encoder, queue_size=75, momentum=0.9, temperature=0.2, seed=3)
+        model = MoCo(small_encoder(batch_norm), queue_size=75, momentum=0.9, temperature=0.2, seed=3)
         model.compile(optimizer=SGD(0.1, weight_decay=1e-3), **compile)
     images = np.random.default_rng(0).uniform(0, 255, (2, STEPS // 4 * BATCH, *SHAPE)).astype("float32")
     data = tf.data.Dataset.from_tensor_slices({"query": images[0], "key": images[1]}).batch(BATCH, drop_remainder=True)

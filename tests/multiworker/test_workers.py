@@ -80,6 +80,7 @@ def test_the_chief_alone_writes_and_reports(undisturbed):
     with open(chief / "run" / "log.csv", newline="") as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1", "2", "3"]
     assert (chief / "run" / "export" / "saved_model" / "saved_model.pb").exists()
+    assert "; 2 CPU(s) of 2 worker(s)\n" in undisturbed.output(0)
     assert "on 2 replica(s)" in undisturbed.output(0) and "BatchNorm: shuffle" in undisturbed.output(0)
     assert "worker 2 of 2: waiting for all of localhost:" in undisturbed.output(1)
     assert undisturbed.output(1).endswith("training along; the first worker writes\n")
@@ -120,8 +121,8 @@ def test_a_killed_worker_ends_the_others_and_the_same_command_goes_on_to_the_sam
     assert "Traceback" not in error
     assert [line for line in error.splitlines() if line.startswith("error: ")] == [
         "error: All workers must run until the end, since each needs the others' results in every step. Received: a "
-        "broken connection to another one (UnavailableError). Start the same command on all workers again: the run "
-        "goes on from its last checkpoint."
+        "broken connection to another one (UnavailableError). Look for the cause in the others' output, and start the "
+        "same command on all workers again: the run goes on from its last checkpoint."
     ]
     assert "epoch 3/4 done" not in workers.output(0)
     with Workers(tmp_path, TRAIN) as again:
@@ -141,6 +142,16 @@ def test_a_worker_that_cannot_begin_says_why(tmp_path):
     for index in range(2):
         assert "error: `batch_size` must be divisible by the replicas" in workers.output(index, "stderr")
         assert not (workers.folders[index] / "run").exists()
+
+
+def test_a_worker_that_cannot_go_along_ends_the_others(tmp_path):
+    def command(index):
+        return [*TRAIN, f"--dataset=folder:{tmp_path}/nowhere"] if index else TRAIN
+
+    with Workers(tmp_path, command) as workers:
+        assert workers.codes() == [75, 2]
+    assert "error: `path` of folder:<path> must be an existing folder." in workers.output(1, "stderr")
+    assert "error: All workers must run until the end" in workers.output(0, "stderr")
 
 
 def test_a_terminated_worker_ends_at_once(tmp_path):
