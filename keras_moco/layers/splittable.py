@@ -50,5 +50,5 @@ def _is_plain(layer):
     return (
         type(layer) is keras.layers.BatchNormalization
         and layer.axis in (-1, layer.input_spec.ndim - 1 if layer.built else -1)
-        and not layer.renorm
+        and not getattr(layer, "renorm", False)  # unknown to the older versions of Keras
     )
