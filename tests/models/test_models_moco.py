@@ -250,7 +250,14 @@ def test_the_end_of_data_of_unknown_length_is_no_step():
 
 
 @pytest.mark.parametrize(
-    "compile", [{"steps_per_execution": 4}, {"jit_compile": True}, {"run_eagerly": True}], ids=lambda c: next(iter(c))
+    "compile",
+    [
+        {"steps_per_execution": 4},
+        {"jit_compile": True},
+        {"jit_compile": True, "steps_per_execution": 3},
+        {"run_eagerly": True},
+    ],
+    ids=" and ".join,
 )
 def test_how_steps_are_executed_does_not_matter(compile):
     start, histories, states = make_encoder().get_weights(), [], []
