@@ -52,7 +52,8 @@ def read_cluster(text=None):
         raise _refusal("name every worker once", text)
     task = config.get("task")
     kind, index = (task.get("type"), task.get("index")) if isinstance(task, dict) else (None, None)
-    if kind not in jobs or not isinstance(index, int) or not 0 <= index < len(jobs[kind]):
+    known = isinstance(kind, str) and kind in jobs and type(index) is int
+    if not (known and 0 <= index < len(jobs[kind])):
         raise _refusal('hold the "task" of this process, its type and its index from 0 in that list', text)
     return Cluster(tuple(addresses), index + (len(jobs.get("chief", [])) if kind == "worker" else 0))
 

@@ -48,6 +48,8 @@ def test_it_names_the_workers_and_this_one(text, expected, monkeypatch):
         (config(TWO, index=2), 'hold the "task" of this process'),
         (config(TWO, index=-1), 'hold the "task" of this process'),
         (config(TWO, index="0"), 'hold the "task" of this process'),
+        (config(TWO, index=True), 'hold the "task" of this process'),
+        (config(TWO, ["worker"]), 'hold the "task" of this process'),
         (config(TWO, "chief"), 'hold the "task" of this process'),
     ],
 )
