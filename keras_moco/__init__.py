@@ -16,7 +16,30 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     )
 
 from keras_moco.backbones import resnet  # noqa: E402
-from keras_moco.models import ContrastiveModel, Encoder, MoCo, linear_head, mlp_head  # noqa: E402
-from keras_moco.optimizers import SGD  # noqa: E402
+from keras_moco.models import (  # noqa: E402
+    ContrastiveModel,
+    Encoder,
+    EndToEnd,
+    MemoryBank,
+    MoCo,
+    SimCLR,
+    linear_head,
+    mlp_head,
+    simclr_head,
+)
+from keras_moco.optimizers import LARS, SGD  # noqa: E402
 
-__all__ = ["SGD", "ContrastiveModel", "Encoder", "MoCo", "linear_head", "mlp_head", "resnet"]
+__all__ = [
+    "LARS",
+    "SGD",
+    "ContrastiveModel",
+    "Encoder",
+    "EndToEnd",
+    "MemoryBank",
+    "MoCo",
+    "SimCLR",
+    "linear_head",
+    "mlp_head",
+    "resnet",
+    "simclr_head",
+]

@@ -18,12 +18,10 @@ class BatchNorm(abc.ABC):
     Attributes:
         splits: int, groups within the batch of a replica.
         synchronized: bool, whether replicas share their statistics.
-        note: str, what its user should know, or `None`.
     """
 
     splits = 1
     synchronized = False
-    note = None
 
     @abc.abstractmethod
     def shuffle(self, images, seed, step):
@@ -113,11 +111,6 @@ class Plain(BatchNorm):
 
     def __init__(self, synchronized=False):
         self.synchronized = synchronized
-        if synchronized:
-            self.note = (
-                "bn_mode='sync' is not sufficient with a queue, say the authors of MoCo (issue 46 of their "
-                "repository): keys in the queue carry the statistics of other batches. The paper uses 'shuffle'."
-            )
 
     def shuffle(self, images, seed, step):
         return images, None

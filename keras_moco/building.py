@@ -6,10 +6,11 @@ import keras
 
 from keras_moco.augment import get_augmentation
 from keras_moco.backbones import resnet
-from keras_moco.models import HEADS, Encoder, MoCo
-from keras_moco.optimizers import SGD
+from keras_moco.models import HEADS, Encoder
+from keras_moco.optimizers import LARS, SGD
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+OPTIMIZERS = {"sgd": SGD, "lars": LARS}
 
 
 def build_augmentation(config):
@@ -37,22 +38,23 @@ def build_encoder(plan):
     return Encoder(backbone, head, mean=config.image_mean, std=config.image_std, name="encoder")
 
 
+def build_optimizer(plan):
+    """The optimiser of a plan."""
+    config = plan.config
+    if config.optimizer not in OPTIMIZERS:
+        raise ValueError(
+            f"`optimizer` must be one of {', '.join(OPTIMIZERS)}. Received: {config.optimizer!r}. Choose one of them."
+        )
+    optimizer = OPTIMIZERS[config.optimizer]
+    return optimizer(plan.learning_rate(), momentum=config.optimizer_momentum, weight_decay=config.weight_decay)
+
+
 def build_model(plan, strategy):
-    """The compiled `MoCo` of a plan, its optimiser built, on the devices of `strategy`."""
+    """The compiled model of a plan, its optimiser built, on the devices of `strategy`."""
     config = plan.config
     with strategy.scope(), precision(config.precision):
-        model = MoCo(
-            build_encoder(plan),
-            queue_size=config.queue_size,
-            momentum=config.key_momentum,
-            temperature=config.temperature,
-            symmetric=config.symmetric,
-            bn_mode=config.bn_mode,
-            bn_splits=config.bn_splits,
-            seed=config.seed,
-        )
-        optimizer = SGD(plan.learning_rate(), momentum=config.sgd_momentum, weight_decay=config.weight_decay)
-        model.compile(optimizer=optimizer, steps_per_execution=config.steps_per_execution)
+        model = plan.method.build(plan, build_encoder(plan))
+        model.compile(optimizer=build_optimizer(plan), steps_per_execution=config.steps_per_execution)
         model.optimizer.build(model.trainable_variables)
     return model
 

@@ -29,6 +29,7 @@ class Config:
         None, "Images in the training split, for --dry_run where the data is not at hand. Counted otherwise."
     )
     channels: int | None = _setting(None, "Channels of the images, 1 or 3. As in the data set if not given.")
+    method: str = _setting("moco", "What is contrasted with what: moco, end_to_end, memory_bank or simclr.")
     workdir: str = _setting("runs/moco", "Folder for everything that the run writes.", resumable=True)
 
     backbone: str = _setting("resnet50", "resnet10, resnet18, resnet34, resnet50, resnet101 or resnet152.")
@@ -38,7 +39,7 @@ class Config:
         "auto", "BatchNorm's company: split (on one replica), shuffle (on several; the paper), sync, plain; or auto."
     )
     bn_splits: int = _setting(8, "Groups in each replica's batch, with statistics of their own, of --bn_mode=split.")
-    head: str = _setting("linear", "Projection head: linear (MoCo v1) or mlp (v2).")
+    head: str = _setting("linear", "Projection head: linear (MoCo v1), mlp (v2) or simclr.")
     embedding_dim: int = _setting(128, "Length of the embeddings that are contrasted.")
     image_mean: tuple[float, ...] = _setting(
         (0.485, 0.456, 0.406),
@@ -46,12 +47,15 @@ class Config:
     )
     image_std: tuple[float, ...] = _setting((0.229, 0.224, 0.225), "Their standard deviation, likewise.")
 
-    queue_size: int = _setting(65536, "Keys in the queue, K in the paper.")
     temperature: float = _setting(0.07, "Softmax temperature, T in the paper; 0.2 in v2.")
-    key_momentum: float = _setting(0.999, "Momentum of the key encoder, m in the paper.")
-    symmetric: bool = _setting(False, "Look up both views of an image; the loss is the sum (CIFAR-10 demo).")
+    queue_size: int = _setting(65536, "Keys in the queue, K in the paper (moco).")
+    key_momentum: float = _setting(0.999, "Momentum of the key encoder, m in the paper (moco).")
+    symmetric: bool = _setting(False, "Look up both views of an image; the loss is the sum (moco; CIFAR-10 demo).")
+    separate_encoders: bool = _setting(False, "Train a key encoder with weights of its own (end_to_end).")
+    num_negatives: int = _setting(4096, "Vectors drawn from the bank in each step, K in the paper (memory_bank).")
+    bank_momentum: float = _setting(0.5, "How much of an old vector stays in the bank's new one (memory_bank).")
 
-    augment: str = _setting("moco_v1", "Augmentation recipe: moco_v1, moco_v2 or moco_cifar.")
+    augment: str = _setting("moco_v1", "Augmentation recipe: moco_v1, moco_v2, moco_cifar, simclr or simclr_cifar.")
     crop_min_area: float | None = _setting(
         None, "Smallest share of the image that a random crop keeps. The recipe's (0.2 or 0.08) if not given."
     )
@@ -60,8 +64,9 @@ class Config:
     batch_size: int = _setting(256, "Images per step over all replicas.")
     epochs: int = _setting(200, "Passes over the training images.")
     base_learning_rate: float = _setting(0.03, "Learning rate for 256 images per step; scaled linearly.")
-    weight_decay: float = _setting(1e-4, "L2 penalty added to the gradient of every weight, as in PyTorch.")
-    sgd_momentum: float = _setting(0.9, "Momentum of the optimiser.")
+    weight_decay: float = _setting(1e-4, "L2 penalty, added to the gradient of every weight (lars: of kernels).")
+    optimizer: str = _setting("sgd", "sgd, or lars for large batches.")
+    optimizer_momentum: float = _setting(0.9, "Momentum of the optimiser.")
     schedule: str = _setting("step", "Learning rate: step (x0.1 at 60 % and 80 % of the epochs), cosine, constant.")
     schedule_per_step: bool = _setting(False, "Change the rate every step; the authors change it every epoch.")
     warmup_epochs: int = _setting(0, "Epochs of linear warm-up; the authors use none.")
@@ -91,13 +96,13 @@ class Config:
         ranges = {
             "at least 1": (
                 lambda value: value >= 1,
-                "train_examples channels backbone_width bn_splits embedding_dim queue_size image_size batch_size "
-                "epochs replicas steps_per_execution knn_k log_steps",
+                "train_examples channels backbone_width bn_splits embedding_dim queue_size num_negatives "
+                "image_size batch_size epochs replicas steps_per_execution knn_k log_steps",
             ),
             "positive": (lambda value: value > 0, "temperature base_learning_rate knn_temperature"),
             "at least 0": (lambda value: value >= 0, "weight_decay warmup_epochs knn_every_epochs seed"),
-            "in [0, 1]": (lambda value: 0 <= value <= 1, "key_momentum"),
-            "in [0, 1)": (lambda value: 0 <= value < 1, "sgd_momentum"),
+            "in [0, 1]": (lambda value: 0 <= value <= 1, "key_momentum bank_momentum"),
+            "in [0, 1)": (lambda value: 0 <= value < 1, "optimizer_momentum"),
             "in (0, 1]": (lambda value: 0 < value <= 1, "crop_min_area"),
         }
         for words, (holds, names) in ranges.items():
@@ -120,6 +125,10 @@ class Config:
         fixed = [field.name for field in dataclasses.fields(self) if not field.metadata["resumable"]]
         pairs = ((name, getattr(other, name), getattr(self, name)) for name in fixed)
         return [f"{name}: {theirs} -> {ours}" for name, theirs, ours in pairs if theirs != ours]
+
+    def changed(self):
+        """Names of fields that have other values than their defaults: a list."""
+        return [field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]
 
     def _items(self):
         return dataclasses.asdict(self).items()

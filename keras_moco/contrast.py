@@ -32,3 +32,58 @@ def info_nce(queries, keys, negatives, temperature):
     logits = ops.concatenate([positive, negative], axis=-1) / temperature
     labels = ops.zeros((ops.shape(queries)[0],), dtype="int32")
     return logits, labels
+
+
+def in_batch(queries, keys, own, temperature):
+    """Logits of InfoNCE within a batch: each query against its own key and the N - 1 keys of other images.
+
+    The end-to-end mechanism of MoCo's Fig. 2a, where gradient flows into the keys. When all similarities are equal, the
+    loss is exactly `log(N)`.
+
+    Args:
+        queries: `(n, D)` unit vectors, float32.
+        keys: `(N, D)` unit vectors of the global batch.
+        own: `(n,)` int, the row of each query's own key.
+        temperature: positive float.
+
+    Returns:
+        `(logits, labels)`: `(n, N)` float32, and `(n,)`, which is `own`.
+
+    Example:
+
+    >>> vectors = np.eye(3, dtype="float32")
+    >>> logits, labels = in_batch(vectors, vectors, np.arange(3), temperature=0.5)
+    >>> np.array(logits)[0].tolist(), labels.tolist()
+    ([2.0, 0.0, 0.0], [0, 1, 2])
+    """
+    return ops.matmul(queries, ops.transpose(keys)) / temperature, own
+
+
+def nt_xent(queries, keys, siblings, own, temperature):
+    """Logits of NT-Xent: each query against its own key and the 2 N - 2 views of the other images (SimCLR, eq. 1).
+
+    When all similarities are equal, the loss is exactly `log(2 N - 1)`.
+
+    Args:
+        queries: `(n, D)` unit vectors, float32: views of one kind.
+        keys: `(N, D)` unit vectors, the views of the other kind in the global batch.
+        siblings: `(N, D)` unit vectors, the views of the queries' own kind, themselves included.
+        own: `(n,)` int, the row of each query in `siblings`, and of its key in `keys`.
+        temperature: positive float, tau in the paper.
+
+    Returns:
+        `(logits, labels)`: `(n, 2 N - 1)` float32, first the keys, then the siblings without the query itself; and
+        `(n,)`, which is `own`.
+
+    Example:
+
+    >>> vectors = np.eye(3, dtype="float32")
+    >>> logits, labels = nt_xent(vectors, vectors, vectors, np.arange(3), temperature=0.5)
+    >>> np.array(logits)[1].tolist(), labels.tolist()
+    ([0.0, 2.0, 0.0, 0.0, 0.0], [0, 1, 2])
+    """
+    others = ops.arange(siblings.shape[0] - 1)[None]  # (1, N - 1)
+    others = others + ops.cast(others >= ops.cast(own, others.dtype)[:, None], others.dtype)  # (n, N - 1), own left out
+    among_siblings = ops.take_along_axis(ops.matmul(queries, ops.transpose(siblings)), others, axis=-1)
+    logits = ops.concatenate([ops.matmul(queries, ops.transpose(keys)), among_siblings], axis=-1)
+    return logits / temperature, own

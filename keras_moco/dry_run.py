@@ -2,7 +2,7 @@
 
 import math
 
-from keras_moco.building import build_augmentation, build_encoder, precision
+from keras_moco.building import build_augmentation, build_encoder, build_optimizer, precision
 from keras_moco.plan import Plan
 from keras_moco.versions import versions_line
 
@@ -24,6 +24,7 @@ def dry_run(config, replicas):
         )
     plan = Plan(config, config.train_examples, config.channels or 3, replicas)
     build_augmentation(config)
+    build_optimizer(plan)
     with precision(config.precision):
         encoder = build_encoder(plan)
     print(f"{versions_line()}\n\n{config.to_flagfile()}\n{plan.describe()}")

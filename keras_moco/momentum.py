@@ -1,6 +1,18 @@
 """The key encoder follows the query encoder: an exact copy at the start, a moving average afterwards."""
 
 
+def duplicate(encoder, name):
+    """A second encoder with variables of its own, an exact copy at the start.
+
+    Args:
+        encoder: a built `Encoder`, or another model with `get_config` and `from_config`.
+        name: str, of the copy.
+    """
+    copy = type(encoder).from_config({**encoder.get_config(), "name": name})
+    copy_weights(encoder, copy)
+    return copy
+
+
 def copy_weights(source, target):
     """Copies every weight of `source`, BatchNorm statistics included, into `target` of the same architecture.
 

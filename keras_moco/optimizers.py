@@ -1,4 +1,4 @@
-"""SGD as the recipes mean it: weight decay is L2 added to the gradient, and the rate stays outside the momentum."""
+"""The recipes' optimisers, in which weight decay is L2 added to the gradient."""
 
 import keras
 from keras import ops
@@ -37,12 +37,7 @@ class SGD(keras.optimizers.Optimizer):
 
     def __init__(self, learning_rate=0.03, momentum=0.9, weight_decay=1e-4, nesterov=False, name="SGD", **kwargs):
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
-        if not 0 <= momentum < 1:
-            raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}. The recipes use 0.9.")
-        if weight_decay < 0:
-            raise ValueError(
-                f"`weight_decay` must not be negative. Received: weight_decay={weight_decay}. Use 0 for none."
-            )
+        _check(momentum, weight_decay)
         self.momentum = momentum
         # Not `self.weight_decay`: the base class would apply that one, decoupled, on its own.
         self.coupled_weight_decay = weight_decay
@@ -69,3 +64,80 @@ class SGD(keras.optimizers.Optimizer):
             "weight_decay": self.coupled_weight_decay,
             "nesterov": self.nesterov,
         }
+
+
+@keras.saving.register_keras_serializable(package="keras_moco")
+class LARS(keras.optimizers.Optimizer):
+    """Layer-wise adaptive rate scaling, for large batches (You, Gitman, Ginsburg 2017, Algorithm 1).
+
+    ```
+    g <- gradient + weight_decay * w
+    rate <- learning_rate * trust * |w| / |g|             (the learning rate itself where either norm is 0)
+    v <- momentum * v + rate * g
+    w <- w - v
+    ```
+
+    Biases and BatchNorm's scales and offsets, all that have one axis, get neither decay nor adaptation: SGD with the
+    rate inside the velocity (SimCLR's `tf2/lars_optimizer.py`, which tells them by name; MoCo v3 by their axes).
+
+    Args:
+        learning_rate: float or `LearningRateSchedule`; as trust is small, some hundred times that of SGD. Defaults to
+            `1.0` (SimCLR on CIFAR-10, for 256 images).
+        momentum: float in `[0, 1)`. Defaults to `0.9` (SimCLR).
+        weight_decay: non-negative float. Defaults to `1e-4` (SimCLR on CIFAR-10; `1e-6` on ImageNet).
+        trust: positive float, eta in the paper. Defaults to `0.001` (the paper and SimCLR).
+        **kwargs: of `keras.optimizers.Optimizer`.
+
+    Example:
+
+    >>> w = keras.Variable([[3.0, 4.0]])  # of norm 5
+    >>> optimizer = LARS(learning_rate=1.0, momentum=0.9, weight_decay=0.0, trust=0.1)
+    >>> optimizer.apply([ops.convert_to_tensor([[0.0, 2.0]])], [w])  # moves by 1.0 * 0.1 * 5
+    >>> np.array(w).round(4).tolist()
+    [[3.0, 3.5]]
+    """
+
+    def __init__(self, learning_rate=1.0, momentum=0.9, weight_decay=1e-4, trust=0.001, name="LARS", **kwargs):
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        _check(momentum, weight_decay)
+        if not trust > 0:
+            raise ValueError(f"`trust` must be positive. Received: trust={trust}. The paper uses 0.001.")
+        self.momentum = momentum
+        self.coupled_weight_decay = weight_decay
+        self.trust = trust
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self.velocities = [self.add_variable_from_reference(v, name="velocity") for v in variables]
+
+    def update_step(self, gradient, variable, learning_rate):
+        velocity = self.velocities[self._get_variable_index(variable)]
+        gradient = ops.cast(gradient, variable.dtype)
+        rate = ops.cast(learning_rate, variable.dtype)
+        if len(variable.shape) > 1:
+            gradient = gradient + self.coupled_weight_decay * variable
+            rate = rate * self._adaptation(variable, gradient)
+        self.assign(velocity, self.momentum * velocity + rate * gradient)
+        self.assign_sub(variable, velocity)
+
+    def _adaptation(self, variable, gradient):
+        weight, slope = (ops.sqrt(ops.sum(ops.square(tensor))) for tensor in (variable, gradient))
+        known = (weight > 0) & (slope > 0)
+        return ops.where(known, self.trust * weight / ops.where(known, slope, 1.0), 1.0)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "weight_decay": self.coupled_weight_decay,
+            "trust": self.trust,
+        }
+
+
+def _check(momentum, weight_decay):
+    if not 0 <= momentum < 1:
+        raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}. The recipes use 0.9.")
+    if weight_decay < 0:
+        raise ValueError(f"`weight_decay` must not be negative. Received: weight_decay={weight_decay}. Use 0 for none.")

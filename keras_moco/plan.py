@@ -1,10 +1,10 @@
 """What follows from a configuration and its data, worked out and checked before any work starts."""
 
-import math
 from dataclasses import dataclass
 
-from keras_moco import batch_norm, schedules
+from keras_moco import schedules
 from keras_moco.config import Config
+from keras_moco.methods import get_method
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,7 @@ class Plan:
                 "`batch_size` must not exceed the number of training images. "
                 f"Received: batch_size={batch}, {examples} images in {config.dataset}. Lower --batch_size."
             )
-        if config.queue_size > examples:
-            raise ValueError(
-                "`queue_size` must not exceed the number of training images, or an image meets itself as a negative. "
-                f"Received: queue_size={config.queue_size}, {examples} images in {config.dataset}. Lower --queue_size."
-            )
-        if config.queue_size < self.keys_per_step:
-            raise ValueError(
-                "`queue_size` must be at least the number of keys that one step enqueues, or keys are overwritten "
-                f"before they are used. Received: queue_size={config.queue_size}, keys per step={self.keys_per_step}. "
-                "Raise --queue_size or lower --batch_size."
-            )
+        self.method.check(self)
         self.batch_norm.check(self.replicas)
         splits = self.batch_norm.splits
         if batch % (self.replicas * splits):
@@ -75,14 +65,14 @@ class Plan:
         return cls(config, source.num_examples, channels, replicas)
 
     @property
-    def keys_per_step(self):
-        """int: keys that enter the queue in one step."""
-        return self.config.batch_size * (2 if self.config.symmetric else 1)
+    def method(self):
+        """`Method`: what the configured method adds to a run."""
+        return get_method(self.config)
 
     @property
     def batch_norm(self):
         """`BatchNorm`: in whose company each image is normalised on these replicas."""
-        return batch_norm.resolve(self.config.bn_mode, self.config.bn_splits, self.replicas)
+        return self.method.batch_norm(self.config, self.replicas)
 
     @property
     def steps_per_epoch(self):
@@ -96,8 +86,8 @@ class Plan:
 
     @property
     def chance_loss(self):
-        """float: the loss when all similarities are equal, `ln(1 + K)`, per direction."""
-        return math.log(1 + self.config.queue_size) * (2 if self.config.symmetric else 1)
+        """float: the loss when all similarities are equal."""
+        return self.method.chance_loss(self)
 
     def learning_rate(self):
         """The learning rate as a schedule over steps."""
@@ -116,23 +106,14 @@ class Plan:
         config, rate = self.config, self.learning_rate()
         marks = [round(self.total_steps * quarter / 4) for quarter in range(4)] + [self.total_steps - 1]
         rates = ", ".join(f"{float(rate(step)):.4g} (step {step})" for step in marks)
-        share = config.queue_size / self.train_examples
-        mebibytes = config.queue_size * config.embedding_dim * 4 / 2**20  # float32
         lines = [
+            f"method: {config.method}",
             f"data: {config.dataset}, {self.train_examples:,} training images of {self.channels} channel(s), "
             f"views of {config.image_size} x {config.image_size} by {config.augment}",
             f"steps: {self.steps_per_epoch:,} per epoch of {config.batch_size} images on {self.replicas} replica(s), "
             f"{self.total_steps:,} in {config.epochs} epochs",
             f"BatchNorm: {self.batch_norm.describe()}",
             f"learning rate: {rates}",
-            f"queue: {config.queue_size:,} keys of {config.embedding_dim}, {mebibytes:.2f} MiB, "
-            f"{share:.0%} of the training images",
-            f"loss: chance is {self.chance_loss:.2f}; it starts lower, and rises while real keys fill the queue",
+            *self.method.describe(self),
         ]
-        if share > 0.2:
-            lines.append(
-                "note: above 20 % the queue holds many views of the query's own image; consider a smaller --queue_size"
-            )
-        if self.batch_norm.note:
-            lines.append(f"note: {self.batch_norm.note}")
         return "\n".join(lines)

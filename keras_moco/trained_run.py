@@ -65,8 +65,8 @@ def load_run(workdir, data_dir=None):
     config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
     train = data.open_source(config.dataset, "train", config.data_dir)
     strategy = distribution.make_strategy("one")
-    # On one replica, by moving statistics, whatever it was trained on.
-    plan = Plan.of(dataclasses.replace(config, bn_mode="plain"), train, replicas=1)
+    # The plan of its training; here on one replica, where nothing is trained, and moving statistics do for BatchNorm.
+    plan = Plan.of(config, train, run.results().get("replicas", 1))
     model = build_model(plan, strategy)
     if not restore(model, run.checkpoints):
         raise ValueError(

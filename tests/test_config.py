@@ -14,6 +14,7 @@ OTHER = {
     "data_dir": "/data/tfds #1",
     "train_examples": 1281167,
     "channels": 1,
+    "method": "simclr",
     "workdir": "runs/with space, comma",
     "backbone": "resnet18",
     "backbone_width": 16,
@@ -28,6 +29,9 @@ OTHER = {
     "temperature": 0.1 + 0.2,
     "key_momentum": 1.0,
     "symmetric": True,
+    "separate_encoders": True,
+    "num_negatives": 16384,
+    "bank_momentum": 0.0,
     "augment": "moco_v2",
     "crop_min_area": 0.08,
     "image_size": 32,
@@ -35,7 +39,8 @@ OTHER = {
     "epochs": 800,
     "base_learning_rate": 1e-300,
     "weight_decay": 5e-4,
-    "sgd_momentum": 0.0,
+    "optimizer": "lars",
+    "optimizer_momentum": 0.0,
     "schedule": "cosine",
     "schedule_per_step": True,
     "warmup_epochs": 10,
@@ -58,15 +63,15 @@ RESUMABLE = {
 # The documented range of every number, values at its edges, and values beyond them.
 RANGES = {
     "at least 1": (
-        "train_examples channels backbone_width bn_splits embedding_dim queue_size image_size batch_size epochs "
-        "replicas steps_per_execution knn_k log_steps",
+        "train_examples channels backbone_width bn_splits embedding_dim queue_size num_negatives image_size batch_size "
+        "epochs replicas steps_per_execution knn_k log_steps",
         [1, 2**31],
         [0, -1],
     ),
     "positive": ("temperature base_learning_rate knn_temperature", [1e-9, 5.0], [0.0, -0.1, float("nan")]),
     "at least 0": ("weight_decay warmup_epochs knn_every_epochs seed", [0, 3], [-1, float("nan")]),
-    "in [0, 1]": ("key_momentum", [0.0, 1.0], [-0.001, 1.001, float("nan")]),
-    "in [0, 1)": ("sgd_momentum", [0.0, 0.999], [-0.001, 1.0, float("nan")]),
+    "in [0, 1]": ("key_momentum bank_momentum", [0.0, 1.0], [-0.001, 1.001, float("nan")]),
+    "in [0, 1)": ("optimizer_momentum", [0.0, 0.999], [-0.001, 1.0, float("nan")]),
     "in (0, 1]": ("crop_min_area", [0.001, 1.0], [0.0, 1.001, float("nan")]),
 }
 EDGES = [(name, good) for names, goods, _ in RANGES.values() for name in names.split() for good in goods]
@@ -226,6 +231,11 @@ def test_every_number_has_a_range():
 @pytest.mark.parametrize("batch_size, rate", [(256, 0.03), (512, 0.06), (128, 0.015), (4096, 0.48)])
 def test_the_learning_rate_scales_with_the_batch(batch_size, rate):
     assert Config(batch_size=batch_size).learning_rate == pytest.approx(rate, rel=1e-12)
+
+
+def test_what_differs_from_the_defaults_is_told_by_name():
+    assert Config().changed() == []
+    assert Config(queue_size=512, epochs=200, method="simclr").changed() == ["method", "queue_size"]
 
 
 def test_a_config_cannot_be_changed():

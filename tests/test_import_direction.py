@@ -14,11 +14,13 @@ SOURCES = sorted((ROOT / PACKAGE).rglob("*.py")) + [
 # The parts of the package from the ground up. A part imports from those of lower floors, never from its own
 # floor; `data` alone also imports from `augment`, beside it.
 FLOORS = [
-    {"contrast", "momentum", "schedules", "optimizers", "distribution", "config", "versions"},
+    {"contrast", "momentum", "schedules", "optimizers", "distribution", "config", "versions", "step_checks"},
     {"batch_norm", "run_directory", "command_line"},
-    {"plan", "layers"},
+    {"layers"},
     {"backbones"},
     {"models"},
+    {"methods"},
+    {"plan"},
     {"augment"},
     {"data"},
     {"evaluation", "convert", "export"},
@@ -41,7 +43,9 @@ DOORS = {
         "models/contrastive.py",
         "models/trainer.py",
         "distribution/",
+        "layers/feature_bank.py",
         "layers/split_batch_normalization.py",
+        "step_checks.py",
         "data/",
         "augment/",
         "callbacks/",

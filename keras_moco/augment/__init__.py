@@ -8,7 +8,15 @@ from keras_moco.augment.compose import Compose
 from keras_moco.augment.crop import RandomResizedCrop
 from keras_moco.augment.flip import RandomHorizontalFlip
 from keras_moco.augment.grayscale import RandomGrayscale
-from keras_moco.augment.recipes import AUGMENTATIONS, get_augmentation, moco_cifar, moco_v1, moco_v2
+from keras_moco.augment.recipes import (
+    AUGMENTATIONS,
+    get_augmentation,
+    moco_cifar,
+    moco_v1,
+    moco_v2,
+    simclr,
+    simclr_cifar,
+)
 from keras_moco.augment.views import two_views
 
 __all__ = [
@@ -25,5 +33,7 @@ __all__ = [
     "moco_cifar",
     "moco_v1",
     "moco_v2",
+    "simclr",
+    "simclr_cifar",
     "two_views",
 ]

@@ -89,7 +89,62 @@ def moco_cifar(image_size, crop_scale=(0.08, 1.0), **kwargs):
     return Compose(layers, **kwargs)
 
 
-AUGMENTATIONS = {"moco_v1": moco_v1, "moco_v2": moco_v2, "moco_cifar": moco_cifar}
+def simclr(image_size, crop_scale=(0.08, 1.0), strength=1.0, blur=True, **kwargs):
+    """SimCLR (appendix A; official `data_util.py`): crop, flip, jitter at rate 0.8, gray 0.2, blur at rate 0.5.
+
+    The jitter is `strength` times (.8, .8, .8, .2). Boxes, resizing and colour operations are torchvision's, as in the
+    other recipes here; the official TensorFlow code draws boxes by `sample_distorted_bounding_box`, resizes them
+    bicubically, scales saturation in HSV, takes contrast from the mean of each channel, and cuts its blur off at a
+    twentieth of the image.
+
+    Args:
+        image_size: int. Side of the square views, pixels. The paper uses 224.
+        crop_scale: (low, high). Range of the crop's area as a fraction of the image's.
+        strength: non-negative float, of the jitter. Defaults to `1.0` (ImageNet; CIFAR-10 uses `0.5`, appendix B.9).
+        blur: bool. Defaults to `True` (ImageNet; CIFAR-10 goes without).
+        **kwargs: of `Compose`, for example `seed`.
+
+    Returns:
+        A `Compose` layer.
+
+    Example:
+
+    >>> from keras_moco.augment import simclr
+    >>> [type(layer).__name__ for layer in simclr(32, strength=0.5, blur=False).layers]
+    ['RandomResizedCrop', 'RandomHorizontalFlip', 'RandomColorJitter', 'RandomGrayscale']
+    """
+    layers = [
+        RandomResizedCrop(image_size, scale=crop_scale),
+        RandomHorizontalFlip(rate=0.5),
+        RandomColorJitter(0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength, rate=0.8),
+        RandomGrayscale(rate=0.2),
+    ]
+    if blur:
+        layers.append(RandomGaussianBlur(sigma=(0.1, 2.0), rate=0.5))
+    return Compose(layers, **kwargs)
+
+
+def simclr_cifar(image_size, crop_scale=(0.08, 1.0), **kwargs):
+    """SimCLR on CIFAR-10 (appendix B.9; official `tf2/README.md`): `simclr` of strength 0.5 without blur.
+
+    Args:
+        image_size: int. Side of the square views, pixels. The paper uses 32.
+        crop_scale: (low, high). Range of the crop's area as a fraction of the image's.
+        **kwargs: of `Compose`, for example `seed`.
+
+    Returns:
+        A `Compose` layer.
+    """
+    return simclr(image_size, crop_scale, strength=0.5, blur=False, **kwargs)
+
+
+AUGMENTATIONS = {
+    "moco_v1": moco_v1,
+    "moco_v2": moco_v2,
+    "moco_cifar": moco_cifar,
+    "simclr": simclr,
+    "simclr_cifar": simclr_cifar,
+}
 
 
 def get_augmentation(name):

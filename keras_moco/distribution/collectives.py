@@ -47,15 +47,34 @@ def permutation(size, seed, step):
     Returns:
         `(size,)` int32. The same with XLA and without, which is not so of `tf.random.stateless_uniform`.
     """
+    # Sorting random numbers instead of `stateless_shuffle`, which XLA does not have.
+    return tf.argsort(_random_bits((size,), seed, step))
+
+
+def random_rows(count, size, seed, step):
+    """Row numbers below `size`, drawn uniformly and with replacement, that every replica computes alike.
+
+    Args:
+        count: int, how many to draw.
+        size: positive int below 2^31.
+        seed: int.
+        step: scalar integer tensor, the training step.
+
+    Returns:
+        `(count,)` int64 in `[0, size)`.
+    """
+    # 64 bits for a remainder of which no row is favoured by more than 2^-32.
+    high, low = tf.unstack(tf.cast(tf.bitcast(_random_bits((2, count), seed, step), tf.uint32), tf.int64))
+    return (high % size * (2**32 % size) + low) % size
+
+
+def _random_bits(shape, seed, step):
+    """int32 of uniformly random bits."""
     key = tf.bitcast(tf.constant([seed], tf.int64), tf.uint64)
     # Philox counts its draws in the low word, so that steps in the high word never meet.
     counter = tf.bitcast(tf.stack([tf.zeros((), tf.int64), tf.cast(step, tf.int64)]), tf.uint64)
     philox = 1
-    draws = tf.raw_ops.StatelessRandomUniformFullIntV2(
-        shape=[size], key=key, counter=counter, alg=philox, dtype=tf.int32
-    )
-    # Sorting random numbers instead of `stateless_shuffle`, which XLA does not have.
-    return tf.argsort(draws)
+    return tf.raw_ops.StatelessRandomUniformFullIntV2(shape=shape, key=key, counter=counter, alg=philox, dtype=tf.int32)
 
 
 def shuffle(images, order):

@@ -1,7 +1,8 @@
-"""Layers that MoCo needs and Keras does not have."""
+"""Layers that contrastive learning needs and Keras does not have."""
 
+from keras_moco.layers.feature_bank import FeatureBank
 from keras_moco.layers.feature_queue import FeatureQueue
 from keras_moco.layers.split_batch_normalization import SplitBatchNormalization
 from keras_moco.layers.splittable import splittable
 
-__all__ = ["FeatureQueue", "SplitBatchNormalization", "splittable"]
+__all__ = ["FeatureBank", "FeatureQueue", "SplitBatchNormalization", "splittable"]

@@ -41,35 +41,38 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
     """A model that learns an encoder by telling the other view of an image from other images.
 
     `fit` takes batches `{"query": (n, H, W, C), "key": (n, H, W, C)}`, two augmentations of the same images with
-    values in 0..255 (further entries are handed to the hooks), and `compile` an optimiser; the loss is the model's
-    own. `model(images)` embeds, so `predict`, export and notebooks need nothing special.
+    values in 0..255 (further entries, such as `"index"`, are handed to the hooks), and `compile` an optimiser; the loss
+    is the model's own. `model(images)` embeds, so `predict`, export and notebooks need nothing special.
 
-    A subclass implements `encoder` and `contrast`; `before_step`, `encode_targets`, `after_step` and `monitor` are
-    there for methods that need them.
+    A subclass implements `contrast`; `before_step`, `encode_targets`, `after_step` and `monitor` are there for methods
+    that need them.
 
     Args:
+        encoder: the `Encoder` that is to be learnt.
         temperature: positive float that divides all similarities.
         logs: names of what `monitor` returns, and `loss_<name>` of each `Contrast` where there are several.
         **kwargs: of `keras.Model`.
+
+    Attributes:
+        encoder: as given.
+        required: names that every batch must have; of a class.
     """
 
-    def __init__(self, temperature, logs=(), **kwargs):
+    required = ("query", "key")
+
+    def __init__(self, encoder, temperature, logs=(), **kwargs):
         super().__init__(**kwargs)
         if not temperature > 0:
             raise ValueError(
                 f"`temperature` must be positive. Received: temperature={temperature}. MoCo v1 uses 0.07, v2 0.2."
             )
+        self.encoder = encoder
         self.temperature = temperature
         # Steps trained. Random numbers and schedules hang on it, so a restored model goes on exactly where it was.
         self.step = self.add_weight((), "zeros", dtype="int64", name="step", trainable=False, aggregation="none")
         self._means = {name: keras.metrics.Mean(name) for name in (*SHARED_LOGS, *logs)}
 
     # What a method is made of.
-
-    @property
-    @abc.abstractmethod
-    def encoder(self):
-        """The `Encoder` that is being learnt."""
 
     def before_step(self):  # noqa: B027
         """Runs before anything is encoded."""
@@ -81,7 +84,7 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
     def contrast(self, views, targets):
         """Returns a list of `Contrast`, whose losses are summed; gradient flows through what is encoded here."""
 
-    def after_step(self, views, targets):  # noqa: B027
+    def after_step(self, views, targets, contrasts):  # noqa: B027
         """Runs after the gradient step."""
 
     # What they share.
@@ -95,7 +98,7 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
         return self.encoder(images, training=training)
 
     def train_step(self, views):
-        _check_views(views)
+        _check_views(views, self.required)
         # Where the end of the data is not known in advance, Keras runs the step once more without a batch: nothing
         # in here may happen before the batch exists.
         with tf.control_dependencies(tf.nest.flatten(views)):
@@ -111,7 +114,7 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
             if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
                 gradients = distribution.share_overflow(gradients)
             self.optimizer.apply(gradients, self.trainable_variables)
-            self.after_step(views, targets)
+            self.after_step(views, targets, contrasts)
             # In every step, so that evaluation, checkpoints and exports find all replicas alike whenever they come. Two
             # ResNet-50 have 106,240 of these numbers, beside 25 million gradients. An average of moving averages is
             # the moving average of averages, so nothing is changed by when it is taken.
@@ -146,18 +149,35 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
     def metrics(self):
         return list(self._means.values())
 
+    def get_config(self):
+        encoder = keras.saving.serialize_keras_object(self.encoder)
+        return {"name": self.name, "encoder": encoder, "temperature": self.temperature}
 
-def _check_views(views):
-    if not (isinstance(views, dict) and {"query", "key"} <= views.keys()):
-        received = sorted(views) if isinstance(views, dict) else type(views).__name__
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})
+
+
+# Where what a batch must hold comes from.
+ORIGINS = {
+    "query": "Map your data set with `keras_moco.augment.two_views`.",
+    "key": "Map your data set with `keras_moco.augment.two_views`.",
+    "index": "Add the number of each image in the data set, as `keras_moco.data.pretrain_dataset` does.",
+}
+
+
+def _check_views(views, required):
+    missing = [name for name in required if not (isinstance(views, dict) and name in views)]
+    if missing:
         raise ValueError(
-            'Batches must be dictionaries with "query" and "key", two augmentations of the same images. '
-            f"Received: {received}. Map your data set with `keras_moco.augment.two_views`."
+            f"Batches must be dictionaries with {' and '.join(map(repr, required))}. "
+            f"Received: {sorted(views) if isinstance(views, dict) else type(views).__name__}. {ORIGINS[missing[0]]}"
         )
-    if views["query"].shape != views["key"].shape or views["query"].shape[0] is None:
+    shapes = {name: views[name].shape for name in ("query", "key") if name in required}
+    if len(set(map(tuple, shapes.values()))) > 1 or views["query"].shape[0] is None:
         raise ValueError(
-            "Both views must have one shape with a known batch size, which the replicas divide. "
-            f"Received: query {views['query'].shape}, key {views['key'].shape} on {distribution.num_replicas()} "
+            "All views must have one shape with a known batch size, which the replicas divide. Received: "
+            f"{', '.join(f'{name} {shape}' for name, shape in shapes.items())} on {distribution.num_replicas()} "
             "replica(s). Batch with `drop_remainder=True`."
         )
 

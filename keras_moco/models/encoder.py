@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import initializers, layers, ops
 
-from keras_moco.layers import splittable
+from keras_moco.layers import SplitBatchNormalization, splittable
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -34,7 +34,33 @@ def mlp_head(features, embedding_dim=128):
     )
 
 
-HEADS = {"linear": linear_head, "mlp": mlp_head}
+def simclr_head(features, embedding_dim=128):
+    """Three dense layers, each with BatchNorm, ReLU between them (SimCLR v1's code; official `tf2/model.py`).
+
+    Hidden width `features`; initial weights N(0, 0.01); no biases beside BatchNorm's, and none in the last one.
+    """
+
+    def dense(units, name):
+        small = initializers.RandomNormal(stddev=0.01)
+        return layers.Dense(units, use_bias=False, kernel_initializer=small, name=name)
+
+    return keras.Sequential(
+        [
+            keras.Input((features,)),
+            dense(features, "fc1"),
+            SplitBatchNormalization(name="bn1"),
+            layers.ReLU(name="relu1"),
+            dense(features, "fc2"),
+            SplitBatchNormalization(name="bn2"),
+            layers.ReLU(name="relu2"),
+            dense(embedding_dim, "fc3"),
+            SplitBatchNormalization(center=False, name="bn3"),
+        ],
+        name="head",
+    )
+
+
+HEADS = {"linear": linear_head, "mlp": mlp_head, "simclr": simclr_head}
 
 
 @keras.saving.register_keras_serializable(package="keras_moco")

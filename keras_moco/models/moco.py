@@ -9,10 +9,14 @@ from keras_moco import batch_norm, distribution
 from keras_moco.contrast import info_nce
 from keras_moco.layers import FeatureQueue
 from keras_moco.models.contrastive import Contrast, ContrastiveModel
-from keras_moco.momentum import copy_weights, momentum_update
+from keras_moco.momentum import duplicate, momentum_update
 
 QUERY_TO_KEY = ("query", "key")
 KEY_TO_QUERY = ("key", "query")
+SYNCHRONIZED_NOTE = (
+    "bn_mode='sync' is not sufficient with a queue, say the authors of MoCo (issue 46 of their repository): keys in "
+    "the queue carry the statistics of other batches. The paper uses 'shuffle'."
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_moco")
@@ -83,7 +87,7 @@ class MoCo(ContrastiveModel):
     ):
         directions = [QUERY_TO_KEY, KEY_TO_QUERY] if symmetric else [QUERY_TO_KEY]
         losses = [f"loss_{query}_to_{key}" for query, key in directions if symmetric]
-        super().__init__(temperature, logs=("queue_fill", "key_momentum", *losses), **kwargs)
+        super().__init__(encoder, temperature, logs=("queue_fill", "key_momentum", *losses), **kwargs)
         if not callable(momentum) and not 0 <= momentum <= 1:
             raise ValueError(f"`momentum` must be in [0, 1]. Received: momentum={momentum}. The paper uses 0.999.")
         self.momentum = momentum
@@ -93,11 +97,9 @@ class MoCo(ContrastiveModel):
         self.bn_splits = bn_splits
         self.batch_norm = batch_norm.resolve(bn_mode, bn_splits, distribution.num_replicas())
         self.batch_norm.set_on(encoder)
-        if self.batch_norm.note:
-            warnings.warn(self.batch_norm.note, stacklevel=2)
-        self.query_encoder = encoder
-        self.key_encoder = type(encoder).from_config({**encoder.get_config(), "name": "key_encoder"})
-        copy_weights(encoder, self.key_encoder)
+        if self.batch_norm.synchronized:
+            warnings.warn(SYNCHRONIZED_NOTE, stacklevel=2)
+        self.key_encoder = duplicate(encoder, "key_encoder")
         # Its variables, not its layers: a frozen BatchNorm is in inference mode, and keys need batch statistics.
         for variable in self.key_encoder.variables:
             variable.trainable = False
@@ -105,8 +107,9 @@ class MoCo(ContrastiveModel):
         self.built = True
 
     @property
-    def encoder(self):
-        return self.query_encoder
+    def query_encoder(self):
+        """The encoder that is learnt, and whose features are used afterwards."""
+        return self.encoder
 
     @property
     def trainable_variables(self):
@@ -125,7 +128,7 @@ class MoCo(ContrastiveModel):
             for (query, key), keys in zip(self.directions, targets, strict=True)
         ]
 
-    def after_step(self, views, targets):
+    def after_step(self, views, targets, contrasts):
         self.queue.enqueue(ops.concatenate(targets))
 
     def _encode_keys(self, images):
@@ -148,18 +151,11 @@ class MoCo(ContrastiveModel):
 
     def get_config(self):
         return {
-            "name": self.name,
-            "encoder": keras.saving.serialize_keras_object(self.query_encoder),
+            **super().get_config(),
             "queue_size": self.queue.size,
             "momentum": keras.saving.serialize_keras_object(self.momentum),
-            "temperature": self.temperature,
             "symmetric": KEY_TO_QUERY in self.directions,
             "bn_mode": self.bn_mode,
             "bn_splits": self.bn_splits,
             "seed": self.seed,
         }
-
-    @classmethod
-    def from_config(cls, config):
-        parts = {part: keras.saving.deserialize_keras_object(config[part]) for part in ("encoder", "momentum")}
-        return cls(**{**config, **parts})

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_moco import distribution
+from keras_moco.step_checks import plain_failures
 
 
 class ReplicatedTrainer(keras.Model):
@@ -22,7 +23,8 @@ class ReplicatedTrainer(keras.Model):
         """`keras.Model.fit`.
 
         Raises:
-            ValueError: if optimiser or `jit_compile` would not work on the replicas (`check_training`).
+            ValueError: if optimiser or `jit_compile` would not work on the replicas (`check_training`), or a batch
+                holds what the model cannot take.
             WorkerLost: if another worker stops.
         """
         x, steps_per_epoch = distribution.endless(x, steps_per_epoch, self.distribute_strategy)
@@ -65,10 +67,11 @@ class ReplicatedTrainer(keras.Model):
 
         def train(iterator):
             if not hasattr(iterator, "get_next"):  # of `train_on_batch`
-                return one_step(next(iterator))
+                with plain_failures():
+                    return one_step(next(iterator))
             count = self._next_steps()
             try:
-                with distribution.plain_worker_errors(self.distribute_strategy):
+                with plain_failures(), distribution.plain_worker_errors(self.distribute_strategy):
                     logs = several_steps(iterator, tf.constant(count))
             except tf.errors.OutOfRangeError as end:
                 raise StopIteration from end

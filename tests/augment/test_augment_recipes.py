@@ -5,7 +5,16 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_sample_image
 
-from keras_moco.augment import AUGMENTATIONS, get_augmentation, moco_cifar, moco_v1, moco_v2, two_views
+from keras_moco.augment import (
+    AUGMENTATIONS,
+    get_augmentation,
+    moco_cifar,
+    moco_v1,
+    moco_v2,
+    simclr,
+    simclr_cifar,
+    two_views,
+)
 
 IMAGES = np.stack([load_sample_image("china.jpg")[i * 40 :, i * 60 :][:40, :48] for i in range(6)])
 
@@ -16,10 +25,10 @@ FLIP = ("RandomHorizontalFlip", {"rate": 0.5})
 BLUR = ("RandomGaussianBlur", {"sigma": (0.1, 2.0), "rate": 0.5})
 
 
-def jitter(hue, rate):
+def jitter(hue, rate, others=0.4):
     return (
         "RandomColorJitter",
-        {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": hue, "rate": rate},
+        {"brightness": others, "contrast": others, "saturation": others, "hue": hue, "rate": rate},
     )
 
 
@@ -29,6 +38,8 @@ def jitter(hue, rate):
         ("moco_v1", [CROP, GRAY, jitter(0.4, 1.0), FLIP]),
         ("moco_v2", [CROP, jitter(0.1, 0.8), GRAY, BLUR, FLIP]),
         ("moco_cifar", [DEMO_CROP, FLIP, jitter(0.1, 0.8), GRAY]),
+        ("simclr", [DEMO_CROP, FLIP, jitter(0.2, 0.8, others=0.8), GRAY, BLUR]),
+        ("simclr_cifar", [DEMO_CROP, FLIP, jitter(0.1, 0.8), GRAY]),
     ],
 )
 def test_a_recipe_is_the_published_one_in_its_order(name, operations):
@@ -43,11 +54,19 @@ def test_the_crop_scale_can_be_chosen():
         assert recipe(32, crop_scale=(0.5, 0.9)).layers[0].scale == (0.5, 0.9)
 
 
+def test_the_strength_and_the_blur_of_simclr_can_be_chosen():
+    weak = simclr(32, strength=0.25, blur=False).layers
+    assert [type(layer).__name__ for layer in weak] == [
+        *("RandomResizedCrop", "RandomHorizontalFlip", "RandomColorJitter", "RandomGrayscale")
+    ]
+    assert (weak[2].brightness, weak[2].contrast, weak[2].saturation, weak[2].hue) == (0.2, 0.2, 0.2, 0.05)
+
+
 def test_a_wrong_name_lists_the_right_ones():
-    assert AUGMENTATIONS == {"moco_v1": moco_v1, "moco_v2": moco_v2, "moco_cifar": moco_cifar}
-    with pytest.raises(
-        ValueError, match="must be one of 'moco_v1', 'moco_v2', 'moco_cifar'. Received: augmentation='v3'"
-    ):
+    recipes = (moco_v1, moco_v2, moco_cifar, simclr, simclr_cifar)
+    assert {recipe.__name__: recipe for recipe in recipes} == AUGMENTATIONS
+    known = "'moco_v1', 'moco_v2', 'moco_cifar', 'simclr', 'simclr_cifar'"
+    with pytest.raises(ValueError, match=f"must be one of {known}. Received: augmentation='v3'"):
         get_augmentation("v3")
 
 

@@ -350,11 +350,11 @@ def without_key(views):
 
 
 VIEWS = (
-    'Batches must be dictionaries with "query" and "key", two augmentations of the same images. Received: {}. '
+    "Batches must be dictionaries with 'query' and 'key'. Received: {}. "
     "Map your data set with `keras_moco.augment.two_views`."
 )
 SHAPES = (
-    "Both views must have one shape with a known batch size, which the replicas divide. "
+    "All views must have one shape with a known batch size, which the replicas divide. "
     "Received: query {}, key {} on 1 replica(s). Batch with `drop_remainder=True`."
 )
 

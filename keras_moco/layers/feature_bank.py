@@ -1,0 +1,127 @@
+"""The memory bank: one vector for every image of the data set."""
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_moco import distribution
+from keras_moco.step_checks import require
+
+
+@keras.saving.register_keras_serializable(package="keras_moco")
+class FeatureBank(keras.layers.Layer):
+    """A unit vector per training image, looked up by the image's index, that follows what the encoder makes of it.
+
+    An image's vector moves only when the image is seen, once per epoch, so a bank is as stale as an epoch is long
+    (Wu et al. 2018, "Unsupervised Feature Learning via Non-Parametric Instance Discrimination"; MoCo, Fig. 2b). It
+    starts as random unit vectors. Every replica holds all of it and writes the same rows.
+
+    Args:
+        size: positive int, the number of images; indices are below it.
+        dim: positive int, length of a vector, `D`.
+        momentum: float in `[0, 1]`, how much of an old vector stays in the new one. Defaults to `0.5` (the code of
+            Wu et al., `lemniscate.pytorch`, `NCEAverage.py`; the MoCo paper does not say which value it used).
+        seed: int, of the first vectors and of the draws. Defaults to `0`.
+        **kwargs: of `keras.layers.Layer`. The bank is kept in float32 whatever the dtype policy.
+
+    Attributes:
+        features: `(size, dim)` float32 weight; row `i` belongs to the image of index `i`.
+
+    Raises:
+        ValueError: for a size, length or momentum out of its range; while training, if an index is not below `size`
+            (not with XLA, which leaves checks out).
+
+    Example:
+
+    >>> bank = FeatureBank(size=3, dim=2, momentum=0.0)
+    >>> bank.update([2], ops.convert_to_tensor([[0.6, 0.8]]))
+    >>> [round(float(x), 1) for x in bank.look_up([2])[0]]
+    [0.6, 0.8]
+    """
+
+    def __init__(self, size, dim, momentum=0.5, seed=0, **kwargs):
+        super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
+        for name, value in (("size", size), ("dim", dim)):
+            if int(value) != value or value < 1:
+                raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}. Give 1 or more.")
+        if not 0 <= momentum <= 1:
+            raise ValueError(
+                f"`momentum` of a bank must be in [0, 1]. Received: momentum={momentum}. Wu et al. use 0.5."
+            )
+        self.size = int(size)
+        self.dim = int(dim)
+        self.momentum = momentum
+        self.seed = seed
+        self.features = self.add_weight(
+            (self.size, self.dim),
+            lambda shape, dtype=None: ops.normalize(keras.random.normal(shape, dtype=dtype, seed=seed), axis=-1),
+            name="features",
+            trainable=False,
+            autocast=False,
+            aggregation="none",  # every replica writes the same rows into its own copy
+        )
+        self.built = True
+
+    def look_up(self, indices):
+        """Rows of images: `(n,)` indices to `(n, dim)` unit vectors."""
+        return tf.gather(self.features.value, self._checked(indices))
+
+    def draw(self, count, absent, step):
+        """Rows of random images other than those given, with replacement; every replica draws the same.
+
+        Args:
+            count: positive int.
+            absent: `(N,)` int, indices of images that are not to be drawn, fewer than `size`.
+            step: scalar integer tensor, the training step, which the draw hangs on.
+
+        Returns:
+            `(count, dim)` unit vectors.
+        """
+        return tf.gather(self.features.value, self.draw_indices(count, absent, step))
+
+    def draw_indices(self, count, absent, step):
+        """The indices of `draw`: `(count,)` int64."""
+        absent = ops.sort(ops.cast(absent, "int64"))
+        places = ops.arange(absent.shape[0], dtype="int64")
+        # Of equal ones the first counts; the others go behind the end, where they are in nobody's way.
+        repeated = ops.concatenate([ops.zeros((1,), "bool"), absent[1:] == absent[:-1]])
+        absent = ops.sort(ops.where(repeated, self.size + places, absent))
+        # The r-th of the other images is r plus the number of absent ones up to there: those whose own place among
+        # the others, `absent[j] - j`, is not beyond r.
+        others = distribution.random_rows(count, self.size - absent.shape[0], self.seed, step)
+        before = ops.searchsorted(absent - places, others, side="right")
+        return others + ops.cast(before, "int64")
+
+    def update(self, indices, features):
+        """Moves rows towards what the encoder makes of their images now: `unit(momentum * old + (1 - momentum) * new)`.
+
+        Args:
+            indices: `(N,)` int, of the global batch; each one once, or any of its vectors may count.
+            features: `(N, dim)` unit vectors.
+        """
+        indices = self._checked(indices)
+        old = tf.gather(self.features.value, indices)
+        new = ops.normalize(self.momentum * old + (1 - self.momentum) * ops.cast(features, "float32"), axis=-1)
+        # In place: a bank of ImageNet has 656 MB, and a step touches a few hundred rows of it.
+        self.features.value.scatter_update(tf.IndexedSlices(new, indices))
+
+    def _checked(self, indices):
+        indices = ops.cast(indices, "int64")
+        wrong = (indices < 0) | (indices >= self.size)
+        check = require(
+            ~ops.any(wrong),
+            f"`index` of an image must be at least 0 and less than the size of the bank, {self.size}.",
+            indices[ops.argmax(ops.cast(wrong, "int32"))],
+            "Make `bank_size` the number of training images, and count them from 0.",
+        )
+        with tf.control_dependencies([check] if check is not None else []):  # none where it was checked at once
+            return tf.identity(indices)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "size": self.size,
+            "dim": self.dim,
+            "momentum": self.momentum,
+            "seed": self.seed,
+        }
