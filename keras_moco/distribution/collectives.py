@@ -23,7 +23,8 @@ def all_gather(tensor):
     everything = tf.distribute.get_replica_context().all_gather(tf.identity(tf.cast(tensor, carrier)), axis=0)
     n, *shape = tensor.shape
     everything.set_shape([n and n * num_replicas(), *shape])  # which it forgets
-    return tf.cast(everything, tensor.dtype)
+    # The gradient of taken rows comes in pieces, which it cannot transfer; that of a reshaped tensor is whole.
+    return tf.cast(tf.reshape(everything, tf.shape(everything)), tensor.dtype)
 
 
 def local_slice(tensor):

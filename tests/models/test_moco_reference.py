@@ -1,54 +1,24 @@
 """Twenty steps of `fit` equal twenty steps of the NumPy oracle, in everything that a step changes."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras import layers, ops
 
 from keras_moco import distribution
-from keras_moco.layers import SplitBatchNormalization
-from keras_moco.models import Encoder, MoCo
+from keras_moco.models import MoCo
 from keras_moco.optimizers import SGD
 from tests import reference
+from tests.dense_encoder import RATES, STEPS, Listed, make_encoder, make_start, make_views, scaled
 
-STEPS, BATCH, SHAPE = 20, 16, (4, 4, 3)
-HIDDEN, EMBEDDING, QUEUE = 24, 12, 37  # neither 16 nor 32 keys divide the queue
+BATCH, QUEUE = 16, 37  # neither 16 nor 32 keys divide the queue
 MOMENTUM, TEMPERATURE, SGD_MOMENTUM, WEIGHT_DECAY = 0.9, 0.2, 0.9, 1e-2
-MEAN, STD = 0.5, 0.25
 # Shares of 8 images: with 2, batch norm magnifies rounding a thousandfold, in NumPy as well.
 SEED, SPLITS = 7, 2
-# Another rate at every step, and a fall to a tenth: an SGD that keeps the rate in the velocity differs.
-RATES = 0.05 * np.where(np.arange(STEPS) < STEPS // 2, 1.0, 0.1) * (1 + 0.3 * np.sin(np.arange(STEPS)))
 
 
-class Listed(keras.optimizers.schedules.LearningRateSchedule):
-    """The rate of each step from a list, so that no schedule's formula stands between the two sides."""
-
-    def __call__(self, step):
-        return ops.take(ops.convert_to_tensor(RATES, "float32"), ops.cast(step, "int32"))
-
-    def get_config(self):
-        return {}
-
-
-def make_batches():
-    rng = np.random.default_rng(11)
-    images = rng.uniform(20, 235, (STEPS, BATCH, *SHAPE))
-    return {view: np.float32(images + rng.normal(0, 20, images.shape)) for view in ("query", "key")}
-
-
-def make_model(start, symmetric, batch_norm):
-    norm = [SplitBatchNormalization()] if batch_norm else []
-    backbone = keras.Sequential(
-        [keras.Input(SHAPE), layers.Flatten(), layers.Dense(HIDDEN), *norm, layers.ReLU()], name="backbone"
-    )
-    head = keras.Sequential([keras.Input((HIDDEN,)), layers.Dense(EMBEDDING)], name="head")
-    encoder = Encoder(backbone, head, mean=MEAN, std=STD)
-    for variable, value in zip(encoder.trainable_variables, start.values(), strict=True):
-        variable.assign(value)
+def make_model(start, symmetric):
     model = MoCo(
-        encoder,
+        make_encoder(start),
         queue_size=QUEUE,
         momentum=MOMENTUM,
         temperature=TEMPERATURE,
@@ -64,9 +34,9 @@ def train_both(symmetric, batch_norm, replicas=1):
     """Returns the model and its losses, the oracle and its losses."""
     devices = [f"CPU:{replica}" for replica in range(replicas)]
     strategy = tf.distribute.MirroredStrategy(devices) if replicas > 1 else tf.distribute.get_strategy()
-    start = reference.initial_parameters(np.prod(SHAPE), HIDDEN, EMBEDDING, seed=5, batch_norm=batch_norm)
+    start = make_start(batch_norm)
     with strategy.scope():
-        model = make_model(start, symmetric, batch_norm)
+        model = make_model(start, symmetric)
     oracle = reference.MoCoReference(
         start,
         np.float64(model.queue.features),
@@ -77,14 +47,14 @@ def train_both(symmetric, batch_norm, replicas=1):
         symmetric=symmetric,
         groups=reference.contiguous(BATCH, replicas) if replicas > 1 else reference.interleaved(BATCH, SPLITS),
     )
-    batches = make_batches()
+    batches = make_views(STEPS, BATCH)
     # One step per epoch: the history then holds every step's own loss.
     history = model.fit(tf.data.Dataset.from_tensor_slices(batches), epochs=STEPS, steps_per_epoch=1, verbose=0)
     expected = []
     for step in range(STEPS):
         # The order is an input of the oracle: which random one is drawn is no part of the method.
         order = np.array(distribution.permutation(BATCH, SEED, step))
-        query, key = ((np.float64(batches[view][step]) / 255 - MEAN) / STD for view in ("query", "key"))
+        query, key = (scaled(batches[view][step]) for view in ("query", "key"))
         expected.append(oracle.step(query, key, RATES[step], permutation=order))
     return model, history.history["loss"], oracle, expected
 
@@ -128,7 +98,7 @@ def test_twenty_steps_equal_the_numpy_reference(symmetric, batch_norm, replicas)
 @pytest.mark.parametrize("batch_norm", [False, True], ids=["plain", "split batch norm"])
 def test_the_comparison_is_about_numbers_that_moved(batch_norm):
     _, losses, oracle, _ = train_both(symmetric=False, batch_norm=batch_norm)
-    start = reference.initial_parameters(np.prod(SHAPE), HIDDEN, EMBEDDING, seed=5, batch_norm=batch_norm)
+    start = make_start(batch_norm)
     for name, value in start.items():
         # Batch norm takes any offset out again, so that only weight decay moves a bias before it.
         least = 1e-3 if batch_norm and name == "b1" else 1e-2
