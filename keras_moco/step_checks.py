@@ -7,17 +7,27 @@ import tensorflow as tf
 
 
 def require(condition, rule, received, way_out):
-    """An operation that stops the step unless a condition holds; what must not happen first depends on it.
+    """Stops a step with one sentence unless a condition holds.
 
-    XLA leaves such operations out, so with `jit_compile=True`, and on TPU, nothing is checked.
+    XLA leaves such checks out, so with `jit_compile=True`, and on TPU, nothing is checked.
 
     Args:
         condition: scalar bool tensor.
         rule: str, what must hold; like `way_out` without square brackets.
         received: scalar tensor, what does not.
         way_out: str, what to do.
+
+    Returns:
+        The operation on which depends what must not happen otherwise; `None` outside of a graph.
+
+    Raises:
+        ValueError: outside of a graph, at once; within one the step fails, see `plain_failures`.
     """
-    return tf.debugging.Assert(condition, [f"{rule} Received:", received, f"{way_out}"])
+    if tf.executing_eagerly():
+        if not condition:
+            raise _failure(rule, received.numpy(), way_out)
+        return None
+    return tf.debugging.Assert(condition, [rule, received, way_out])
 
 
 @contextlib.contextmanager
@@ -29,5 +39,8 @@ def plain_failures():
         found = re.search(r"assertion failed: ((?:\[[^\[\]]*\] ?){3})", str(error))
         if not found:
             raise
-        rule, received, way_out = re.findall(r"\[([^\[\]]*)\]", found[1])
-        raise ValueError(f"{rule} {received}. {way_out}") from error
+        raise _failure(*re.findall(r"\[([^\[\]]*)\]", found[1])) from error
+
+
+def _failure(rule, received, way_out):
+    return ValueError(f"{rule} Received: {received}. {way_out}")

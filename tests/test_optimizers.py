@@ -1,4 +1,4 @@
-"""SGD against PyTorch's documented formula in NumPy, over a learning rate that changes at every step."""
+"""SGD and LARS against their formulas in NumPy, over a learning rate that changes at every step."""
 
 import keras
 import numpy as np
@@ -6,8 +6,9 @@ import pytest
 from keras import layers, ops
 from keras.optimizers.schedules import ExponentialDecay
 
-from keras_moco.optimizers import SGD
+from keras_moco.optimizers import LARS, SGD
 from keras_moco.schedules import learning_rate
+from tests import reference_mechanisms
 
 STEPS = 6
 RATES = ExponentialDecay(0.5, decay_steps=1, decay_rate=0.5)  # halves at every step
@@ -79,14 +80,64 @@ def test_the_configuration_makes_the_same_optimizer():
     np.testing.assert_array_equal(run(restored, start, gradients), run(optimizer, start, gradients))
 
 
+@pytest.mark.parametrize("optimizer", [SGD, LARS])
 @pytest.mark.parametrize("momentum", [-0.1, 1.0])
-def test_momentum_must_be_in_range(momentum):
+def test_momentum_must_be_in_range(momentum, optimizer):
     with pytest.raises(ValueError) as error:
-        SGD(momentum=momentum)
+        optimizer(momentum=momentum)
     assert str(error.value) == f"`momentum` must be in [0, 1). Received: momentum={momentum}. The recipes use 0.9."
 
 
-def test_weight_decay_must_not_be_negative():
+@pytest.mark.parametrize("optimizer", [SGD, LARS])
+def test_weight_decay_must_not_be_negative(optimizer):
     with pytest.raises(ValueError) as error:
-        SGD(weight_decay=-0.1)
+        optimizer(weight_decay=-0.1)
     assert str(error.value) == ("`weight_decay` must not be negative. Received: weight_decay=-0.1. Use 0 for none.")
+
+
+# LARS
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("shape", [(3, 2), (2, 2, 3, 4), (5,)], ids=["dense", "convolution", "bias"])
+def test_lars_is_the_papers(shape, momentum, weight_decay):
+    gradients, start = gradients_and_start(shape)
+    optimizer = LARS(RATES, momentum, weight_decay, trust=0.02)
+    weights, velocity = {"w": start.copy()}, {"w": np.zeros(shape)}
+    for step, gradient in enumerate(gradients):
+        reference_mechanisms.lars(weights, velocity, {"w": gradient}, 0.5 * 0.5**step, momentum, weight_decay, 0.02)
+    np.testing.assert_allclose(run(optimizer, start, gradients), weights["w"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(optimizer.velocities[0], velocity["w"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("start, gradient", [(np.zeros((2, 2)), np.ones((2, 2))), (np.ones((2, 2)), np.zeros((2, 2)))])
+def test_lars_does_not_adapt_where_a_norm_is_0(start, gradient):
+    moved = run(LARS(0.5, momentum=0.0, weight_decay=0.0), start, [gradient])
+    np.testing.assert_allclose(moved, start - 0.5 * gradient)
+
+
+def test_lars_leaves_biases_and_batch_norm_without_decay():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.BatchNormalization()])
+    model.set_weights([np.full(w.shape, 2.0, "float32") for w in model.weights])
+    optimizer = LARS(0.5, momentum=0.9, weight_decay=0.1)
+    optimizer.apply([ops.zeros(w.shape) for w in model.trainable_variables], model.trainable_variables)
+    kernel, *others = model.trainable_variables
+    # The gradient is the decay alone, 0.1 * w, of which the rate takes 0.5 * 0.001 * |w| / |0.1 w|.
+    np.testing.assert_allclose(kernel, np.full(kernel.shape, 2.0 - 0.5 * 0.001 * 2.0), rtol=1e-6)
+    for w in others:
+        np.testing.assert_array_equal(w, np.full(w.shape, 2.0))
+
+
+def test_the_configuration_makes_the_same_lars():
+    gradients, start = gradients_and_start()
+    optimizer = LARS(learning_rate("cosine", 0.3, 3, 2), momentum=0.8, weight_decay=0.05, trust=0.01)
+    restored = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert type(restored) is LARS and restored.get_config() == optimizer.get_config()
+    np.testing.assert_array_equal(run(restored, start, gradients), run(optimizer, start, gradients))
+
+
+def test_the_trust_must_be_positive():
+    with pytest.raises(ValueError) as error:
+        LARS(trust=0.0)
+    assert str(error.value) == "`trust` must be positive. Received: trust=0.0. The paper uses 0.001."

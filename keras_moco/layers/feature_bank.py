@@ -114,7 +114,7 @@ class FeatureBank(keras.layers.Layer):
             indices[ops.argmax(ops.cast(wrong, "int32"))],
             "Make `bank_size` the number of training images, and count them from 0.",
         )
-        with tf.control_dependencies([check] if check is not None else []):  # none where it was checked at once
+        with tf.control_dependencies([check]):
             return tf.identity(indices)
 
     def get_config(self):

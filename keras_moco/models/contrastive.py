@@ -120,8 +120,9 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
             # the moving average of averages, so nothing is changed by when it is taken.
             distribution.average(batch_norm.moving_statistics(self))
             logs = self._log({"loss": loss, **self._measure(contrasts, losses), **self.monitor()})
+        with tf.control_dependencies([loss]):  # a step that fails does not count
             self.step.assign_add(1)
-            return logs
+        return logs
 
     def test_step(self, data):
         raise ValueError(

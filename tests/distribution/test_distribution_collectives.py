@@ -46,6 +46,19 @@ def test_permutations_differ_by_step_and_by_seed_and_by_nothing_else():
         assert tuple(order(seed=seed, step=tf.constant(step, tf.int64))) == expected
 
 
+@pytest.mark.parametrize("size", [1, 3, 1000, 2**31 - 1])
+def test_random_rows_are_uniform_and_hang_on_seed_and_step(size):
+    rows = np.array(distribution.random_rows(20000, size, seed=1, step=2))
+    assert rows.min() >= 0 and rows.max() < size
+    # Ten bins of equal width: chi-square with 9 degrees of freedom; its 99.9 % quantile is 27.9.
+    if size >= 1000:
+        counts, _ = np.histogram(rows, bins=10, range=(0, size))
+        assert ((counts - 2000) ** 2 / 2000).sum() < 27.9
+        assert np.mean(rows == distribution.random_rows(20000, size, seed=1, step=3)) < 0.01
+        assert np.mean(rows == distribution.random_rows(20000, size, seed=2, step=2)) < 0.01
+    np.testing.assert_array_equal(rows, distribution.random_rows(20000, size, seed=1, step=tf.constant(2, tf.int64)))
+
+
 def test_on_one_replica_unshuffle_undoes_shuffle():
     images, rows = tf.random.normal((12, 2, 2)), distribution.permutation(12, 0, 0)
     shuffled = distribution.shuffle(images, rows)
@@ -88,6 +101,20 @@ def test_permutations_are_uniform():
     _, counts = np.unique([draw(step) for step in tf.range(4800)], axis=0, return_counts=True)
     assert len(counts) == 24
     assert ((counts - 200) ** 2 / 200).sum() < 49.7
+
+
+def test_the_gradient_of_rows_taken_from_all_replicas_reaches_each_of_them():
+    strategy, rows = two_replicas(), np.arange(8, dtype="float32").reshape(4, 2)
+    taken = [3, 0, 0]  # row 3 once, row 0 twice, on each of two replicas
+
+    def gradient(share):
+        with tf.GradientTape() as tape:
+            tape.watch(share)
+            loss = tf.reduce_sum(tf.gather(distribution.all_gather(share), taken))
+        return tape.gradient(loss, share)
+
+    gradients = np.concatenate(on_each(strategy, gradient, shared_out(strategy, rows)))
+    np.testing.assert_array_equal(gradients, np.repeat([[4.0], [0.0], [0.0], [2.0]], 2, axis=1))
 
 
 @pytest.mark.parametrize("replicas", [2, 4])

@@ -7,7 +7,7 @@ import pytest
 from keras import layers
 
 from keras_moco.backbones import resnet
-from keras_moco.models import HEADS, IMAGENET_MEAN, IMAGENET_STD, Encoder, linear_head, mlp_head
+from keras_moco.models import HEADS, IMAGENET_MEAN, IMAGENET_STD, Encoder, linear_head, mlp_head, simclr_head
 
 RNG = np.random.default_rng(0)
 
@@ -127,7 +127,24 @@ def test_the_mlp_head_has_one_hidden_layer_as_wide_as_the_features_and_no_batch_
     assert {type(layer).__name__ for layer in mlp_head(12, 5).layers} == {"Dense"}
 
 
-@pytest.mark.parametrize("head", HEADS)
+def test_the_simclr_head_has_three_layers_with_batch_norm_and_no_last_offset():
+    head = simclr_head(12, 5)
+    kernels = [w for w in head.weights if w.name == "kernel"]
+    assert [tuple(w.shape) for w in kernels] == [(12, 12), (12, 12), (12, 5)]
+    assert [w.name for w in head.trainable_weights] == [*("kernel", "gamma", "beta") * 2, "kernel", "gamma"]
+    assert [type(layer).__name__ for layer in head.layers] == [
+        *("Dense", "SplitBatchNormalization", "ReLU") * 2,
+        *("Dense", "SplitBatchNormalization"),
+    ]
+    for layer in head.layers:
+        if hasattr(layer, "splits"):
+            assert (layer.momentum, layer.epsilon) == (0.9, 1e-5)
+    # Of 10,000 numbers the deviation is 0.01 to within 5 standard errors, 5 * 0.01 / sqrt(20,000).
+    values = np.array(simclr_head(100).weights[0])
+    np.testing.assert_allclose(values.std(), 0.01, atol=4e-4)
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
 def test_heads_start_as_pytorchs_linear(head):
     bound = 64**-0.5
     for w in HEADS[head](64, 1000).weights:

@@ -10,26 +10,36 @@ from keras import layers
 from tensorflow.python.framework import kernels
 
 from keras_moco.layers import SplitBatchNormalization
-from keras_moco.models import Encoder, MoCo, linear_head
+from keras_moco.models import Encoder, EndToEnd, MemoryBank, MoCo, SimCLR, linear_head
 from keras_moco.optimizers import SGD
 
 BATCH, SHAPE = 8, (6, 6, 3)
 
 
-@pytest.fixture(params=[{}, {"symmetric": True, "bn_mode": "plain"}], ids=["split", "symmetric"])
+# Neither the batch nor its double divides the queue: keys wrap around.
+MODELS = {
+    "split": lambda encoder: MoCo(encoder, queue_size=21, momentum=0.9, bn_splits=2),
+    "symmetric": lambda encoder: MoCo(encoder, queue_size=21, momentum=0.9, symmetric=True, bn_mode="plain"),
+    "end_to_end": lambda encoder: EndToEnd(encoder, bn_splits=2),
+    "memory_bank": lambda encoder: MemoryBank(encoder, bank_size=30, num_negatives=11),
+    "simclr": SimCLR,
+}
+
+
+@pytest.fixture(params=MODELS)
 def step(request):
     """The step of a model as a function that XLA compiles, and its views."""
     backbone = keras.Sequential(
         [keras.Input(SHAPE), layers.Conv2D(4, 3), SplitBatchNormalization(), layers.ReLU(), layers.Conv2D(8, 3)]
     )
-    # Neither the batch nor its double divides the queue: keys wrap around.
-    model = MoCo(Encoder(backbone, linear_head(8, 5)), queue_size=21, momentum=0.9, bn_splits=2, **request.param)
+    model = MODELS[request.param](Encoder(backbone, linear_head(8, 5)))
     model.compile(optimizer=SGD(0.1))
     model.optimizer.build(model.trainable_variables)
     images = np.random.default_rng(0).uniform(0, 255, (2, BATCH, *SHAPE)).astype("float32")
     return tf.function(model.train_step, jit_compile=True), {
         "query": tf.constant(images[0]),
         "key": tf.constant(images[1]),
+        "index": tf.range(BATCH),
     }
 
 
