@@ -12,7 +12,7 @@ help:
 	@echo "make test              the default tests"
 	@echo "make test-all          the default, slow, multiworker and torch tests"
 	@echo "make test-TIER         one tier: slow, multiworker, torch or gpu"
-	@echo "make bench             every benchmark, one after the other"
+	@echo "make bench             every benchmark of minutes, one after the other"
 	@echo "make lint              ruff: rules and format"
 	@echo "make clean             remove $(VENV)"
 
@@ -34,8 +34,11 @@ test-torch: $(VENV)/.stamp-torch
 	@$(BIN)/python -m pytest -m torch || \
 	  { status=$$?; [ $$status -eq 5 ] || exit $$status; echo "make $@: no tests collected"; }
 
+# The mechanisms take hours, and have a command of their own in docs/mechanisms.md.
+HOURS := benchmarks/mechanisms.py benchmarks/plot_mechanisms.py
 bench: $(VENV)/.stamp-test
-	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+	@for script in $(filter-out $(HOURS),$(wildcard benchmarks/*.py)); do \
+	  echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 lint: $(VENV)/.stamp-dev
 	$(BIN)/ruff check .

@@ -92,7 +92,7 @@ MISTAKES = {
     "two means for one channel": (["--image_mean=0.3,0.3"], "`mean` must be one number or one per channel."),
     "unknown backbone": (["--backbone=resnet51"], "one of resnet10, .*Received: 'resnet51'. Choose one of them."),
     "unknown stem": (["--stem=leaf"], "one of .*cifar.*Received: 'leaf'. Choose one of them."),
-    "unknown head": (["--head=hydra"], "`head` must be one of linear, mlp. Received: 'hydra'. Choose one of them."),
+    "unknown head": (["--head=hydra"], "`head` must be one of linear, mlp, simclr. Received: 'hydra'. Choose one of them."),
     "unknown recipe": (["--augment=moco_v9"], "one of .*moco_v1.*Received: .*'moco_v9'"),
     "unknown schedule": (["--schedule=sine"], "`schedule` must be one of constant, step, cosine. Received: 'sine'."),
     "unknown strategy": (
@@ -117,6 +117,13 @@ MISTAKES = {
         ["--bn_mode=frozen"],
         "`bn_mode` must be one of auto, split.* Received: 'frozen'. Choose one",
     ),
+    "unknown method": (["--method=byol"], "`method` must be one of moco, end_to_end, .*Received: 'byol'. Choose one"),
+    "unknown optimizer": (["--optimizer=adam"], "`optimizer` must be one of sgd, lars. Received: 'adam'. Choose one"),
+    "a queue for SimCLR": (
+        ["--method=simclr"],
+        "`queue_size` must not be given with method=simclr, .* Received: queue_size=512. Leave out --queue_size, or",
+    ),
+    "a bank for MoCo": (["--bank_momentum=0.4"], "`bank_momentum` must not be given with method=moco.*memory_bank"),
     "unknown precision": (["--precision=half"], "`precision` must be one of float32, .*Received: 'half'. Choose"),
     "warm-up beyond the end": (["--warmup_epochs=200"], "Received: warmup_epochs=200, epochs=200. Shorten the warm-up"),
     "unknown flag": (["--quesize=3"], "Unknown command line flag 'quesize'. See --help for all of them."),

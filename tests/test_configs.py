@@ -135,16 +135,51 @@ RECIPES = {
         "knn_k": 200,
         "knn_temperature": 0.1,
     },
+    "cifar10_simclr.cfg": {
+        "dataset": "tfds:cifar10",
+        "train_examples": 50000,
+        "channels": 3,
+        "image_mean": (0.0,),
+        "image_std": (1.0,),
+        "backbone": "resnet18",
+        "backbone_width": 64,
+        "stem": "cifar",
+        "head": "simclr",
+        "image_size": 32,
+        "augment": "simclr_cifar",
+        "crop_min_area": None,
+        "embedding_dim": 128,
+        "method": "simclr",
+        "temperature": 0.5,
+        "batch_size": 512,
+        "epochs": 1000,
+        "optimizer": "lars",
+        "learning_rate": 2.0,
+        "optimizer_momentum": 0.9,
+        "weight_decay": 1e-4,
+        "schedule": "cosine",
+        "schedule_per_step": True,
+        "warmup_epochs": 10,
+    },
 }
-# What follows from them: steps per epoch, rate at the epochs 0, 50, 100, 150 and 199 of 200, queue, parameters.
+# What follows from them: steps per epoch, rates at each quarter and at the last step, dictionary, parameters.
 MLP_HEAD = 2048 * 2048 + 2048 + 2048 * 128 + 128
 COSINE = [(1 + math.cos(math.pi * epoch / 200)) / 2 for epoch in (0, 50, 100, 150)]
+SIMCLR_HEAD = 2 * (512 * 512 + 2 * 512) + 512 * 128 + 128
+SIMCLR_STEPS = [(quarter * 24250 - 970) / (97000 - 970) for quarter in (1, 2, 3)]  # of the cosine after 970 of warm-up
 COSINE_200, COSINE_800 = ([*COSINE, (1 + math.cos(math.pi * (n - 1) / n)) / 2] for n in (200, 800))
 FOLLOWS = {
-    "imagenet.cfg": (5004, [0.03, 0.03, 0.03, 0.003, 0.0003], "32.00 MiB", RESNET50, 2048 * 128 + 128),
-    "imagenet_v2.cfg": (5004, [0.03 * share for share in COSINE_200], "32.00 MiB", RESNET50, MLP_HEAD),
-    "imagenet_v2_800ep.cfg": (5004, [0.03 * share for share in COSINE_800], "32.00 MiB", RESNET50, MLP_HEAD),
-    "cifar10.cfg": (97, [0.06 * share for share in COSINE_200], "2.00 MiB", RESNET18_CIFAR, 512 * 128 + 128),
+    "imagenet.cfg": (5004, [0.03, 0.03, 0.03, 0.003, 0.0003], "128, 32.00 MiB", RESNET50, 2048 * 128 + 128),
+    "imagenet_v2.cfg": (5004, [0.03 * share for share in COSINE_200], "128, 32.00 MiB", RESNET50, MLP_HEAD),
+    "imagenet_v2_800ep.cfg": (5004, [0.03 * share for share in COSINE_800], "128, 32.00 MiB", RESNET50, MLP_HEAD),
+    "cifar10.cfg": (97, [0.06 * share for share in COSINE_200], "128, 2.00 MiB", RESNET18_CIFAR, 512 * 128 + 128),
+    "cifar10_simclr.cfg": (
+        97,
+        [0, *(1 + math.cos(math.pi * done) for done in SIMCLR_STEPS), 1 + math.cos(math.pi * 96029 / 96030)],
+        "negatives: 1,022",
+        RESNET18_CIFAR,
+        SIMCLR_HEAD,
+    ),
 }
 
 
@@ -156,13 +191,13 @@ def test_a_recipe_is_the_published_one(name):
 
 @pytest.mark.parametrize("name", FOLLOWS)
 def test_a_recipe_gives_the_published_numbers(name, capsys):
-    steps, rates, queue, backbone, head = FOLLOWS[name]
+    steps, rates, dictionary, backbone, head = FOLLOWS[name]
     text = dry_run(read(name), capsys)
     assert f"steps: {steps:,} per epoch" in text
     assert f"{steps * RECIPES[name]['epochs']:,} in {RECIPES[name]['epochs']} epochs" in text
     found = re.findall(r"([\d.e+-]+) \(step \d+\)", text)
     assert [float(rate) for rate in found] == pytest.approx(rates, rel=1e-3, abs=1e-9)
-    assert f"{queue}, " in text
+    assert f"{dictionary}, " in text
     assert f"parameters: {backbone + head:,} in each encoder ({backbone:,} in the backbone)" in text
 
 
@@ -188,10 +223,14 @@ def test_a_flagfile_dry_runs_without_data(name, capsys, tmp_path):
         *(round(number(total) * quarter / 4) for quarter in range(4)),
         number(total) - 1,
     ]
-    assert float(rates[0][0]) == pytest.approx(config.base_learning_rate * config.batch_size / 256, rel=1e-3)
-    assert float(rates[-1][0]) < 0.02 * float(rates[0][0])  # both schedules end far below
-    memory = float(re.search(r"^queue: .*, ([\d.]+) MiB", text, re.M)[1])
-    assert memory == pytest.approx(config.queue_size * config.embedding_dim * 4 / 2**20, abs=0.005)
+    highest = config.base_learning_rate * config.batch_size / 256
+    assert float(rates[0][0]) == pytest.approx(0 if config.warmup_epochs else highest, rel=1e-3)
+    assert float(rates[-1][0]) < 0.02 * highest  # all schedules end far below
+    vectors = {"moco": config.queue_size, "memory_bank": config.train_examples}.get(config.method)
+    memory = re.search(r"^(?:queue|bank): .*, ([\d.]+) MiB", text, re.M)
+    assert (memory is None) == (vectors is None)
+    if memory:
+        assert float(memory[1]) == pytest.approx(vectors * config.embedding_dim * 4 / 2**20, abs=0.005)
     encoder, backbone = map(number, re.search(r"^parameters: ([\d,]+) .*\(([\d,]+) in", text, re.M).groups())
     assert encoder > backbone > 1000
     assert list(tmp_path.iterdir()) == []

@@ -20,6 +20,7 @@ import evaluate
 import keras_moco
 from keras_moco import building, trained_run, training
 from keras_moco.config import Config, read_flagfile
+from keras_moco.models import MoCo
 
 STEPS = 1437 // 128
 
@@ -308,7 +309,7 @@ def test_a_finished_run_trains_nothing_more(finished, copy, monkeypatch):
     def fit(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(building.MoCo, "fit", fit)
+    monkeypatch.setattr(MoCo, "fit", fit)
     before = checkpoint(copy)
     again = pretrain(dataclasses.replace(read_flagfile(copy / "flags.cfg"), workdir=str(copy)), export=False)
     assert without(again.results, "seconds") == without(finished.results, "seconds")
@@ -316,6 +317,50 @@ def test_a_finished_run_trains_nothing_more(finished, copy, monkeypatch):
     assert log(copy) == log(finished.path)
     after = checkpoint(copy)
     assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+# Other methods
+
+
+OTHERS = {
+    "end_to_end": {"bn_splits": 4, "separate_encoders": True},
+    "memory_bank": {"num_negatives": 300},
+    "simclr": {"head": "simclr", "augment": "simclr_cifar", "optimizer": "lars", "base_learning_rate": 1.0},
+}
+
+
+def tiny_other(workdir, method, **settings):
+    """`tiny` with another method, and without what only MoCo has a use for."""
+    unset = {name: getattr(Config(), name) for name in ("queue_size", "key_momentum", "bn_splits")}
+    return tiny(workdir, method=method, **{**unset, **OTHERS[method], **settings})
+
+
+@pytest.mark.parametrize("method", OTHERS)
+def test_another_method_is_trained_stopped_resumed_and_evaluated(method, tmp_path):
+    whole = pretrain(tiny_other(tmp_path / "whole", method), export=False)
+    columns = set(log(whole.path)[0])
+    assert {"loss", "contrast_top1", "knn_top1"} <= columns and not columns & {"queue_fill", "key_momentum"}
+    config = tiny_other(tmp_path / "run", method)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(PowerCut):
+        patch.setattr(training, "Checkpoint", CheckpointThenPowerCut)
+        pretrain(config)
+    resumed = pretrain(config, export=False)
+    assert "after 1 of 2 epochs" in resumed.printed
+    ours, theirs = checkpoint(resumed.path), checkpoint(whole.path)
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not np.array_equal(ours[name], theirs[name])] == []
+    assert ("bank/vars/0" in "".join(ours)) == (method == "memory_bank")
+    trained = trained_run.load_run(resumed.path)
+    train, test = trained.labelled_data()
+    found = evaluate.knn_accuracy(
+        *(np.array(part) for split in (train, test) for part in features_of(trained.encoder, split)), 10, k=20
+    )
+    assert found.top1 == pytest.approx(resumed.results["knn_top1"], abs=0.6)
+
+
+def features_of(encoder, split):
+    extracted = evaluate.extract_features(encoder.features, split)
+    return extracted.features, extracted.labels
 
 
 def test_a_run_goes_on_with_another_number_of_replicas(stopped, finished, tmp_path):
