@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import itertools
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -36,6 +37,7 @@ SEEDS = (0, 1, 2)
 SIZES = (256, 512, 1024, 4096, 16384)
 BATCHES = (256, 512, 1024, 4096)  # 16384 of 20,480 images would be one step per epoch
 DEFAULT_K = 4096
+EPOCHS, LONG = 8, 32
 
 # The recipe of configs/fashion_mnist.cfg with a network a thirtieth as costly, on a third of the images.
 RECIPE = Config(
@@ -50,7 +52,6 @@ RECIPE = Config(
     crop_min_area=0.2,
     temperature=0.1,
     batch_size=256,
-    epochs=8,
     base_learning_rate=0.06,
     weight_decay=5e-4,
     schedule="cosine",
@@ -60,7 +61,7 @@ RECIPE = Config(
 IMAGES = 20480
 # For costs, the network of configs/fashion_mnist.cfg itself: beside a tiny one any dictionary is large.
 COST_NETWORK = {"backbone_width": 32, "stem": "cifar"}
-QUICK = {"dataset": "digits", "image_size": 8, "batch_size": 64, "epochs": 1}
+QUICK = {"dataset": "digits", "image_size": 8, "batch_size": 64}
 
 
 class StepTimes(keras.callbacks.Callback):
@@ -101,37 +102,44 @@ def settings_of(cell):
         "simclr": lambda: {"batch_size": k},
     }[cell["method"]]()
     method = "end_to_end" if cell["method"] == "untrained" else cell["method"]  # its encoder is all that is used
-    return {"method": method, "seed": cell["seed"], **changes}
+    return {"method": method, "epochs": cell["epochs"], "seed": cell["seed"], **changes}
 
 
-def accuracy_cell(method, k, seed, momentum=None, batch_norm=None):
+def accuracy_cell(method, k, seed, epochs=EPOCHS, momentum=None, batch_norm=None):
     if method == "moco":
         momentum, batch_norm = momentum if momentum is not None else 0.99, batch_norm or "split"
     return {
         "study": "accuracy",
         "method": method,
         "K": k,
+        "epochs": epochs,
         "momentum": momentum,
         "batch_norm": batch_norm,
         "seed": seed,
     }
 
 
-def accuracy_cells(seeds=SEEDS, sizes=SIZES, batches=BATCHES, k=DEFAULT_K):
-    """All trainings, the more telling ones first."""
+def accuracy_cells(seeds=SEEDS, sizes=SIZES, batches=BATCHES, k=DEFAULT_K, epochs=EPOCHS, long=LONG):
+    """All trainings, seed after seed, and then a few longer ones."""
+
+    def cell(*arguments, **settings):
+        return accuracy_cell(*arguments, **{"epochs": epochs, **settings})
+
     for seed in seeds:
-        yield accuracy_cell("untrained", 0, seed)
+        yield cell("untrained", 0, seed)
         for size in sizes:
-            yield accuracy_cell("moco", size, seed)
+            yield cell("moco", size, seed)
             if size in batches:
-                yield accuracy_cell("end_to_end", size, seed)
-            yield accuracy_cell("memory_bank", size, seed)
+                yield cell("end_to_end", size, seed)
+            yield cell("memory_bank", size, seed)
         for momentum in (0.0, 0.9, 0.999):
-            yield accuracy_cell("moco", k, seed, momentum=momentum)
+            yield cell("moco", k, seed, momentum=momentum)
         for batch_norm in ("plain", "unshuffled"):
-            yield accuracy_cell("moco", k, seed, batch_norm=batch_norm)
+            yield cell("moco", k, seed, batch_norm=batch_norm)
         for batch in batches[:3]:
-            yield accuracy_cell("simclr", batch, seed)
+            yield cell("simclr", batch, seed)
+    for method, size in (("moco", k), ("memory_bank", k), ("moco", sizes[0]), ("end_to_end", batches[0])):
+        yield cell(method, size, seeds[0], epochs=long)
 
 
 def cost_cells(rounds=SEEDS, sizes=SIZES, batches=BATCHES):
@@ -163,7 +171,9 @@ def run_accuracy(cell, config, train, test):
     start, logs = time.perf_counter(), {}
     if cell["method"] != "untrained":
         history = model.fit(
-            data.pretrain_dataset(train, build_augmentation(config), config.batch_size, config.seed),
+            data.pretrain_dataset(
+                *(train, build_augmentation(config), config.batch_size, config.seed), entries=model.required
+            ),
             steps_per_epoch=plan.steps_per_epoch,
             epochs=config.epochs,
             verbose=0,
@@ -181,8 +191,8 @@ def run_accuracy(cell, config, train, test):
     return {**results, "steps": plan.total_steps, "seconds": round(seconds, 1), **logs}
 
 
-def measure_cost(cell, config, train, repetitions):
-    """Times steps of a cell in this process, and takes the most memory that it ever had."""
+def measure_cost(config, train, repetitions):
+    """Times steps in this process, and takes the most memory that it ever had."""
     before = _peak_mebibytes()
     plan = Plan.of(config, train, replicas=1)
     model = build_model(plan, distribution.make_strategy("one"))
@@ -224,36 +234,46 @@ def parse_arguments():
     return arguments
 
 
+def all_cells(quick):
+    """The cells in the order in which they are run."""
+    few = {"sizes": (128,), "batches": (128,)} if quick else {}
+    seeds = (0,) if quick else SEEDS
+    accuracy = accuracy_cells(seeds, **few, **({"k": 96, "epochs": 1, "long": 2} if quick else {}))
+    return [*accuracy, *cost_cells(seeds, **few)]
+
+
+def finished(path):
+    """The stored cells, without their results."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [{name: row[name] for name in accuracy_cell("moco", 0, 0)} for row in map(json.loads, lines)]
+
+
+def store(path, row):
+    """Adds a line. Whoever is stopped here leaves the old file or the new one, no half of a line."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text((path.read_text() if path.exists() else "") + json.dumps(row) + "\n")
+    os.replace(temporary, path)
+
+
 def main():
     arguments = parse_arguments()
     recipe = dataclasses.replace(RECIPE, data_dir=arguments.data_dir, **(QUICK if arguments.quick else {}))
     train = subset(data.open_source(recipe.dataset, "train", recipe.data_dir), IMAGES)
-
-    def config_of(cell, **more):
-        return dataclasses.replace(recipe, **{**settings_of(cell), **more})
-
     if arguments.cost_cell:
         cell = json.loads(arguments.cost_cell)
-        network = {} if arguments.quick else COST_NETWORK
-        print(json.dumps(measure_cost(cell, config_of(cell, **network), train, repetitions=3)))
+        config = dataclasses.replace(recipe, **settings_of(cell), **({} if arguments.quick else COST_NETWORK))
+        print(json.dumps(measure_cost(config, train, repetitions=3)))
         return
-
     test = subset(data.open_source(recipe.dataset, "test", recipe.data_dir), IMAGES)
-    few = {"sizes": (128,), "batches": (128,)} if arguments.quick else {}
-    cells = [
-        *accuracy_cells(**few, **({"seeds": (0,), "k": 128} if arguments.quick else {})),
-        *cost_cells(**few, **({"rounds": (0,)} if arguments.quick else {})),
-    ]
-    lines = arguments.json.read_text().splitlines() if arguments.json.exists() else []
-    done = [{name: row[name] for name in cells[0]} for row in map(json.loads, lines)]
+    cells, done = all_cells(arguments.quick), finished(arguments.json)
     for number, cell in enumerate(cells):
         if cell in done or arguments.study not in (None, cell["study"]):
             continue
-        results = (
-            run_cost(cell, arguments) if cell["study"] == "cost" else run_accuracy(cell, config_of(cell), train, test)
-        )
-        with arguments.json.open("a") as file:
-            file.write(json.dumps({**cell, **results}) + "\n")
+        if cell["study"] == "cost":
+            results = run_cost(cell, arguments)
+        else:
+            results = run_accuracy(cell, dataclasses.replace(recipe, **settings_of(cell)), train, test)
+        store(arguments.json, {**cell, **results})
         figures = {name: value for name, value in results.items() if not isinstance(value, list)}
         print(f"{number + 1}/{len(cells)}", *(f"{k}={v}" for k, v in {**cell, **figures}.items()), flush=True)
 

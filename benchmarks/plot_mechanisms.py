@@ -2,7 +2,8 @@
 
     python benchmarks/plot_mechanisms.py [--json PATH] [--out DIR]
 
-Writes mechanisms_accuracy.png and mechanisms_cost.png into DIR (docs), and prints the tables as Markdown.
+Writes mechanisms_accuracy.png and mechanisms_cost.png into DIR (docs), prints the tables as Markdown, and replaces those
+that stand between their marks in DIR/mechanisms.md.
 """
 
 import argparse
@@ -51,10 +52,10 @@ def text(cells, name, digits=1):
     return "" if found is None else f"{found[0]:.{digits}f} ± {found[1]:.{digits}f}"
 
 
-def dictionary_cells(cells, method):
+def dictionary_cells(cells, method, epochs=8):
     """Those of the comparison, without the ablations."""
     usual = {"momentum": 0.99, "batch_norm": "split"} if method == "moco" else {}
-    return selected(cells, study="accuracy", method=method, **usual)
+    return selected(cells, study="accuracy", method=method, epochs=epochs, **usual)
 
 
 def table(header, rows):
@@ -79,7 +80,7 @@ def accuracy_table(cells):
 def momentum_table(cells):
     rows = []
     for momentum, paper in PAPER_MOMENTUM.items():
-        here = selected(cells, study="accuracy", method="moco", K=4096, momentum=momentum, batch_norm="split")
+        here = selected(cells, study="accuracy", K=4096, epochs=8, momentum=momentum, batch_norm="split")
         figures = (text(here, name) for name in ACCURACIES)
         losses = [{**cell, "last": cell["loss"][-1], "top1": 100 * cell["contrast_top1"][-1]} for cell in here]
         rows.append([momentum, len(here), *figures, text(losses, "last", 2), text(losses, "top1"), paper])
@@ -94,10 +95,22 @@ def batch_norm_table(cells):
         ("unshuffled", "groups of 32, not shuffled"),
         ("plain", "plain: one group of 256"),
     ):
-        here = selected(cells, study="accuracy", method="moco", K=4096, momentum=0.99, batch_norm=mode)
+        here = selected(cells, study="accuracy", K=4096, epochs=8, momentum=0.99, batch_norm=mode)
         last = [{**cell, "top1": 100 * cell["contrast_top1"][-1]} for cell in here]
         rows.append([words, len(here), text(last, "top1"), *(text(here, name) for name in ACCURACIES)])
     return table(["BatchNorm", "seeds", "contrast top-1", *ACCURACIES.values()], rows)
+
+
+def longer_table(cells):
+    """Longer trainings, beside those of the same seed that were not."""
+    rows = []
+    for method in NAMES:
+        for longer in dictionary_cells(cells, method, epochs=32):
+            [shorter] = selected(dictionary_cells(cells, method), K=longer["K"], seed=longer["seed"])
+            figures = (f"{shorter[name]:.1f} → {longer[name]:.1f}" for name in ACCURACIES)
+            accuracy = " → ".join(f"{100 * cell['contrast_top1'][-1]:.1f}" for cell in (shorter, longer))
+            rows.append([NAMES[method], f"{longer['K']:,}", *figures, accuracy])
+    return table(["mechanism", "K", *ACCURACIES.values(), "contrast top-1"], rows)
 
 
 def cost_table(cells):
@@ -117,6 +130,24 @@ def cost_table(cells):
             rows.append([NAMES[method], f"{size:,}", f"{batch:,}", f"{medians[0]:.2f}", f"{medians[1]:,.0f}", *ratios])
     header = ["mechanism", "K", "images per step", "s per step", "MiB at the peak", "time", "memory"]
     return table(header, rows)
+
+
+TABLES = {
+    "accuracy": accuracy_table,
+    "longer": longer_table,
+    "momentum": momentum_table,
+    "batch_norm": batch_norm_table,
+    "cost": cost_table,
+}
+
+
+def with_tables(page, cells):
+    """The text of a page, its tables replaced by those of the cells."""
+    for name, make in TABLES.items():
+        before, mark, rest = page.partition(f"<!-- table: {name} -->\n")
+        if mark:
+            page = f"{before}{mark}{make(cells)}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+    return page
 
 
 def _axes(axes, title, unit):
@@ -175,12 +206,14 @@ def main():
     parser.add_argument("--json", metavar="PATH", default="docs/mechanisms.jsonl", help="the stored cells")
     parser.add_argument("--out", metavar="DIR", default="docs", help="where the figures go")
     arguments = parser.parse_args()
-    cells = read_cells(arguments.json)
-    draw_accuracy(cells, Path(arguments.out, "mechanisms_accuracy.png"))
-    print(accuracy_table(cells), momentum_table(cells), batch_norm_table(cells), sep="\n\n")
-    if selected(cells, study="cost"):
-        draw_cost(cells, Path(arguments.out, "mechanisms_cost.png"))
-        print(f"\n{cost_table(cells)}")
+    cells, out = read_cells(arguments.json), Path(arguments.out)
+    draw_accuracy(cells, out / "mechanisms_accuracy.png")
+    draw_cost(cells, out / "mechanisms_cost.png")
+    for make in TABLES.values():
+        print(make(cells), end="\n\n")
+    page = out / "mechanisms.md"
+    if page.exists():
+        page.write_text(with_tables(page.read_text(), cells))
 
 
 if __name__ == "__main__":

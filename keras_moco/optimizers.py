@@ -4,8 +4,36 @@ import keras
 from keras import ops
 
 
+class _WithVelocities(keras.optimizers.Optimizer):
+    """An optimiser with momentum, and with weight decay that belongs to the gradient."""
+
+    def __init__(self, learning_rate, momentum, weight_decay, **kwargs):
+        super().__init__(learning_rate=learning_rate, **kwargs)
+        if not 0 <= momentum < 1:
+            raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}. The recipes use 0.9.")
+        if weight_decay < 0:
+            raise ValueError(
+                f"`weight_decay` must not be negative. Received: weight_decay={weight_decay}. Use 0 for none."
+            )
+        self.momentum = momentum
+        # Not `self.weight_decay`: the base class would apply that one, decoupled, on its own.
+        self.coupled_weight_decay = weight_decay
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self.velocities = [self.add_variable_from_reference(v, name="velocity") for v in variables]
+
+    def velocity_of(self, variable):
+        return self.velocities[self._get_variable_index(variable)]
+
+    def get_config(self):
+        return {**super().get_config(), "momentum": self.momentum, "weight_decay": self.coupled_weight_decay}
+
+
 @keras.saving.register_keras_serializable(package="keras_moco")
-class SGD(keras.optimizers.Optimizer):
+class SGD(_WithVelocities):
     """Stochastic gradient descent with coupled weight decay, as PyTorch's `torch.optim.SGD`.
 
     ```
@@ -36,21 +64,11 @@ class SGD(keras.optimizers.Optimizer):
     """
 
     def __init__(self, learning_rate=0.03, momentum=0.9, weight_decay=1e-4, nesterov=False, name="SGD", **kwargs):
-        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
-        _check(momentum, weight_decay)
-        self.momentum = momentum
-        # Not `self.weight_decay`: the base class would apply that one, decoupled, on its own.
-        self.coupled_weight_decay = weight_decay
+        super().__init__(learning_rate, momentum, weight_decay, name=name, **kwargs)
         self.nesterov = nesterov
 
-    def build(self, variables):
-        if self.built:
-            return
-        super().build(variables)
-        self.velocities = [self.add_variable_from_reference(v, name="velocity") for v in variables]
-
     def update_step(self, gradient, variable, learning_rate):
-        velocity = self.velocities[self._get_variable_index(variable)]
+        velocity = self.velocity_of(variable)
         learning_rate = ops.cast(learning_rate, variable.dtype)
         gradient = ops.cast(gradient, variable.dtype) + self.coupled_weight_decay * variable
         self.assign(velocity, self.momentum * velocity + gradient)
@@ -58,16 +76,11 @@ class SGD(keras.optimizers.Optimizer):
         self.assign_sub(variable, learning_rate * direction)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "momentum": self.momentum,
-            "weight_decay": self.coupled_weight_decay,
-            "nesterov": self.nesterov,
-        }
+        return {**super().get_config(), "nesterov": self.nesterov}
 
 
 @keras.saving.register_keras_serializable(package="keras_moco")
-class LARS(keras.optimizers.Optimizer):
+class LARS(_WithVelocities):
     """Layer-wise adaptive rate scaling, for large batches (You, Gitman, Ginsburg 2017, Algorithm 1).
 
     ```
@@ -98,22 +111,13 @@ class LARS(keras.optimizers.Optimizer):
     """
 
     def __init__(self, learning_rate=1.0, momentum=0.9, weight_decay=1e-4, trust=0.001, name="LARS", **kwargs):
-        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
-        _check(momentum, weight_decay)
+        super().__init__(learning_rate, momentum, weight_decay, name=name, **kwargs)
         if not trust > 0:
             raise ValueError(f"`trust` must be positive. Received: trust={trust}. The paper uses 0.001.")
-        self.momentum = momentum
-        self.coupled_weight_decay = weight_decay
         self.trust = trust
 
-    def build(self, variables):
-        if self.built:
-            return
-        super().build(variables)
-        self.velocities = [self.add_variable_from_reference(v, name="velocity") for v in variables]
-
     def update_step(self, gradient, variable, learning_rate):
-        velocity = self.velocities[self._get_variable_index(variable)]
+        velocity = self.velocity_of(variable)
         gradient = ops.cast(gradient, variable.dtype)
         rate = ops.cast(learning_rate, variable.dtype)
         if len(variable.shape) > 1:
@@ -128,16 +132,4 @@ class LARS(keras.optimizers.Optimizer):
         return ops.where(known, self.trust * weight / ops.where(known, slope, 1.0), 1.0)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "momentum": self.momentum,
-            "weight_decay": self.coupled_weight_decay,
-            "trust": self.trust,
-        }
-
-
-def _check(momentum, weight_decay):
-    if not 0 <= momentum < 1:
-        raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}. The recipes use 0.9.")
-    if weight_decay < 0:
-        raise ValueError(f"`weight_decay` must not be negative. Received: weight_decay={weight_decay}. Use 0 for none.")
+        return {**super().get_config(), "trust": self.trust}

@@ -9,7 +9,7 @@ import tensorflow as tf
 def require(condition, rule, received, way_out):
     """Stops a step with one sentence unless a condition holds.
 
-    XLA leaves such checks out, so with `jit_compile=True`, and on TPU, nothing is checked.
+    XLA leaves such checks out, so nothing is checked on TPU, or in a layer that does not set `supports_jit = False`.
 
     Args:
         condition: scalar bool tensor.

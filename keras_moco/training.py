@@ -76,14 +76,15 @@ def pretrain_on(strategy, config):
     # 3. Training.
     if monitor:
         measure_start(monitor, model, run)
+
+    def batches(context):
+        settings = {"seed": config.seed, "first_epoch": first_epoch, "context": context, "entries": model.required}
+        return data.pretrain_dataset(train, augmentation, config.batch_size, **settings)
+
     if first_epoch < config.epochs:
         with _timed(run) if chief else contextlib.nullcontext():
             model.fit(
-                strategy.distribute_datasets_from_function(
-                    lambda context: data.pretrain_dataset(
-                        train, augmentation, config.batch_size, config.seed, first_epoch, context=context
-                    )
-                ),
+                strategy.distribute_datasets_from_function(batches),
                 steps_per_epoch=plan.steps_per_epoch,
                 initial_epoch=first_epoch,
                 epochs=config.epochs,

@@ -92,7 +92,7 @@ MISTAKES = {
     "two means for one channel": (["--image_mean=0.3,0.3"], "`mean` must be one number or one per channel."),
     "unknown backbone": (["--backbone=resnet51"], "one of resnet10, .*Received: 'resnet51'. Choose one of them."),
     "unknown stem": (["--stem=leaf"], "one of .*cifar.*Received: 'leaf'. Choose one of them."),
-    "unknown head": (["--head=hydra"], "`head` must be one of linear, mlp, simclr. Received: 'hydra'. Choose one of them."),
+    "unknown head": (["--head=hydra"], "`head` must be one of linear, mlp, simclr. Received: 'hydra'. Choose one"),
     "unknown recipe": (["--augment=moco_v9"], "one of .*moco_v1.*Received: .*'moco_v9'"),
     "unknown schedule": (["--schedule=sine"], "`schedule` must be one of constant, step, cosine. Received: 'sine'."),
     "unknown strategy": (

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 AUTOTUNE = tf.data.AUTOTUNE
+ENTRIES = ("query", "key", "index")
 
 
 def steps_per_epoch(source, batch_size):
@@ -34,7 +35,9 @@ def steps_per_epoch(source, batch_size):
     return source.num_examples // batch_size
 
 
-def pretrain_dataset(source, augmentation, batch_size, seed=0, first_epoch=0, first_step=0, context=None):
+def pretrain_dataset(
+    source, augmentation, batch_size, seed=0, first_epoch=0, first_step=0, context=None, entries=ENTRIES
+):
     """Batches of two independently augmented views, for ever.
 
     Every epoch reads all images in a new order and leaves out the last `num_examples % batch_size` of that
@@ -53,14 +56,16 @@ def pretrain_dataset(source, augmentation, batch_size, seed=0, first_epoch=0, fi
         context: `tf.distribute.InputContext`, as `Strategy.distribute_datasets_from_function` hands out: one
             pipeline of several reads, decodes and augments only its worker's images of every batch, and gives them
             out in the shares of single replicas. Defaults to `None`: whole batches.
+        entries: names of what batches hold, such as a model's `required`; what is left out is not computed. Defaults
+            to all there are.
 
     Returns:
         Infinite `tf.data.Dataset` of `{"query": float32 (b, s, s, c), "key": float32 (b, s, s, c), "index":
         int64 (b,)}` with values 0..255 and static shapes. Use `steps_per_epoch` for the length of an epoch.
 
     Raises:
-        ValueError: `batch_size` is larger than the data set, or not divisible by the replicas of `context`; or
-            `first_step` is larger than the epoch.
+        ValueError: `batch_size` is larger than the data set, or not divisible by the replicas of `context`;
+            `first_step` is larger than the epoch; or there is no such entry.
 
     Example:
 
@@ -75,6 +80,10 @@ def pretrain_dataset(source, augmentation, batch_size, seed=0, first_epoch=0, fi
         raise ValueError(
             f"`first_epoch` must be at least 0 and `first_step` from 0 to {steps}, the steps of an epoch. "
             f"Received: first_epoch={first_epoch}, first_step={first_step}."
+        )
+    if not set(entries) <= set(ENTRIES):
+        raise ValueError(
+            f"`entries` must be names out of {', '.join(ENTRIES)}. Received: {', '.join(entries)}. Choose among them."
         )
     from keras_moco.augment import two_views
 
@@ -99,7 +108,8 @@ def pretrain_dataset(source, augmentation, batch_size, seed=0, first_epoch=0, fi
 
     def augment(batch):
         views = two_views(augmentation, batch["image"], batch["draws"])
-        return {"query": views["query"], "key": views["key"], "index": batch["index"]}
+        everything = {**views, "index": batch["index"]}
+        return {name: everything[name] for name in entries}
 
     epochs = tf.data.Dataset.range(first_epoch, np.iinfo("int64").max)
     dataset = epochs.flat_map(epoch_examples).map(draw, num_parallel_calls=AUTOTUNE, deterministic=True)

@@ -29,7 +29,7 @@ class FeatureBank(keras.layers.Layer):
 
     Raises:
         ValueError: for a size, length or momentum out of its range; while training, if an index is not below `size`
-            (not with XLA, which leaves checks out).
+            (not on TPU, where such checks are left out).
 
     Example:
 
@@ -60,6 +60,8 @@ class FeatureBank(keras.layers.Layer):
             autocast=False,
             aggregation="none",  # every replica writes the same rows into its own copy
         )
+        # XLA would leave out the check of indices; Keras then leaves out XLA, which it otherwise chooses on a GPU.
+        self.supports_jit = False
         self.built = True
 
     def look_up(self, indices):

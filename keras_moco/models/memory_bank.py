@@ -38,7 +38,7 @@ class MemoryBank(ContrastiveModel):
 
     Raises:
         ValueError: if an argument is out of its range; in the first step, if batches have no `"index"`, or hold as
-            many images as the bank; in any step, if an index is outside of the bank (not with XLA).
+            many images as the bank; in any step, if an index is outside of the bank (not on TPU).
 
     Example:
 

@@ -191,6 +191,22 @@ def test_steps_per_epoch_is_the_whole_division(digits):
     assert [steps_per_epoch(digits, size) for size in (1, 100, 360)] == [360, 3, 1]
 
 
+@pytest.mark.parametrize("entries", [("query", "key"), ("query", "index"), ("index",)])
+def test_what_is_left_out_changes_nothing_else(digits, photos, crop, entries):
+    for source in (digits, photos):
+        some = take(pretrain_dataset(source, crop, 2, entries=entries), 2)
+        every = take(pretrain_dataset(source, crop, 2), 2)
+        assert_same(some, {name: every[name] for name in entries})
+
+
+def test_an_entry_that_there_is_not_is_an_error(digits, crop):
+    with pytest.raises(ValueError) as error:
+        pretrain_dataset(digits, crop, 2, entries=("query", "label"))
+    assert str(error.value) == (
+        "`entries` must be names out of query, key, index. Received: query, label. Choose among them."
+    )
+
+
 @pytest.mark.parametrize("size", [361, 0])
 def test_a_batch_that_cannot_be_filled_is_an_error(digits, crop, size):
     with pytest.raises(ValueError, match=rf"Received: batch_size={size}, digits \(test\) with 360 images"):

@@ -196,6 +196,11 @@ def test_a_checkpoint_brings_everything_back(make, tmp_path):
     "compile", [{"steps_per_execution": 3}, {"jit_compile": True}, {"run_eagerly": True}], ids=" and ".join
 )
 def test_how_steps_are_executed_does_not_matter(make, compile):
+    if make is memory_bank and "jit_compile" in compile:
+        # Keras's way of saying that it goes on without XLA, which would leave out the check of indices.
+        with pytest.warns(UserWarning, match="Proceeding with `jit_compile=False`"):
+            assert make_model(make, compile=compile).jit_compile is False
+        return
     models = [make_model(make), make_model(make, compile=compile)]
     losses = [model.fit(make_data(), epochs=2, verbose=0).history["loss"] for model in models]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
