@@ -2,8 +2,8 @@
 
     python benchmarks/plot_mechanisms.py [--json PATH] [--out DIR]
 
-Writes mechanisms_accuracy.png and mechanisms_cost.png into DIR (docs), prints the tables as Markdown, and replaces those
-that stand between their marks in DIR/mechanisms.md.
+Writes mechanisms_accuracy.png and mechanisms_cost.png into DIR (docs), prints the tables as Markdown, and replaces
+those that stand between their marks in DIR/mechanisms.md.
 """
 
 import argparse

@@ -30,11 +30,10 @@ def test_the_stored_cells_are_those_of_the_benchmark():
     assert len({json.dumps(cell) for cell in done}) == len(done)
 
 
-@pytest.mark.parametrize(
-    "table", ["accuracy_table", "longer_table", "momentum_table", "batch_norm_table", "cost_table"]
-)
-def test_the_page_shows_the_tables_of_the_stored_cells(table):
-    assert getattr(plot, table)(plot.read_cells(CELLS)) in PAGE.read_text()
+def test_the_page_shows_the_tables_of_the_stored_cells():
+    text, cells = PAGE.read_text(), plot.read_cells(CELLS)
+    assert plot.with_tables(text, cells) == text
+    assert all(f"<!-- table: {name} -->\n{make(cells)}\n<!-- end -->" in text for name, make in plot.TABLES.items())
 
 
 @pytest.mark.parametrize("draw, name", [("draw_accuracy", "mechanisms_accuracy"), ("draw_cost", "mechanisms_cost")])
