@@ -47,8 +47,8 @@ class Config:
     )
     image_std: tuple[float, ...] = _setting((0.229, 0.224, 0.225), "Their standard deviation, likewise.")
 
-    temperature: float = _setting(0.07, "Softmax temperature, T in the paper; 0.2 in v2.")
     queue_size: int = _setting(65536, "Keys in the queue, K in the paper (moco).")
+    temperature: float = _setting(0.07, "Softmax temperature, T in the paper; 0.2 in v2.")
     key_momentum: float = _setting(0.999, "Momentum of the key encoder, m in the paper (moco).")
     symmetric: bool = _setting(False, "Look up both views of an image; the loss is the sum (moco; CIFAR-10 demo).")
     separate_encoders: bool = _setting(False, "Train a key encoder with weights of its own (end_to_end).")
