@@ -49,7 +49,10 @@ def summary(cells, name):
 
 def text(cells, name, digits=1):
     found = summary(cells, name)
-    return "" if found is None else f"{found[0]:.{digits}f} ± {found[1]:.{digits}f}"
+    if found is None:
+        return ""
+    mean, deviation = found
+    return f"{mean:.{digits}f} ± {deviation:.{digits}f}" if len(cells) > 1 else f"{mean:.{digits}f}"
 
 
 def dictionary_cells(cells, method, epochs=8):
@@ -127,8 +130,9 @@ def cost_table(cells):
             ]
             batch = here[0]["batch_size"]
             medians = [statistics.median(cell[name] for cell in here) for name in ("step_seconds", "peak_mebibytes")]
-            rows.append([NAMES[method], f"{size:,}", f"{batch:,}", f"{medians[0]:.2f}", f"{medians[1]:,.0f}", *ratios])
-    header = ["mechanism", "K", "images per step", "s per step", "MiB at the peak", "time", "memory"]
+            figures = [f"{medians[0]:.2f}", f"{medians[1]:,.0f}"]
+            rows.append([NAMES[method], f"{size:,}", f"{batch:,}", len(here), *figures, *ratios])
+    header = ["mechanism", "K", "images per step", "rounds", "s per step", "MiB at the peak", "time", "memory"]
     return table(header, rows)
 
 
@@ -197,6 +201,7 @@ def draw_cost(cells, path):
             ]
             axes.plot(sizes, ratios, marker=MARKERS[method], label=NAMES[method])
         axes.set_yscale("log", base=2)
+        axes.set_yticks([0.5, 1, 2, 4, 8, 16, 32], ["0.5", "1", "2", "4", "8", "16", "32"])
         _axes(axes, title, "times MoCo's at K = 256")
     figure.savefig(path, dpi=90)
 

@@ -48,6 +48,7 @@ def test_a_summary_is_a_mean_and_a_deviation_over_seeds():
     cells = [{"linear": 80.0}, {"linear": 82.0}, {"linear": 84.0}]
     assert plot.summary(cells, "linear") == (82.0, 2.0)
     assert plot.text(cells, "linear") == "82.0 ± 2.0"
+    assert plot.text(cells[:1], "linear") == "80.0"  # one seed has no deviation
     assert plot.text([], "linear") == ""
 
 
