@@ -139,7 +139,7 @@ def accuracy_cells(seeds=SEEDS, sizes=SIZES, batches=BATCHES, k=DEFAULT_K, epoch
         for batch in batches[:3]:
             yield cell("simclr", batch, seed)
         if seed == seeds[0]:
-            for method, size in (("moco", k), ("memory_bank", k), ("moco", sizes[0]), ("end_to_end", batches[0])):
+            for method, size in (("moco", k), ("moco", sizes[0]), ("memory_bank", k), ("end_to_end", batches[0])):
                 yield cell(method, size, seed, epochs=long)
 
 
