@@ -39,7 +39,7 @@ BATCHES = (256, 512, 1024, 4096)  # 16384 of 20,480 images would be one step per
 DEFAULT_K = 4096
 EPOCHS, LONG = 8, 32
 
-# The recipe of configs/fashion_mnist.cfg with a network a thirtieth as costly, on a third of the images.
+# The recipe of configs/fashion_mnist.cfg at a quarter of the channels and half the resolution, on a third of the images.
 RECIPE = Config(
     dataset="tfds:fashion_mnist",
     image_mean=(0.286,),
@@ -258,6 +258,11 @@ def store(path, row):
 
 def main():
     arguments = parse_arguments()
+    if not arguments.json.parent.is_dir():
+        raise ValueError(
+            f"`json` must lie in an existing folder. Received: {arguments.json}. Create the folder, or run this in the "
+            "checkout."
+        )
     recipe = dataclasses.replace(RECIPE, data_dir=arguments.data_dir, **(QUICK if arguments.quick else {}))
     train = subset(data.open_source(recipe.dataset, "train", recipe.data_dir), IMAGES)
     if arguments.cost_cell:
@@ -280,4 +285,9 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted. The same command goes on with the cells that are not finished.")

@@ -9,6 +9,7 @@ those that stand between their marks in DIR/mechanisms.md.
 import argparse
 import json
 import statistics
+import sys
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -28,6 +29,10 @@ PAPER_MOMENTUM = {0.0: "fails", 0.9: "55.2", 0.99: "57.8", 0.999: "59.0"}
 
 def read_cells(path):
     """The stored cells: a list of dicts."""
+    if not Path(path).exists():
+        raise ValueError(
+            f"`json` must be a file of cells. Received: {path}, which is not there. Run benchmarks/mechanisms.py first."
+        )
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
@@ -222,4 +227,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
