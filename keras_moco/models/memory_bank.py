@@ -71,16 +71,17 @@ class MemoryBank(ContrastiveModel):
                 "The bank must hold more images than a batch, or there are no negatives. "
                 f"Received: bank_size={self.bank.size}, {present.shape[0]} images in a batch. Lower the batch size."
             )
-        return self.bank.look_up(views["index"]), self.bank.draw(self.num_negatives, present, self.step)
+        return present, self.bank.look_up(views["index"]), self.bank.draw(self.num_negatives, present, self.step)
 
     def contrast(self, views, targets):
         queries = self.encoder(views["query"], training=True)  # (n, D)
-        own, others = targets  # (n, D), (K, D)
+        _, own, others = targets  # (N,), (n, D), (K, D)
         return [Contrast("query_to_bank", queries, *info_nce(queries, own, others, self.temperature))]
 
     def after_step(self, views, targets, contrasts):
+        present, *_ = targets
         [contrast] = contrasts
-        self.bank.update(distribution.all_gather(views["index"]), distribution.all_gather(contrast.queries))
+        self.bank.update(present, distribution.all_gather(contrast.queries))
 
     def get_config(self):
         return {

@@ -123,7 +123,8 @@ def test_a_positive_is_the_images_own_row_and_no_negative_is():
     model = make_model(memory_bank)
     views = next(iter(make_data()))
     rows = np.array(model.bank.features)
-    own, drawn = (np.array(target) for target in model.encode_targets(views))
+    present, own, drawn = (np.array(target) for target in model.encode_targets(views))
+    np.testing.assert_array_equal(present, views["index"])
     np.testing.assert_array_equal(own, rows[np.array(views["index"])])
     assert drawn.shape == (20, 8)
     of_rows = {tuple(row): index for index, row in enumerate(rows)}
