@@ -7,6 +7,7 @@ from keras_moco.augment.color_jitter import RandomColorJitter
 from keras_moco.augment.compose import Compose
 from keras_moco.augment.crop import RandomResizedCrop
 from keras_moco.augment.flip import RandomHorizontalFlip
+from keras_moco.augment.fused import Fused
 from keras_moco.augment.grayscale import RandomGrayscale
 from keras_moco.augment.recipes import (
     AUGMENTATIONS,
@@ -23,6 +24,7 @@ __all__ = [
     "AUGMENTATIONS",
     "Augmentation",
     "Compose",
+    "Fused",
     "RandomColorJitter",
     "RandomGaussianBlur",
     "RandomGrayscale",

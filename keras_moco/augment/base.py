@@ -56,6 +56,10 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
         """Nothing to build; Keras warns when a layer that holds layers, as `Compose`, does not say so."""
         self.built = True
 
+    def prepare(self, images):
+        """The images in the type that `augment` works with: float32, or what a subclass prefers."""
+        return tf.cast(images, "float32")
+
     def augment(self, images, draws):
         """The subclass's part: float32 `images` `(n, H, W, C)` and uniform `draws` `(n, num_draws)`."""
         raise NotImplementedError("A subclass of `Augmentation` must implement `augment(images, draws)`.")
@@ -71,7 +75,7 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
         Returns:
             float32 images, values 0..255.
         """
-        images = tf.cast(images, "float32")
+        images = self.prepare(tf.convert_to_tensor(images))
         draws = tf.cast(transformations, "float32")
         if images.shape.rank != 4 or images.shape[-1] not in (1, 3):
             raise ValueError(

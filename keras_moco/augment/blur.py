@@ -60,5 +60,41 @@ class RandomGaussianBlur(Augmentation):
         columns = gaussian_weights(sigma, tf.shape(images)[2], radius)
         return tf.ensure_shape(resample(images, rows, columns), images.shape)
 
+    def blur_planes(self, crops, draws):
+        """The same for the crops of `Fused`: a weighted sum of neighbours along each axis.
+
+        Beyond four standard deviations, where less than a ten-thousandth of the weight lies, it is cut off.
+
+        Args:
+            crops: uint8 `(n, a, C, b)`.
+            draws: uniform draws, `(n, 2)`.
+
+        Returns:
+            uint8 `(n, a, C, b)`; what did not draw a blur is as it was.
+        """
+        low, high = self.sigma
+        radius = math.ceil(4 * high)
+        distance = tf.range(-radius, radius + 1, dtype="float32")
+        sigma = low + (high - low) * draws[:, 1]
+        weights = tf.exp(-0.5 * tf.square(distance[None] / sigma[:, None]))
+        weights /= tf.reduce_sum(weights, axis=1, keepdims=True)  # (n, 2 radius + 1)
+        blurred = tf.cast(crops, "float32")
+        for axis in (1, 3):
+            blurred = _weigh_neighbours(blurred, weights, radius, axis)
+        return tf.where((draws[:, 0] < self.rate)[:, None, None, None], tf.cast(blurred + 0.5, "uint8"), crops)
+
     def get_config(self):
         return {**super().get_config(), "sigma": self.sigma, "rate": self.rate}
+
+
+def _weigh_neighbours(images, weights, radius, axis):
+    """Sums of `weights` `(n, 2 radius + 1)` times the neighbours along an axis, its edges replicated."""
+    size = images.shape[axis]
+    index = tf.clip_by_value(tf.range(-radius, size + radius), 0, size - 1)
+    padded = tf.gather(images, index, axis=axis)
+    total = 0.0
+    for offset in range(2 * radius + 1):
+        start, extent = [0] * 4, [-1] * 4
+        start[axis], extent[axis] = offset, size
+        total += weights[:, offset, None, None, None] * tf.slice(padded, start, extent)
+    return total

@@ -6,7 +6,8 @@ import keras
 import tensorflow as tf
 
 from keras_moco.augment.base import Augmentation
-from keras_moco.augment.grayscale import LUMA, to_gray
+from keras_moco.augment.color_map import LUMA, ColorStep, turn_hue
+from keras_moco.augment.grayscale import to_gray
 from keras_moco.augment.selection import apply_where, check_rate
 
 ORDERS = tuple(itertools.permutations(range(4)))
@@ -32,28 +33,10 @@ def adjust_saturation(images, factor):
 
 
 def adjust_hue(images, shift):
-    """Turns the hue, in HSV, by `shift` `(n,)` of a full turn. RGB images only.
-
-    HSV without leaving 0..255: with V the largest channel, C the largest minus the smallest, and H the hue in
-    sixths of a turn from red, each channel is V - C clip(min(k, 4 - k), 0, 1), where k = (H + 5, 3, 1) mod 6
-    for red, green, blue. Three contiguous planes are faster than `tf.image.rgb_to_hsv` and back.
-    """
-    planes = tf.transpose(images, [0, 3, 1, 2])
-    red, green, blue = planes[:, 0], planes[:, 1], planes[:, 2]
-    value = tf.reduce_max(planes, axis=1)
-    chroma = value - tf.reduce_min(planes, axis=1)
-    sixths = tf.where(
-        value == red,
-        green - blue,
-        tf.where(value == green, blue - red + 2.0 * chroma, red - green + 4.0 * chroma),
-    )
-    sixths = tf.math.divide_no_nan(sixths, chroma) + 6.0 * shift[:, None, None]
-    channels = []
-    for offset in (5.0, 3.0, 1.0):
-        turns = (sixths + offset) / 6.0
-        k = 6.0 * (turns - tf.floor(turns))
-        channels.append(value - chroma * tf.clip_by_value(tf.minimum(k, 4.0 - k), 0.0, 1.0))
-    return tf.transpose(tf.clip_by_value(tf.stack(channels, axis=1), 0.0, 255.0), [0, 2, 3, 1])
+    """Turns the hue, in HSV, by `shift` `(n,)` of a full turn, -0.5 to 0.5. RGB images only."""
+    planes = tf.transpose(images, [3, 0, 1, 2])  # three contiguous planes: three times as fast as interleaved
+    turned = tf.stack(turn_hue(tf.unstack(planes), shift), axis=1)
+    return tf.transpose(tf.clip_by_value(turned, 0.0, 255.0), [0, 2, 3, 1])
 
 
 def _pixels(images):
@@ -115,23 +98,49 @@ class RandomColorJitter(Augmentation):
         self.saturation, self.hue = float(saturation), float(hue)
         self.rate = check_rate(rate)
 
-    def augment(self, images, draws):
-        return apply_where(draws[:, 0] < self.rate, self._jitter, images, draws[:, 1:])
+    def amounts(self, draws):
+        """What the draws `(n, num_draws)` mean.
 
-    def _jitter(self, images, draws):
-        """Jitters every image; draws `(n, 5)`: order, brightness, contrast, saturation, hue."""
+        Returns:
+            `(selected, order, amounts)`: whether an image is jittered, bool `(n,)`; which of brightness, contrast,
+            saturation and hue, 0 to 3, comes first to last, int `(n, 4)`; and the factors of the first three and the
+            turns of the hue, float `(n, 4)`, not yet in that order.
+        """
         strengths = (self.brightness, self.contrast, self.saturation)
         low = tf.constant([max(0.0, 1 - strength) for strength in strengths] + [-self.hue])
         high = tf.constant([1 + strength for strength in strengths] + [self.hue])
-        amounts = low + (high - low) * draws[:, 1:]  # (n, 4)
-        order = tf.minimum(tf.cast(draws[:, 0] * len(ORDERS), "int32"), len(ORDERS) - 1)
-        order = tf.gather(tf.constant(ORDERS), order)  # (n, 4): operation of each slot
+        order = tf.minimum(tf.cast(draws[:, 1] * len(ORDERS), "int32"), len(ORDERS) - 1)
+        return draws[:, 0] < self.rate, tf.gather(tf.constant(ORDERS), order), low + (high - low) * draws[:, 2:]
+
+    def augment(self, images, draws):
+        selected, order, amounts = self.amounts(draws)
+        return apply_where(selected, self._jitter, images, order, amounts)
+
+    def _jitter(self, images, order, amounts):
         operations = self._operations(images.shape[-1])
         for slot in range(4):
             operation = order[:, slot]
             amount = tf.gather(amounts, operation, batch_dims=1)
             images = _apply_each(operations, operation, images, amount)
         return images
+
+    def color_steps(self, draws):
+        """The jitter as four `ColorStep`, in each image's own order."""
+        selected, order, amounts = self.amounts(draws)
+        steps = []
+        for slot in range(4):
+            amount = tf.gather(amounts, order[:, slot], batch_dims=1)
+            brightness, contrast, saturation, hue = (selected & (order[:, slot] == number) for number in range(4))
+            steps.append(
+                ColorStep(
+                    own=tf.where(brightness | contrast | saturation, amount, 1.0),
+                    gray=tf.where(saturation, 1.0 - amount, 0.0),
+                    flat=tf.where(contrast, 1.0 - amount, 0.0),
+                    turns=tf.where(hue, amount, 0.0),
+                    is_hue=hue,
+                )
+            )
+        return steps
 
     def _operations(self, channels):
         """The four operations in the order of the strengths; None where one is left out."""

@@ -1,12 +1,11 @@
-"""RandomGrayscale, and the weights of gray."""
+"""RandomGrayscale."""
 
 import keras
 import tensorflow as tf
 
 from keras_moco.augment.base import Augmentation
+from keras_moco.augment.color_map import LUMA, ColorStep
 from keras_moco.augment.selection import apply_where, check_rate
-
-LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as PIL's "L" and torchvision
 
 
 def to_gray(images):
@@ -44,6 +43,13 @@ class RandomGrayscale(Augmentation):
         if images.shape[-1] == 1:
             return images
         return apply_where(draws[:, 0] < self.rate, _gray_rgb, images)
+
+    def color_steps(self, draws):
+        """The operation as a list of one `ColorStep`."""
+        selected = draws[:, 0] < self.rate
+        never, nothing = tf.zeros_like(selected), tf.zeros_like(draws[:, 0])
+        gray = tf.cast(selected, "float32")
+        return [ColorStep(own=1.0 - gray, gray=gray, flat=nothing, turns=nothing, is_hue=never)]
 
     def get_config(self):
         return {**super().get_config(), "rate": self.rate}

@@ -5,19 +5,21 @@ from keras_moco.augment.color_jitter import RandomColorJitter
 from keras_moco.augment.compose import Compose
 from keras_moco.augment.crop import RandomResizedCrop
 from keras_moco.augment.flip import RandomHorizontalFlip
+from keras_moco.augment.fused import Fused
 from keras_moco.augment.grayscale import RandomGrayscale
 
 
-def moco_v1(image_size, crop_scale=(0.2, 1.0), **kwargs):
+def moco_v1(image_size, crop_scale=(0.2, 1.0), exact=False, **kwargs):
     """MoCo v1 (sec. 3.3; official `main_moco.py`): crop, gray 0.2, jitter (.4, .4, .4, .4) always, flip.
 
     Args:
         image_size: int. Side of the square views, pixels. The paper uses 224.
         crop_scale: (low, high). Range of the crop's area as a fraction of the image's.
-        **kwargs: of `Compose`, for example `seed`.
+        exact: bool, one operation after the other (`Compose`) instead of `Fused`. Defaults to `False`.
+        **kwargs: of `Augmentation`, for example `seed`.
 
     Returns:
-        A `Compose` layer.
+        A `Fused` layer, or a `Compose` of the same.
 
     Example:
 
@@ -31,10 +33,10 @@ def moco_v1(image_size, crop_scale=(0.2, 1.0), **kwargs):
         RandomColorJitter(0.4, 0.4, 0.4, 0.4),
         RandomHorizontalFlip(rate=0.5),
     ]
-    return Compose(layers, **kwargs)
+    return _recipe(layers, exact, **kwargs)
 
 
-def moco_v2(image_size, crop_scale=(0.2, 1.0), **kwargs):
+def moco_v2(image_size, crop_scale=(0.2, 1.0), exact=False, **kwargs):
     """MoCo v2 ("aug+", sec. 3; official `main_moco.py --aug-plus`): milder hue at rate 0.8, and blur.
 
     Crop, jitter (.4, .4, .4, .1) at rate 0.8, gray 0.2, blur at rate 0.5, flip.
@@ -42,10 +44,11 @@ def moco_v2(image_size, crop_scale=(0.2, 1.0), **kwargs):
     Args:
         image_size: int. Side of the square views, pixels. The paper uses 224.
         crop_scale: (low, high). Range of the crop's area as a fraction of the image's.
-        **kwargs: of `Compose`, for example `seed`.
+        exact: bool, one operation after the other (`Compose`) instead of `Fused`. Defaults to `False`.
+        **kwargs: of `Augmentation`, for example `seed`.
 
     Returns:
-        A `Compose` layer.
+        A `Fused` layer, or a `Compose` of the same.
 
     Example:
 
@@ -60,19 +63,20 @@ def moco_v2(image_size, crop_scale=(0.2, 1.0), **kwargs):
         RandomGaussianBlur(sigma=(0.1, 2.0), rate=0.5),
         RandomHorizontalFlip(rate=0.5),
     ]
-    return Compose(layers, **kwargs)
+    return _recipe(layers, exact, **kwargs)
 
 
-def moco_cifar(image_size, crop_scale=(0.08, 1.0), **kwargs):
+def moco_cifar(image_size, crop_scale=(0.08, 1.0), exact=False, **kwargs):
     """The official CIFAR-10 demo: crop, flip, jitter (.4, .4, .4, .1) at rate 0.8, gray 0.2; no blur.
 
     Args:
         image_size: int. Side of the square views, pixels. The demo uses 32.
         crop_scale: (low, high). Range of the crop's area, a fraction of the image's (torchvision's).
-        **kwargs: of `Compose`, for example `seed`.
+        exact: bool, one operation after the other (`Compose`) instead of `Fused`. Defaults to `False`.
+        **kwargs: of `Augmentation`, for example `seed`.
 
     Returns:
-        A `Compose` layer.
+        A `Fused` layer, or a `Compose` of the same.
 
     Example:
 
@@ -86,10 +90,10 @@ def moco_cifar(image_size, crop_scale=(0.08, 1.0), **kwargs):
         RandomColorJitter(0.4, 0.4, 0.4, 0.1, rate=0.8),
         RandomGrayscale(rate=0.2),
     ]
-    return Compose(layers, **kwargs)
+    return _recipe(layers, exact, **kwargs)
 
 
-def simclr(image_size, crop_scale=(0.08, 1.0), strength=1.0, blur=True, **kwargs):
+def simclr(image_size, crop_scale=(0.08, 1.0), strength=1.0, blur=True, exact=False, **kwargs):
     """SimCLR (appendix A; official `data_util.py`): crop, flip, jitter at rate 0.8, gray 0.2, blur at rate 0.5.
 
     The jitter is `strength` times (.8, .8, .8, .2). Boxes, resizing and colour operations are torchvision's, as in the
@@ -102,10 +106,11 @@ def simclr(image_size, crop_scale=(0.08, 1.0), strength=1.0, blur=True, **kwargs
         crop_scale: (low, high). Range of the crop's area as a fraction of the image's.
         strength: non-negative float, of the jitter. Defaults to `1.0` (ImageNet; CIFAR-10 uses `0.5`, appendix B.9).
         blur: bool. Defaults to `True` (ImageNet; CIFAR-10 goes without).
-        **kwargs: of `Compose`, for example `seed`.
+        exact: bool, one operation after the other (`Compose`) instead of `Fused`. Defaults to `False`.
+        **kwargs: of `Augmentation`, for example `seed`.
 
     Returns:
-        A `Compose` layer.
+        A `Fused` layer, or a `Compose` of the same.
 
     Example:
 
@@ -121,21 +126,26 @@ def simclr(image_size, crop_scale=(0.08, 1.0), strength=1.0, blur=True, **kwargs
     ]
     if blur:
         layers.append(RandomGaussianBlur(sigma=(0.1, 2.0), rate=0.5))
-    return Compose(layers, **kwargs)
+    return _recipe(layers, exact, **kwargs)
 
 
-def simclr_cifar(image_size, crop_scale=(0.08, 1.0), **kwargs):
+def simclr_cifar(image_size, crop_scale=(0.08, 1.0), exact=False, **kwargs):
     """SimCLR on CIFAR-10 (appendix B.9; official `tf2/README.md`): `simclr` of strength 0.5 without blur.
 
     Args:
         image_size: int. Side of the square views, pixels. The paper uses 32.
         crop_scale: (low, high). Range of the crop's area as a fraction of the image's.
-        **kwargs: of `Compose`, for example `seed`.
+        exact: bool, one operation after the other (`Compose`) instead of `Fused`. Defaults to `False`.
+        **kwargs: of `Augmentation`, for example `seed`.
 
     Returns:
-        A `Compose` layer.
+        A `Fused` layer, or a `Compose` of the same.
     """
-    return simclr(image_size, crop_scale, strength=0.5, blur=False, **kwargs)
+    return simclr(image_size, crop_scale, strength=0.5, blur=False, exact=exact, **kwargs)
+
+
+def _recipe(layers, exact, **kwargs):
+    return Compose(layers, **kwargs) if exact else Fused(layers, **kwargs)
 
 
 AUGMENTATIONS = {
@@ -154,7 +164,7 @@ def get_augmentation(name):
         name: str. A key of `AUGMENTATIONS`.
 
     Returns:
-        A function `(image_size, crop_scale=...)` that returns an `Augmentation`.
+        A function `(image_size, crop_scale=..., exact=...)` that returns an `Augmentation`.
 
     Raises:
         ValueError: if there is no recipe of that name; the message lists those there are.
