@@ -29,7 +29,6 @@ from keras_moco import data, distribution
 from keras_moco.batch_norm import Split
 from keras_moco.building import build_augmentation, build_model
 from keras_moco.config import Config
-from keras_moco.data.memory import examples_from_arrays
 from keras_moco.evaluation import extract_features, knn_accuracy, linear_accuracy
 from keras_moco.plan import Plan
 
@@ -153,14 +152,8 @@ def cost_cells(rounds=SEEDS, sizes=SIZES, batches=BATCHES):
 def subset(source, count):
     """The first images of a source, in memory."""
     examples = list(source.examples().take(count))
-    with tf.device("CPU"):
-        images = tf.stack([example["image"] for example in examples])
-        labels = tf.stack([example["label"] for example in examples])
-    return dataclasses.replace(
-        source,
-        num_examples=len(examples),
-        read=lambda seed, keep: examples_from_arrays(images, labels, seed, keep),
-    )
+    images, labels = ([example[name].numpy() for example in examples] for name in ("image", "label"))
+    return data.array_source(np.stack(images), labels, source.class_names, source.name, source.split)
 
 
 def run_accuracy(cell, config, train, test):

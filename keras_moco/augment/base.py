@@ -89,6 +89,34 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
             )
         return self.augment(images, draws)
 
+    # In a pipeline: the first half, which sees the images as they are, and the second, which may run on an accelerator.
+
+    def takes_batches(self, image_shape):
+        """Whether `begin_batch` is the fast way for images `(h, w, C)` of that one size; else `begin`, one by one."""
+        return True
+
+    def begin(self, picture, draws):
+        """Begins two views of one picture of any size.
+
+        Args:
+            picture: a picture of `keras_moco.data.pictures`.
+            draws: uniform draws, `(2, num_draws)`, one row for each view.
+
+        Returns:
+            `(2, ...)`, in a shape that does not depend on the picture's.
+        """
+        image = picture.whole()[None]
+        views = [self.augment_images(image, draws[number : number + 1]) for number in range(2)]
+        return tf.concat(views, axis=0)
+
+    def begin_batch(self, images, draws):
+        """Begins one view of each image `(n, h, w, C)`, by draws `(n, num_draws)`: what `finish` takes."""
+        return self.augment_images(images, draws)
+
+    def finish(self, begun, draws, on_host=True):
+        """Finishes views that have been begun by the same draws `(n, num_draws)`: here nothing is left to do."""
+        return begun
+
     def augment_labels(self, labels, transformations, **_):
         """Returns `labels` unchanged: no augmentation here changes what an image shows."""
         return labels

@@ -105,7 +105,7 @@ class Fused(Compose):
         return images if images.dtype == tf.uint8 else tf.cast(images, "float32")
 
     def augment(self, images, draws):
-        return self.finish(self.crop(images, draws), draws)
+        return self.finish(self.begin_batch(images, draws), draws)
 
     # Its two halves: in between, images of all sizes have become one size, and may move to another device.
 
@@ -141,32 +141,32 @@ class Fused(Compose):
         columns = tf.range(self.size)
         return tf.gather(turned, tf.where(mirrored, columns[::-1], columns))
 
-    def crop(self, images, draws):
-        """Crops, resizes and flips images of one size.
+    def takes_batches(self, image_shape):
+        return None not in image_shape and max(*image_shape[:2], self.size) <= SMALL
 
-        Args:
-            images: `(n, H, W, C)`.
-            draws: uniform draws in [0, 1), `(n, num_draws)`.
+    def begin(self, picture, draws):
+        """Cuts, resizes and flips two views of one picture: uint8 `(2, size, C, size)`."""
+        boxes, mirrored = self.boxes(draws, picture.height, picture.width)
+        return tf.stack([self.resize(cut, mirrored[number]) for number, cut in enumerate(picture.cut(boxes))])
 
-        Returns:
-            uint8 `(n, size, C, size)`.
-        """
+    def begin_batch(self, images, draws):
+        """Cuts, resizes and flips images of one size: uint8 `(n, size, C, size)`."""
         boxes, mirrored = self.boxes(draws, tf.shape(images)[1], tf.shape(images)[2])
-        if None not in images.shape[1:3] and max(*images.shape[1:3], self.size) <= SMALL:
+        if self.takes_batches(images.shape[1:]):
             return self._crop_small(images, boxes, mirrored)
 
         def crop_one(parts):
-            image, box, mirrored = parts
-            return self.resize(cut_out(image, box), mirrored)
+            image, (top, left, height, width), mirrored = parts[0], tf.unstack(parts[1]), parts[2]
+            return self.resize(image[top : top + height, left : left + width], mirrored)
 
         crops = tf.TensorSpec([self.size, images.shape[-1], self.size], tf.uint8)
         return tf.map_fn(crop_one, (images, boxes, mirrored), fn_output_signature=crops)
 
-    def finish(self, crops, draws, on_host=True):
+    def finish(self, begun, draws, on_host=True):
         """Colours and blurs, and turns the images upright.
 
         Args:
-            crops: uint8 `(n, size, C, size)`, of `crop`.
+            begun: uint8 `(n, size, C, size)`, of `begin` or `begin_batch`.
             draws: uniform draws in [0, 1), `(n, num_draws)`.
             on_host: bool. False in a training step on an accelerator: then nothing is compiled on its own, and all
                 images are blurred together, where a CPU takes one after the other and leaves out those that need not
@@ -175,6 +175,7 @@ class Fused(Compose):
         Returns:
             uint8 `(n, size, size, C)`.
         """
+        crops = begun
         if self._colors:
             color = self._color_batch if on_host else self._color_batch.__wrapped__
             crops = color(crops, draws)
@@ -214,12 +215,6 @@ class Fused(Compose):
             return tf.cond(draws[0] < layer.rate, lambda: layer.blur_planes(crop[None], draws[None])[0], lambda: crop)
 
         return tf.map_fn(blur_one, (crops, draws), fn_output_signature=tf.TensorSpec(crops.shape[1:], tf.uint8))
-
-
-def cut_out(image, box):
-    """The part `box`, of top, left, height and width, of an image `(H, W, C)`."""
-    top, left, height, width = tf.unstack(box)
-    return image[top : top + height, left : left + width]
 
 
 def _mean(planes):

@@ -1,11 +1,13 @@
 """Where images come from, and how they become batches."""
 
+from keras_moco.data.bad_images import plain_read_errors
+from keras_moco.data.memory import array_source
 from keras_moco.data.pipeline import evaluation_dataset, pretrain_dataset, steps_per_epoch
-from keras_moco.data.read_errors import plain_read_errors
 from keras_moco.data.sources import Source, open_source
 
 __all__ = [
     "Source",
+    "array_source",
     "evaluation_dataset",
     "open_source",
     "plain_read_errors",

@@ -1,10 +1,8 @@
 """The 8x8 digits inside scikit-learn: a data set that is always at hand."""
 
 import numpy as np
-import tensorflow as tf
 
-from keras_moco.data.memory import examples_from_arrays
-from keras_moco.data.sources import Source
+from keras_moco.data.memory import array_source
 
 TEST_EXAMPLES = 360  # a fifth of 1,797
 
@@ -26,14 +24,10 @@ def open_digits(split):
         np.arange(len(digits.target)), test_size=TEST_EXAMPLES, stratify=digits.target, random_state=0
     )
     chosen = train if split == "train" else test
-    with tf.device("CPU"):  # tf.data reads from the host
-        images = tf.constant(np.round(digits.images[chosen, :, :, None] * (255 / 16)).astype("uint8"))
-        labels = tf.constant(digits.target[chosen].astype("int32"))
-    return Source(
+    return array_source(
+        digits.images[chosen] * (255 / 16),
+        digits.target[chosen],
+        class_names=[str(name) for name in digits.target_names],
         name="digits",
         split=split,
-        num_examples=len(chosen),
-        image_shape=(8, 8, 1),
-        class_names=tuple(str(name) for name in digits.target_names),
-        read=lambda seed, keep: examples_from_arrays(images, labels, seed, keep),
     )

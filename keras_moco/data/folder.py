@@ -1,19 +1,23 @@
 """A folder of image files as a source."""
 
+import concurrent.futures
 import os
 import pathlib
 
 import tensorflow as tf
+from absl import logging
 
+from keras_moco.data.bad_images import RULE, what_is_wrong
 from keras_moco.data.memory import permutation
-from keras_moco.data.read_errors import RULE
-from keras_moco.data.sources import Source, kept
+from keras_moco.data.pictures import Encoded
+from keras_moco.data.sources import Source
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+TRIES = 100  # files looked at for the number of channels, before giving up
 SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val", "validation")}
 
 
-def open_folder(path, split):
+def open_folder(path, split, cache, judge):
     """Opens the image files below a folder.
 
     Sub-folders are classes, labelled in the sorted order of their names; images below them are found at any
@@ -24,11 +28,13 @@ def open_folder(path, split):
     Args:
         path: str.
         split: str. `"train"` or `"test"`.
+        cache: bool, whether all files are read into memory, encoded, here and now.
+        judge: function of the number of images and of what describes one, to a `BadImages`.
 
     Returns:
-        A `Source` of images of any size: JPEG, PNG, BMP, or the first frame of a GIF. The first file decides
-        whether all have 1 channel or 3; others are converted, an alpha channel is dropped and 16 bits become
-        8.
+        A `Source` of images of any size: JPEG, PNG, BMP, or the first frame of a GIF, told apart by content, not by
+        name. The first readable file decides whether all have 1 channel or 3; others are converted, an alpha channel
+        is dropped and 16 bits become 8.
 
     Raises:
         ValueError: There is no such folder or split, it holds no images, or images lie beside class
@@ -37,7 +43,7 @@ def open_folder(path, split):
     name = f"folder:{path}"
     root = _split_folder(pathlib.Path(path).expanduser(), name, split)
     class_names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    files = [(file, -1) for file in _image_files(root, depth=1)]
+    files = [(file, -1) for file in _files(root, _is_image, depth=1)]
     if files and class_names:
         raise ValueError(
             "A folder of images must hold either class sub-folders or images, not both. "
@@ -45,7 +51,7 @@ def open_folder(path, split):
             "images."
         )
     for label, class_name in enumerate(class_names):
-        in_class = [(file, label) for file in _image_files(root / class_name)]
+        in_class = [(file, label) for file in _files(root / class_name, _is_image)]
         if not in_class:
             raise ValueError(
                 f"Every class sub-folder must hold images ({' '.join(EXTENSIONS)}). Received: "
@@ -57,18 +63,21 @@ def open_folder(path, split):
         raise ValueError(
             f"A folder of images must hold images ({' '.join(EXTENSIONS)}). Received: {root}, with none. Add some."
         )
-    channels = _channels(files[0][0])
+    others = _files(root, lambda file: not _is_image(file))
+    if others:
+        logging.warning(
+            "%s: %d files that do not end in %s are not read, the first one: %s",
+            *(name, len(others), " ".join(EXTENSIONS), others[0]),
+        )
+    paths = [file for file, _ in files]
+    channels = _channels(paths)
     with tf.device("CPU"):
-        paths = tf.constant([file for file, _ in files])
         labels = tf.constant([label for _, label in files])
+        images = tf.constant(_contents(paths) if cache else paths)
 
-    def read(seed, keep):
-        def load(index):
-            image = _read_image(paths[index], channels)
-            return {"image": image, "label": labels[index], "index": index}
-
-        order = kept(tf.data.Dataset.from_tensor_slices(permutation(len(files), seed)), keep)
-        return order.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    def read(seed):
+        order = tf.data.Dataset.from_tensor_slices(permutation(len(files), seed))
+        return order.map(lambda index: {"image": images[index], "label": labels[index], "index": index})
 
     return Source(
         name=name,
@@ -77,6 +86,8 @@ def open_folder(path, split):
         image_shape=(None, None, channels),
         class_names=tuple(class_names) or None,
         read=read,
+        open=lambda image: Encoded(image if cache else tf.io.read_file(image), channels),
+        bad=judge(len(files), lambda index: _describe(paths[index])),
     )
 
 
@@ -101,43 +112,49 @@ def _split_folder(root, name, split):
     )
 
 
-def _image_files(folder, depth=None):
-    """Sorted paths of the image files below a folder, directly in it if `depth` is 1."""
+def _is_image(name):
+    return name.lower().endswith(EXTENSIONS)
+
+
+def _files(folder, wanted, depth=None):
+    """Sorted paths of the files below a folder whose names are wanted, directly in it if `depth` is 1."""
     found = []
     for directory, subfolders, names in os.walk(folder, followlinks=True):
         subfolders[:] = [] if depth == 1 else [name for name in subfolders if not name.startswith(".")]
-        chosen = (name for name in names if name.lower().endswith(EXTENSIONS) and not name.startswith("."))
-        found += [os.path.join(directory, name) for name in chosen]
+        found += [os.path.join(directory, name) for name in names if wanted(name) and not name.startswith(".")]
     return sorted(found)
 
 
-def _channels(file):
-    """1 if the file is a gray image, else 3."""
+def _contents(paths):
+    """The bytes of files, read side by side; none of one that cannot be read, which is then found out as any other."""
+
+    def content(path):
+        try:
+            return pathlib.Path(path).read_bytes()
+        except OSError:
+            return b""
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return list(pool.map(content, paths))
+
+
+def _channels(paths):
+    """1 if the first readable file is a gray image, else 3."""
+    for path in paths[:TRIES]:
+        try:
+            image = tf.io.decode_image(tf.io.read_file(path), expand_animations=False)
+        except tf.errors.OpError:
+            continue
+        return 1 if image.shape[-1] < 3 else 3
+    raise ValueError(
+        f"{RULE} Received: {_describe(paths[0])}, and none of the first {min(TRIES, len(paths))} files can be read. "
+        "Repair or delete them."
+    )
+
+
+def _describe(path):
+    """A file that cannot be read, and why."""
     try:
-        decoded = _decode(file)
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError(f"{RULE} Received: {file}. Delete or replace it.") from error
-    return 1 if decoded.shape[-1] < 3 else 3
-
-
-def _decode(path):
-    image = tf.io.decode_image(tf.io.read_file(path), expand_animations=False)
-    return tf.ensure_shape(image, [None, None, None])
-
-
-def _read_image(path, channels):
-    """Decodes one file to uint8 `(h, w, channels)`; its error names the file, as TensorFlow's does not."""
-    # A nested data set that drops what fails: after a failed op there is no other way to go on and name the
-    # file.
-    decoded = tf.data.Dataset.from_tensors(path).map(_decode).ignore_errors().map(lambda image: (True, image))
-    nothing = tf.data.Dataset.from_tensors((False, tf.zeros([0, 0, 0], tf.uint8)))
-    complete, image = decoded.concatenate(nothing).take(1).get_single_element()
-    with tf.control_dependencies([tf.debugging.Assert(complete, [f"{RULE} Received:", path])]):
-        image = tf.identity(image)
-    # 1 gray, 2 gray and alpha, 3 colour, 4 colour and alpha
-    gray = tf.shape(image)[-1] < 3
-    if channels == 1:
-        image = tf.cond(gray, lambda: image[..., :1], lambda: tf.image.rgb_to_grayscale(image[..., :3]))
-    else:
-        image = tf.cond(gray, lambda: tf.repeat(image[..., :1], 3, axis=-1), lambda: image[..., :3])
-    return tf.ensure_shape(image, [None, None, channels])
+        return f"{path} ({what_is_wrong(pathlib.Path(path).read_bytes())})"
+    except OSError as error:
+        return f"{path} ({error.strerror})"

@@ -1,8 +1,9 @@
-"""Images held in memory: the small data sets."""
+"""Images held in memory: the small data sets, and your own arrays."""
 
+import numpy as np
 import tensorflow as tf
 
-from keras_moco.data.sources import kept
+from keras_moco.data.sources import Source
 
 BLOCK = 256  # images copied by one call
 
@@ -23,22 +24,80 @@ def permutation(size, seed):
     return tf.random.experimental.stateless_shuffle(indices, seed=tf.stack([seed, tf.zeros_like(seed)]))
 
 
-def examples_from_arrays(images, labels, seed, keep):
-    """Reads images held in memory.
+def array_source(images, labels=None, class_names=None, name="arrays", split="train"):
+    """A source of images of one size in memory, such as those of `keras.datasets`.
+
+    Args:
+        images: array `(n, h, w, C)`, or `(n, h, w)` for gray images, of values in 0..255; any number of channels.
+        labels: int array `(n,)` of classes from 0, or `None`.
+        class_names: their names. Defaults to `None`: the numbers.
+        name: str, for messages.
+        split: str, likewise.
+
+    Returns:
+        A `Source`.
+
+    Raises:
+        ValueError: if the arrays do not fit each other, or hold other values.
+
+    Example:
+
+    >>> source = array_source(np.zeros((5, 8, 8, 3), "uint8"), labels=[0, 1, 1, 0, 2])
+    >>> source.num_examples, source.class_names
+    (5, ('0', '1', '2'))
+    """
+    images = np.asarray(images)
+    images = images[..., None] if images.ndim == 3 else images
+    if images.ndim != 4 or not len(images):
+        raise ValueError(
+            "`images` must have the shape (n, height, width, channels), or (n, height, width) for gray ones. "
+            f"Received: shape={images.shape}. Reshape them."
+        )
+    if images.dtype != np.uint8:
+        low, high = images.min(), images.max()
+        if not (low >= 0 and 1 < high <= 255):
+            raise ValueError(
+                "`images` must have values in 0..255. "
+                f"Received: values from {low:g} to {high:g}. Scale them, from 0..1 by 255."
+            )
+        images = np.round(images).astype("uint8")
+    if labels is None:
+        labels, class_names = np.full(len(images), -1), None
+    elif len(labels) != len(images) or np.min(labels) < 0:
+        raise ValueError(
+            "`labels` must be one class from 0 per image. "
+            f"Received: {len(labels)} labels, the least {np.min(labels)}, for {len(images)} images. Correct them."
+        )
+    else:
+        class_names = tuple(class_names or map(str, range(int(np.max(labels)) + 1)))
+    with tf.device("CPU"):  # tf.data reads from the host
+        arrays = tf.constant(images), tf.constant(np.asarray(labels).reshape(-1), tf.int32)
+    return Source(
+        name=name,
+        split=split,
+        num_examples=len(images),
+        image_shape=images.shape[1:],
+        class_names=class_names,
+        read=lambda seed: examples_from_arrays(*arrays, seed),
+        arrays=lambda: arrays,
+    )
+
+
+def examples_from_arrays(images, labels, seed):
+    """Reads images held in memory, one by one.
 
     Args:
         images: uint8 tensor `(n, h, w, c)`.
         labels: int32 tensor `(n,)`.
         seed: scalar int64 tensor that decides the order, or `None` for the order of the arrays.
-        keep: function of a place in that order to whether it is read, or `None` for all.
 
     Returns:
-        `tf.data.Dataset` as `Source.examples` describes it.
+        `tf.data.Dataset` as `Source.read` describes it.
     """
 
     def pick(indices):
         return {"image": tf.gather(images, indices), "label": tf.gather(labels, indices), "index": indices}
 
     # Blocks, because one call of a function per image would cost forty times the copying of the image.
-    order = kept(tf.data.Dataset.from_tensor_slices(permutation(len(images), seed)), keep).batch(BLOCK)
+    order = tf.data.Dataset.from_tensor_slices(permutation(len(images), seed)).batch(BLOCK)
     return order.map(pick, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()

@@ -3,8 +3,11 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_moco.data.draws import draws_at, order_seed
+from keras_moco.data.memory import permutation
+
 AUTOTUNE = tf.data.AUTOTUNE
-ENTRIES = ("query", "key", "index")
+ENTRIES = ("query", "key", "index", "draws")
 
 
 def steps_per_epoch(source, batch_size):
@@ -36,15 +39,26 @@ def steps_per_epoch(source, batch_size):
 
 
 def pretrain_dataset(
-    source, augmentation, batch_size, seed=0, first_epoch=0, first_step=0, context=None, entries=ENTRIES
+    source,
+    augmentation,
+    batch_size,
+    seed=0,
+    first_epoch=0,
+    first_step=0,
+    context=None,
+    entries=("query", "key", "index"),
+    finish=True,
 ):
     """Batches of two independently augmented views, for ever.
 
     Every epoch reads all images in a new order and leaves out the last `num_examples % batch_size` of that
     order, so a batch never spans two epochs. The order depends on `(seed, epoch)` alone, and the random draws
-    of an image on `(seed, epoch, index)` alone: nothing that happened before matters, so starting at
-    `first_epoch` and `first_step` continues a stopped run exactly, and the batch size does not change the
-    views.
+    of an image on `(seed, epoch)` and its place in that order: nothing that happened before matters, so starting at
+    `first_epoch` and `first_step` continues a stopped run exactly, the batch size does not change the
+    views, and neither does how much is done in parallel.
+
+    An unreadable image is left out (`Source.bad` hears of it) and the next one takes its place. Where an epoch has so
+    many of them that its last batches could not be filled, these begin its order anew.
 
     Args:
         source: `Source`.
@@ -57,11 +71,14 @@ def pretrain_dataset(
             pipeline of several reads, decodes and augments only its worker's images of every batch, and gives them
             out in the shares of single replicas. Defaults to `None`: whole batches.
         entries: names of what batches hold, such as a model's `required`; what is left out is not computed. Defaults
-            to all there are.
+            to the two views and the index.
+        finish: bool. False leaves the second half of the augmentation (`Augmentation.finish`) to the training step,
+            which needs `"draws"` for it. Defaults to `True`.
 
     Returns:
-        Infinite `tf.data.Dataset` of `{"query": float32 (b, s, s, c), "key": float32 (b, s, s, c), "index":
-        int64 (b,)}` with values 0..255 and static shapes. Use `steps_per_epoch` for the length of an epoch.
+        Infinite `tf.data.Dataset` of `{"query": (b, s, s, c), "key": (b, s, s, c), "index": int64 (b,), "draws":
+        float32 (b, 2, num_draws)}` with static shapes; views have values 0..255, uint8 of `Fused`, else float32. Use
+        `steps_per_epoch` for the length of an epoch.
 
     Raises:
         ValueError: `batch_size` is larger than the data set, or not divisible by the replicas of `context`;
@@ -85,41 +102,100 @@ def pretrain_dataset(
         raise ValueError(
             f"`entries` must be names out of {', '.join(ENTRIES)}. Received: {', '.join(entries)}. Choose among them."
         )
-    from keras_moco.augment import two_views
-
     context = context or tf.distribute.InputContext()
+    batches = (_batches_of_arrays if source.arrays else _batches_of_files)(
+        source, augmentation, seed, steps, batch_size, context
+    )
+
+    def epoch_batches(epoch):
+        skipped = tf.where(epoch == first_epoch, tf.constant(first_step, tf.int64), 0)
+        return batches(epoch, skipped)
+
+    def complete(batch):
+        views = [batch["begun"][:, number] for number in range(2)]
+        if finish:
+            views = [augmentation.finish(view, batch["draws"][:, number]) for number, view in enumerate(views)]
+        everything = {**batch, **dict(zip(("query", "key"), views, strict=True))}
+        return {name: everything[name] for name in entries}
+
+    dataset = tf.data.Dataset.range(first_epoch, np.iinfo("int64").max).flat_map(epoch_batches)
+    dataset = dataset.map(complete, num_parallel_calls=AUTOTUNE, deterministic=True)
+    # Said because several workers would otherwise prepare for a last batch of another size, and forget the size.
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    return dataset.prefetch(AUTOTUNE)
+
+
+def _batches_of_arrays(source, augmentation, seed, steps, batch_size, context):
+    """For images in memory: whole batches are picked, and where images are small, also augmented as such."""
+    images, _ = source.arrays()
+    share = context.get_per_replica_batch_size(batch_size)
+    workers, worker = context.num_input_pipelines, context.input_pipeline_id
+    local = batch_size // workers // share  # replicas of this worker
+
+    def epoch_batches(epoch, skipped):
+        order = permutation(source.num_examples, order_seed(seed, epoch))
+
+        def pick(number):
+            """The images of one replica in one step."""
+            start = number // local * batch_size + (worker * local + number % local) * share
+            index = order[start : start + share]
+            return {
+                "image": tf.ensure_shape(tf.gather(images, index), [share, *source.image_shape]),
+                "draws": draws_at(seed, epoch, start, share, augmentation.num_draws),
+                "index": tf.ensure_shape(index, [share]),
+            }
+
+        numbers = tf.data.Dataset.range(skipped * local, steps * local)
+        return numbers.map(pick, num_parallel_calls=AUTOTUNE, deterministic=True)
+
+    def begin(batch):
+        views = [augmentation.begin_batch(batch["image"], batch["draws"][:, number]) for number in range(2)]
+        return {"begun": tf.stack(views, axis=1), "draws": batch["draws"], "index": batch["index"]}
+
+    def batches(epoch, skipped):
+        dataset = epoch_batches(epoch, skipped)
+        if augmentation.takes_batches(source.image_shape):
+            return dataset.map(begin, num_parallel_calls=AUTOTUNE, deterministic=True)
+        return _begun_one_by_one(source, augmentation, dataset.unbatch(), share)
+
+    return batches
+
+
+def _batches_of_files(source, augmentation, seed, steps, batch_size, context):
+    """For images that are read and decoded one by one."""
     share = context.get_per_replica_batch_size(batch_size)
     workers, worker = context.num_input_pipelines, context.input_pipeline_id
 
-    def is_own(place):
+    def is_own(place, _):
         """Whether a place in the epoch's order falls into this worker's part of its batch."""
         return place % batch_size * workers // batch_size == worker
 
-    def epoch_examples(epoch):
-        # Draws use the seeds (seed, 0), (seed, 1), ...; orders use (seed, -1), (seed, -2), ...
-        order = tf.random.stateless_uniform([], [seed, -1 - epoch], minval=None, maxval=None, dtype=tf.int64)
-        examples = source.examples(order, keep=is_own if workers > 1 else None).take(steps * batch_size // workers)
-        examples = examples.skip(tf.cast(epoch == first_epoch, tf.int64) * (first_step * batch_size // workers))
-        return examples.map(lambda example: {**example, "position": epoch * source.num_examples + example["index"]})
+    def batches(epoch, skipped):
+        def draw(place, example):
+            draws = draws_at(seed, epoch, place, 1, augmentation.num_draws)[0]
+            return {"image": example["image"], "draws": draws, "index": example["index"]}
 
-    def draw(example):
-        draws = tf.random.stateless_uniform([2, augmentation.num_draws], [seed, example["position"]])
-        return {"image": example["image"], "draws": draws, "index": example["index"]}
+        order = source.read(order_seed(seed, epoch)).enumerate()
+        order = (order.filter(is_own) if workers > 1 else order).map(draw)
+        passed, wanted = skipped * (batch_size // workers), steps * (batch_size // workers)
+        rest = _begun_one_by_one(source, augmentation, order.skip(passed), None)
+        again = _begun_one_by_one(source, augmentation, order, None).repeat()
+        return rest.concatenate(again).take(wanted - passed).batch(share, drop_remainder=True)
 
-    def augment(batch):
-        views = two_views(augmentation, batch["image"], batch["draws"])
-        everything = {**views, "index": batch["index"]}
-        return {name: everything[name] for name in entries}
+    return batches
 
-    epochs = tf.data.Dataset.range(first_epoch, np.iinfo("int64").max)
-    dataset = epochs.flat_map(epoch_examples).map(draw, num_parallel_calls=AUTOTUNE, deterministic=True)
-    dataset = _batched(dataset, augment, source.image_shape, share, drop_remainder=True)
-    # Said because several workers would otherwise prepare for a last batch of another size, and forget the size.
-    return dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+
+def _begun_one_by_one(source, augmentation, examples, batch_size):
+    """The first half of the augmentation, of each image alone."""
+    begun = source.opened(examples, lambda picture, example: augmentation.begin(picture, example["draws"]))
+    begun = begun.map(lambda example: {"begun": example.pop("image"), **example})
+    return begun if batch_size is None else begun.batch(batch_size, drop_remainder=True)
 
 
 def evaluation_dataset(source, image_size, batch_size=256):
     """All images once, in fixed order, resized and centre-cropped without randomness.
+
+    Unreadable images are left out, and `Source.bad` hears of them.
 
     Args:
         source: `Source`.
@@ -142,21 +218,12 @@ def evaluation_dataset(source, image_size, batch_size=256):
     def resize(batch):
         return {**batch, "image": central_view(batch["image"], image_size)}
 
-    dataset = source.examples().apply(tf.data.experimental.assert_cardinality(source.num_examples))
-    return _batched(dataset, resize, source.image_shape, batch_size, drop_remainder=False)
-
-
-def _batched(dataset, transform, image_shape, batch_size, drop_remainder):
-    """Batches and transforms: whole batches, which is fast, if all images have one size, else each alone."""
-    if None not in image_shape:
-        dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
-        dataset = dataset.map(transform, num_parallel_calls=AUTOTUNE, deterministic=True)
+    if source.arrays:
+        dataset = source.examples().apply(tf.data.experimental.assert_cardinality(source.num_examples))
+        dataset = dataset.batch(batch_size).map(resize, num_parallel_calls=AUTOTUNE, deterministic=True)
     else:
-
-        def transform_one(example):
-            batch_of_one = {name: value[None] for name, value in example.items()}
-            return {name: value[0] for name, value in transform(batch_of_one).items()}
-
-        dataset = dataset.map(transform_one, num_parallel_calls=AUTOTUNE, deterministic=True)
-        dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
+        dataset = source.opened(
+            source.read(None), lambda picture, _: central_view(picture.whole()[None], image_size)[0]
+        )
+        dataset = dataset.batch(batch_size)
     return dataset.prefetch(AUTOTUNE)

@@ -2,12 +2,16 @@
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Callable
 
 import tensorflow as tf
 
+from keras_moco.data.bad_images import BadImages
+from keras_moco.data.pictures import Pixels, attempt
+
 SPLITS = ("train", "test")
-FORMS = ("digits", "tfds:<name>[/config]", "folder:<path>")
+FORMS = ("digits", "tfds:<name>[/config]", "folder:<path>", "tfrecord:<glob>")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,12 +21,16 @@ class Source:
     Args:
         name: str. The name given to `open_source`.
         split: str. The split that was opened, e.g. `"train"`.
-        num_examples: int. How many images there are.
+        num_examples: int. How many images there are, readable or not.
         image_shape: tuple `(height, width, channels)`. Height and width are `None` where images differ in
-            size; channels is 1 or 3.
+            size; channels is 1 or 3 where images are decoded, any number where they lie in memory.
         class_names: tuple of str, or `None` for unlabelled images.
-        read: function of the arguments of `examples` (the seed as a scalar int64 tensor or `None`) to what it
-            returns.
+        read: function of a seed, a scalar int64 tensor, or of `None` for a fixed order, to a `tf.data.Dataset` of
+            `{"image", "label": int32 (), "index": int64 ()}`; `"image"` is what `open` opens.
+        open: function of such an `"image"` to a picture (`keras_moco.data.pictures`). Defaults to pixels as they are.
+        arrays: function without arguments to `(images, labels)`, uint8 `(n, h, w, C)` and int32 `(n,)` tensors, where
+            all lie in memory. Defaults to `None`.
+        bad: `BadImages`, which hears of unreadable images. Defaults to `None`: there cannot be any.
 
     Example:
 
@@ -36,42 +44,68 @@ class Source:
     num_examples: int
     image_shape: tuple[int | None, int | None, int]
     class_names: tuple[str, ...] | None
-    read: Callable[[tf.Tensor | None, Callable | None], tf.data.Dataset] = dataclasses.field(repr=False)
+    read: Callable[[tf.Tensor | None], tf.data.Dataset] = dataclasses.field(repr=False)
+    open: Callable = dataclasses.field(default=Pixels, repr=False)
+    arrays: Callable | None = dataclasses.field(default=None, repr=False)
+    bad: BadImages | None = dataclasses.field(default=None, repr=False)
 
     @property
     def num_classes(self):
         """int. Number of classes; 0 for unlabelled images."""
         return len(self.class_names or ())
 
-    def examples(self, seed=None, keep=None):
-        """Reads every image once, or those that are wanted.
+    def examples(self, seed=None):
+        """Reads and decodes every image once; those that cannot be read are left out and reported.
 
         Args:
             seed: int, or scalar integer tensor (so that it can be called inside a `tf.data` function).
                 Decides the order. Defaults to `None`: a fixed order, in which the n-th example has index n.
-            keep: function of a place in that order, a scalar int64 tensor, to a bool tensor: whether to read it. What
-                is not kept is not decoded. Defaults to `None`: all are.
 
         Returns:
             `tf.data.Dataset` of `{"image": uint8 (h, w, c), "label": int32 (), "index": int64 ()}`. A label
             is -1 when the image has none. The same image has the same index in every order.
+
+        Raises:
+            ValueError: while it is read, if too many images are unreadable.
 
         Example:
 
         >>> [int(example["index"]) for example in open_source("digits").examples().take(3)]
         [0, 1, 2]
         """
-        return self.read(None if seed is None else tf.cast(seed, tf.int64), keep)
+        return self.opened(self.read(_tensor(seed)), lambda picture, _: picture.whole())
+
+    def opened(self, examples, function):
+        """Replaces the `"image"` of raw examples by `function(picture, example)`, in order and in parallel.
+
+        Args:
+            examples: `tf.data.Dataset` of examples as of `read`, which may hold further entries.
+            function: of a picture and its example to a tensor.
+
+        Returns:
+            `tf.data.Dataset` of the same entries, without unreadable images.
+        """
+        if self.bad is None:
+
+            def load(example):
+                return {**example, "image": function(self.open(example["image"]), example)}
+
+            return examples.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+        def try_to_load(example):
+            complete, image = attempt(lambda parts: function(self.open(parts["image"]), parts), example)
+            return {**example, "image": image}, complete
+
+        opened = examples.map(try_to_load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        opened = opened.filter(lambda example, complete: self.bad.kept(complete, example["index"]))
+        return opened.map(lambda example, _: example)
 
 
-def kept(dataset, keep):
-    """The elements of a data set at the places that `keep` wants (see `Source.examples`); all for `None`."""
-    if keep is None:
-        return dataset
-    return dataset.enumerate().filter(lambda place, _: keep(place)).map(lambda _, element: element)
+def _tensor(seed):
+    return None if seed is None else tf.cast(seed, tf.int64)
 
 
-def open_source(name, split="train", data_dir=None):
+def open_source(name, split="train", data_dir=None, cache=False, max_bad_fraction=0.01, strict=False):
     """Opens a set of images by name.
 
     | name | images |
@@ -79,6 +113,9 @@ def open_source(name, split="train", data_dir=None):
     | `digits` | the 1,797 handwritten 8x8 digits that come with scikit-learn; needs no download |
     | `tfds:<name>[/config]` | a TensorFlow Datasets set, e.g. `tfds:cifar10`; offline once it is prepared |
     | `folder:<path>` | image files in class sub-folders, or in one flat folder without labels |
+    | `tfrecord:<glob>` | TFRecord files of encoded images (`keras_moco.data.tfrecord`) |
+
+    Arrays of your own: `keras_moco.data.array_source`.
 
     Args:
         name: str. One of the forms above.
@@ -87,6 +124,10 @@ def open_source(name, split="train", data_dir=None):
             `"unlabelled"` of `tfds:stl10`).
         data_dir: str or path. Where TensorFlow Datasets keeps its data sets. Defaults to `None`: its own
             default.
+        cache: bool. Whether encoded images stay in memory once they are read. Defaults to `False`.
+        max_bad_fraction: float in [0, 1). How many of the images may be unreadable; they are left out, and the first
+            ten are named in the log. Defaults to `0.01`.
+        strict: bool. Whether the first unreadable image is an error. Defaults to `False`.
 
     Returns:
         A `Source`.
@@ -96,6 +137,7 @@ def open_source(name, split="train", data_dir=None):
     """
     # Each kind is imported where it is opened: TensorFlow Datasets and scikit-learn take seconds to import.
     kind, colon, rest = str(name).partition(":")
+    judge = functools.partial(BadImages, max_fraction=max_bad_fraction, strict=strict)
     if name == "digits":
         _check_split(name, split)
         from keras_moco.data.digits import open_digits
@@ -104,13 +146,17 @@ def open_source(name, split="train", data_dir=None):
     if kind == "tfds" and rest:
         from keras_moco.data.tfds_source import open_tfds
 
-        return open_tfds(rest, split, data_dir)
+        return open_tfds(rest, split, data_dir, cache, judge)
     if kind == "folder" and rest:
         _check_split(name, split)
         from keras_moco.data.folder import open_folder
 
-        return open_folder(rest, split)
-    close = difflib.get_close_matches(kind, ["digits", "tfds", "folder"], n=1)
+        return open_folder(rest, split, cache, judge)
+    if kind == "tfrecord" and rest:
+        from keras_moco.data.tfrecord import open_tfrecord
+
+        return open_tfrecord(rest, split, cache, judge)
+    close = difflib.get_close_matches(kind, ["digits", "tfds", "folder", "tfrecord"], n=1)
     way_out = f"Did you mean `{close[0]}{colon}{rest}`?" if close and close[0] != kind else f"Name a set as {FORMS[1]}."
     raise ValueError(f"`name` of a data source must be one of {', '.join(FORMS)}. Received: name={name!r}. {way_out}")
 

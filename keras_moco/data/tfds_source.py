@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import functools
+import math
 import pathlib
 import socket
 import urllib.request
@@ -12,28 +13,26 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from keras_moco.data.memory import examples_from_arrays
-from keras_moco.data.sources import Source, kept
+from keras_moco.data.pictures import Encoded
+from keras_moco.data.sources import Source
+from keras_moco.data.streams import shuffled_stream
 
 # A data set of at most this many decoded bytes is read once and kept in memory: CIFAR-10 takes 154 MB.
 MEMORY_BYTES = 256 * 2**20
-# A larger one streams through a shuffle buffer of encoded images: all of them up to FULL_SHUFFLE, else BUFFER
-# of them (ImageNet's average 110 kB each, so 5.5 GB). Files are always read in the same order, because an
-# image's index is its place in that order; TFDS itself has already shuffled the examples over the files when
-# it wrote them.
-FULL_SHUFFLE = 200_000
-BUFFER = 50_000
 MANUAL_FILES = {"imagenet2012": "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar (from image-net.org)"}
 IDX_SETS = ("mnist", "fashion_mnist", "kmnist")
 
 
-def open_tfds(name, split, data_dir=None):
+def open_tfds(name, split, data_dir, cache, judge):
     """Opens a TensorFlow Datasets data set; one that is prepared already needs no network.
 
     Args:
         name: str. `<name>` or `<name>/<config>`.
         split: str. `"train"`, `"test"` (the `validation` split where there is no labelled test split), or any
             other split the data set has.
-        data_dir: str or path. Defaults to `None`: TFDS's own default.
+        data_dir: str or path, or `None` for TFDS's own default.
+        cache: bool, whether encoded images stay in memory.
+        judge: function of the number of images and of what describes one, to a `BadImages`.
 
     Returns:
         A `Source`. Images are the feature `image`, labels the feature `label` if there is one.
@@ -54,68 +53,59 @@ def open_tfds(name, split, data_dir=None):
     labelled = isinstance(label, tfds.features.ClassLabel)
     tfds_split = _resolve_split(builder, name, split, labelled)
     num_examples = builder.info.splits[tfds_split].num_examples
-    stream = functools.partial(_stream, builder, tfds_split, num_examples, labelled)
-    in_memory = None not in image.shape and num_examples * int(tf.reduce_prod(image.shape)) <= MEMORY_BYTES
+    shape, channels = tuple(image.shape), image.shape[-1]
+    read = functools.partial(_stream, builder, tfds_split, num_examples, labelled, cache)
+    in_memory = None not in shape and num_examples * math.prod(shape) <= MEMORY_BYTES
+    arrays = _InMemory(lambda: read(None), num_examples, shape) if in_memory else None
     return Source(
         name=f"tfds:{name}",
         split=split,
         num_examples=num_examples,
-        image_shape=tuple(image.shape),
+        image_shape=shape,
         class_names=tuple(label.names) if labelled else None,
-        read=_InMemory(stream, num_examples) if in_memory else stream,
+        read=(lambda seed: examples_from_arrays(*arrays(), seed)) if in_memory else read,
+        arrays=arrays,
+        **({} if in_memory else {"open": functools.partial(Encoded, channels=channels)}),
+        bad=None if in_memory else judge(num_examples, lambda index: f"example {index} of tfds:{name} ({split})"),
     )
 
 
 class _InMemory:
     """Decodes a whole split on first use, then reads from memory: one decoding, and complete shuffles."""
 
-    def __init__(self, stream, num_examples):
-        self.stream = stream
-        self.num_examples = num_examples
+    def __init__(self, read, num_examples, shape):
+        self.read, self.num_examples, self.shape = read, num_examples, shape
 
     @functools.cached_property
     def arrays(self):
+        def decode(example):
+            image = Encoded(example["image"], self.shape[-1]).whole()
+            return tf.ensure_shape(image, self.shape), example["label"]
+
         # The first use may be while a tf.data function is traced; the arrays must not become part of that
         # graph.
         with tf.init_scope(), tf.device("CPU"):
-            batch = self.stream(None, None).batch(self.num_examples).get_single_element()
-            return batch["image"], batch["label"]
+            decoded = self.read().map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            return decoded.batch(self.num_examples).get_single_element()
 
-    def __call__(self, seed, keep):
-        return examples_from_arrays(*self.arrays, seed, keep)
+    def __call__(self):
+        return self.arrays
 
 
-def _stream(builder, split, num_examples, labelled, seed, keep):
-    """Reads a split from its files. Images are shuffled encoded, which keeps the buffer small."""
-    feature = builder.info.features["image"]
+def _stream(builder, split, num_examples, labelled, cache, seed):
+    """Reads a split from its files, images encoded."""
     dataset = builder.as_dataset(
         split=split,
         shuffle_files=False,
         decoders={"image": tfds.decode.SkipDecoding()},
         read_config=_read_config(builder),
     )
-    dataset = dataset.map(lambda example: (example["image"], example["label"] if labelled else -1)).enumerate()
-    if seed is not None:
-        buffer = num_examples if num_examples <= FULL_SHUFFLE else BUFFER
-        dataset = _shuffled(dataset, buffer, seed)
 
-    def decode(index, encoded_and_label):
-        encoded, label = encoded_and_label
-        return {"image": feature.decode_example(encoded), "label": tf.cast(label, tf.int32), "index": index}
+    def entries(index, example):
+        label = tf.cast(example["label"], tf.int32) if labelled else -1
+        return {"image": example["image"], "label": label, "index": index}
 
-    return kept(dataset, keep).map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-
-
-def _shuffled(dataset, buffer, seed):
-    """`Dataset.shuffle` by a seed that is a tensor, whatever the global seed may be."""
-
-    def shuffle(seed):
-        # The seed of this function's graph, no other. TensorFlow joins it to ours, and where both were 0 it would ask
-        # a symbolic tensor for its value.
-        tf.random.set_seed(1)
-        return dataset.shuffle(buffer, seed=seed, reshuffle_each_iteration=False)
-
-    return tf.data.Dataset.from_tensors(seed).flat_map(shuffle)
+    return shuffled_stream(dataset.enumerate().map(entries), num_examples, seed, cache)
 
 
 def _read_config(builder):

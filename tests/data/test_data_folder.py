@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_moco.data import evaluation_dataset, open_source
+from keras_moco.data import evaluation_dataset, open_source, plain_read_errors
 
 
 def save(path, mode="RGB", size=(7, 5), seed=0):
@@ -114,14 +114,42 @@ def test_images_of_different_sizes_become_one_evaluation_batch(tmp_path):
 def test_a_broken_file_is_named(tmp_path, content):
     save(tmp_path / "a.png", size=(50, 50))
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000] if content is None else content)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"must be a complete JPEG.*b\.png"):
-        read(open_source(f"folder:{tmp_path}"))
+    reason = {b"": "an empty file", None: "a damaged, incomplete or too large PNG"}.get(
+        content, "no JPEG, PNG, BMP or GIF"
+    )
+    with pytest.raises(ValueError) as error, plain_read_errors():
+        read(open_source(f"folder:{tmp_path}", strict=True))
+    assert str(error.value) == (
+        f"An image file must be a complete JPEG, PNG, BMP or GIF. Received: {tmp_path}/b.png ({reason}). "
+        "Repair or delete it, or go without --strict_data, which leaves it out."
+    )
 
 
-def test_a_broken_first_file_is_named_at_once(tmp_path):
+def test_a_broken_first_file_does_not_hide_what_the_others_are(tmp_path):
     (tmp_path / "a.png").write_bytes(b"not an image")
-    with pytest.raises(ValueError, match=r"must be a complete JPEG, PNG, BMP or GIF\. Received: .*a\.png"):
+    save(tmp_path / "b.png", "L")
+    source = open_source(f"folder:{tmp_path}", max_bad_fraction=0.5)
+    assert source.image_shape == (None, None, 1) and source.num_examples == 2
+    assert [example["index"] for example in read(source)] == [1]
+
+
+def test_a_folder_without_one_readable_file_is_an_error_at_once(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"not an image")
+    (tmp_path / "b.png").write_bytes(b"")
+    with pytest.raises(ValueError) as error:
         open_source(f"folder:{tmp_path}")
+    assert str(error.value) == (
+        f"An image file must be a complete JPEG, PNG, BMP or GIF. Received: {tmp_path}/a.png (no JPEG, PNG, BMP or "
+        "GIF), and none of the first 2 files can be read. Repair or delete them."
+    )
+
+
+def test_files_with_other_endings_are_mentioned(tmp_path, caplog):
+    save(tmp_path / "a.png")
+    (tmp_path / "b.webp").write_bytes(b"RIFF")
+    open_source(f"folder:{tmp_path}")
+    assert "1 files that do not end in .jpg .jpeg .png .bmp .gif are not read, the first one: " in caplog.text
+    assert "b.webp" in caplog.text
 
 
 def test_a_missing_folder_is_an_error(tmp_path):

@@ -71,7 +71,8 @@ def test_digits_do_not_import_tensorflow_datasets():
 @pytest.mark.parametrize("name", ["cifar10", "tdfs:cifar10", "tfds:", "folder:", "", "digits:"])
 def test_an_unknown_name_lists_the_known_forms(name):
     with pytest.raises(
-        ValueError, match=r"must be one of digits, tfds:<name>\[/config\], folder:<path>\. Received: name="
+        ValueError,
+        match=r"must be one of digits, tfds:<name>\[/config\], folder:<path>, tfrecord:<glob>\. Received: name=",
     ):
         open_source(name)
 

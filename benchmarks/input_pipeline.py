@@ -1,0 +1,186 @@
+"""Images per second from arrays and JPEG files to two finished views, against others and against the decoder alone.
+
+    python benchmarks/input_pipeline.py [--quick] [--json PATH]
+
+The recipe is MoCo v1's. Its peers are keras-cv's own layers in tf.data, and, where it is installed, torchvision's
+transforms on PIL images in two worker processes. Every candidate runs for a while in turn, several times over, so that
+a change of the machine's speed meets all of them alike; the first batches of each turn, which may have been waiting, do
+not count. Figures are medians; only the ratios travel to other machines.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+LARGE, SMALL = 224, 32  # sides of the views
+PHOTO = (500, 375)  # width and height of a photograph, as ImageNet's typical one
+JPEG_QUALITY = 90
+
+
+def photographs(count, size, seed=0):
+    """Parts of scikit-learn's two photographs, each another one, uint8 `(count, height, width, 3)`."""
+    rng = np.random.default_rng(seed)
+    sources = [Image.fromarray(image) for image in load_sample_images().images]
+    parts = []
+    for number in range(count):
+        source, share = sources[number % len(sources)], rng.uniform(0.7, 1.0)
+        width, height = source.width * share, source.height * share
+        left, top = rng.uniform(0, source.width - width), rng.uniform(0, source.height - height)
+        parts.append(source.resize(size, Image.Resampling.BILINEAR, box=(left, top, left + width, top + height)))
+    return np.stack([np.asarray(part) for part in parts])
+
+
+def write_jpegs(images, folder):
+    """Writes images as JPEG files: their paths."""
+    paths = []
+    for number, image in enumerate(images):
+        paths.append(str(folder / f"{number:03d}.jpg"))
+        Image.fromarray(image).save(paths[-1], quality=JPEG_QUALITY)
+    return paths
+
+
+def torchvision_candidates(photos, thumbs, paths, batches):
+    """Its loaders, already at work, or nothing where torchvision is not installed."""
+    try:
+        import torchvision_views
+    except ImportError as error:
+        print(f"torchvision is left out: {error}")
+        return {}
+    return {
+        "decoded_224 torchvision": torchvision_views.batches(photos, LARGE, batches["decoded_224"]),
+        "decoded_32 torchvision": torchvision_views.batches(thumbs, SMALL, batches["decoded_32"]),
+        "jpeg_224 torchvision": torchvision_views.batches(paths, LARGE, batches["jpeg_224"]),
+    }
+
+
+def keras_cv_views(images, size, batch_size):
+    """The recipe from keras-cv's own layers, as its documentation puts them together."""
+    import keras_cv
+    import tensorflow as tf
+
+    stock = keras_cv.layers
+    layers = [
+        stock.RandomCropAndResize((size, size), crop_area_factor=(0.2, 1.0), aspect_ratio_factor=(3 / 4, 4 / 3)),
+        stock.RandomApply(stock.Grayscale(output_channels=3), rate=0.2),
+        stock.RandomColorJitter((0, 255), 0.4, 0.4, (0.3, 0.7), 0.4),
+        stock.RandomFlip("horizontal"),
+    ]
+
+    def view(batch):
+        batch = tf.cast(batch, "float32")
+        for layer in layers:
+            batch = layer(batch, training=True)
+        return batch
+
+    dataset = tf.data.Dataset.from_tensor_slices(images).repeat().batch(batch_size)
+    dataset = dataset.map(lambda batch: (view(batch), view(batch)), num_parallel_calls=tf.data.AUTOTUNE)
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def decode_only(paths, batch_size):
+    """The limit: files read and decoded whole, nothing else."""
+    import tensorflow as tf
+
+    def decode(path):
+        image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
+        return tf.ensure_shape(image, [PHOTO[1], PHOTO[0], 3])[0, 0]
+
+    dataset = tf.data.Dataset.from_tensor_slices(paths).repeat()
+    return dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def candidates(photos, thumbs, folder, paths, batches):
+    """Data sets by name, `<input>_<side> <what>`."""
+    from keras_moco.augment import moco_v1
+    from keras_moco.data import array_source, open_source, pretrain_dataset
+
+    views = ("query", "key")
+    sources = {
+        "decoded_224": array_source(photos),
+        "decoded_32": array_source(thumbs),
+        "jpeg_224": open_source(f"folder:{folder}"),
+    }
+    datasets = {}
+    for name, source in sources.items():
+        size, batch_size = int(name.split("_")[1]), batches[name]
+        settings = {"batch_size": batch_size, "entries": views}
+        datasets[f"{name} keras_moco"] = pretrain_dataset(source, moco_v1(size), **settings)
+        datasets[f"{name} keras_moco, cropped only"] = pretrain_dataset(source, moco_v1(size), finish=False, **settings)
+        datasets[f"{name} keras_moco, exact"] = pretrain_dataset(source, moco_v1(size, exact=True), **settings)
+    datasets["decoded_224 keras_cv"] = keras_cv_views(photos, LARGE, batches["decoded_224"])
+    datasets["decoded_32 keras_cv"] = keras_cv_views(thumbs, SMALL, batches["decoded_32"])
+    datasets["jpeg_224 decode_only"] = decode_only(paths, batches["jpeg_224"])
+    return {name: iter(dataset) for name, dataset in datasets.items()}
+
+
+def measure(iterators, batches, seconds, repetitions):
+    """Median images per second of each iterator of batches."""
+    speeds = {name: [] for name in iterators}
+    for repetition in range(repetitions + 1):
+        for name, iterator in iterators.items():
+            for _ in range(3):  # what was waiting; and what is still at work for the candidate before
+                next(iterator)
+            start, count = time.perf_counter(), 0
+            while count < 2 or time.perf_counter() - start < seconds:
+                next(iterator)
+                count += 1
+            speed = count * batches[name.split(" ")[0]] / (time.perf_counter() - start)
+            if repetition > 0:  # the first one compiles and warms up
+                speeds[name].append(speed)
+    return {name: statistics.median(values) for name, values in speeds.items()}
+
+
+def ratios_of(speeds):
+    """How many times as fast as each other candidate; those whose candidate did not run are left out."""
+    pairs = {
+        "224_decoded_vs_keras_cv": ("decoded_224", "keras_cv"),
+        "224_decoded_vs_torchvision": ("decoded_224", "torchvision"),
+        "32_vs_keras_cv": ("decoded_32", "keras_cv"),
+        "32_vs_torchvision": ("decoded_32", "torchvision"),
+        "224_jpeg_vs_torchvision": ("jpeg_224", "torchvision"),
+        "224_jpeg_vs_decode_only": ("jpeg_224", "decode_only"),
+    }
+    return {
+        ratio: speeds[f"{kind} keras_moco"] / speeds[f"{kind} {other}"]
+        for ratio, (kind, other) in pairs.items()
+        if f"{kind} {other}" in speeds
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one repetition of short turns, under a minute")
+    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
+    arguments = parser.parse_args()
+    count, seconds, repetitions = (64, 0.3, 1) if arguments.quick else (128, 2.0, 5)
+    batches = {"decoded_224": 32, "jpeg_224": 32, "decoded_32": 256}
+    photos, thumbs = photographs(count, PHOTO), photographs(1024, (SMALL, SMALL))
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = write_jpegs(photos, Path(scratch))
+        iterators = torchvision_candidates(photos, thumbs, paths, batches)
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        iterators |= candidates(photos, thumbs, scratch, paths, batches)
+        speeds = measure(dict(sorted(iterators.items())), batches, seconds, repetitions)
+    for name, speed in speeds.items():
+        print(f"{name:36s} {speed:9.0f} images/s")
+    ratios = ratios_of(speeds)
+    for name, ratio in ratios.items():
+        print(f"{name:36s} {ratio:9.2f}")
+    if arguments.json:
+        with open(arguments.json, "w", encoding="utf-8") as file:
+            json.dump({"images_per_second": speeds, "ratios": ratios}, file, indent=2)
+    sys.stdout.flush()
+    os._exit(0)  # torchvision's workers and tf.data's threads need no farewell
+
+
+if __name__ == "__main__":
+    main()
