@@ -6,6 +6,7 @@ import keras
 
 from keras_moco.augment import get_augmentation
 from keras_moco.backbones import resnet
+from keras_moco.data import open_source
 from keras_moco.models import HEADS, Encoder
 from keras_moco.optimizers import LARS, SGD
 
@@ -13,11 +14,23 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 OPTIMIZERS = {"sgd": SGD, "lars": LARS}
 
 
+def open_split(config, split):
+    """The images of a configuration, a `Source`."""
+    return open_source(
+        config.dataset,
+        split,
+        config.data_dir,
+        cache=config.cache_encoded,
+        max_bad_fraction=config.max_bad_fraction,
+        strict=config.strict_data,
+    )
+
+
 def build_augmentation(config):
     """The augmentation of a configuration, an `Augmentation` layer for one view."""
     recipe = get_augmentation(config.augment)
     crop = {} if config.crop_min_area is None else {"crop_scale": (config.crop_min_area, 1.0)}
-    return recipe(config.image_size, **crop)
+    return recipe(config.image_size, exact=config.augment_exact, **crop)
 
 
 def build_encoder(plan):
@@ -49,13 +62,18 @@ def build_optimizer(plan):
     return optimizer(plan.learning_rate(), momentum=config.optimizer_momentum, weight_decay=config.weight_decay)
 
 
-def build_model(plan, strategy):
-    """The compiled model of a plan, its optimiser built, on the devices of `strategy`."""
+def build_model(plan, strategy, augmentation=None):
+    """The compiled model of a plan, its optimiser built, on the devices of `strategy`.
+
+    `augmentation` is finished in its training step, if the configuration wants that to be done on the device.
+    """
     config = plan.config
     with strategy.scope(), precision(config.precision):
         model = plan.method.build(plan, build_encoder(plan))
         model.compile(optimizer=build_optimizer(plan), steps_per_execution=config.steps_per_execution)
         model.optimizer.build(model.trainable_variables)
+    if config.augment_on == "device":
+        model.augmentation = augmentation
     return model
 
 

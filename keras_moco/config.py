@@ -23,8 +23,15 @@ class Config:
     0.03
     """
 
-    dataset: str = _setting("digits", "Images to learn from: digits, tfds:<name>[/config] or folder:<path>.")
+    dataset: str = _setting(
+        "digits", "Images to learn from: digits, tfds:<name>[/config], folder:<path> or tfrecord:<glob>."
+    )
     data_dir: str | None = _setting(None, "Where tfds data sets lie. TFDS's own default if not given.", resumable=True)
+    cache_encoded: bool = _setting(False, "Keep encoded images in memory once they are read.", resumable=True)
+    max_bad_fraction: float = _setting(
+        0.01, "Share of unreadable images that are left out before it is an error.", resumable=True
+    )
+    strict_data: bool = _setting(False, "Make the first unreadable image an error.", resumable=True)
     train_examples: int | None = _setting(
         None, "Images in the training split, for --dry_run where the data is not at hand. Counted otherwise."
     )
@@ -60,6 +67,10 @@ class Config:
         None, "Smallest share of the image that a random crop keeps. The recipe's (0.2 or 0.08) if not given."
     )
     image_size: int = _setting(224, "Height and width of the views, in pixels.")
+    augment_exact: bool = _setting(False, "Augment by one operation after the other instead of fused; slow.")
+    augment_on: str = _setting(
+        "host", "Where colour and blur are done: host, or device (crops stay on the host).", resumable=True
+    )
 
     batch_size: int = _setting(256, "Images per step over all replicas.")
     epochs: int = _setting(200, "Passes over the training images.")
@@ -102,7 +113,7 @@ class Config:
             "positive": (lambda value: value > 0, "temperature base_learning_rate knn_temperature"),
             "at least 0": (lambda value: value >= 0, "weight_decay warmup_epochs knn_every_epochs seed"),
             "in [0, 1]": (lambda value: 0 <= value <= 1, "key_momentum bank_momentum"),
-            "in [0, 1)": (lambda value: 0 <= value < 1, "optimizer_momentum"),
+            "in [0, 1)": (lambda value: 0 <= value < 1, "optimizer_momentum max_bad_fraction"),
             "in (0, 1]": (lambda value: 0 < value <= 1, "crop_min_area"),
         }
         for words, (holds, names) in ranges.items():
@@ -110,6 +121,12 @@ class Config:
                 value = getattr(self, name)
                 if value is not None and not holds(value):
                     raise ValueError(f"`{name}` must be {words}. Received: {name}={value}. Correct the flag --{name}.")
+
+        if self.augment_on not in ("host", "device"):
+            raise ValueError(
+                "`augment_on` must be host or device. "
+                f"Received: augment_on={self.augment_on!r}. Correct the flag --augment_on."
+            )
 
     @property
     def learning_rate(self):

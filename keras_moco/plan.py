@@ -109,7 +109,8 @@ class Plan:
         lines = [
             f"method: {config.method}",
             f"data: {config.dataset}, {self.train_examples:,} training images of {self.channels} channel(s), "
-            f"views of {config.image_size} x {config.image_size} by {config.augment}",
+            f"views of {config.image_size} x {config.image_size} by {config.augment}"
+            + ("" if self.channels == 3 else ", without what needs three channels: saturation, hue, grayscale"),
             f"steps: {self.steps_per_epoch:,} per epoch of {config.batch_size} images on {self.replicas} replica(s), "
             f"{self.total_steps:,} in {config.epochs} epochs",
             f"BatchNorm: {self.batch_norm.describe()}",

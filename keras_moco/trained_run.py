@@ -3,7 +3,7 @@
 import dataclasses
 
 from keras_moco import data, distribution
-from keras_moco.building import build_model
+from keras_moco.building import build_model, open_split
 from keras_moco.callbacks import restore
 from keras_moco.config import Config
 from keras_moco.models import Encoder
@@ -43,7 +43,7 @@ class TrainedRun:
                 "The data must have labels to be evaluated by them. "
                 f"Received: {self.config.dataset}, without labels. Give a folder with one sub-folder per class."
             )
-        test = data.open_source(self.config.dataset, "test", self.config.data_dir)
+        test = open_split(self.config, "test")
         return [data.evaluation_dataset(split, self.config.image_size) for split in (self.train, test)]
 
 
@@ -63,7 +63,7 @@ def load_run(workdir, data_dir=None):
     run = RunDirectory(workdir)
     config = run.config()
     config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
-    train = data.open_source(config.dataset, "train", config.data_dir)
+    train = open_split(config, "train")
     strategy = distribution.make_strategy("one")
     # The plan of its training; here on one replica, where nothing is trained, and moving statistics do for BatchNorm.
     plan = Plan.of(config, train, run.results().get("replicas", 1))

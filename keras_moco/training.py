@@ -7,7 +7,7 @@ import time
 import keras
 
 from keras_moco import data, distribution
-from keras_moco.building import build_augmentation, build_model
+from keras_moco.building import build_augmentation, build_model, open_split
 from keras_moco.callbacks import Checkpoint, Curves, EpochLog, KnnMonitor, Progress, restore
 from keras_moco.dry_run import dry_run
 from keras_moco.export import export_backbone
@@ -52,7 +52,7 @@ def pretrain_on(strategy, config):
     # 1. Everything that can be wrong is found out first.
     run = RunDirectory(config.workdir)
     run.check(config)
-    train = data.open_source(config.dataset, "train", config.data_dir)
+    train = open_split(config, "train")
     test = labelled_test_split(config, train)
     plan = Plan.of(config, train, strategy.num_replicas_in_sync)
     augmentation = build_augmentation(config)
@@ -61,7 +61,7 @@ def pretrain_on(strategy, config):
     print(plan.describe() if chief else "training along; the first worker writes", flush=True)
 
     # 2. The model, fresh or as it was.
-    model = build_model(plan, strategy)
+    model = build_model(plan, strategy, augmentation)
     if chief:
         run.claim(config)
         restore(model, run.checkpoints)
@@ -78,8 +78,10 @@ def pretrain_on(strategy, config):
         measure_start(monitor, model, run)
 
     def batches(context):
-        settings = {"seed": config.seed, "first_epoch": first_epoch, "context": context, "entries": model.required}
-        return data.pretrain_dataset(train, augmentation, config.batch_size, **settings)
+        host = config.augment_on == "host"
+        entries = model.required if host else (*model.required, "draws")
+        settings = {"first_epoch": first_epoch, "context": context, "entries": entries, "finish": host}
+        return data.pretrain_dataset(train, augmentation, config.batch_size, config.seed, **settings)
 
     if first_epoch < config.epochs:
         with _timed(run) if chief else contextlib.nullcontext():
@@ -99,7 +101,11 @@ def pretrain_on(strategy, config):
     if monitor:
         run.record(knn_top1=round(monitor.history[-1][1] if monitor.history else monitor.evaluate(), 2))
     export_backbone(model.encoder, run.export)
-    results = run.record(epochs=config.epochs, steps=model.steps_done, versions=versions())
+    for source in filter(None, (train, test)):
+        if source.bad and source.bad.count:
+            print(f"note: {source.bad.summary()}", flush=True)
+    bad_images = {"bad_images": train.bad.count} if train.bad else {}
+    results = run.record(epochs=config.epochs, steps=model.steps_done, versions=versions(), **bad_images)
     print(closing_lines(run, results), flush=True)
     return results
 
@@ -168,7 +174,7 @@ def labelled_test_split(config, train):
         print("note: the images have no labels, so there is no kNN accuracy")
         return None
     try:
-        return data.open_source(config.dataset, "test", config.data_dir)
+        return open_split(config, "test")
     except ValueError as error:
         print(f"note: no kNN accuracy without a test split. {error}")
         return None

@@ -12,6 +12,9 @@ FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 OTHER = {
     "dataset": "folder:my images/a=b",
     "data_dir": "/data/tfds #1",
+    "cache_encoded": True,
+    "max_bad_fraction": 0.0,
+    "strict_data": True,
     "train_examples": 1281167,
     "channels": 1,
     "method": "simclr",
@@ -35,6 +38,8 @@ OTHER = {
     "augment": "moco_v2",
     "crop_min_area": 0.08,
     "image_size": 32,
+    "augment_exact": True,
+    "augment_on": "device",
     "batch_size": 512,
     "epochs": 800,
     "base_learning_rate": 1e-300,
@@ -58,7 +63,8 @@ OTHER = {
 }
 RESUMABLE = {
     *("data_dir", "workdir", "knn_every_epochs", "knn_k", "knn_temperature", "log_steps", "dry_run"),
-    *("strategy", "replicas", "steps_per_execution"),
+    *("strategy", "replicas", "steps_per_execution", "augment_on"),
+    *("cache_encoded", "max_bad_fraction", "strict_data"),
 }
 # The documented range of every number, values at its edges, and values beyond them.
 RANGES = {
@@ -71,7 +77,7 @@ RANGES = {
     "positive": ("temperature base_learning_rate knn_temperature", [1e-9, 5.0], [0.0, -0.1, float("nan")]),
     "at least 0": ("weight_decay warmup_epochs knn_every_epochs seed", [0, 3], [-1, float("nan")]),
     "in [0, 1]": ("key_momentum bank_momentum", [0.0, 1.0], [-0.001, 1.001, float("nan")]),
-    "in [0, 1)": ("optimizer_momentum", [0.0, 0.999], [-0.001, 1.0, float("nan")]),
+    "in [0, 1)": ("optimizer_momentum max_bad_fraction", [0.0, 0.999], [-0.001, 1.0, float("nan")]),
     "in (0, 1]": ("crop_min_area", [0.001, 1.0], [0.0, 1.001, float("nan")]),
 }
 EDGES = [(name, good) for names, goods, _ in RANGES.values() for name in names.split() for good in goods]

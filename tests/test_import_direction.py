@@ -33,6 +33,9 @@ FLOORS = [
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 # These know nothing of models, so that either can be used, and understood, without them.
 APART = {"augment", "data"}
+# Commands, and the parts above their own that each runs. A command lies with what it is about, but is no piece that
+# others build on: no source file imports it, so what it imports closes no circle.
+COMMANDS = {f"{PACKAGE}.augment.preview": {"data"}}
 
 # Who may import what from outside: paths relative to the package, a folder with everything in it.
 DOORS = {
@@ -81,14 +84,20 @@ def imported_modules(source, module, is_package=False):
             base = base[: len(base) - node.level + is_package] if node.level else []
             base = ".".join([*base, *([node.module] if node.module else [])])
             # `from keras_moco import layers` names a part, `from keras_moco.layers import X` a class.
-            yield from (f"{base}.{alias.name}" if base == PACKAGE else base for alias in node.names)
+            names = [f"{base}.{alias.name}" for alias in node.names]
+            yield from (name if base == PACKAGE or name in COMMANDS else base for name in names)
 
 
 def wrong_directions(source, module, is_package=False):
-    """The imports within the package that point up or sideways."""
+    """The imports within the package that point up or sideways, or to a command."""
     importer = part_of(module)
     for imported in imported_modules(source, module, is_package):
         part = part_of(imported)
+        if imported in COMMANDS:
+            yield imported
+            continue
+        if part in COMMANDS.get(module, ()):
+            continue
         if imported.split(".")[0] != PACKAGE or part in (importer, "__version__"):
             continue
         if part not in FLOOR:
@@ -138,6 +147,11 @@ def test_outside_packages_enter_by_their_doors(path):
         ("keras_moco.data.x", "from keras_moco.augment import central_view", []),
         ("keras_moco.data.x", "from keras_moco import models", ["keras_moco.models"]),
         ("keras_moco.augment.x", "from keras_moco.data import open_source", ["keras_moco.data"]),
+        ("keras_moco.augment.preview", "from keras_moco.data import open_source", []),
+        ("keras_moco.augment.preview", "from keras_moco import models", ["keras_moco.models"]),
+        ("keras_moco.augment.x", "from . import preview", ["keras_moco.augment.preview"]),
+        ("keras_moco.data.x", "from keras_moco.augment.preview import main", ["keras_moco.augment.preview"]),
+        ("train", "import keras_moco.augment.preview", ["keras_moco.augment.preview"]),
         ("train", "from keras_moco.training import pretrain", []),
     ],
 )

@@ -23,6 +23,7 @@ from keras_moco.config import Config, read_flagfile
 from keras_moco.models import MoCo
 
 STEPS = 1437 // 128
+TIMES = ("images_per_second", "step_seconds", "data_wait_seconds")  # columns of the log that no two runs share
 
 
 def tiny(workdir, **settings):
@@ -177,7 +178,7 @@ def test_the_log_has_a_row_per_epoch(finished):
     first, second = log(finished.path)
     assert (first["epoch"], second["epoch"]) == ("0", "1")
     columns = "loss contrast_top1 contrast_top5 positive_similarity negative_similarity feature_std queue_fill".split()
-    columns += ["key_momentum", "knn_top1", "learning_rate", "images_per_second"]
+    columns += ["key_momentum", "knn_top1", "learning_rate", *TIMES]
     for row in (first, second):
         assert set(row) == {"epoch", *columns}
         assert all(np.isfinite(float(row[name])) for name in columns)
@@ -301,7 +302,7 @@ def test_training_changed_what_the_bits_are_compared_of(stopped, finished):
 
 def test_a_resumed_run_has_the_same_figures(resumed, finished):
     assert without(resumed.results, "seconds") == without(finished.results, "seconds")
-    ours, theirs = ([without(row, "images_per_second") for row in log(run.path)] for run in (resumed, finished))
+    ours, theirs = ([without(row, *TIMES) for row in log(run.path)] for run in (resumed, finished))
     assert ours == theirs
 
 
@@ -445,7 +446,8 @@ def unlabelled(photographs, tmp_path_factory):
 
 
 def test_unlabelled_images_train_without_knn(unlabelled):
-    assert set(unlabelled.results) == {"replicas", "epochs", "steps", "seconds", "versions"}
+    assert set(unlabelled.results) == {"replicas", "epochs", "steps", "seconds", "versions", "bad_images"}
+    assert unlabelled.results["bad_images"] == 0
     assert unlabelled.results["steps"] == 5
     (row,) = log(unlabelled.path)
     assert "knn_top1" not in row and np.isfinite(float(row["loss"]))

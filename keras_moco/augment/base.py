@@ -22,14 +22,15 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
             pixels in half precision would be off by up to a level in 0..255.
 
     Call arguments:
-        inputs: images `(n, H, W, C)` or `(H, W, C)`, C = 1 or 3, any numeric dtype, values 0..255; or a dict
-            with such `"images"`. `"labels"` in it pass through unchanged.
+        inputs: images `(n, H, W, C)` or `(H, W, C)`, any numeric dtype, values 0..255; or a dict
+            with such `"images"`. `"labels"` in it pass through unchanged. What needs colours (saturation, hue,
+            grayscale) leaves images alone that have other than 3 channels.
 
     Returns:
         float32 images, values 0..255, in the structure of the inputs.
 
     Raises:
-        ValueError: if the images have other than 1 or 3 channels.
+        ValueError: if the images have another shape.
 
     Example:
 
@@ -68,7 +69,7 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
         """Applies the augmentation that the draws describe.
 
         Args:
-            images: `(n, H, W, C)`, C = 1 or 3, any numeric dtype, values 0..255. H and W may be unknown
+            images: `(n, H, W, C)`, any numeric dtype, values 0..255. H and W may be unknown
                 while a graph is built.
             transformations: uniform draws in [0, 1), `(n, num_draws)`.
 
@@ -77,10 +78,10 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
         """
         images = self.prepare(tf.convert_to_tensor(images))
         draws = tf.cast(transformations, "float32")
-        if images.shape.rank != 4 or images.shape[-1] not in (1, 3):
+        if images.shape.rank != 4 or images.shape[-1] is None:
             raise ValueError(
-                "`images` must have the shape (n, height, width, channels) with 1 or 3 channels. "
-                f"Received: shape={tuple(images.shape)}. Drop an alpha channel; give gray images an axis."
+                "`images` must have the shape (n, height, width, channels) with a known number of channels. "
+                f"Received: shape={images.shape}. Give gray images an axis of one channel."
             )
         if draws.shape.rank != 2 or draws.shape[-1] not in (None, self.num_draws):
             raise ValueError(

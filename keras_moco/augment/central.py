@@ -19,7 +19,7 @@ def central_view(images, image_size):
         float32 `(n, image_size, image_size, C)`, values 0..255.
 
     Raises:
-        ValueError: if the images have other than 1 or 3 channels.
+        ValueError: if the images have another shape.
 
     Example:
 
@@ -29,10 +29,10 @@ def central_view(images, image_size):
     TensorShape([2, 224, 224, 3])
     """
     images = tf.cast(images, "float32")
-    if images.shape.rank != 4 or images.shape[-1] not in (1, 3):
+    if images.shape.rank != 4 or images.shape[-1] is None:
         raise ValueError(
-            "`images` must have the shape (n, height, width, channels) with 1 or 3 channels. "
-            f"Received: shape={tuple(images.shape)}. Drop an alpha channel; give gray images an axis."
+            "`images` must have the shape (n, height, width, channels) with a known number of channels. "
+            f"Received: shape={images.shape}. Give gray images an axis of one channel."
         )
     shorter = round(image_size * 256 / 224) if image_size >= 64 else image_size
     height, width = tf.shape(images)[1], tf.shape(images)[2]

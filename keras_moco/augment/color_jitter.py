@@ -60,7 +60,7 @@ class RandomColorJitter(Augmentation):
 
     The first three factors are uniform in `[max(0, 1 - x), 1 + x]`, the hue's shift in `[-hue, hue]` turns.
     The operations run in an order drawn anew for every image, with values clamped to 0..255 after each.
-    A strength of 0 leaves its operation out. For images of one channel saturation and hue are left out.
+    A strength of 0 leaves its operation out. For images of other than three channels saturation and hue are left out.
 
     Args:
         brightness: float, at least 0. MoCo v1 and v2 use `0.4` (official `main_moco.py`).

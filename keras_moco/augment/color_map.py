@@ -47,15 +47,17 @@ class ColorMap(NamedTuple):
 
     def __call__(self, planes):
         """Maps a list of channels, each `(n, a, b)` float, and clamps to 0..255."""
-        shared = _each(self.offset) + (_each(self.gray) * luma(planes) if len(planes) == 3 else 0.0)
-        own = _each(self.own if len(planes) == 3 else self.own + self.gray)
+        if len(planes) == 3:
+            own, shared = _each(self.own), _each(self.gray) * luma(planes) + _each(self.offset)
+        else:  # there is no colour to lose: saturation and grayscale do nothing
+            own, shared = _each(self.own + self.gray), _each(self.offset)
         return [tf.clip_by_value(own * plane + shared, 0.0, 255.0) for plane in planes]
 
 
 def luma(planes):
-    """The gray of a list of 1 or 3 channels."""
-    if len(planes) == 1:
-        return planes[0]
+    """The gray of a list of 3 channels; the mean of other numbers of them."""
+    if len(planes) != 3:
+        return sum(planes) / len(planes)
     return sum(weight * plane for weight, plane in zip(LUMA, planes, strict=True))
 
 

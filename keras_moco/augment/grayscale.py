@@ -9,9 +9,9 @@ from keras_moco.augment.selection import apply_where, check_rate
 
 
 def to_gray(images):
-    """The gray of RGB pixels `(..., 3)` as `(..., 1)`; pixels of one channel are gray already."""
-    if images.shape[-1] == 1:
-        return images
+    """The gray of RGB pixels `(..., 3)` as `(..., 1)`; the mean of other numbers of channels."""
+    if images.shape[-1] != 3:
+        return tf.reduce_mean(images, axis=-1, keepdims=True)
     return tf.tensordot(images, tf.constant(LUMA)[:, None], axes=1)
 
 
@@ -19,7 +19,7 @@ def to_gray(images):
 class RandomGrayscale(Augmentation):
     """Replaces the colours by their gray (ITU-R 601), keeping three channels.
 
-    Images of one channel stay as they are.
+    Images of other than three channels stay as they are.
 
     Args:
         rate: float. Probability of it, per image. Defaults to `0.2` (official `main_moco.py`, v1 and v2).
@@ -40,7 +40,7 @@ class RandomGrayscale(Augmentation):
         self.rate = check_rate(rate)
 
     def augment(self, images, draws):
-        if images.shape[-1] == 1:
+        if images.shape[-1] != 3:
             return images
         return apply_where(draws[:, 0] < self.rate, _gray_rgb, images)
 

@@ -49,8 +49,7 @@ def preview(source, augmentation, images=6, views=7, seed=0):
     >>> rows, picture.shape == (2 * 32 + GAP, 4 * 32 + 3 * GAP, 3)
     (2, True)
     """
-    _check_counts(images=images, views=views)
-    _check("seed", seed, "at least 0 and below 2**63", 0 <= seed < 2**63)
+    _check_numbers(images, views, seed)
     # Shapes as far as they are known, as in training: they decide which way `Fused` crops.
     image_spec = tf.TensorSpec([1, *source.image_shape], tf.uint8)
     draws_spec = tf.TensorSpec([1, augmentation.num_draws], tf.float32)
@@ -97,9 +96,10 @@ def _grid(rows):
     return picture
 
 
-def _check_counts(**counts):
-    for name, count in counts.items():
-        _check(name, count, "at least 1", count >= 1)
+def _check_numbers(images, views, seed):
+    _check("images", images, "at least 1", images >= 1)
+    _check("views", views, "at least 1", views >= 1)
+    _check("seed", seed, "at least 0 and below 2**63", 0 <= seed < 2**63)
 
 
 def _check(name, value, words, holds):
@@ -157,7 +157,8 @@ def _run(args):
     """Returns what was done, in a sentence. All that can be wrong with the flags is found before any work."""
     out = pathlib.Path(args.out).expanduser()
     _check_out(out, args.overwrite)
-    _check_counts(image_size=args.image_size, images=args.images, views=args.views)
+    _check_numbers(args.images, args.views, args.seed)
+    _check("image_size", args.image_size, "at least 1", args.image_size >= 1)
     area = args.crop_min_area
     _check("crop_min_area", area, "in (0, 1]", area is None or 0 < area <= 1)
     _check("recipe", args.recipe, f"one of {', '.join(AUGMENTATIONS)}", args.recipe in AUGMENTATIONS)

@@ -8,12 +8,12 @@ def two_views(augmentation, images, draws=None):
 
     Args:
         augmentation: an `Augmentation`.
-        images: `(n, H, W, C)`, C = 1 or 3, values 0..255.
+        images: `(n, H, W, C)`, values 0..255.
         draws: uniform draws in [0, 1), `(n, 2, num_draws)`, that decide everything; None takes new ones from
             the augmentation's own generator.
 
     Returns:
-        dict of `"query"` and `"key"`, each float32 `(n, s, s, C)`, values 0..255.
+        dict of `"query"` and `"key"`, each `(n, s, s, C)`, values 0..255, uint8 or float32 as the augmentation gives.
 
     Raises:
         ValueError: if `draws` has another shape.

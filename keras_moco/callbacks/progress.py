@@ -2,16 +2,27 @@
 
 import sys
 import time
+from typing import NamedTuple
 
 import keras
+
+STARVED = 0.3  # share of a step spent waiting for data, above which something should be done
+
+
+class Pace(NamedTuple):
+    """How fast a stretch of training went; the last two per step, in seconds."""
+
+    images_per_second: float
+    step: float
+    data_wait: float
 
 
 class Progress(keras.callbacks.Callback):
     """Prints one line every `log_steps` steps and one per epoch; adds learning rate and speed to the logs.
 
     ```
-    epoch 3/20 step 120/234 loss 5.123 top1 34.1% lr 0.0312 images/s 1043 left 12m30s
-    epoch 3/20 done loss 5.097 top1 34.9% knn 71.3% lr 0.0308 images/s 1041 left 11m02s
+    epoch 3/20 step 120/234 loss 5.123 top1 34.1% lr 0.0312 images/s 1043 step 245ms data-wait 2ms left 12m30s
+    epoch 3/20 done loss 5.097 top1 34.9% knn 71.3% lr 0.0308 images/s 1041 step 246ms data-wait 3ms left 11m02s
     ```
 
     On a terminal it prints nothing, since Keras's progress bar (`verbose=1`) does; elsewhere a bar ruins the
@@ -19,9 +30,11 @@ class Progress(keras.callbacks.Callback):
 
     `images/s` counts the images of the global batch, over the steps since the last line in a step's line and
     over the epoch in its last line. Neither counts the first step of a `fit`, which compiles, nor what
-    happens between epochs. `left` extrapolates both the speed and the time between epochs. The epoch's logs
-    get `"learning_rate"`, of the next step, and `"images_per_second"`; place this callback in front of those
-    that read logs (`CSVLogger`, `TensorBoard`) and behind `KnnMonitor`.
+    happens between epochs. `step` is the time from step to step, `data-wait` how much of it went by before there was a
+    batch; an epoch in which that is more than 30 % ends in a note that says what can be done. `left` extrapolates both
+    the speed and the time between epochs. The epoch's logs get `"learning_rate"`, of the next step,
+    `"images_per_second"`, `"step_seconds"` and `"data_wait_seconds"`; place this callback in front of those that read
+    logs (`CSVLogger`, `TensorBoard`) and behind `KnnMonitor`.
 
     Args:
         steps_per_epoch: int.
@@ -66,7 +79,7 @@ class Progress(keras.callbacks.Callback):
             self._between.append(now - self._epoch_ended)
         self._epoch = epoch
         self._step = 0
-        self._epoch_start = self._line_start = (0, now)
+        self._epoch_start = self._line_start = self._mark(now)
 
     def on_train_batch_end(self, batch, logs=None):
         now = self._clock()
@@ -76,23 +89,41 @@ class Progress(keras.callbacks.Callback):
         if not self._compiled:
             self._compiled = True
             if self._step < self.steps_per_epoch:  # otherwise there is no other step to measure
-                self._epoch_start = self._line_start = (self._step, now)
+                self._epoch_start = self._line_start = self._mark(now)
         if self._step // self.log_steps > before // self.log_steps and self._step < self.steps_per_epoch:
-            self._print(f"step {self._step}/{self.steps_per_epoch}", logs, self._speed(self._line_start))
-            self._line_start = (self._step, now)
+            self._print(f"step {self._step}/{self.steps_per_epoch}", logs, self._pace(self._line_start))
+            self._line_start = self._mark(now)
 
     def on_epoch_end(self, epoch, logs=None):
-        speed = self._speed(self._epoch_start)
+        pace = self._pace(self._epoch_start)
         if logs is not None:
             logs["learning_rate"] = float(self.model.optimizer.learning_rate)
-            logs["images_per_second"] = speed
-        self._print("done", logs, speed)
+            logs["images_per_second"] = pace.images_per_second
+            logs["step_seconds"] = pace.step
+            logs["data_wait_seconds"] = pace.data_wait
+        self._print("done", logs, pace)
+        if pace.data_wait > STARVED * pace.step:
+            print(
+                f"note: steps waited for data during {pace.data_wait / pace.step:.0%} of their time. More CPU cores; "
+                "--augment_on=device (on an accelerator), --cache_encoded (slow storage) and --noaugment_exact help.",
+                file=self.stream or sys.stdout,
+                flush=True,
+            )
 
-    def _speed(self, start):
-        """Images per second since `start`, a pair of step and time; 0 before there was a step to measure."""
-        step, then = start
-        seconds = (self._epoch_ended or then) - then
-        return (self._step - step) * self.batch_size / seconds if seconds > 0 else 0.0
+    def _mark(self, now):
+        """Where the training is: the steps of this epoch, the time, and the seconds waited for data so far."""
+        return self._step, now, self._data_wait()
+
+    def _data_wait(self):
+        return getattr(self.model, "data_wait", 0.0)  # other models than this package's do not count it
+
+    def _pace(self, start):
+        """The pace since `start`, a mark; zeros before there was a step to measure."""
+        step, then, waited = start
+        seconds, steps = (self._epoch_ended or then) - then, self._step - step
+        if seconds <= 0 or steps <= 0:
+            return Pace(0.0, 0.0, 0.0)
+        return Pace(steps * self.batch_size / seconds, seconds / steps, (self._data_wait() - waited) / steps)
 
     def _left(self, speed):
         epochs = self.epochs - self._epoch - 1
@@ -100,7 +131,7 @@ class Progress(keras.callbacks.Callback):
         pause = sum(self._between) / len(self._between) if self._between else 0.0
         return images / speed + epochs * pause
 
-    def _print(self, where, logs, speed):
+    def _print(self, where, logs, pace):
         stream = self.stream or sys.stdout
         if stream.isatty():
             return
@@ -113,8 +144,13 @@ class Progress(keras.callbacks.Callback):
         if "knn_top1" in logs:
             parts.append(f"knn {logs['knn_top1']:.1f}%")
         parts.append(f"lr {float(self.model.optimizer.learning_rate):.4g}")
-        if speed > 0:
-            parts += [f"images/s {speed:.0f}", f"left {duration(self._left(speed))}"]
+        if pace.images_per_second > 0:
+            parts += [
+                f"images/s {pace.images_per_second:.0f}",
+                f"step {1000 * pace.step:.0f}ms",
+                f"data-wait {1000 * pace.data_wait:.0f}ms",
+                f"left {duration(self._left(pace.images_per_second))}",
+            ]
         print(*parts, file=stream, flush=True)
 
 

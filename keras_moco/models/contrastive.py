@@ -56,6 +56,8 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
     Attributes:
         encoder: as given.
         required: names that every batch must have; of a class.
+        augmentation: an `Augmentation` whose second half each step does (`keras_moco.data.pretrain_dataset` with
+            `finish=False`, whose batches must hold `"draws"`). `None`, as at first: views come finished. Not saved.
     """
 
     required = ("query", "key")
@@ -68,6 +70,7 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
             )
         self.encoder = encoder
         self.temperature = temperature
+        self.augmentation = None
         # Steps trained. Random numbers and schedules hang on it, so a restored model goes on exactly where it was.
         self.step = self.add_weight((), "zeros", dtype="int64", name="step", trainable=False, aggregation="none")
         self._means = {name: keras.metrics.Mean(name) for name in (*SHARED_LOGS, *logs)}
@@ -102,6 +105,7 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
         # Where the end of the data is not known in advance, Keras runs the step once more without a batch: nothing
         # in here may happen before the batch exists.
         with tf.control_dependencies(tf.nest.flatten(views)):
+            views = self._finish(views)
             self.before_step()
             targets = self.encode_targets(views)
             with tf.GradientTape() as tape:
@@ -123,6 +127,17 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
         with tf.control_dependencies([loss]):  # a step that fails does not count
             self.step.assign_add(1)
         return logs
+
+    def _finish(self, views):
+        """The views as float32, augmented to the end where the pipeline has left that to the step."""
+        views = dict(views)
+        for number, name in enumerate(("query", "key")):
+            if name in views:
+                view = views[name]
+                if self.augmentation is not None:
+                    view = self.augmentation.finish(view, views["draws"][:, number], on_host=False)
+                views[name] = ops.cast(view, "float32")
+        return views
 
     def test_step(self, data):
         raise ValueError(

@@ -15,6 +15,8 @@ class ReplicatedTrainer(keras.Model):
     takes too many steps where `steps_per_execution` does not divide `steps_per_epoch`. Here the loop holds nothing
     but the step, all replicas' logs are averaged in one transfer, and the last loop of an epoch is shorter.
 
+    `data_wait` counts the seconds of a `fit` in which a step had no batch yet.
+
     A subclass is built when its constructor returns. Its `train_step` does nothing before its batch exists (see
     `ContrastiveModel.train_step`): where the length of the data is unknown, its end is found out inside the loop.
     """
@@ -32,6 +34,7 @@ class ReplicatedTrainer(keras.Model):
         if steps_per_epoch is None and isinstance(x, tf.data.Dataset) and int(x.cardinality()) > 0:
             self._epoch_length = int(x.cardinality())  # neither endless nor unknown, which are negative
         self._steps_taken = 0
+        self.data_wait = 0.0
         return super().fit(x, *args, steps_per_epoch=steps_per_epoch, **kwargs)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
@@ -53,14 +56,17 @@ class ReplicatedTrainer(keras.Model):
 
         @tf.autograph.experimental.do_not_convert
         def several_steps(iterator, count):
-            logs = one_step(iterator.get_next())
+            batch, waited = _timed_next(iterator)
+            logs = one_step(batch)
             if self.steps_per_execution == 1:
-                return logs
-            return tf.while_loop(
-                lambda step, _: step < count,
-                lambda step, _: (step + 1, one_step(iterator.get_next())),
-                (tf.ones_like(count), logs),
-            )[1]
+                return logs, waited
+
+            def step(number, logs, waited):
+                batch, more = _timed_next(iterator)
+                return number + 1, one_step(batch), waited + more
+
+            first = (tf.ones_like(count), logs, waited)
+            return tf.while_loop(lambda number, *_: number < count, step, first)[1:]
 
         if not self.run_eagerly:
             several_steps = tf.function(several_steps, reduce_retracing=True)
@@ -72,10 +78,11 @@ class ReplicatedTrainer(keras.Model):
             count = self._next_steps()
             try:
                 with plain_failures(), distribution.plain_worker_errors(self.distribute_strategy):
-                    logs = several_steps(iterator, tf.constant(count))
+                    logs, waited = several_steps(iterator, tf.constant(count))
             except tf.errors.OutOfRangeError as end:
                 raise StopIteration from end
             self._steps_taken += count
+            self.data_wait += float(waited)
             return logs
 
         return train
@@ -85,3 +92,12 @@ class ReplicatedTrainer(keras.Model):
         if self._epoch_length is None:
             return self.steps_per_execution
         return min(self.steps_per_execution, self._epoch_length - self._steps_taken % self._epoch_length)
+
+
+def _timed_next(iterator):
+    """The next batch, and the seconds until it was there."""
+    before = tf.timestamp()
+    with tf.control_dependencies([before]):
+        batch = iterator.get_next()
+    with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+        return batch, tf.timestamp() - before

@@ -26,12 +26,15 @@ class Optimizer:
 
 class Model:
     optimizer = Optimizer()
+    data_wait = 0.0
 
 
-def simulate(progress, epochs, steps, seconds=0.5, compile_seconds=60.0, pause=10.0, steps_at_once=1, first=0):
-    """Drives a callback as `fit` does; returns the logs of each epoch."""
+def simulate(
+    progress, epochs, steps, seconds=0.5, compile_seconds=60.0, pause=10.0, steps_at_once=1, first=0, waiting=0.2
+):
+    """Drives a callback as `fit` does; returns the logs of each epoch. `waiting`: share of a step without data."""
     progress._clock = clock = Clock()
-    progress.set_model(Model())
+    progress.set_model(model := Model())
     progress.on_train_begin()
     logs = []
     for epoch in range(first, epochs):
@@ -39,6 +42,7 @@ def simulate(progress, epochs, steps, seconds=0.5, compile_seconds=60.0, pause=1
         for step in range(steps_at_once - 1, steps, steps_at_once):
             started = epoch > first or step >= steps_at_once
             clock.now += seconds * steps_at_once + (0 if started else compile_seconds)
+            model.data_wait += waiting * seconds * steps_at_once + (0 if started else compile_seconds)
             progress.on_train_batch_end(step, {"loss": 5.1234, "contrast_top1": 0.3412})
         logs.append({"loss": 5.0, "contrast_top1": 0.36, "knn_top1": 71.26})
         clock.now += pause
@@ -65,12 +69,12 @@ def test_a_line_every_so_many_steps_and_one_per_epoch():
     stream = io.StringIO()
     simulate(Progress(10, 2, batch_size=256, log_steps=4, stream=stream), epochs=2, steps=10)
     assert stream.getvalue().splitlines() == [
-        "epoch 1/2 step 4/10 loss 5.123 top1 34.1% lr 0.03125 images/s 512 left 8s",
-        "epoch 1/2 step 8/10 loss 5.123 top1 34.1% lr 0.03125 images/s 512 left 6s",
-        "epoch 1/2 done loss 5.000 top1 36.0% knn 71.3% lr 0.03125 images/s 512 left 5s",
-        "epoch 2/2 step 4/10 loss 5.123 top1 34.1% lr 0.03125 images/s 512 left 3s",
-        "epoch 2/2 step 8/10 loss 5.123 top1 34.1% lr 0.03125 images/s 512 left 1s",
-        "epoch 2/2 done loss 5.000 top1 36.0% knn 71.3% lr 0.03125 images/s 512 left 0s",
+        "epoch 1/2 step 4/10 loss 5.123 top1 34.1% lr 0.03125 images/s 512 step 500ms data-wait 100ms left 8s",
+        "epoch 1/2 step 8/10 loss 5.123 top1 34.1% lr 0.03125 images/s 512 step 500ms data-wait 100ms left 6s",
+        "epoch 1/2 done loss 5.000 top1 36.0% knn 71.3% lr 0.03125 images/s 512 step 500ms data-wait 100ms left 5s",
+        "epoch 2/2 step 4/10 loss 5.123 top1 34.1% lr 0.03125 images/s 512 step 500ms data-wait 100ms left 3s",
+        "epoch 2/2 step 8/10 loss 5.123 top1 34.1% lr 0.03125 images/s 512 step 500ms data-wait 100ms left 1s",
+        "epoch 2/2 done loss 5.000 top1 36.0% knn 71.3% lr 0.03125 images/s 512 step 500ms data-wait 100ms left 0s",
     ]
 
 
@@ -101,12 +105,29 @@ def test_several_steps_at_once_are_counted_one_by_one():
     progress = Progress(12, 1, batch_size=10, log_steps=5, stream=stream)
     (logs,) = simulate(progress, epochs=1, steps=12, steps_at_once=4)
     assert logs["images_per_second"] == pytest.approx(20.0)
-    assert re.findall(r"step (\S+)", stream.getvalue()) == ["8/12"]
+    assert re.findall(r"step (\S+/\S+)", stream.getvalue()) == ["8/12"]
 
 
 def test_epochs_of_one_step_have_a_speed_too():
     logs = simulate(Progress(1, 2, batch_size=10, stream=io.StringIO()), epochs=2, steps=1, compile_seconds=4.5)
     assert [log["images_per_second"] for log in logs] == pytest.approx([2.0, 20.0])
+
+
+def test_the_wait_for_data_stands_beside_the_time_of_a_step():
+    logs = simulate(Progress(10, 2, batch_size=10, stream=io.StringIO()), epochs=2, steps=10, waiting=0.25)
+    assert [log["step_seconds"] for log in logs] == pytest.approx([0.5] * 2)
+    assert [log["data_wait_seconds"] for log in logs] == pytest.approx([0.125] * 2)
+
+
+@pytest.mark.parametrize("waiting, noted", [(0.29, False), (0.31, True)])
+def test_an_epoch_that_waits_too_long_for_data_says_which_flags_to_change(waiting, noted):
+    stream = io.StringIO()
+    simulate(Progress(10, 1, batch_size=10, stream=stream), epochs=1, steps=10, waiting=waiting)
+    note = (
+        "note: steps waited for data during 31% of their time. More CPU cores; --augment_on=device (on an "
+        "accelerator), --cache_encoded (slow storage) and --noaugment_exact help."
+    )
+    assert (stream.getvalue().splitlines()[-1] == note) == noted and ("note" in stream.getvalue()) == noted
 
 
 def test_a_terminal_is_left_to_the_bar_of_keras():
