@@ -9,6 +9,7 @@ not count. Figures are medians; only the ratios travel to other machines.
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -49,17 +50,42 @@ def write_jpegs(images, folder):
 
 
 def torchvision_candidates(photos, thumbs, paths, batches):
-    """Its loaders, already at work, or nothing where torchvision is not installed."""
+    """Its loaders, with their two worker processes already at work; nothing where torchvision is not installed."""
     try:
-        import torchvision_views
+        import torch
+        from torchvision import transforms
     except ImportError as error:
         print(f"torchvision is left out: {error}")
         return {}
-    return {
-        "decoded_224 torchvision": torchvision_views.batches(photos, LARGE, batches["decoded_224"]),
-        "decoded_32 torchvision": torchvision_views.batches(thumbs, SMALL, batches["decoded_32"]),
-        "jpeg_224 torchvision": torchvision_views.batches(paths, LARGE, batches["jpeg_224"]),
-    }
+
+    class Views(torch.utils.data.Dataset):
+        """Two views of each image, a path or an array."""
+
+        def __init__(self, images, size):
+            self.images = images
+            self.transform = transforms.Compose(
+                [
+                    transforms.RandomResizedCrop(size, scale=(0.2, 1.0)),
+                    transforms.RandomGrayscale(p=0.2),
+                    transforms.ColorJitter(0.4, 0.4, 0.4, 0.4),
+                    transforms.RandomHorizontalFlip(),
+                    transforms.ToTensor(),
+                ]
+            )
+
+        def __getitem__(self, index):
+            image = self.images[index]
+            image = Image.open(image).convert("RGB") if isinstance(image, str) else Image.fromarray(image)
+            return self.transform(image), self.transform(image)
+
+    loaders = {}
+    for name, images in {"decoded_224": photos, "decoded_32": thumbs, "jpeg_224": paths}.items():
+        dataset, order = Views(images, int(name.split("_")[1])), itertools.cycle(range(len(images)))
+        loader = torch.utils.data.DataLoader(
+            dataset, batch_size=batches[name], sampler=order, num_workers=2, drop_last=True
+        )
+        loaders[f"{name} torchvision"] = iter(loader)  # starts the workers
+    return loaders
 
 
 def keras_cv_views(images, size, batch_size):
@@ -166,6 +192,7 @@ def main():
     photos, thumbs = photographs(count, PHOTO), photographs(1024, (SMALL, SMALL))
     with tempfile.TemporaryDirectory() as scratch:
         paths = write_jpegs(photos, Path(scratch))
+        # Before TensorFlow is imported: a process that runs its threads should not be forked.
         iterators = torchvision_candidates(photos, thumbs, paths, batches)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         iterators |= candidates(photos, thumbs, scratch, paths, batches)

@@ -93,20 +93,24 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
     # In a pipeline: the first half, which sees the images as they are, and the second, which may run on an accelerator.
 
     def takes_batches(self, image_shape):
-        """Whether `begin_batch` is the fast way for images `(h, w, C)` of that one size; else `begin`, one by one."""
+        """Whether `begin_batch` is the fast way for images `(h, w, C)` of that one size; else one by one."""
         return True
 
-    def begin(self, picture, draws):
-        """Begins two views of one picture of any size.
+    def select(self, picture, draws):
+        """Takes from one picture what two views of it need.
 
         Args:
             picture: a picture of `keras_moco.data.pictures`.
             draws: uniform draws, `(2, num_draws)`, one row for each view.
 
         Returns:
-            `(2, ...)`, in a shape that does not depend on the picture's.
+            dict of tensors, of which `"pixels"` is all or part of the picture, `(h, w, C)`.
         """
-        image = picture.whole()[None]
+        return {"pixels": picture.whole()}
+
+    def begin(self, selected, draws):
+        """Begins two views of what was selected by the same draws: `(2, ...)`, of one shape for all pictures."""
+        image = selected["pixels"][None]
         views = [self.augment_images(image, draws[number : number + 1]) for number in range(2)]
         return tf.concat(views, axis=0)
 

@@ -127,27 +127,19 @@ class Fused(Compose):
         layer, columns = self._flip
         return boxes, draws[:, columns.start] < layer.rate
 
-    def resize(self, cut, mirrored):
-        """Resizes one image, as cut out, to the size of the views.
-
-        Args:
-            cut: `(h, w, C)`, uint8 or float32.
-            mirrored: bool tensor, whether it is flipped left to right too.
-
-        Returns:
-            uint8 `(size, C, size)`: column, channel, row. Resizing leaves it so, and the colours do not mind.
-        """
-        turned = _rounded(resize_turned(cut, self.size))
-        columns = tf.range(self.size)
-        return tf.gather(turned, tf.where(mirrored, columns[::-1], columns))
-
     def takes_batches(self, image_shape):
         return None not in image_shape and max(*image_shape[:2], self.size) <= SMALL
 
-    def begin(self, picture, draws):
-        """Cuts, resizes and flips two views of one picture: uint8 `(2, size, C, size)`."""
+    def select(self, picture, draws):
         boxes, mirrored = self.boxes(draws, picture.height, picture.width)
-        return tf.stack([self.resize(cut, mirrored[number]) for number, cut in enumerate(picture.cut(boxes))])
+        pixels, boxes = picture.around(boxes)
+        return {"pixels": pixels, "boxes": boxes, "mirrored": mirrored}
+
+    def begin(self, selected, draws):
+        """Cuts, resizes and flips two views of one picture: uint8 `(2, size, C, size)`."""
+        return tf.stack(
+            [self._crop_one(selected["pixels"], selected["boxes"][view], selected["mirrored"][view]) for view in (0, 1)]
+        )
 
     def begin_batch(self, images, draws):
         """Cuts, resizes and flips images of one size: uint8 `(n, size, C, size)`."""
@@ -155,12 +147,8 @@ class Fused(Compose):
         if self.takes_batches(images.shape[1:]):
             return self._crop_small(images, boxes, mirrored)
 
-        def crop_one(parts):
-            image, (top, left, height, width), mirrored = parts[0], tf.unstack(parts[1]), parts[2]
-            return self.resize(image[top : top + height, left : left + width], mirrored)
-
         crops = tf.TensorSpec([self.size, images.shape[-1], self.size], tf.uint8)
-        return tf.map_fn(crop_one, (images, boxes, mirrored), fn_output_signature=crops)
+        return tf.map_fn(lambda parts: self._crop_one(*parts), (images, boxes, mirrored), fn_output_signature=crops)
 
     def finish(self, begun, draws, on_host=True):
         """Colours and blurs, and turns the images upright.
@@ -184,6 +172,13 @@ class Fused(Compose):
             blur = self._blur_each if on_host else layer.blur_planes
             crops = blur(crops, draws[:, columns])
         return self._upright(crops) if on_host else _upright(crops)
+
+    def _crop_one(self, image, box, mirrored):
+        """One image, any size: uint8 `(size, C, size)`. Resizing leaves columns first, and the colours do not mind."""
+        top, left, height, width = tf.unstack(box)
+        turned = _rounded(resize_turned(image[top : top + height, left : left + width], self.size))
+        columns = tf.range(self.size)
+        return tf.gather(turned, tf.where(mirrored, columns[::-1], columns))
 
     def _crop_small(self, images, boxes, mirrored):
         top, left, height, width = tf.unstack(tf.cast(boxes, "float32"), axis=1)

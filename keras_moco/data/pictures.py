@@ -22,9 +22,14 @@ class Pixels:
         """uint8 `(h, w, C)`."""
         return self._image
 
-    def cut(self, boxes):
-        """The parts of `boxes`, int32 `(k, 4)` of top, left, height and width: a list of k uint8 `(h, w, C)`."""
-        return [_part(self._image, box) for box in tf.unstack(boxes)]
+    def around(self, boxes):
+        """The smallest part that holds all boxes, int32 `(k, 4)` of top, left, height and width.
+
+        Returns:
+            `(part, boxes)`: uint8 `(h, w, C)`, and the boxes within it.
+        """
+        box, boxes = _hull(boxes)
+        return cut_out(self._image, box), boxes
 
 
 class Encoded:
@@ -55,20 +60,20 @@ class Encoded:
         """uint8 `(h, w, channels)`."""
         return tf.cond(self._by_parts, self._decode, lambda: self._image)
 
-    def cut(self, boxes):
-        """The parts of `boxes`, int32 `(k, 4)` of top, left, height and width: a list of k uint8 `(h, w, C)`."""
-        # One decoding for all: a second one would read all the rows above it again.
-        start = tf.reduce_min(boxes[:, :2], axis=0)
-        extent = tf.reduce_max(boxes[:, :2] + boxes[:, 2:], axis=0) - start
-        around = tf.concat([start, extent], axis=0)
+    def around(self, boxes):
+        """The smallest part that holds all boxes, int32 `(k, 4)` of top, left, height and width.
+
+        A JPEG is decoded once for all of them: a second time would read all the rows above anew.
+
+        Returns:
+            `(part, boxes)`: uint8 `(h, w, channels)`, and the boxes within it.
+        """
+        box, boxes = _hull(boxes)
 
         def decode():
-            return tf.io.decode_and_crop_jpeg(
-                self._data, around, channels=self._channels, dct_method="INTEGER_ACCURATE"
-            )
+            return tf.io.decode_and_crop_jpeg(self._data, box, channels=self._channels, dct_method="INTEGER_ACCURATE")
 
-        image = tf.cond(self._by_parts, decode, lambda: _part(self._image, around))
-        return [_part(image, tf.concat([box[:2] - start, box[2:]], axis=0)) for box in tf.unstack(boxes)]
+        return tf.cond(self._by_parts, decode, lambda: cut_out(self._image, box)), boxes
 
     def _decode(self):
         image = tf.io.decode_image(self._data, expand_animations=False)
@@ -82,23 +87,36 @@ class Encoded:
         return tf.ensure_shape(image, [None, None, self._channels])
 
 
+def cut_out(image, box):
+    """The part `box`, of top, left, height and width, of an image `(h, w, C)`."""
+    top, left, height, width = tf.unstack(box)
+    return image[top : top + height, left : left + width]
+
+
 def attempt(function, element):
     """`function(element)`, or the knowledge that it failed.
 
     TensorFlow stops at an operation that fails, and tf.data drops the example without a word. A data set of one
-    element that ignores errors is the one place where one can go on and know.
+    element that ignores errors is the one place where one can go on and know. It is made anew for every element, so
+    the function should do no more than what can fail.
 
     Returns:
         `(complete, result)`: a bool scalar tensor, and what the function returned, or zeros.
     """
-    tried = tf.data.Dataset.from_tensors(element).map(function)
-    spec = tried.element_spec
-    nothing = tf.data.Dataset.from_tensors((False, tf.zeros([size or 0 for size in spec.shape], spec.dtype)))
-    tried = tried.map(lambda result: (True, result)).ignore_errors()
-    complete, result = tried.concatenate(nothing).take(1).get_single_element()
-    return complete, tf.ensure_shape(result, spec.shape)
+    tried = tf.data.Dataset.from_tensors(element).map(lambda element: (True, function(element)))
+    _, spec = tried.element_spec
+    zeros = tf.nest.map_structure(lambda part: tf.zeros([size or 0 for size in part.shape], part.dtype), spec)
+    tried = tried.ignore_errors().concatenate(tf.data.Dataset.from_tensors((False, zeros))).take(1)
+    options = tf.data.Options()
+    # There is nothing to gain in one element, and looking for it would take longer than the element does.
+    options.experimental_optimization.apply_default_optimizations = False
+    options.autotune.enabled = False
+    complete, result = tried.with_options(options).get_single_element()
+    return complete, tf.nest.map_structure(lambda value, part: tf.ensure_shape(value, part.shape), result, spec)
 
 
-def _part(image, box):
-    top, left, height, width = tf.unstack(box)
-    return image[top : top + height, left : left + width]
+def _hull(boxes):
+    """The smallest box that holds all boxes, and these within it."""
+    start = tf.reduce_min(boxes[:, :2], axis=0)
+    extent = tf.reduce_max(boxes[:, :2] + boxes[:, 2:], axis=0) - start
+    return tf.concat([start, extent], axis=0), boxes - tf.concat([start, [0, 0]], axis=0)

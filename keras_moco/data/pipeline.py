@@ -187,8 +187,13 @@ def _batches_of_files(source, augmentation, seed, steps, batch_size, context):
 
 def _begun_one_by_one(source, augmentation, examples, batch_size):
     """The first half of the augmentation, of each image alone."""
-    begun = source.opened(examples, lambda picture, example: augmentation.begin(picture, example["draws"]))
-    begun = begun.map(lambda example: {"begun": example.pop("image"), **example})
+    selected = source.opened(examples, lambda picture, example: augmentation.select(picture, example["draws"]))
+
+    def begin(example):
+        begun = augmentation.begin(example["image"], example["draws"])
+        return {"begun": begun, "draws": example["draws"], "index": example["index"]}
+
+    begun = selected.map(begin, num_parallel_calls=AUTOTUNE, deterministic=True)
     return begun if batch_size is None else begun.batch(batch_size, drop_remainder=True)
 
 

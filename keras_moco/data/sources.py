@@ -80,7 +80,7 @@ class Source:
 
         Args:
             examples: `tf.data.Dataset` of examples as of `read`, which may hold further entries.
-            function: of a picture and its example to a tensor.
+            function: of a picture and its example to tensors, in any structure; only what may fail, and little more.
 
         Returns:
             `tf.data.Dataset` of the same entries, without unreadable images.
