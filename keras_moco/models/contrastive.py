@@ -124,7 +124,8 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
             # the moving average of averages, so nothing is changed by when it is taken.
             distribution.average(batch_norm.moving_statistics(self))
             logs = self._log({"loss": loss, **self._measure(contrasts, losses), **self.monitor()})
-        with tf.control_dependencies([loss]):  # a step that fails does not count
+        # A step that fails does not count, on any replica: the new weights are there once all have gone through.
+        with tf.control_dependencies([loss, tf.identity(self.trainable_variables[-1])]):
             self.step.assign_add(1)
         return logs
 
