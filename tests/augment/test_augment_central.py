@@ -50,6 +50,16 @@ def test_the_image_size_may_be_unknown_in_a_graph():
     assert view.get_concrete_function().output_shapes.as_list() == [1, 64, 64, 3]
 
 
-def test_other_channels_are_refused():
-    with pytest.raises(ValueError, match=r"`images` must have the shape .* Received: shape=\(1, 8, 8, 4\)."):
-        central_view(np.zeros((1, 8, 8, 4)), 8)
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_each_channel_is_resized_alone(channels):
+    image = PHOTO[:90, :70, np.arange(channels) % 3]
+    expected = central_view(PHOTO[None, :90, :70], 64).numpy()[..., np.arange(channels) % 3]
+    np.testing.assert_allclose(central_view(image[None], 64), expected, atol=1e-3)
+
+
+def test_images_are_a_batch_with_a_known_number_of_channels():
+    with pytest.raises(ValueError, match=r"`images` must have the shape .* Received: shape=\(8, 8, 3\)."):
+        central_view(np.zeros((8, 8, 3)), 8)
+    unknown = tf.function(lambda images: central_view(images, 8), input_signature=[tf.TensorSpec([1, 8, 8, None])])
+    with pytest.raises(ValueError, match=r"a known number of channels. Received: shape=\(1, 8, 8, None\)."):
+        unknown(np.zeros((1, 8, 8, 3), "float32"))
