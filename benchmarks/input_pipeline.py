@@ -4,8 +4,9 @@
 
 The recipe is MoCo v1's. Its peers are keras-cv's own layers in tf.data, and, where it is installed, torchvision's
 transforms on PIL images in two worker processes. Every candidate runs for a while in turn, several times over, so that
-a change of the machine's speed meets all of them alike; the first batches of each turn, which may have been waiting, do
-not count. Figures are medians; only the ratios travel to other machines.
+a change of the machine's speed meets all of them alike. In its turn it has the machine to itself: a pipeline is started
+for it and stopped after it, or it would fill its buffers in the turns of the others. Figures are medians; only the
+ratios travel to other machines.
 """
 
 import argparse
@@ -82,10 +83,22 @@ def torchvision_candidates(photos, thumbs, paths, batches):
     for name, images in {"decoded_224": photos, "decoded_32": thumbs, "jpeg_224": paths}.items():
         dataset, order = Views(images, int(name.split("_")[1])), itertools.cycle(range(len(images)))
         loader = torch.utils.data.DataLoader(
-            dataset, batch_size=batches[name], sampler=order, num_workers=2, drop_last=True
+            dataset, batch_size=batches[name], sampler=order, num_workers=2, drop_last=True, prefetch_factor=1
         )
-        loaders[f"{name} torchvision"] = iter(loader)  # starts the workers
+        loaders[f"{name} torchvision"] = Workers(iter(loader))
     return loaders
+
+
+class Workers:
+    """Processes that stay at work: they cannot be started anew beside TensorFlow. `iter` drains what was waiting."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        for _ in range(2):  # one batch of each worker
+            next(self.batches)
+        return self.batches
 
 
 def keras_cv_views(images, size, batch_size):
@@ -124,7 +137,7 @@ def decode_only(paths, batch_size):
     return dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
-def candidates(photos, thumbs, folder, paths, batches):
+def tensorflow_candidates(photos, thumbs, folder, paths, batches):
     """Data sets by name, `<input>_<side> <what>`."""
     from keras_moco.augment import moco_v1
     from keras_moco.data import array_source, open_source, pretrain_dataset
@@ -145,22 +158,35 @@ def candidates(photos, thumbs, folder, paths, batches):
     datasets["decoded_224 keras_cv"] = keras_cv_views(photos, LARGE, batches["decoded_224"])
     datasets["decoded_32 keras_cv"] = keras_cv_views(thumbs, SMALL, batches["decoded_32"])
     datasets["jpeg_224 decode_only"] = decode_only(paths, batches["jpeg_224"])
-    return {name: iter(dataset) for name, dataset in datasets.items()}
+    return datasets
 
 
-def measure(iterators, batches, seconds, repetitions):
-    """Median images per second of each iterator of batches."""
-    speeds = {name: [] for name in iterators}
+def settle(seconds):
+    """Waits until nothing is being worked on any more: batches that were begun, and the buffers of the workers."""
+    time.sleep(seconds)
+    busy = True
+    while busy:
+        before = time.process_time()
+        time.sleep(0.2)
+        busy = time.process_time() - before > 0.02
+
+
+def measure(candidates, batches, seconds, repetitions):
+    """Median images per second of each candidate, an iterable of batches."""
+    speeds = {name: [] for name in candidates}
     for repetition in range(repetitions + 1):
-        for name, iterator in iterators.items():
-            for _ in range(3):  # what was waiting; and what is still at work for the candidate before
+        for name, candidate in candidates.items():
+            iterator = iter(candidate)
+            for _ in range(2):  # starts up; the first time, compiles
                 next(iterator)
             start, count = time.perf_counter(), 0
             while count < 2 or time.perf_counter() - start < seconds:
                 next(iterator)
                 count += 1
             speed = count * batches[name.split(" ")[0]] / (time.perf_counter() - start)
-            if repetition > 0:  # the first one compiles and warms up
+            del iterator  # stops it
+            settle(2.0 if isinstance(candidate, Workers) else 0.2)
+            if repetition > 0:  # the first one warms up
                 speeds[name].append(speed)
     return {name: statistics.median(values) for name, values in speeds.items()}
 
@@ -187,16 +213,16 @@ def main():
     parser.add_argument("--quick", action="store_true", help="one repetition of short turns, under a minute")
     parser.add_argument("--json", metavar="PATH", help="write the figures there too")
     arguments = parser.parse_args()
-    count, seconds, repetitions = (64, 0.3, 1) if arguments.quick else (128, 2.0, 5)
-    batches = {"decoded_224": 32, "jpeg_224": 32, "decoded_32": 256}
+    count, seconds, repetitions = (64, 0.2, 1) if arguments.quick else (128, 1.0, 5)
+    batches = {"decoded_224": 16, "jpeg_224": 16, "decoded_32": 256}
     photos, thumbs = photographs(count, PHOTO), photographs(1024, (SMALL, SMALL))
     with tempfile.TemporaryDirectory() as scratch:
         paths = write_jpegs(photos, Path(scratch))
         # Before TensorFlow is imported: a process that runs its threads should not be forked.
-        iterators = torchvision_candidates(photos, thumbs, paths, batches)
+        everything = torchvision_candidates(photos, thumbs, paths, batches)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        iterators |= candidates(photos, thumbs, scratch, paths, batches)
-        speeds = measure(dict(sorted(iterators.items())), batches, seconds, repetitions)
+        everything |= tensorflow_candidates(photos, thumbs, scratch, paths, batches)
+        speeds = measure(dict(sorted(everything.items())), batches, seconds, repetitions)
     for name, speed in speeds.items():
         print(f"{name:36s} {speed:9.0f} images/s")
     ratios = ratios_of(speeds)

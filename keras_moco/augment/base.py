@@ -27,7 +27,7 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
             grayscale) leaves images alone that have other than 3 channels.
 
     Returns:
-        float32 images, values 0..255, in the structure of the inputs.
+        Images with values 0..255, float32 (of `Fused`, uint8), in the structure of the inputs.
 
     Raises:
         ValueError: if the images have another shape.
@@ -74,7 +74,7 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
             transformations: uniform draws in [0, 1), `(n, num_draws)`.
 
         Returns:
-            float32 images, values 0..255.
+            Images with values 0..255, float32 (of `Fused`, uint8).
         """
         images = self.prepare(tf.convert_to_tensor(images))
         draws = tf.cast(transformations, "float32")
@@ -109,10 +109,9 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
         return {"pixels": picture.whole()}
 
     def begin(self, selected, draws):
-        """Begins two views of what was selected by the same draws: `(2, ...)`, of one shape for all pictures."""
+        """Begins two views of what was selected by the same draws: two tensors of one shape for all pictures."""
         image = selected["pixels"][None]
-        views = [self.augment_images(image, draws[number : number + 1]) for number in range(2)]
-        return tf.concat(views, axis=0)
+        return tuple(self.augment_images(image, draws[number : number + 1])[0] for number in range(2))
 
     def begin_batch(self, images, draws):
         """Begins one view of each image `(n, h, w, C)`, by draws `(n, num_draws)`: what `finish` takes."""

@@ -136,10 +136,9 @@ class Fused(Compose):
         return {"pixels": pixels, "boxes": boxes, "mirrored": mirrored}
 
     def begin(self, selected, draws):
-        """Cuts, resizes and flips two views of one picture: uint8 `(2, size, C, size)`."""
-        return tf.stack(
-            [self._crop_one(selected["pixels"], selected["boxes"][view], selected["mirrored"][view]) for view in (0, 1)]
-        )
+        """Cuts, resizes and flips two views of one picture: two uint8 `(size, C, size)`."""
+        parts = (selected["pixels"], selected["boxes"], selected["mirrored"])
+        return tuple(self._crop_one(parts[0], parts[1][number], parts[2][number]) for number in range(2))
 
     def begin_batch(self, images, draws):
         """Cuts, resizes and flips images of one size: uint8 `(n, size, C, size)`."""
@@ -185,9 +184,11 @@ class Fused(Compose):
         rows = crop_weights(top, height, images.shape[1], self.size)  # (n, s, H)
         columns = crop_weights(left, width, images.shape[2], self.size)  # (n, s, W)
         columns = tf.where(mirrored[:, None, None], columns[:, ::-1], columns)
-        planes = tf.transpose(tf.cast(images, "float32"), [0, 3, 2, 1])  # (n, C, W, H)
-        planes = tf.matmul(tf.matmul(columns[:, None], planes), rows[:, None], transpose_b=True)
-        return _rounded(tf.transpose(planes, [0, 2, 1, 3]))
+        count, (high, wide, channels) = tf.shape(images)[0], images.shape[1:]
+        turned = tf.transpose(tf.cast(images, "float32"), [0, 2, 3, 1])  # (n, W, C, H)
+        turned = tf.matmul(columns, tf.reshape(turned, [count, wide, channels * high]))  # (n, s, C H)
+        turned = tf.matmul(tf.reshape(turned, [count, self.size * channels, high]), rows, transpose_b=True)
+        return _rounded(tf.reshape(turned, [count, self.size, channels, self.size]))
 
     def _color_batch(self, crops, draws):
         steps = [step for layer, columns in self._colors for step in layer.color_steps(draws[:, columns])]

@@ -28,6 +28,10 @@ def crop_weights(start, length, size, out_size):
     pixel = tf.range(size, dtype="float32")[None, None, :] - start  # (n, 1, size), box coordinates
     scale = length / out_size
     centre = (tf.range(out_size, dtype="float32")[None, :, None] + 0.5) * scale  # (n, out, 1)
+    if isinstance(size, int) and out_size >= size:
+        # No box can be shrunk. Each output pixel lies between two input pixels, or beyond the last of them, which then
+        # has all the weight: nothing outside the box weighs anything, and nothing is left to be normalised.
+        return tf.nn.relu(1.0 - tf.abs(pixel + 0.5 - tf.clip_by_value(centre, 0.5, length - 0.5)))
     weights = tf.nn.relu(1.0 - tf.abs(pixel + 0.5 - centre) / tf.maximum(scale, 1.0))
     weights = tf.where((pixel >= 0) & (pixel < length), weights, 0.0)
     return weights / tf.reduce_sum(weights, axis=-1, keepdims=True)

@@ -63,15 +63,10 @@ def array_source(images, labels=None, class_names=None, name="arrays", split="tr
         images = np.round(images).astype("uint8")
     if labels is None:
         labels, class_names = np.full(len(images), -1), None
-    elif len(labels) != len(images) or np.min(labels) < 0:
-        raise ValueError(
-            "`labels` must be one class from 0 per image. "
-            f"Received: {len(labels)} labels, the least {np.min(labels)}, for {len(images)} images. Correct them."
-        )
     else:
-        class_names = tuple(class_names or map(str, range(int(np.max(labels)) + 1)))
+        labels, class_names = _checked(np.asarray(labels).reshape(-1), class_names, len(images))
     with tf.device("CPU"):  # tf.data reads from the host
-        arrays = tf.constant(images), tf.constant(np.asarray(labels).reshape(-1), tf.int32)
+        arrays = tf.constant(images), tf.constant(labels, tf.int32)
     return Source(
         name=name,
         split=split,
@@ -81,6 +76,24 @@ def array_source(images, labels=None, class_names=None, name="arrays", split="tr
         read=lambda seed: examples_from_arrays(*arrays, seed),
         arrays=lambda: arrays,
     )
+
+
+def _checked(labels, class_names, count):
+    """Labels and the names of their classes, if they fit."""
+    if len(labels) != count or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+        raise ValueError(
+            "`labels` must be one class per image, a whole number from 0. "
+            f"Received: {len(labels)} labels of type {labels.dtype}, the least {labels.min()}, for {count} images. "
+            "Correct them."
+        )
+    classes = int(labels.max()) + 1
+    class_names = tuple(class_names or map(str, range(classes)))
+    if len(class_names) < classes:
+        raise ValueError(
+            "`class_names` must name every class. "
+            f"Received: {len(class_names)} names for {classes} classes. Add the others, or leave them out."
+        )
+    return labels, class_names
 
 
 def examples_from_arrays(images, labels, seed):

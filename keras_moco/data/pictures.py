@@ -23,13 +23,12 @@ class Pixels:
         return self._image
 
     def around(self, boxes):
-        """The smallest part that holds all boxes, int32 `(k, 4)` of top, left, height and width.
+        """A part that holds all boxes, int32 `(k, 4)` of top, left, height and width: here the whole, for nothing.
 
         Returns:
             `(part, boxes)`: uint8 `(h, w, C)`, and the boxes within it.
         """
-        box, boxes = _hull(boxes)
-        return cut_out(self._image, box), boxes
+        return self._image, boxes
 
 
 class Encoded:

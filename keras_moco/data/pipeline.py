@@ -58,7 +58,8 @@ def pretrain_dataset(
     views, and neither does how much is done in parallel.
 
     An unreadable image is left out (`Source.bad` hears of it) and the next one takes its place. Where an epoch has so
-    many of them that its last batches could not be filled, these begin its order anew.
+    many of them that its last batches could not be filled, these begin its order anew. `first_step` counts the
+    unreadable images that it passes over, so with such images only whole epochs are continued exactly.
 
     Args:
         source: `Source`.
@@ -112,7 +113,7 @@ def pretrain_dataset(
         return batches(epoch, skipped)
 
     def complete(batch):
-        views = [batch["begun"][:, number] for number in range(2)]
+        views = batch["begun"]
         if finish:
             views = [augmentation.finish(view, batch["draws"][:, number]) for number, view in enumerate(views)]
         everything = {**batch, **dict(zip(("query", "key"), views, strict=True))}
@@ -136,27 +137,26 @@ def _batches_of_arrays(source, augmentation, seed, steps, batch_size, context):
         order = permutation(source.num_examples, order_seed(seed, epoch))
 
         def pick(number):
-            """The images of one replica in one step."""
+            """Which images one replica gets in one step, and their draws."""
             start = number // local * batch_size + (worker * local + number % local) * share
-            index = order[start : start + share]
-            return {
-                "image": tf.ensure_shape(tf.gather(images, index), [share, *source.image_shape]),
-                "draws": draws_at(seed, epoch, start, share, augmentation.num_draws),
-                "index": tf.ensure_shape(index, [share]),
-            }
+            draws = draws_at(seed, epoch, start, share, augmentation.num_draws)
+            return {"index": tf.ensure_shape(order[start : start + share], [share]), "draws": draws}
 
         numbers = tf.data.Dataset.range(skipped * local, steps * local)
         return numbers.map(pick, num_parallel_calls=AUTOTUNE, deterministic=True)
 
     def begin(batch):
-        views = [augmentation.begin_batch(batch["image"], batch["draws"][:, number]) for number in range(2)]
-        return {"begun": tf.stack(views, axis=1), "draws": batch["draws"], "index": batch["index"]}
+        picked = tf.ensure_shape(tf.gather(images, batch["index"]), [share, *source.image_shape])
+        begun = tuple(augmentation.begin_batch(picked, batch["draws"][:, number]) for number in range(2))
+        return {"begun": begun, **batch}
 
     def batches(epoch, skipped):
         dataset = epoch_batches(epoch, skipped)
         if augmentation.takes_batches(source.image_shape):
             return dataset.map(begin, num_parallel_calls=AUTOTUNE, deterministic=True)
-        return _begun_one_by_one(source, augmentation, dataset.unbatch(), share)
+        # Large images are copied once, and not with their batch before that.
+        alone = dataset.unbatch().map(lambda example: {"image": images[example["index"]], **example})
+        return _begun_one_by_one(source, augmentation, alone, share)
 
     return batches
 

@@ -153,6 +153,7 @@ def open_source(name, split="train", data_dir=None, cache=False, max_bad_fractio
 
         return open_folder(rest, split, cache, judge)
     if kind == "tfrecord" and rest:
+        _check_split(name, split)
         from keras_moco.data.tfrecord import open_tfrecord
 
         return open_tfrecord(rest, split, cache, judge)

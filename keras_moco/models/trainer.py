@@ -21,6 +21,8 @@ class ReplicatedTrainer(keras.Model):
     `ContrastiveModel.train_step`): where the length of the data is unknown, its end is found out inside the loop.
     """
 
+    data_wait = 0.0
+
     def fit(self, x=None, *args, steps_per_epoch=None, **kwargs):
         """`keras.Model.fit`.
 
