@@ -48,6 +48,7 @@ RECIPE = Config(
     stem="half",
     image_size=28,
     augment="moco_cifar",
+    augment_exact=True,
     crop_min_area=0.2,
     temperature=0.1,
     batch_size=256,

@@ -1,5 +1,6 @@
 """A mistake on the command line ends in one sentence that says what was received and what to do, and in no damage."""
 
+import json
 import os
 import re
 import subprocess
@@ -222,7 +223,20 @@ def test_a_damaged_image_in_mid_training_is_named(call, images, tmp_path):
     damaged.write_bytes(b"no image")
     arguments = [f"--dataset=folder:{images}", f"--workdir={tmp_path / 'run'}", "--batch_size=10", "--queue_size=16"]
     line = refusal(call(train, *DIGITS, *arguments, "--bn_splits=1", "--epochs=1"))
-    assert line.endswith(f" Received: {damaged}. Repair or delete it, and start again.")
+    assert line.endswith(
+        f"At most 1 % of the images may be unreadable. Received: 1 of 20 so far, among them {damaged} (no JPEG, PNG, "
+        "BMP or GIF). Repair or delete them, or raise --max_bad_fraction."
+    )
+    line = refusal(call(train, *DIGITS, *arguments, "--bn_splits=1", "--epochs=1", "--strict_data"))
+    assert line.endswith("Repair or delete it, or go without --strict_data, which leaves it out.")
+
+
+def test_a_damaged_image_that_may_be_is_left_out_and_counted(call, images, tmp_path):
+    (images / "b" / "13.png").write_bytes(b"no image")
+    arguments = [f"--dataset=folder:{images}", f"--workdir={tmp_path / 'run'}", "--batch_size=10", "--queue_size=16"]
+    status, printed, _ = call(train, *DIGITS, *arguments, "--bn_splits=1", "--epochs=1", "--max_bad_fraction=0.1")
+    assert status == 0 and "note: 1 of 20 images could not be read and were left out: " in printed
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["bad_images"] == 1
 
 
 def test_a_folder_of_another_run_stays_as_it_is(call, tmp_path):
