@@ -213,6 +213,8 @@ def main():
     parser.add_argument("--quick", action="store_true", help="one repetition of short turns, under a minute")
     parser.add_argument("--json", metavar="PATH", help="write the figures there too")
     arguments = parser.parse_args()
+    if arguments.json and not Path(arguments.json).resolve().parent.is_dir():
+        parser.error(f"--json must lie in an existing folder. Received: {arguments.json}. Make its folder first.")
     count, seconds, repetitions = (64, 0.2, 1) if arguments.quick else (128, 1.0, 5)
     batches = {"decoded_224": 16, "jpeg_224": 16, "decoded_32": 256}
     photos, thumbs = photographs(count, PHOTO), photographs(1024, (SMALL, SMALL))

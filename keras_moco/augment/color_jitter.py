@@ -34,7 +34,7 @@ def adjust_saturation(images, factor):
 
 def adjust_hue(images, shift):
     """Turns the hue, in HSV, by `shift` `(n,)` of a full turn, -0.5 to 0.5. RGB images only."""
-    planes = tf.transpose(images, [3, 0, 1, 2])  # three contiguous planes: three times as fast as interleaved
+    planes = tf.transpose(images, [3, 0, 1, 2])  # each channel contiguous
     turned = tf.stack(turn_hue(tf.unstack(planes), shift), axis=1)
     return tf.transpose(tf.clip_by_value(turned, 0.0, 255.0), [0, 2, 3, 1])
 

@@ -20,7 +20,7 @@ def compiled(function):
     """`function` of tensors whose shapes are known, compiled into one pass over its data where possible.
 
     TensorFlow's own operations each write their whole result to memory for the next one to read; a colour operation
-    is a dozen of them. Compiled, it takes a tenth of the time. The results agree up to float rounding.
+    is a dozen of them. At 224 pixels, compiled, it takes a seventh of the time. The results agree up to float rounding.
     """
     plain = tf.function(function)
     fast = tf.function(function, jit_compile=True)

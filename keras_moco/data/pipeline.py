@@ -223,12 +223,13 @@ def evaluation_dataset(source, image_size, batch_size=256):
     def resize(batch):
         return {**batch, "image": central_view(batch["image"], image_size)}
 
+    def resize_one(example):
+        return {**example, "image": central_view(example["image"][None], image_size)[0]}
+
+    dataset = source.examples()
     if source.arrays:
-        dataset = source.examples().apply(tf.data.experimental.assert_cardinality(source.num_examples))
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(source.num_examples))
         dataset = dataset.batch(batch_size).map(resize, num_parallel_calls=AUTOTUNE, deterministic=True)
     else:
-        dataset = source.opened(
-            source.read(None), lambda picture, _: central_view(picture.whole()[None], image_size)[0]
-        )
-        dataset = dataset.batch(batch_size)
+        dataset = dataset.map(resize_one, num_parallel_calls=AUTOTUNE, deterministic=True).batch(batch_size)
     return dataset.prefetch(AUTOTUNE)

@@ -7,6 +7,7 @@ from PIL import Image
 
 from keras_moco.augment import Augmentation, RandomResizedCrop, central_view, moco_v1
 from keras_moco.data import evaluation_dataset, open_source, plain_read_errors, pretrain_dataset, steps_per_epoch
+from tests.batches import assert_same, take
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +27,6 @@ def photos(tmp_path_factory):
         pixels = np.random.default_rng(number).integers(0, 256, (20 + number, 30 - number, 3), dtype="uint8")
         Image.fromarray(pixels).save(folder / f"{number}.png")
     return open_source(f"folder:{folder}")
-
-
-def take(dataset, steps):
-    batches = list(dataset.take(steps).as_numpy_iterator())
-    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-
-
-def assert_same(first, second):
-    assert first.keys() == second.keys()
-    for name in first:
-        np.testing.assert_array_equal(first[name], second[name])
 
 
 def test_batches_have_static_shapes(digits, photos, crop):

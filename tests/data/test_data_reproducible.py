@@ -16,6 +16,7 @@ from keras_moco.augment import (
     moco_v2,
 )
 from keras_moco.data import array_source, open_source, pretrain_dataset
+from tests.batches import assert_same, take
 
 IMAGES, BATCH, SIZE = 24, 8, 16
 KINDS = ("small arrays", "large arrays", "folder", "tfds", "tfrecord")
@@ -91,17 +92,6 @@ def short_recipe(exact=False):
 def without_xla(monkeypatch):
     """For what is the same with and without: every pipeline is compiled anew."""
     monkeypatch.setattr("keras_moco.augment.compiled.has_xla", lambda: False)
-
-
-def take(dataset, steps):
-    batches = list(dataset.take(steps).as_numpy_iterator())
-    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-
-
-def assert_same(first, second):
-    assert first.keys() == second.keys()
-    for name in first:
-        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
 
 
 def with_threads(dataset, threads):
