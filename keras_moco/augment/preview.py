@@ -182,6 +182,9 @@ def main(argv=None):
     except (ValueError, OSError) as error:
         print(f"preview: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("preview: interrupted. Nothing was written.", file=sys.stderr)
+        return 130
     return 0
 
 
