@@ -17,7 +17,7 @@ def read_version():
     return match.group(1)
 
 
-TEST = ["pytest>=8", "pytest-xdist", "pillow"]
+TEST = ["pytest>=8", "pytest-xdist", "pillow", "safetensors"]
 
 setup(
     name="keras_moco",
@@ -42,7 +42,7 @@ setup(
     ],
     extras_require={
         "test": TEST,
-        "torch": ["torch"],
+        "torch": ["torch>=2.6", "safetensors"],  # older ones can be made to run what a file holds
         "dev": [*TEST, "ruff"],
     },
     classifiers=[

@@ -9,6 +9,7 @@ from keras_moco.backbones import resnet
 from keras_moco.data import open_source
 from keras_moco.models import HEADS, Encoder
 from keras_moco.optimizers import LARS, SGD
+from keras_moco.plan import Plan
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 OPTIMIZERS = {"sgd": SGD, "lars": LARS}
@@ -24,6 +25,13 @@ def open_split(config, split):
         max_bad_fraction=config.max_bad_fraction,
         strict=config.strict_data,
     )
+
+
+def plan_of(config, replicas):
+    """The `Plan` of a configuration; its data is opened only where `train_examples` or `channels` are not given."""
+    if None in (config.train_examples, config.channels):
+        return Plan.of(config, open_split(config, "train"), replicas)
+    return Plan(config, config.train_examples, config.channels, replicas)
 
 
 def build_augmentation(config):

@@ -108,7 +108,9 @@ def standalone_backbone(encoder):
 
 def _rebuild(encoder, image_shape):
     images = keras.Input(image_shape, name="images")
-    scaled = _stock_copy(encoder.scaling)(images)
+    scaling = encoder.scaling
+    # Lists, which the file says more plainly than arrays.
+    scaled = keras.layers.Rescaling(scaling.scale.tolist(), scaling.offset.tolist(), name=scaling.name)(images)
     pairs = []
 
     def clone(layer):

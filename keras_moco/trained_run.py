@@ -3,7 +3,7 @@
 import dataclasses
 
 from keras_moco import data, distribution
-from keras_moco.building import build_model, open_split
+from keras_moco.building import build_model, open_split, plan_of
 from keras_moco.callbacks import restore
 from keras_moco.config import Config
 from keras_moco.models import Encoder
@@ -48,7 +48,7 @@ class TrainedRun:
 
 
 def load_run(workdir, data_dir=None):
-    """Opens the newest checkpoint of a run.
+    """Opens the newest checkpoint of a run, and its data.
 
     Args:
         workdir: path of the run's folder.
@@ -60,16 +60,43 @@ def load_run(workdir, data_dir=None):
     Raises:
         ValueError: if there is no run, or it has no checkpoint.
     """
+    run, config = _opened(workdir, data_dir)
+    train = open_split(config, "train")
+    model = _restored(run, Plan.of(config, train, _replicas(run)))
+    return TrainedRun(run, config, model.encoder, train)
+
+
+def load_model(workdir, data_dir=None):
+    """The model of the newest checkpoint of a run, with its optimizer; needs no data if the flagfile says its size.
+
+    Args:
+        workdir, data_dir: as in `load_run`.
+
+    Returns:
+        `(RunDirectory, model)`.
+
+    Raises:
+        ValueError: as `load_run`.
+    """
+    run, config = _opened(workdir, data_dir)
+    return run, _restored(run, plan_of(config, _replicas(run)))
+
+
+def _opened(workdir, data_dir):
     run = RunDirectory(workdir)
     config = run.config()
-    config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
-    train = open_split(config, "train")
-    strategy = distribution.make_strategy("one")
-    # The plan of its training; here on one replica, where nothing is trained, and moving statistics do for BatchNorm.
-    plan = Plan.of(config, train, run.results().get("replicas", 1))
-    model = build_model(plan, strategy)
+    return run, dataclasses.replace(config, data_dir=data_dir or config.data_dir)
+
+
+def _replicas(run):
+    """Those of its training; here on one replica, where nothing is trained, moving statistics do for BatchNorm."""
+    return run.results().get("replicas", 1)
+
+
+def _restored(run, plan):
+    model = build_model(plan, distribution.make_strategy("one"))
     if not restore(model, run.checkpoints):
         raise ValueError(
             f"`workdir` must hold a checkpoint. Received: {run.path} without one. Train an epoch with train.py first."
         )
-    return TrainedRun(run, config, model.encoder, train)
+    return model

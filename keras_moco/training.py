@@ -116,7 +116,7 @@ def measure_start(monitor, model, run):
     if "knn_top1_initial" not in run.results():
         run.record(knn_top1_initial=round(monitor.evaluate(), 2))
     monitor.initial_top1 = run.results()["knn_top1_initial"]
-    print(f"kNN top-1 at random initialisation: {monitor.initial_top1:.2f} %", flush=True)
+    print(f"kNN top-1 before training: {monitor.initial_top1:.2f} %", flush=True)
 
 
 def note_replicas(plan, run):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from keras_moco import presets
+from keras_moco.convert import to_pytorch
 from keras_moco.distribution import Cluster, read_cluster
 
 PAGES = sorted((Path(__file__).resolve().parents[1] / "docs").glob("*.md"))
@@ -22,9 +24,28 @@ def blocks(language):
     ]
 
 
-@pytest.mark.parametrize("source", blocks("python"))
-def test_a_python_block_runs(source, tmp_path, monkeypatch):
+def python_blocks():
+    """Those that read PyTorch's files belong to the tier `torch`."""
+    for block in blocks("python"):
+        torch = "keras_moco.convert" in block.values[0]
+        yield pytest.param(*block.values, id=block.id, marks=[pytest.mark.torch] if torch else [])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A file in the form of the authors', under the name of one of theirs, with random weights and a short queue."""
+    folder = tmp_path_factory.mktemp("authors")
+    model = presets.moco("moco_v2_resnet50_imagenet", queue_size=256)
+    return to_pytorch(model, folder / "moco_v2_800ep_pretrain.pth.tar")
+
+
+@pytest.mark.parametrize("source", python_blocks())
+def test_a_python_block_runs(source, tmp_path, monkeypatch, request):
+    if "import torchvision" in source:
+        pytest.importorskip("torchvision")
     monkeypatch.chdir(tmp_path)
+    if ".pth.tar" in source:
+        monkeypatch.chdir(request.getfixturevalue("checkpoint").parent)
     exec(compile(source, "docs", "exec"), {"__name__": "__main__"})
 
 

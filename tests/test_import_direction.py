@@ -19,7 +19,7 @@ FLOORS = [
     {"layers"},
     {"backbones"},
     {"models"},
-    {"methods"},
+    {"methods", "presets"},
     {"plan"},
     {"augment"},
     {"data"},
@@ -35,13 +35,17 @@ FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 APART = {"augment", "data"}
 # Commands, and the parts above their own that each runs. A command lies with what it is about, but is no piece that
 # others build on: no source file imports it, so what it imports closes no circle.
-COMMANDS = {f"{PACKAGE}.augment.preview": {"data"}}
+COMMANDS = {
+    f"{PACKAGE}.augment.preview": {"data"},
+    f"{PACKAGE}.convert.__main__": {"building", "callbacks", "export", "trained_run"},
+}
 
 # Who may import what from outside: paths relative to the package, a folder with everything in it.
 DOORS = {
     "keras_cv": ["augment/"],
     "tensorflow_datasets": ["data/"],
-    "torch": ["convert.py"],
+    "torch": ["convert/files.py"],
+    "safetensors": ["convert/files.py"],
     "tensorflow": [
         "models/contrastive.py",
         "models/trainer.py",

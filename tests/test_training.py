@@ -213,7 +213,7 @@ def test_the_results_are_in_percent_and_in_the_file(finished):
 def test_the_output_says_what_was_done_and_where_things_are(finished):
     text = finished.printed
     assert "steps: 11 per epoch of 128 images on 1 replica(s), 22 in 2 epochs" in text
-    assert f"kNN top-1 at random initialisation: {finished.results['knn_top1_initial']:.2f} %" in text
+    assert f"kNN top-1 before training: {finished.results['knn_top1_initial']:.2f} %" in text
     assert "epoch 1/2 step 5/11 " in text and "epoch 2/2 done " in text
     before, after = finished.results["knn_top1_initial"], finished.results["knn_top1"]
     assert f"kNN top-1: {before:.2f} % before, {after:.2f} % after training" in text

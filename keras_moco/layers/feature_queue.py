@@ -16,10 +16,10 @@ class FeatureQueue(keras.layers.Layer):
         size: positive int, `K` in the paper.
         dim: positive int, length of a key, `D`.
         seed: int, of the initial vectors. Defaults to `0`.
-        **kwargs: of `keras.layers.Layer`. The queue is kept in float32 whatever the dtype policy.
+        **kwargs: of `keras.layers.Layer`. `dtype` defaults to float32 whatever the dtype policy.
 
     Attributes:
-        features: `(size, dim)` float32 weight, the keys in storage order.
+        features: `(size, dim)` weight, the keys in storage order.
 
     Example:
 
@@ -75,7 +75,7 @@ class FeatureQueue(keras.layers.Layer):
                 "Raise `queue_size` or lower the batch size."
             )
         rows = (self.pointer + ops.arange(n, dtype="int64")) % self.size
-        self.features.assign(ops.scatter_update(self.features, rows[:, None], ops.cast(keys, "float32")))
+        self.features.assign(ops.scatter_update(self.features, rows[:, None], ops.cast(keys, self.features.dtype)))
         self.count.assign(self.count + n)
 
     def get_config(self):

@@ -77,6 +77,8 @@ class SplitBatchNormalization(keras.layers.BatchNormalization):
 
     def _normalize(self, group):
         """One group by its own statistics: outputs, mean and unbiased variance."""
+        if group.dtype == tf.float64:
+            return self._normalize_float64(group)
         channels = group.shape[-1]
         scale = self.gamma if self.scale else ops.ones((channels,))
         offset = self.beta if self.center else ops.zeros((channels,))
@@ -92,6 +94,13 @@ class SplitBatchNormalization(keras.layers.BatchNormalization):
             is_training=True,
         )
         return outputs, mean, variance
+
+    def _normalize_float64(self, group):
+        """The same, composed: the fused kernel has no float64."""
+        mean, variance = ops.moments(group, axes=(0, 1, 2))
+        outputs = ops.batch_normalization(group, mean, variance, -1, self.beta, self.gamma, self.epsilon)
+        n = ops.cast(ops.size(group) // group.shape[-1], group.dtype)
+        return outputs, mean, variance * n / (n - 1)
 
     def _follow(self, moving, groups):
         average = ops.cast(ops.mean(ops.stack(groups), axis=0), moving.dtype)

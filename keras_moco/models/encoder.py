@@ -78,12 +78,15 @@ class Encoder(keras.Model):
         std: likewise. Defaults to ImageNet's. Use `mean=0, std=1 / 255` for a backbone that scales by itself.
         **kwargs: of `keras.Model`.
 
+    Attributes:
+        full_precision: str, the dtype of scaling, features and embedding, whatever the policy of the backbone.
+
     Call arguments:
         images: `(n, H, W, C)` of any numeric dtype, values in 0..255.
         training: bool. Defaults to `False`.
 
     Call returns:
-        `(n, D)` float32 of unit length.
+        `(n, D)` float32 of unit length (float64 where Keras's floatx is).
 
     Raises:
         ValueError: if the backbone does not give features, or `mean` and `std` do not fit its channels.
@@ -109,15 +112,17 @@ class Encoder(keras.Model):
         channels = backbone.input_shape[-1]
         self.mean = _per_channel("mean", mean, channels)
         self.std = _per_channel("std", std, channels)
+        # Similarities are dot products of unit vectors; half precision would cost them a fifth of a percent.
+        self.full_precision = keras.backend.result_type(self.variable_dtype, "float32")
+        # As arrays, since TensorFlow makes float32 of Python's numbers on their way to float64.
         self.scaling = layers.Rescaling(
-            scale=[1 / (255 * s) for s in self.std],
-            offset=[-m / s for m, s in zip(self.mean, self.std, strict=True)],
-            dtype="float32",
+            scale=1 / (255 * np.array(self.std)),
+            offset=-np.array(self.mean) / np.array(self.std),
+            dtype=self.full_precision,
             name="scaling",
         )
         self.pool = layers.GlobalAveragePooling2D(name="pool") if len(backbone.output_shape) == 4 else layers.Identity()
-        # Similarities are dot products of unit vectors; half precision would cost them a fifth of a percent.
-        self.normalize = layers.UnitNormalization(dtype="float32", name="unit_norm")
+        self.normalize = layers.UnitNormalization(dtype=self.full_precision, name="unit_norm")
         self(keras.Input(backbone.input_shape[1:]))
 
     def features(self, images, training=False):
@@ -128,10 +133,10 @@ class Encoder(keras.Model):
             training: bool.
 
         Returns:
-            `(n, F)` float32.
+            `(n, F)` float32 (float64 where Keras's floatx is).
         """
-        images = self.scaling(ops.cast(images, "float32"))
-        return ops.cast(self.pool(self.backbone(images, training=training)), "float32")
+        images = self.scaling(ops.cast(images, self.full_precision))
+        return ops.cast(self.pool(self.backbone(images, training=training)), self.full_precision)
 
     def call(self, images, training=False):
         return self.normalize(self.head(self.features(images, training=training), training=training))

@@ -103,7 +103,8 @@ class MoCo(ContrastiveModel):
         # Its variables, not its layers: a frozen BatchNorm is in inference mode, and keys need batch statistics.
         for variable in self.key_encoder.variables:
             variable.trainable = False
-        self.queue = FeatureQueue(queue_size, encoder.embedding_dim, seed=seed, name="queue")
+        dtype = encoder.full_precision
+        self.queue = FeatureQueue(queue_size, encoder.embedding_dim, seed=seed, dtype=dtype, name="queue")
         self.built = True
 
     @property

@@ -1,0 +1,95 @@
+"""What network a set of tensors belongs to, read from their names and shapes."""
+
+import re
+from typing import NamedTuple
+
+from keras_moco.backbones import RESNETS, resnet
+from keras_moco.models import HEADS, Encoder
+
+# First layers of each head, in the official `moco/builder.py`.
+HEAD_TENSORS = {"linear": "fc.weight", "mlp": "fc.2.weight"}
+# Kernel width of the first convolution; a 3x3 of stride 2, our stem "half", looks alike.
+STEM_OF_KERNEL = {7: "imagenet", 3: "cifar"}
+
+
+class Architecture(NamedTuple):
+    """An encoder in six words.
+
+    Attributes:
+        backbone: str, of `keras_moco.backbones.RESNETS`.
+        width: int.
+        stem: str, of `keras_moco.backbones.STEMS`.
+        channels: int, of the images.
+        head: str, `"linear"` or `"mlp"`; `None` if there is none.
+        embedding_dim: int, or `None`.
+    """
+
+    backbone: str
+    width: int
+    stem: str
+    channels: int
+    head: str | None
+    embedding_dim: int | None
+
+    def build(self, mean, std, name="encoder"):
+        """An `Encoder` with random weights, for images of any size; without a head it gets the one of MoCo v1."""
+        shape = (None, None, self.channels)
+        backbone = resnet(self.backbone, self.width, self.stem, input_shape=shape)
+        head = HEADS[self.head or "linear"](backbone.output_shape[-1], self.embedding_dim or 128)
+        return Encoder(backbone, head, mean=mean, std=std, name=name)
+
+    def describe(self):
+        """For people."""
+        head = f"{self.head} head of {self.embedding_dim}" if self.head else "no head"
+        return f"{self.backbone} of width {self.width}, {self.stem} stem, {head}"
+
+
+def architecture_of(tensors, path, stem=None):
+    """The architecture that tensors of a torchvision ResNet have.
+
+    Args:
+        tensors: dict of torchvision's names to arrays.
+        path: where they are from, for the message.
+        stem: str, in place of what the first kernel looks like.
+
+    Raises:
+        ValueError: if they are no ResNet of a known depth.
+    """
+    depths, bottleneck = _depths(tensors), "layer1.0.conv3.weight" in tensors
+    known = {(depth, "bottleneck" in block.__name__): name for name, (block, depth) in RESNETS.items()}
+    first = tensors.get("conv1.weight")
+    kernel = None if first is None or first.ndim != 4 else first.shape[-1]
+    if (depths, bottleneck) not in known or kernel not in STEM_OF_KERNEL:
+        raise ValueError(
+            f"The tensors must be those of torchvision's {', '.join(RESNETS)}, with a first kernel of 7x7 or 3x3. "
+            f"Received: {path} with {_summary(tensors, depths, bottleneck, kernel)}. Only these can be converted."
+        )
+    heads = [head for head, name in HEAD_TENSORS.items() if name in tensors]
+    return Architecture(
+        backbone=known[depths, bottleneck],
+        width=first.shape[0],
+        stem=stem or STEM_OF_KERNEL[kernel],
+        channels=first.shape[1],
+        head=heads[0] if heads else None,
+        embedding_dim=next(iter(tensors[HEAD_TENSORS[heads[0]]].shape), None) if heads else None,
+    )
+
+
+def _depths(tensors):
+    """Blocks of each stage, counted by their first convolutions."""
+    stages = [
+        match[1] for match in (re.fullmatch(r"layer(\d+)\.\d+\.conv1\.weight", name) for name in tensors) if match
+    ]
+    return tuple(stages.count(stage) for stage in sorted(set(stages)))
+
+
+def _summary(tensors, depths, bottleneck, kernel):
+    if not depths or kernel is None:
+        return f"{len(tensors)} tensors such as {', '.join(list(tensors)[:3])}"
+    blocks = "bottleneck" if bottleneck else "basic"
+    return f"{'-'.join(map(str, depths))} {blocks} blocks and a first kernel of {kernel}x{kernel}"
+
+
+def expected_by(preset, found):
+    """The `Architecture` of a preset, for images with as many channels as a found one."""
+    return Architecture(preset.backbone, 64, preset.stem, found.channels, preset.head, preset.embedding_dim)

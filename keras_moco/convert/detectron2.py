@@ -1,0 +1,94 @@
+"""Backbones for Detectron2, as the authors' `detection/convert-pretrain-to-detectron2.py` names them."""
+
+import pickle
+import re
+
+import numpy as np
+
+from keras_moco.convert.architecture import architecture_of
+from keras_moco.convert.files import check_target, replace_when_written
+from keras_moco.convert.layout import state_dict
+from keras_moco.models import Encoder
+
+STEM_KERNEL = (64, 3, 7, 7)  # of Detectron2's `BasicStem`
+DEPTHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+
+
+def to_detectron2(model, path, overwrite=False):
+    """Writes the backbone of a model as weights for a ResNet of Detectron2.
+
+    In its configuration: `MODEL.WEIGHTS` the file, `MODEL.RESNETS.STRIDE_IN_1X1 False`, `INPUT.FORMAT "RGB"`,
+    `MODEL.PIXEL_MEAN` and `PIXEL_STD` 255 times the encoder's `mean` and `std` (the authors' `detection/configs`).
+
+    Args:
+        model: `Encoder`, or a model that has one as `encoder`; of a `keras_moco.backbones.resnet` of depth 18 or more
+            and width 64 with the ImageNet stem, for images of three channels, and any head.
+        path: path of the file; Detectron2 knows the format by the ending `.pkl`.
+        overwrite: bool. Replace an existing file. Defaults to `False`.
+
+    Returns:
+        `pathlib.Path` of the file.
+
+    Raises:
+        ValueError: if Detectron2 has no such network, the name does not end in `.pkl`, or the file exists.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from keras_moco import presets
+    >>> model = presets.moco("moco_v1_resnet18_imagenet", queue_size=16)
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = to_detectron2(model, pathlib.Path(folder.name) / "backbone.pkl")
+    >>> sorted(pickle.loads(path.read_bytes())["model"])[0]
+    'res2.0.conv1.norm.bias'
+    >>> folder.cleanup()
+    """
+    path = check_target(path, overwrite)
+    if path.suffix != ".pkl":
+        raise ValueError(
+            f"The name of a file for Detectron2 must end in .pkl, by which it knows the format. Received: {path}. "
+            "Rename it."
+        )
+    encoder = model if isinstance(model, Encoder) else getattr(model, "encoder", None)
+    if not isinstance(encoder, Encoder):
+        raise ValueError(
+            "`model` must be an Encoder, or a model that has one as `encoder`. "
+            f"Received: {type(model).__name__}. Build one with keras_moco.Encoder."
+        )
+    tensors = state_dict(encoder, 0, head=False)
+    found = architecture_of(tensors, "the model")
+    if found.backbone not in DEPTHS or tensors["conv1.weight"].shape != STEM_KERNEL:
+        raise ValueError(
+            f"Detectron2's ResNet must be one of {', '.join(DEPTHS)} and begin with a kernel {STEM_KERNEL}: width 64, "
+            f"three channels, the ImageNet stem. Received: {found.backbone} that begins with "
+            f"{tensors['conv1.weight'].shape}. Only such a backbone can be converted."
+        )
+    weights = {detectron2_name(name): tensor for name, tensor in tensors.items()}
+    content = {"model": weights, "__author__": "keras_moco", "matching_heuristics": True}
+
+    def write_to(name):
+        with open(name, "wb") as file:
+            _Pickler(file, protocol=4).dump(content)
+
+    return replace_when_written(path, write_to)
+
+
+def detectron2_name(name):
+    """Detectron2's name of a tensor of torchvision's ResNet.
+
+    >>> detectron2_name("bn1.weight"), detectron2_name("layer4.0.downsample.1.running_var")
+    ('stem.conv1.norm.weight', 'res5.0.shortcut.norm.running_var')
+    """
+    name = re.sub(r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}", name)
+    name = name if name.startswith("res") else f"stem.{name}"
+    name = name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
+    return re.sub(r"\bbn(\d)", r"conv\1.norm", name)
+
+
+class _Pickler(pickle.Pickler):
+    """Arrays by the constructor of `numpy.ndarray`: NumPy 2's own way names a module that NumPy 1 does not have."""
+
+    def reducer_override(self, value):
+        if isinstance(value, np.ndarray):
+            return np.ndarray, (value.shape, value.dtype.str, bytearray(value.tobytes()))
+        return NotImplemented

@@ -1,0 +1,52 @@
+"""Tensors into weights, all or none: nothing is left over on either side unless that is asked for."""
+
+import warnings
+
+import numpy as np
+
+
+def fill(slots, tensors, path, allow_partial=False):
+    """Assigns every tensor to the weight of its name.
+
+    Args:
+        slots: list of `Slot`.
+        tensors: dict of names to arrays.
+        path: of the file, for messages.
+        allow_partial: bool. Warn of what is left over, and assign the rest.
+
+    Raises:
+        ValueError: if a tensor has no weight, a weight no tensor, or their shapes differ; also if a tensor has more
+            precision than its weight. No weight has changed then.
+    """
+    slots = {slot.name: slot for slot in slots}
+    fitting = {name for name in slots if name in tensors and tensors[name].shape == slots[name].shape}
+    left = [f"- {name} {_shape(tensor.shape)}" for name, tensor in tensors.items() if name not in fitting]
+    unset = [f"+ {name} {_shape(slot.shape)}" for name, slot in slots.items() if name not in fitting]
+    if left or unset:
+        difference = "\n  ".join([f"Received: {path}, with these left (- in the file, + in the model):", *left, *unset])
+        if not allow_partial:
+            raise ValueError(
+                "Every tensor of the file must have its weight in the model, and every weight its tensor. "
+                f"{difference}\nChoose the model that fits, or leave them by allow_partial=True (--allow_partial)."
+            )
+        warnings.warn(f"Only part of the weights was converted. {difference}", stacklevel=4)
+    values = [(slots[name].variable, _within(slots[name], tensors[name], path)) for name in slots if name in fitting]
+    for variable, value in values:
+        variable.assign(value)
+
+
+def _within(slot, tensor, path):
+    """The value in the precision of the model, which must hold every digit of it."""
+    dtype = np.array(slot.variable).dtype
+    value = tensor.astype(dtype) if tensor.dtype.kind in "fiu" else None
+    if value is None or not np.array_equal(value.astype(tensor.dtype), tensor, equal_nan=tensor.dtype.kind == "f"):
+        wider = f", or convert under keras.config.set_floatx({tensor.dtype.name!r})" if tensor.dtype.kind == "f" else ""
+        raise ValueError(
+            f"Tensors must fit into {dtype.name}, the precision of the model, or digits are lost. "
+            f"Received: {path} with {slot.name} of {tensor.dtype}. Save them as {dtype.name}{wider}."
+        )
+    return slot.from_torch(value)
+
+
+def _shape(shape):
+    return f"({', '.join(map(str, shape))})"

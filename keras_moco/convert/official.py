@@ -1,0 +1,97 @@
+"""What a checkpoint of the authors' code holds, and which state of a `MoCo` each part of it is."""
+
+import warnings
+
+import keras
+import numpy as np
+
+from keras_moco.convert.layout import COUNTER, Slot, canonical, slots
+from keras_moco.models import MoCo
+from keras_moco.optimizers import SGD
+
+# What the official `moco/builder.py` calls its parts.
+QUERY, KEY, QUEUE, POINTER = "encoder_q.", "encoder_k.", "queue", "queue_ptr"
+WRAPPER = "module."  # of `DistributedDataParallel`, which the authors save with
+BUFFERS = ("running_mean", "running_var", COUNTER, QUEUE, POINTER)
+# What we note down beside them, and the kinds of its values.
+ENCODER_NOTES = {"stem": str, "mean": list, "std": list}
+MOCO_NOTES = {"momentum": float, "temperature": float, "symmetric": bool, "bn_mode": str, "bn_splits": int, "seed": int}
+
+
+def canonical_tensors(file):
+    """The tensors of a `TorchFile` by names that are the same in all layouts that are understood."""
+    tensors = {canonical(name): tensor for name, tensor in file.tensors.items()}
+    if len(tensors) < len(file.tensors):
+        names = [canonical(name) for name in file.tensors]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(
+            "Every weight must have one tensor. "
+            f"Received: {file.path} with {', '.join(twice)} twice, with and without a wrapper's name. Save one of them."
+        )
+    return tensors
+
+
+def notes_of(file):
+    """What `to_pytorch` has noted down in a `TorchFile`; values of another kind were not written by it."""
+    kinds = {**ENCODER_NOTES, **MOCO_NOTES}
+    return {name: value for name, value in file.settings.items() if type(value) is kinds.get(name)}
+
+
+def check_layout(tensors, path):
+    if not (part(tensors, QUERY) and part(tensors, KEY)):
+        beginnings = ", ".join(sorted({name.partition(".")[0] for name in tensors})[:5])
+        raise ValueError(
+            "A checkpoint of MoCo must hold encoder_q, encoder_k, queue and queue_ptr. "
+            f"Received: {path} with {beginnings}. Use encoder_from_pytorch for an encoder alone."
+        )
+
+
+def part(tensors, prefix):
+    """Those whose name begins so, by the rest of it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def query_tensors(tensors):
+    """Those of the query encoder in a checkpoint of MoCo, all of them elsewhere."""
+    return part(tensors, QUERY) or tensors
+
+
+def counted_batches(tensors, path):
+    """What BatchNorm's counters say, int: 0 where nothing counts, as in the CIFAR-10 demo."""
+    counted = sorted({int(np.max(tensors[name], initial=0)) for name in tensors if name.endswith(COUNTER)} or {0})
+    if len(counted) > 1:
+        warnings.warn(
+            f"BatchNorm's counters in {path} differ, from {counted[0]} to {counted[-1]}: the largest is taken for the "
+            "steps trained.",
+            stacklevel=4,
+        )
+    return counted[-1]
+
+
+def queue_slot(model):
+    return Slot(QUEUE, model.queue.features, (1, 0))  # PyTorch's keys are columns
+
+
+def velocity_slots(model, sgd):
+    """The momentum buffers in the order of the query encoder's parameters."""
+    return [
+        Slot(f"momentum_buffer of {slot.name}", sgd.velocity_of(slot.variable), slot.axes)
+        for slot in slots(model.query_encoder, QUERY)
+        if not slot.name.endswith(BUFFERS)
+    ]
+
+
+def sgd_of(model):
+    """The optimizer whose state PyTorch's SGD has too, if the model is compiled with it."""
+    optimizer = getattr(model, "optimizer", None)
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return optimizer if isinstance(optimizer, SGD) and optimizer.built else None
+
+
+def check_moco(model):
+    if not isinstance(model, MoCo):
+        raise ValueError(
+            "`model` must be a MoCo or an Encoder, which the authors' layout knows. "
+            f"Received: {type(model).__name__}. Give model.encoder, the encoder that was learnt."
+        )

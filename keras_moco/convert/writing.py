@@ -1,0 +1,101 @@
+"""Our models to the authors' layout, or torchvision's."""
+
+import numpy as np
+
+from keras_moco.convert import files
+from keras_moco.convert.layout import state_dict
+from keras_moco.convert.official import (
+    KEY,
+    MOCO_NOTES,
+    POINTER,
+    QUERY,
+    QUEUE,
+    WRAPPER,
+    check_moco,
+    queue_slot,
+    sgd_of,
+    velocity_slots,
+)
+from keras_moco.models import Encoder
+
+# By kernel and stride of the first convolution.
+STEM_OF = {(7, 2): "imagenet", (3, 1): "cifar", (3, 2): "half"}
+
+
+def to_pytorch(model, path, epoch=0, overwrite=False):
+    """Writes a model in the layout of the authors' code, or an encoder in torchvision's.
+
+    A `MoCo` becomes what `main_moco.py --resume` reads: `epoch`, `arch`, `state_dict` with `module.encoder_q.*`,
+    `module.encoder_k.*`, `module.queue` and `module.queue_ptr`; with the state of `torch.optim.SGD` as `optimizer`
+    where the model is compiled with a built `keras_moco.SGD`; and, under `keras_moco`, the numbers that tensors do not
+    tell. An `Encoder` becomes a bare `state_dict`, for `torchvision.models.resnet50(num_classes=D).load_state_dict`.
+    BatchNorm's counters, which nothing reads, are the steps trained (times the views of a symmetric step), and 0 for an
+    encoder.
+
+    Args:
+        model: `MoCo`, or an `Encoder`; of a `keras_moco.backbones.resnet` and a linear or MLP head.
+        path: path of the file; one that ends in `.safetensors` holds no optimizer.
+        epoch: int, whole epochs trained, which the authors' code goes on from. Defaults to `0`.
+        overwrite: bool. Replace an existing file. Defaults to `False`.
+
+    Returns:
+        `pathlib.Path` of the file.
+
+    Raises:
+        ValueError: if the model has layers that PyTorch's ResNet has not, or the file exists.
+        ImportError: if torch is not installed; the message names the extra.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from keras_moco import presets
+    >>> from keras_moco.convert import encoder_from_pytorch
+    >>> encoder = presets.moco("moco_v1_resnet18_cifar10", queue_size=16).encoder
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = to_pytorch(encoder, pathlib.Path(folder.name) / "resnet18.safetensors")
+    >>> list(files.read(path).tensors)[:2], encoder_from_pytorch(path).embedding_dim
+    (['bn1.bias', 'bn1.num_batches_tracked'], 128)
+    >>> folder.cleanup()
+    """
+    if isinstance(model, Encoder):
+        return files.write(path, state_dict(model, 0), bare=True, overwrite=overwrite)
+    check_moco(model)
+    counted = model.steps_done * len(model.directions)
+    tensors = {
+        WRAPPER + QUEUE: queue_slot(model).to_torch(),
+        WRAPPER + POINTER: np.array([int(model.queue.pointer)], "int64"),
+        **state_dict(model.query_encoder, counted, WRAPPER + QUERY),
+        **state_dict(model.key_encoder, counted, WRAPPER + KEY),
+    }
+    sgd = sgd_of(model)
+    velocities = [slot.to_torch() for slot in velocity_slots(model, sgd)] if sgd else []
+    return files.write(
+        path,
+        tensors,
+        # The authors hand over the parameters of both encoders, of which those of the key encoder never get a gradient.
+        velocities=[*velocities, *[None] * len(velocities)],
+        optimizer=_hyperparameters(sgd) if sgd else None,
+        overwrite=overwrite,
+        epoch=epoch,
+        arch=model.encoder.backbone.name,
+        **{files.SETTINGS: _notes(model)},
+    )
+
+
+def _hyperparameters(sgd):
+    return {
+        "lr": float(sgd.learning_rate),
+        "momentum": sgd.momentum,
+        "weight_decay": sgd.coupled_weight_decay,
+        "nesterov": sgd.nesterov,
+    }
+
+
+def _notes(model):
+    """What tensors do not tell, as plain values."""
+    config = {name: kind(model.get_config()[name]) for name, kind in MOCO_NOTES.items() if name != "momentum"}
+    if not callable(model.momentum):
+        config["momentum"] = float(model.momentum)
+    convolution = model.encoder.backbone.get_layer("conv1")
+    stem = STEM_OF.get((convolution.kernel_size[0], convolution.strides[0]), "unknown")
+    return {**config, "stem": stem, "mean": [*model.encoder.mean], "std": [*model.encoder.std]}

@@ -1,0 +1,776 @@
+"""Files, models and folders that do not fit: the message says what to do, and nothing has changed."""
+
+import contextlib
+import json
+import os
+import sys
+
+import keras
+import numpy as np
+import pytest
+import safetensors.numpy
+from keras import layers
+
+from keras_moco import SGD, presets
+from keras_moco.backbones import resnet
+from keras_moco.convert import (
+    detectron2,
+    encoder_from_pytorch,
+    files,
+    from_pytorch,
+    load_pytorch,
+    to_detectron2,
+    to_pytorch,
+)
+from keras_moco.models import Encoder, MoCo, SimCLR, linear_head, mlp_head, simclr_head
+
+QUERY, KEY, POINTER = "module.encoder_q.", "module.encoder_k.", "module.queue_ptr"
+
+
+def make_encoder(name="resnet10", head=linear_head, width=4, stem="cifar"):
+    return Encoder(resnet(name, width, stem, input_shape=(None, None, 3)), head(8 * width, 8))
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return make_encoder()
+
+
+@pytest.fixture(scope="module")
+def model(encoder):
+    return MoCo(encoder, queue_size=20)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model, tmp_path_factory):
+    """Tensors that fit `model`, none of which is what it has."""
+    path = to_pytorch(model, tmp_path_factory.mktemp("checkpoint") / "moco.safetensors")
+    rng = np.random.default_rng(0)
+    tensors = safetensors.numpy.load_file(path)
+    floats = {name: np.float32(rng.uniform(size=t.shape)) for name, t in tensors.items() if t.dtype == "float32"}
+    return {**tensors, **floats, POINTER: np.array([3])}
+
+
+@pytest.fixture(scope="module")
+def state_dict(checkpoint):
+    """Tensors that fit `encoder`."""
+    return {name.removeprefix(QUERY): tensor for name, tensor in checkpoint.items() if name.startswith(QUERY)}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(tensors, **notes):
+        path = tmp_path / "tensors.safetensors"
+        safetensors.numpy.save_file(tensors, path, metadata=notes or None)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def spare():
+    """A model whose weights nobody counts on."""
+    return MoCo(make_encoder(), queue_size=20)
+
+
+@contextlib.contextmanager
+def refused(*models):
+    """A `ValueError`, after which the models have all their bits."""
+    weights = [weight for model in models for weight in model.weights]
+    before = [np.array(weight).tobytes() for weight in weights]
+    with pytest.raises(ValueError) as error:
+        yield error
+    assert [np.array(weight).tobytes() for weight in weights] == before
+
+
+def without(tensors, *parts):
+    return {name: tensor for name, tensor in tensors.items() if not any(part in name for part in parts)}
+
+
+def counters(tensors, steps):
+    return {name: np.array(steps) for name in tensors if name.endswith("num_batches_tracked")}
+
+
+def left(path, *lines):
+    return "\n  ".join([f"Received: {path}, with these left (- in the file, + in the model):", *lines])
+
+
+def mismatch(path, *lines):
+    return (
+        "Every tensor of the file must have its weight in the model, and every weight its tensor. "
+        f"{left(path, *lines)}\n"
+        "Choose the model that fits, or leave them by allow_partial=True (--allow_partial)."
+    )
+
+
+def test_what_is_damaged_below_would_change_every_weight(checkpoint, write, model, spare):
+    spare.set_weights(model.get_weights())
+    load_pytorch(spare, write({**checkpoint, **counters(checkpoint, 5)}))
+    assert all(np.any(np.array(new) != np.array(old)) for new, old in zip(spare.weights, model.weights, strict=True))
+    kernel = checkpoint[QUERY + "conv1.weight"].transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(spare.encoder.backbone.get_layer("conv1").kernel, kernel)
+    assert spare.steps_done == 5 and int(spare.queue.count) == 23
+
+
+# Files that cannot be read.
+
+
+@pytest.mark.parametrize("kind", ["which does not exist", "a folder"])
+def test_the_file_must_exist(kind, tmp_path, model):
+    path = tmp_path if kind == "a folder" else tmp_path / "moco.safetensors"
+    for convert in (from_pytorch, encoder_from_pytorch, lambda path: load_pytorch(model, path)):
+        with refused(model) as error:
+            convert(path)
+        assert str(error.value) == (
+            f"The checkpoint must be an existing file. Received: {path}, {kind}. Correct the path."
+        )
+
+
+def damaged(path):
+    return (
+        f"A safetensors file must be whole. Received: {path}, which is damaged, cut off, or something else. "
+        "Fetch it again."
+    )
+
+
+def test_a_file_that_is_cut_off_is_refused(checkpoint, write, model):
+    path = write(checkpoint)
+    whole = path.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for length in (0, 1, 7, 8, 9, header // 2, header - 1, header, header + 1, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with refused(model) as error:
+            load_pytorch(model, path)
+        assert str(error.value) == damaged(path), length
+
+
+def headed(header, data=b""):
+    """A safetensors file with any header."""
+    header = json.dumps(header).encode()
+    return len(header).to_bytes(8, "little") + header + data
+
+
+GARBAGE = {
+    "noise": np.random.default_rng(0).bytes(1000),
+    "zeros": bytes(1000),
+    "text": b"<!DOCTYPE html><title>404</title>" * 30,
+    "a header that says it is longer than the file": (2**40).to_bytes(8, "little") + b"{}",
+    "a header of another kind": headed([1, 2]),
+    "a tensor beyond the end": headed({"bn1.bias": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}, bytes(15)),
+    "a tensor of another size": headed(
+        {"bn1.bias": {"dtype": "F32", "shape": [5], "data_offsets": [0, 16]}}, bytes(16)
+    ),
+    "an unknown precision": headed({"bn1.bias": {"dtype": "F31", "shape": [4], "data_offsets": [0, 16]}}, bytes(16)),
+    "PyTorch's own": b"PK\x03\x04" + bytes(100),
+}
+
+
+@pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)
+def test_garbage_is_refused(content, tmp_path, model):
+    path = tmp_path / "moco.safetensors"
+    path.write_bytes(content)
+    with refused(model) as error:
+        load_pytorch(model, path)
+    assert str(error.value) == damaged(path)
+
+
+def test_notes_that_are_no_json_are_refused(checkpoint, write, model):
+    path = write(checkpoint, keras_moco="{")
+    with refused(model) as error:
+        load_pytorch(model, path)
+    assert str(error.value) == damaged(path)
+
+
+# BUG: AttributeError in `_recognise`, since the list reaches `TorchFile.settings`; in a torch file it is left out.
+def test_notes_that_are_no_dict_are_left_out(state_dict, write):
+    assert files.read(write(state_dict, keras_moco="[1]")).settings == {}
+
+
+def test_notes_of_others_are_left_out(state_dict, write):
+    assert files.read(write(state_dict, format="pt")).settings == {}
+
+
+# BUG: AttributeError: module 'numpy' has no attribute 'float8_e4m3fn'.
+def test_a_precision_that_numpy_lacks_is_refused(tmp_path, model):
+    path = tmp_path / "moco.safetensors"
+    path.write_bytes(headed({"bn1.bias": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}, bytes(4)))
+    with refused(model) as error:
+        load_pytorch(model, path)
+    assert str(path) in str(error.value)
+
+
+# Other networks.
+
+
+def not_a_resnet(path, found):
+    return (
+        "The tensors must be those of torchvision's resnet10, resnet18, resnet34, resnet50, resnet101, resnet152, with "
+        f"a first kernel of 7x7 or 3x3. Received: {path} with {found}. Only these can be converted."
+    )
+
+
+def test_a_vision_transformer_is_refused(write):
+    blocks = {f"blocks.{i}.attn.qkv.weight": np.zeros((12, 4), "float32") for i in range(4)}
+    path = write({"patch_embed.proj.weight": np.zeros((4, 3, 16, 16), "float32"), **blocks})
+    with refused() as error:
+        encoder_from_pytorch(path)
+    names = "blocks.0.attn.qkv.weight, blocks.1.attn.qkv.weight, blocks.2.attn.qkv.weight"
+    assert str(error.value) == not_a_resnet(path, f"5 tensors such as {names}")
+
+
+OTHERS = {
+    "basic blocks": ({"layer3.1.conv1.weight": (16, 16, 3, 3)}, "1-1-2-1 basic blocks and a first kernel of 3x3"),
+    "bottlenecks": ({"layer1.0.conv3.weight": (16, 4, 1, 1)}, "1-1-1-1 bottleneck blocks and a first kernel of 3x3"),
+    "a stage": ({"layer5.0.conv1.weight": (64, 32, 3, 3)}, "1-1-1-1-1 basic blocks and a first kernel of 3x3"),
+    "the kernel": ({"conv1.weight": (4, 3, 5, 5)}, "1-1-1-1 basic blocks and a first kernel of 5x5"),
+}
+
+
+@pytest.mark.parametrize("shapes, found", OTHERS.values(), ids=OTHERS)
+def test_other_residual_networks_are_refused(shapes, found, state_dict, checkpoint, write):
+    path = write(state_dict | {name: np.zeros(shape, "float32") for name, shape in shapes.items()})
+    with refused() as error:
+        encoder_from_pytorch(path)
+    assert str(error.value) == not_a_resnet(path, found)
+    path = write(checkpoint | {QUERY + name: np.zeros(shape, "float32") for name, shape in shapes.items()})
+    with refused() as error:
+        from_pytorch(path)
+    assert str(error.value) == not_a_resnet(path, found)
+
+
+def test_a_first_layer_that_is_no_convolution_is_refused(state_dict, write):
+    path = write({**state_dict, "conv1.weight": np.zeros((4, 3), "float32")})
+    with refused() as error:
+        encoder_from_pytorch(path)
+    names = "bn1.bias, bn1.num_batches_tracked, bn1.running_mean"
+    assert str(error.value) == not_a_resnet(path, f"{len(state_dict)} tensors such as {names}")
+
+
+def test_another_depth_does_not_fit_the_model(tmp_path, encoder, state_dict):
+    path = to_pytorch(make_encoder("resnet18"), tmp_path / "resnet18.safetensors")
+    with refused(encoder) as error:
+        load_pytorch(encoder, path)
+    tensors = without(safetensors.numpy.load_file(path), "tracked").items()
+    more = [f"- {name} ({', '.join(map(str, t.shape))})" for name, t in sorted(tensors) if name not in state_dict]
+    assert len(more) == 4 * (2 + 2 * 4)
+    assert str(error.value) == mismatch(path, *more)
+
+
+def test_the_stem_of_the_argument_must_fit_the_file(state_dict, write):
+    path = write(state_dict)
+    with refused() as error:
+        encoder_from_pytorch(path, stem="imagenet")
+    assert str(error.value) == mismatch(path, "- conv1.weight (4, 3, 3, 3)", "+ conv1.weight (4, 3, 7, 7)")
+    with refused() as error:
+        encoder_from_pytorch(path, stem="vgg")
+    assert str(error.value) == "`stem` must be one of imagenet, cifar, half. Received: 'vgg'. Choose one of them."
+
+
+def test_the_preset_must_fit_the_file(checkpoint, state_dict, write):
+    for convert, tensors in ((from_pytorch, checkpoint), (encoder_from_pytorch, state_dict)):
+        path = write(tensors)
+        with refused() as error:
+            convert(path, preset="moco_v2_resnet50_imagenet")
+        assert str(error.value) == (
+            "The file must hold what the preset names, resnet50 of width 64, imagenet stem, mlp head of 128. Received: "
+            f"{path} with resnet10 of width 4, cifar stem, linear head of 8. Choose the preset that fits, or none."
+        )
+
+
+def test_a_preset_must_be_known(checkpoint, write):
+    path = write(checkpoint)
+    for ask in (presets.moco, lambda name: from_pytorch(path, name), lambda name: encoder_from_pytorch(path, name)):
+        with refused() as error:
+            ask("moco_v3_resnet50_imagenet")
+        assert str(error.value) == (
+            f"`preset` must be one of {', '.join(presets.PRESETS)}. "
+            "Received: 'moco_v3_resnet50_imagenet'. Choose one of them."
+        )
+    assert "moco_v1_resnet50_imagenet" in presets.PRESETS
+
+
+# Tensors and weights that are left over.
+
+
+def test_extra_tensors_are_listed(state_dict, checkpoint, write, encoder, model):
+    path = write({**state_dict, "extra": np.zeros((2, 3), "float32"), "scalar": np.float32(1)[...]})
+    with refused(encoder) as error:
+        load_pytorch(encoder, path)
+    assert str(error.value) == mismatch(path, "- extra (2, 3)", "- scalar ()")
+    path = write({**checkpoint, "module.queue2": np.zeros((8, 20), "float32")})
+    with refused(model) as error:
+        load_pytorch(model, path)
+    assert str(error.value) == mismatch(path, "- queue2 (8, 20)")
+
+
+def test_missing_weights_are_listed(state_dict, checkpoint, write, encoder, model):
+    path = write(without(state_dict, "layer2.0.downsample.0", "fc.bias"))
+    with refused(encoder) as error:
+        load_pytorch(encoder, path)
+    assert str(error.value) == mismatch(path, "+ layer2.0.downsample.0.weight (8, 4, 1, 1)", "+ fc.bias (8)")
+    path = write(without(checkpoint, KEY + "fc.bias"))
+    with refused(model) as error:
+        load_pytorch(model, path)
+    assert str(error.value) == mismatch(path, "+ encoder_k.fc.bias (8)")
+
+
+def test_tensors_of_another_shape_are_listed_on_both_sides(state_dict, write, encoder):
+    path = write({**state_dict, "bn1.bias": np.zeros((4, 1), "float32")})
+    with refused(encoder) as error:
+        load_pytorch(encoder, path)
+    assert str(error.value) == mismatch(path, "- bn1.bias (4, 1)", "+ bn1.bias (4)")
+
+
+MLP = {"fc.0.bias": (32,), "fc.0.weight": (32, 32), "fc.2.bias": (8,), "fc.2.weight": (8, 32)}
+
+
+def test_another_head_is_listed_on_both_sides(state_dict, write, encoder):
+    tensors = {name: np.zeros(shape, "float32") for name, shape in MLP.items()}
+    path = write(without(state_dict, "fc.") | tensors)
+    with refused(encoder) as error:
+        load_pytorch(encoder, path)
+    assert str(error.value) == mismatch(
+        path,
+        "- fc.0.bias (32)",
+        "- fc.0.weight (32, 32)",
+        "- fc.2.bias (8)",
+        "- fc.2.weight (8, 32)",
+        "+ fc.weight (8, 32)",
+        "+ fc.bias (8)",
+    )
+    mlp = make_encoder(head=mlp_head)
+    path = write(state_dict)
+    with refused(mlp) as error:
+        load_pytorch(mlp, path)
+    assert str(error.value) == mismatch(
+        path,
+        "- fc.bias (8)",
+        "- fc.weight (8, 32)",
+        "+ fc.0.weight (32, 32)",
+        "+ fc.0.bias (32)",
+        "+ fc.2.weight (8, 32)",
+        "+ fc.2.bias (8)",
+    )
+
+
+def test_a_missing_head_is_listed(state_dict, checkpoint, write):
+    path = write(without(state_dict, "fc."))
+    with refused() as error:
+        encoder_from_pytorch(path)
+    assert str(error.value) == mismatch(path, "+ fc.weight (128, 32)", "+ fc.bias (128)")
+    path = write(without(checkpoint, "fc."))
+    with refused() as error:
+        from_pytorch(path)
+    assert str(error.value) == mismatch(
+        path,
+        "- queue (8, 20)",
+        "+ encoder_q.fc.weight (128, 32)",
+        "+ encoder_q.fc.bias (128)",
+        "+ encoder_k.fc.weight (128, 32)",
+        "+ encoder_k.fc.bias (128)",
+        "+ queue (128, 20)",
+    )
+
+
+def test_a_missing_head_may_be_asked_for(state_dict, write, tmp_path):
+    backbone = without(state_dict, "fc.", "tracked")
+    path = write(backbone)
+    with pytest.warns(UserWarning) as warned:
+        encoder = encoder_from_pytorch(path, allow_partial=True)
+    [warning] = warned
+    lines = ("+ fc.weight (128, 32)", "+ fc.bias (128)")
+    assert str(warning.message) == f"Only part of the weights was converted. {left(path, *lines)}"
+    assert warning.filename == __file__
+    kernel = backbone["layer3.0.downsample.0.weight"].transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(encoder.backbone.get_layer("layer3_0_downsample_conv").kernel, kernel)
+    again = safetensors.numpy.load_file(to_pytorch(encoder, tmp_path / "again.safetensors"))
+    assert again.pop("fc.weight").shape == (128, 32) and again.pop("fc.bias").shape == (128,)
+    assert sorted(without(again, "tracked")) == sorted(backbone)
+    for name in backbone:
+        np.testing.assert_array_equal(again[name], backbone[name], err_msg=name)
+
+
+# BUG: the warning points into reading.py (`stacklevel` is for `encoder_from_pytorch`, one call less deep).
+def test_the_warning_of_a_partial_moco_points_to_the_caller(checkpoint, write, spare):
+    path = write({**checkpoint, "module.extra": np.zeros(2, "float32")})
+    with pytest.warns(UserWarning) as warned:
+        load_pytorch(spare, path, allow_partial=True)
+    [warning] = warned
+    assert str(warning.message) == f"Only part of the weights was converted. {left(path, '- extra (2)')}"
+    assert warning.filename == __file__
+
+
+# BUG: the later name wins in silence, though docstrings promise that nothing is left over.
+def test_two_tensors_of_one_weight_are_refused(state_dict, write, encoder):
+    path = write({**state_dict, "module.bn1.bias": state_dict["bn1.bias"] + 1})
+    with refused(encoder) as error:
+        load_pytorch(encoder, path)
+    assert str(path) in str(error.value)
+
+
+# Parts of a checkpoint.
+
+
+def test_an_encoder_alone_is_no_moco(state_dict, checkpoint, write):
+    for tensors, beginnings in (
+        (state_dict, "bn1, conv1, fc, layer1, layer2"),
+        (without(checkpoint, KEY), "encoder_q, queue, queue_ptr"),
+    ):
+        path = write(tensors)
+        with refused() as error:
+            from_pytorch(path)
+        assert str(error.value) == (
+            "A checkpoint of MoCo must hold encoder_q, encoder_k, queue and queue_ptr. "
+            f"Received: {path} with {beginnings}. Use encoder_from_pytorch for an encoder alone."
+        )
+
+
+# BUG: "... Received: PATH with 0 tensors such as . Only these can be converted."
+def test_a_key_encoder_alone_is_no_moco(checkpoint, write):
+    path = write(without(checkpoint, QUERY))
+    with refused() as error:
+        from_pytorch(path)
+    assert str(error.value) == (
+        "A checkpoint of MoCo must hold encoder_q, encoder_k, queue and queue_ptr. "
+        f"Received: {path} with encoder_k, queue, queue_ptr. Use encoder_from_pytorch for an encoder alone."
+    )
+
+
+# BUG: "`queue_ptr` must be one row of the queue ... with none. Fetch or save the file again.", which helps nobody.
+def test_an_encoder_alone_does_not_fill_a_moco(state_dict, write, model):
+    path = write(state_dict)
+    with refused(model) as error:
+        load_pytorch(model, path)
+    assert "encoder_q" in str(error.value)
+
+
+def test_the_queue_must_be_as_long_as_the_model_has_it(checkpoint, write, encoder):
+    model = MoCo(encoder, queue_size=12)
+    path = write(checkpoint)
+    with refused(model) as error:
+        load_pytorch(model, path)
+    assert str(error.value) == mismatch(path, "- queue (8, 20)", "+ queue (8, 12)")
+
+
+def test_the_queue_must_be_as_wide_as_the_embedding(checkpoint, write, model):
+    path = write({**checkpoint, "module.queue": np.zeros((16, 20), "float32")})
+    with refused(model) as error:
+        load_pytorch(model, path)
+    assert str(error.value) == mismatch(path, "- queue (16, 20)", "+ queue (8, 20)")
+
+
+def test_the_queue_must_be_there(checkpoint, write, model):
+    path = write(without(checkpoint, "module.queue") | {POINTER: np.array([3])})
+    with refused(model) as error:
+        load_pytorch(model, path)
+    assert str(error.value) == mismatch(path, "+ queue (8, 20)")
+
+
+POINTERS = {
+    "[20]": np.array([20]),
+    "[-1]": np.array([-1]),
+    "[1, 2]": np.array([1, 2]),
+    "[]": np.zeros(0, "int64"),
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("found", POINTERS)
+def test_the_pointer_must_be_one_row_of_the_queue(found, checkpoint, write, model):
+    tensors = without(checkpoint, POINTER)
+    path = write(tensors if POINTERS[found] is None else {**tensors, POINTER: POINTERS[found]})
+    with refused(model) as error:
+        load_pytorch(model, path)
+    assert str(error.value) == (
+        f"`queue_ptr` must be one row of the queue, 0 to 19. Received: {path} with {found}. "
+        "Fetch or save the file again."
+    )
+
+
+@pytest.mark.parametrize("found", [np.nan, np.inf])
+def test_the_pointer_must_be_a_number(found, checkpoint, write, model):
+    path = write({**checkpoint, POINTER: np.array([found])})
+    with refused(model) as error:
+        load_pytorch(model, path)
+    assert str(error.value) == (
+        f"`queue_ptr` must be one row of the queue, 0 to 19. Received: {path} with [{found}]. "
+        "Fetch or save the file again."
+    )
+
+
+# BUG: IndexError: tuple index out of range.
+def test_scalars_in_place_of_tensors_are_refused(checkpoint, state_dict, write):
+    path = write({**checkpoint, "module.queue": np.array(1, "float32")})
+    with refused() as error:
+        from_pytorch(path)
+    assert str(path) in str(error.value)
+    path = write({**state_dict, "fc.weight": np.array(1, "float32")})
+    with refused() as error:
+        encoder_from_pytorch(path)
+    assert str(path) in str(error.value)
+
+
+# Numbers.
+
+
+def test_more_precision_than_the_model_has_is_refused(checkpoint, write, model):
+    doubles = {name: np.float64(t) if t.dtype == "float32" else t for name, t in checkpoint.items()}
+    path = write(doubles)
+    with refused(model) as error:
+        load_pytorch(model, path)
+    assert str(error.value) == (
+        "Tensors must fit into float32, the precision of the model, or digits are lost. Received: "
+        f"{path} with encoder_q.conv1.weight of float64. Save them as float32, or convert under "
+        "keras.config.set_floatx('float64')."
+    )
+    # One of them among the last: those before it are not assigned.
+    path = write({**checkpoint, KEY + "fc.bias": doubles[KEY + "fc.bias"]})
+    with refused(model) as error:
+        load_pytorch(model, path)
+    assert f"{path} with encoder_k.fc.bias of float64" in str(error.value)
+
+
+# BUG: the advice is keras.config.set_floatx('int32'), which Keras refuses.
+def test_integers_are_refused_without_advice_that_cannot_be_followed(state_dict, write, encoder):
+    path = write({**state_dict, "bn1.bias": np.ones(4, "int32")})
+    with refused(encoder) as error:
+        load_pytorch(encoder, path)
+    assert "bn1.bias of int32" in str(error.value)
+    assert "set_floatx('int32')" not in str(error.value)
+
+
+def test_less_precision_than_the_model_has_is_taken_exactly(state_dict, write, spare, tmp_path):
+    halves = {name: np.float16(t) if t.dtype == "float32" else t for name, t in state_dict.items()}
+    load_pytorch(spare.encoder, write(halves))
+    again = safetensors.numpy.load_file(to_pytorch(spare.encoder, tmp_path / "again.safetensors"))
+    for name, half in without(halves, "tracked").items():
+        assert again[name].dtype == "float32"
+        np.testing.assert_array_equal(again[name], half, err_msg=name)
+        assert np.any(half != state_dict[name])
+
+
+def test_counters_that_differ_are_told_and_the_largest_taken(checkpoint, write, spare):
+    path = write({**checkpoint, **counters(checkpoint, 3), KEY + "bn1.num_batches_tracked": np.array(8)})
+    for model, steps in ((spare, 8), (MoCo(spare.encoder, queue_size=20, symmetric=True), 4)):
+        with pytest.warns(UserWarning) as warned:
+            load_pytorch(model, path)
+        [warning] = warned
+        assert str(warning.message) == (
+            f"BatchNorm's counters in {path} differ, from 3 to 8: the largest is taken for the steps trained."
+        )
+        assert warning.filename == __file__
+        assert model.steps_done == steps
+
+
+# BUG: -1 and 1.5 are taken as they are.
+@pytest.mark.parametrize("steps", [-1, 1.5])
+def test_steps_must_count(steps, checkpoint, write, model):
+    path = write(checkpoint)
+    with refused(model) as error:
+        load_pytorch(model, path, steps=steps)
+    assert "`steps`" in str(error.value)
+
+
+def test_training_goes_on_from_files_with_an_optimizer_only(checkpoint, write, encoder):
+    path = write({**checkpoint, **counters(checkpoint, 5)})
+    model = MoCo(encoder, queue_size=20)
+    model.compile(optimizer=SGD())
+    model.optimizer.build(model.trainable_variables)
+    with refused(model) as error:
+        load_pytorch(model, path)
+    assert str(error.value) == (
+        "A checkpoint to go on training from must hold the state of its optimizer. "
+        f"Received: {path} without one. Leave the optimizer out, or start it anew by allow_partial=True."
+    )
+    assert int(model.optimizer.iterations) == 0
+
+
+def test_the_optimizer_must_be_the_one_whose_state_is_known(checkpoint, write):
+    path = write(checkpoint)
+    for optimizer in (keras.optimizers.SGD(), "sgd"):
+        with refused() as error:
+            from_pytorch(path, optimizer=optimizer)
+        assert str(error.value) == (
+            "`optimizer` must be a keras_moco.SGD, whose state the authors' checkpoints hold. "
+            f"Received: {type(optimizer).__name__}. Compile the model with another optimizer afterwards."
+        )
+
+
+# Models that have no place in the layout.
+
+
+def test_only_moco_and_encoders_are_converted(checkpoint, write, encoder, tmp_path):
+    path = write(checkpoint)
+    for model in (SimCLR(encoder), keras.Sequential([keras.Input((2,)), layers.Dense(2)])):
+        for convert in (lambda model: load_pytorch(model, path), lambda model: to_pytorch(model, tmp_path / "new.pth")):
+            with refused(model) as error:
+                convert(model)
+            assert str(error.value) == (
+                "`model` must be a MoCo or an Encoder, which the authors' layout knows. "
+                f"Received: {type(model).__name__}. Give model.encoder, the encoder that was learnt."
+            )
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def own_backbone(name="mine", kernel=3):
+    return keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(32, kernel, name=name), layers.BatchNormalization()])
+
+
+def test_other_layers_are_refused_by_name(tmp_path, state_dict, write):
+    body = Encoder(own_backbone(), linear_head(32, 8))
+    head = make_encoder(head=simclr_head)
+    path = write(state_dict)
+    for encoder, names in ((body, "mine, batch_normalization"), (head, "bn1, bn2, fc3, bn3")):
+        for convert in (
+            lambda encoder: load_pytorch(encoder, path),
+            lambda encoder: to_pytorch(encoder, tmp_path / "new.pth"),
+            lambda encoder: to_detectron2(encoder, tmp_path / "new.pkl"),
+        ):
+            with refused(encoder) as error:
+                convert(encoder)
+            assert str(error.value) == (
+                "The encoder must be a ResNet of keras_moco.backbones with a linear or MLP head, whose layers "
+                f"PyTorch's ResNet has too. Received: layer {names}. Convert other encoders by tools of their own."
+            )
+    assert os.listdir(tmp_path) == [path.name]
+
+
+# BUG: KeyError: (5, 1) in `_notes`; also for a backbone whose one layer is called "bn1".
+def test_a_layer_that_is_called_as_a_resnets_is_not_taken_for_one(tmp_path):
+    backbone = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(32, 5, name="conv1")])
+    with refused():
+        to_pytorch(MoCo(Encoder(backbone, linear_head(32, 8)), queue_size=20), tmp_path / "new.safetensors")
+    assert not os.listdir(tmp_path)
+
+
+# Detectron2.
+
+
+def test_detectron2_needs_the_imagenet_stem(encoder, tmp_path):
+    with refused(encoder) as error:
+        to_detectron2(encoder, tmp_path / "backbone.pkl")
+    assert str(error.value) == (
+        "Detectron2's ResNet must begin with a kernel (64, 3, 7, 7): width 64, three channels, the ImageNet stem. "
+        "Received: (4, 3, 3, 3). Train with the ImageNet stem."
+    )
+    assert not os.listdir(tmp_path)
+
+
+def test_detectron2_needs_its_ending(encoder, tmp_path):
+    path = tmp_path / "backbone.pth"
+    with refused(encoder) as error:
+        to_detectron2(encoder, path)
+    assert str(error.value) == (
+        "The name of a file for Detectron2 must end in .pkl, by which it knows the format. "
+        f"Received: {path}. Rename it."
+    )
+
+
+# BUG: AttributeError: 'Sequential' object has no attribute 'encoder'.
+def test_detectron2_needs_an_encoder(tmp_path):
+    with refused() as error:
+        to_detectron2(own_backbone(), tmp_path / "backbone.pkl")
+    assert "Received: Sequential" in str(error.value)
+
+
+# Files that cannot be written.
+
+
+@pytest.fixture(scope="module")
+def large():
+    """What Detectron2 takes."""
+    return make_encoder(width=64, stem="imagenet")
+
+
+WRITERS = {"moco.safetensors": to_pytorch, "moco.pth": to_pytorch, "moco.pkl": to_detectron2}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_an_existing_file_stays(name, large, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(b"mine")
+    with refused(large) as error:
+        WRITERS[name](large, path)
+    assert str(error.value) == (
+        f"The file to write must not exist yet. Received: {path}, which exists. "
+        "Choose another name, or overwrite it by overwrite=True (--overwrite)."
+    )
+    assert path.read_bytes() == b"mine" and os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_the_folder_must_exist(name, large, tmp_path):
+    path = tmp_path / "new" / name
+    with refused(large) as error:
+        WRITERS[name](large, path)
+    assert str(error.value) == (
+        f"The file must be written into an existing folder. Received: {path}. Make {path.parent} first."
+    )
+    assert not os.listdir(tmp_path)
+
+
+# BUG: "..., or overwrite it by overwrite=True (--overwrite)", which for a folder does not help.
+def test_a_folder_is_not_overwritten(encoder, tmp_path):
+    path = tmp_path / "moco.safetensors"
+    path.mkdir()
+    with refused(encoder) as error:
+        to_pytorch(encoder, path, overwrite=True)
+    assert f"Received: {path}, a folder. Choose another name" in str(error.value)
+    assert "overwrite=True" not in str(error.value)
+
+
+def fills_up(*arguments, **settings):
+    """Stands for what writes to a disk."""
+    raise OSError("disk full")
+
+
+def fills_up_halfway(tensors, path, metadata):
+    path.write_bytes(b"half")
+    fills_up()
+
+
+FAILURES = {
+    "moco.safetensors before": (safetensors.numpy, "save_file", fills_up),
+    "moco.safetensors halfway": (safetensors.numpy, "save_file", fills_up_halfway),
+    "moco.safetensors after": (os, "replace", fills_up),
+    "moco.pkl halfway": (detectron2._Pickler, "dump", fills_up),
+    "moco.pkl after": (os, "replace", fills_up),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_a_failed_write_leaves_the_last_file(case, large, tmp_path, monkeypatch):
+    name = case.partition(" ")[0]
+    path = tmp_path / name
+    path.write_bytes(b"mine")
+    monkeypatch.setattr(*FAILURES[case])
+    with pytest.raises(OSError, match="^disk full$"):
+        WRITERS[name](large, path, overwrite=True)
+    assert path.read_bytes() == b"mine" and os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("name", ["moco.safetensors", "moco.pkl"])
+def test_overwriting_leaves_one_file(name, large, tmp_path):
+    (tmp_path / name).write_bytes(b"mine")
+    assert WRITERS[name](large, tmp_path / name, overwrite=True) == tmp_path / name
+    assert (tmp_path / name).stat().st_size > 10**7 and os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("package, suffix", [("torch", ".pth"), ("safetensors", ".safetensors")])
+def test_a_missing_package_is_named_with_its_extra(package, suffix, encoder, tmp_path, monkeypatch):
+    path = tmp_path / f"encoder{suffix}"
+    path.write_bytes(b"mine")
+    # `None` is what makes Python say that there is no such package.
+    for name in (package, f"{package}.numpy"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for convert in (
+        from_pytorch,
+        encoder_from_pytorch,
+        lambda path: load_pytorch(encoder, path),
+        lambda path: to_pytorch(encoder, path, overwrite=True),
+    ):
+        with pytest.raises(ImportError) as error:
+            convert(path)
+        assert str(error.value).startswith(f"{package} must be installed to read and write PyTorch's files. Received: ")
+        assert str(error.value).endswith('. Run pip install "keras_moco[torch]".')
+    assert path.read_bytes() == b"mine" and os.listdir(tmp_path) == [path.name]
