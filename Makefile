@@ -31,7 +31,7 @@ test-slow test-multiworker test-gpu: test-%: $(VENV)/.stamp-test
 	  { status=$$?; [ $$status -eq 5 ] || exit $$status; echo "make $@: no tests collected"; }
 
 test-torch: $(VENV)/.stamp-torch
-	@$(BIN)/python -m pytest -m torch || \
+	@$(BIN)/python -m pytest -m torch -n 2 --dist loadfile || \
 	  { status=$$?; [ $$status -eq 5 ] || exit $$status; echo "make $@: no tests collected"; }
 
 # The mechanisms take hours, and have a command of their own in docs/mechanisms.md.

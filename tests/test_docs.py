@@ -39,7 +39,7 @@ def checkpoint(tmp_path_factory):
     return to_pytorch(model, folder / "moco_v2_800ep_pretrain.pth.tar")
 
 
-@pytest.mark.parametrize("source", python_blocks())
+@pytest.mark.parametrize("source", [*python_blocks()])
 def test_a_python_block_runs(source, tmp_path, monkeypatch, request):
     if "import torchvision" in source:
         pytest.importorskip("torchvision")

@@ -40,7 +40,9 @@ def call(capsys):
 
 def make_model(width=4, stem="cifar", channels=1):
     """A model with statistics that are not those of the start."""
-    encoder = Encoder(resnet("resnet10" if width < 64 else "resnet18", width, stem, input_shape=(None, None, channels)), linear_head(8 * width, 8))
+    name = "resnet18" if width == 64 else "resnet10"
+    backbone = resnet(name, width, stem, input_shape=(None, None, channels))
+    encoder = Encoder(backbone, linear_head(8 * width, 8))
     model = MoCo(encoder, queue_size=300, temperature=0.2)
     for seed, layer in enumerate(encoder.backbone.layers):
         if isinstance(layer, SplitBatchNormalization):
@@ -131,7 +133,7 @@ def test_run_is_one_that_is_evaluated_and_goes_back(call, checkpoint, flagfile, 
     assert "which exists" in refusal(call("to_pytorch", workdir, back))
     assert call("to_pytorch", workdir, back, "--overwrite")[0] == 0
 
-    assert "Detectron2's ResNet must begin" in refusal(call("to_detectron2", workdir, tmp_path / "back.pkl"))
+    assert "Detectron2's ResNet must be one of" in refusal(call("to_detectron2", workdir, tmp_path / "back.pkl"))
     assert not (tmp_path / "back.pkl").exists()
 
 

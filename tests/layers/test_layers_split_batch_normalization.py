@@ -52,6 +52,22 @@ def test_each_group_is_normalised_by_its_own_statistics(shape, splits):
 
 @pytest.mark.parametrize("splits", [1, 3])
 @pytest.mark.parametrize("shape", SHAPES, ids=RANKS)
+def test_float64_is_exact_to_float64(shape, splits):
+    x, layer = np.float64(inputs_of(shape)), built(shape, splits, dtype="float64")
+    gamma, beta, mean, variance = map(np.array, layer.weights)
+    expected = np.empty_like(x)
+    means, variances = [], []
+    for start, group in enumerate(groups_of(x, splits)):
+        means.append(flat(group).mean(axis=0))
+        variances.append(flat(group).var(axis=0, ddof=1))
+        expected[start::splits] = (group - means[-1]) / np.sqrt(flat(group).var(axis=0) + EPSILON) * gamma + beta
+    np.testing.assert_allclose(layer(x, training=True), expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(layer.moving_mean, 0.9 * mean + 0.1 * np.mean(means, axis=0), rtol=1e-12)
+    np.testing.assert_allclose(layer.moving_variance, 0.9 * variance + 0.1 * np.mean(variances, axis=0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize("shape", SHAPES, ids=RANKS)
 def test_moving_statistics_follow_the_average_of_the_groups_with_the_unbiased_variance(shape, splits):
     x, layer = inputs_of(shape), built(shape, splits, momentum=0.8)
     mean, variance = np.array(layer.moving_mean), np.array(layer.moving_variance)

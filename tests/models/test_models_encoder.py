@@ -4,6 +4,7 @@ import keras
 import keras_cv
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from keras_moco.backbones import resnet
@@ -79,6 +80,23 @@ def test_gray_images_are_scaled_by_the_mean_of_three_numbers():
     expected = (images / 255 - np.mean(IMAGENET_MEAN)) / np.mean(IMAGENET_STD)
     actual = scaled_pixels(images, IMAGENET_MEAN, IMAGENET_STD, (4, 4, 1))
     np.testing.assert_allclose(actual, expected.reshape(5, -1), rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def float64():
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx("float32")
+
+
+def test_float64_goes_all_the_way(float64):
+    encoder = Encoder(keras.Sequential([keras.Input((4, 4, 3)), layers.Identity()]), linear_head(3, 2))
+    images = np.random.default_rng(0).uniform(0, 255, (2, 4, 4, 3))
+    expected = ((images / 255 - IMAGENET_MEAN) / IMAGENET_STD).mean(axis=(1, 2))
+    for features in (encoder.features(images), tf.function(encoder.features)(images)):
+        np.testing.assert_allclose(features, expected, rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(np.linalg.norm(encoder(images), axis=1), 1, rtol=1e-15)
 
 
 def test_half_precision_leaves_features_and_embedding_in_single():

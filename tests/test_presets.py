@@ -1,0 +1,58 @@
+"""A preset has the numbers of the recipe of its name, and says which others there are."""
+
+import dataclasses
+from pathlib import Path
+
+import keras
+import pytest
+
+from keras_moco import presets
+from keras_moco.config import read_flagfile
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+RECIPES = {
+    "moco_v1_resnet50_imagenet": "imagenet.cfg",
+    "moco_v2_resnet50_imagenet": "imagenet_v2.cfg",
+    "moco_v1_resnet18_cifar10": "cifar10.cfg",
+}
+# Fields that are called otherwise in `Config`.
+OTHER_NAMES = {"mean": "image_mean", "std": "image_std", "momentum": "key_momentum"}
+
+
+@pytest.mark.parametrize("name, flagfile", RECIPES.items())
+def test_numbers_are_those_of_the_recipe(name, flagfile, monkeypatch):
+    monkeypatch.chdir(CONFIGS.parent)
+    config = read_flagfile(CONFIGS / flagfile)
+    for field, value in dataclasses.asdict(presets.PRESETS[name]).items():
+        assert getattr(config, OTHER_NAMES.get(field, field)) == value, field
+
+
+def test_names_say_what_they_are():
+    for name, preset in presets.PRESETS.items():
+        version, *_, backbone, data = name.removeprefix("moco_").split("_")
+        assert preset.backbone == backbone
+        assert preset.head == {"v1": "linear", "v2": "mlp"}[version]
+        assert preset.stem == {"imagenet": "imagenet", "cifar10": "cifar"}[data]
+        assert preset.symmetric == ("symmetric" in name)
+
+
+@pytest.mark.parametrize("name", ["moco_v2_resnet18_imagenet", "moco_v1_symmetric_resnet18_cifar10"])
+def test_a_model_is_what_its_preset_says(name):
+    preset = presets.PRESETS[name]
+    model = presets.moco(name, input_shape=(32, 32, 3), queue_size=64)
+    config = model.get_config()
+    for field in ("temperature", "momentum", "symmetric"):
+        assert config[field] == getattr(preset, field)
+    assert model.encoder.mean == list(preset.mean) and model.encoder.std == list(preset.std)
+    assert model.queue.features.shape == (64, preset.embedding_dim)
+    assert len([layer for layer in model.encoder.head.layers if isinstance(layer, keras.layers.Dense)]) == (
+        2 if preset.head == "mlp" else 1
+    )
+
+
+def test_an_unknown_name_lists_the_known():
+    with pytest.raises(ValueError) as caught:
+        presets.moco("moco_v4")
+    assert str(caught.value) == (
+        f"`preset` must be one of {', '.join(presets.PRESETS)}. Received: 'moco_v4'. Choose one of them."
+    )
