@@ -4,7 +4,7 @@ import dataclasses
 
 from keras_moco import data, distribution
 from keras_moco.building import build_model, open_split, plan_of
-from keras_moco.callbacks import restore
+from keras_moco.callbacks import is_saved, restore
 from keras_moco.config import Config
 from keras_moco.models import Encoder
 from keras_moco.plan import Plan
@@ -94,9 +94,10 @@ def _replicas(run):
 
 
 def _restored(run, plan):
-    model = build_model(plan, distribution.make_strategy("one"))
-    if not restore(model, run.checkpoints):
+    if not is_saved(run.checkpoints):
         raise ValueError(
             f"`workdir` must hold a checkpoint. Received: {run.path} without one. Train an epoch with train.py first."
         )
+    model = build_model(plan, distribution.make_strategy("one"))
+    restore(model, run.checkpoints)
     return model

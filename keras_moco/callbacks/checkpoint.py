@@ -71,6 +71,11 @@ def save(model, directory):
     return directory / FILE
 
 
+def is_saved(directory):
+    """Whether `directory` holds what `Checkpoint` saved, at step 0 or later."""
+    return (Path(directory) / FILE).exists()
+
+
 def restore(model, directory):
     """Restores what `Checkpoint` saved last.
 
@@ -87,9 +92,9 @@ def restore(model, directory):
             A damaged file leaves the model as it was.
     """
     _check_built(model)
-    path = Path(directory) / FILE
-    if not path.exists():
+    if not is_saved(directory):
         return 0
+    path = Path(directory) / FILE
     _check_undamaged(path)
     with warnings.catch_warnings():
         # Keras only warns, and goes on with an optimizer that has forgotten everything.
