@@ -162,6 +162,7 @@ def _unpickle(path):
         warnings.simplefilter("ignore")  # of protocols; what matters is whether it can be read
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
+            damaged = _damaged_entry(path) if zipfile.is_zipfile(path) else None
         except Exception as error:  # what torch raises depends on where the damage is
             asked = re.search(r"GLOBAL ([\w.]+)", str(error))
             if asked:
@@ -173,14 +174,20 @@ def _unpickle(path):
                 "A checkpoint must be a whole file as PyTorch wrote it. "
                 f"Received: {path}, which is damaged, cut off, or something else. Fetch it again."
             ) from error
-    # torch does not look at the checksums of its archives.
-    damaged = zipfile.ZipFile(path).testzip() if zipfile.is_zipfile(path) else None
     if damaged:
         raise ValueError(
             f"A checkpoint must be as it was written. Received: {path}, where {damaged} has changed since. "
             "Fetch it again."
         )
     return content
+
+
+def _damaged_entry(path):
+    """The name of an entry that is not as it was written, which torch does not look at; `None` if all are."""
+    with zipfile.ZipFile(path) as archive:
+        # An entry that has become a folder is skipped by torch, and its tensor is whatever the memory held.
+        folders = [entry.filename for entry in archive.infolist() if entry.is_dir() or entry.external_attr & 0x10]
+        return folders[0] if folders else archive.testzip()
 
 
 def _read_safetensors(path):
@@ -224,9 +231,10 @@ def _to_numpy(tensor, name, path):
 
 
 def _no_numbers(path, name, error):
+    reason = str(error).splitlines()[0].rstrip(".")
     return (
         "Tensors must be dense, of a dtype that NumPy has. "
-        f"Received: {path} with {name}, of which is said: {str(error).splitlines()[0]} Save them as float32."
+        f"Received: {path} with {name}, of which is said: {reason}. Save them as float32."
     )
 
 
@@ -236,10 +244,12 @@ def _plain(array):
 
 def _buffers(optimizer, path):
     """The tensors that an optimizer's `state_dict` holds by the position of their parameter; none if it is no such."""
+    if not isinstance(optimizer, dict):
+        return {}
     try:
         places = [place for group in optimizer["param_groups"] for place in group["params"]]
         states = [(position, optimizer["state"].get(place, {}).items()) for position, place in enumerate(places)]
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, IndexError, TypeError, AttributeError):
         return {}
     return {
         (position, name): _to_numpy(tensor, f"{name} of the optimizer", path)

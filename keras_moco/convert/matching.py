@@ -37,15 +37,23 @@ def fill(slots, tensors, path, allow_partial=False):
 
 def _within(slot, tensor, path):
     """The value in the precision of the model, which must hold every digit of it."""
-    dtype = np.array(slot.variable).dtype
-    value = tensor.astype(dtype) if tensor.dtype.kind in "fiu" else None
-    if value is None or not np.array_equal(value.astype(tensor.dtype), tensor, equal_nan=tensor.dtype.kind == "f"):
-        wider = f", or convert under keras.config.set_floatx({tensor.dtype.name!r})" if tensor.dtype.kind == "f" else ""
+    dtype = np.dtype(slot.variable.dtype)
+    if not _fits(tensor, dtype):
+        policy = f", or build the model under keras.config.set_dtype_policy({tensor.dtype.name!r})"
         raise ValueError(
             f"Tensors must fit into {dtype.name}, the precision of the model, or digits are lost. "
-            f"Received: {path} with {slot.name} of {tensor.dtype}. Save them as {dtype.name}{wider}."
+            f"Received: {path} with {slot.name} of {tensor.dtype}. Save them as {dtype.name}"
+            f"{policy if tensor.dtype.kind == 'f' else ''}."
         )
-    return slot.from_torch(value)
+    return slot.from_torch(tensor.astype(dtype))
+
+
+def _fits(tensor, dtype):
+    if tensor.dtype.kind not in "fiu":
+        return False
+    with np.errstate(all="ignore"):
+        back = tensor.astype(dtype).astype(tensor.dtype)
+    return np.array_equal(back, tensor, equal_nan=tensor.dtype.kind == "f")
 
 
 def _shape(shape):

@@ -5,6 +5,7 @@ import warnings
 import keras
 import numpy as np
 
+from keras_moco.backbones import STEMS
 from keras_moco.convert.layout import COUNTER, Slot, canonical, slots
 from keras_moco.models import MoCo
 from keras_moco.optimizers import SGD
@@ -34,7 +35,10 @@ def canonical_tensors(file):
 def notes_of(file):
     """What `to_pytorch` has noted down in a `TorchFile`; values of another kind were not written by it."""
     kinds = {**ENCODER_NOTES, **MOCO_NOTES}
-    return {name: value for name, value in file.settings.items() if type(value) is kinds.get(name)}
+    notes = {name: value for name, value in file.settings.items() if type(value) is kinds.get(name)}
+    wrong = [name for name in ("mean", "std") if not all(type(number) is float for number in notes.get(name, []))]
+    wrong += ["stem"] if notes.get("stem") not in STEMS else []
+    return {name: value for name, value in notes.items() if name not in wrong}
 
 
 def check_layout(tensors, path):

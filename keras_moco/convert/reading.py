@@ -1,6 +1,7 @@
 """The authors' checkpoints of MoCo, and torchvision's of ResNets, to our models."""
 
 import dataclasses
+import numbers
 
 import numpy as np
 
@@ -76,11 +77,11 @@ def from_pytorch(
     file = files.read(path)
     tensors = canonical_tensors(file)
     check_layout(tensors, file.path)
-    found, numbers = _recognise(file, part(tensors, QUERY), preset, stem)
+    found, told = _recognise(file, part(tensors, QUERY), preset, stem)
     if preset is None and tensors.get(QUEUE, np.empty(0)).ndim == 2:
-        numbers["queue_size"] = tensors[QUEUE].shape[1]
-    method = {name: numbers[name] for name in ("queue_size", *MOCO_NOTES) if name in numbers}
-    model = MoCo(_build(found, numbers, mean, std), **{**method, **settings})
+        told["queue_size"] = tensors[QUEUE].shape[1]
+    method = {name: told[name] for name in ("queue_size", *MOCO_NOTES) if name in told}
+    model = MoCo(_build(found, told, mean, std), **{**method, **settings})
     if optimizer is not None:
         model.compile(optimizer=optimizer)
         optimizer.build(model.trainable_variables)
@@ -114,8 +115,8 @@ def encoder_from_pytorch(path, preset=None, stem=None, mean=None, std=None, allo
     """
     file = files.read(path)
     tensors = query_tensors(canonical_tensors(file))
-    found, numbers = _recognise(file, tensors, preset, stem)
-    encoder = _build(found, numbers, mean, std)
+    found, told = _recognise(file, tensors, preset, stem)
+    encoder = _build(found, told, mean, std)
     _load_encoder(encoder, file, tensors, allow_partial)
     return encoder
 
@@ -155,9 +156,9 @@ def _load_encoder(encoder, file, tensors, allow_partial):
 
 
 def _load_moco(model, file, tensors, steps, allow_partial, sgd):
-    if not (steps is None or (isinstance(steps, int) and steps >= 0)):
+    if not (steps is None or (isinstance(steps, numbers.Integral) and steps >= 0)):
         raise ValueError(
-            f"`steps` must be a whole number, at least 0. Received: steps={steps}. Leave it out, or count."
+            f"`steps` must be a whole number, at least 0. Received: steps={steps!r}. Leave it out, or count."
         )
     if steps is None:
         steps = counted_batches(tensors, file.path) // len(model.directions)
@@ -224,8 +225,8 @@ def _recognise(file, tensors, preset, stem):
     return found, dataclasses.asdict(chosen)
 
 
-def _build(found, numbers, mean, std):
-    return found.build(numbers["mean"] if mean is None else mean, numbers["std"] if std is None else std)
+def _build(found, told, mean, std):
+    return found.build(told["mean"] if mean is None else mean, told["std"] if std is None else std)
 
 
 def _without_counters(tensors):

@@ -28,9 +28,9 @@ def to_pytorch(model, path, epoch=0, overwrite=False):
     A `MoCo` becomes what `main_moco.py --resume` reads: `epoch`, `arch`, `state_dict` with `module.encoder_q.*`,
     `module.encoder_k.*`, `module.queue` and `module.queue_ptr`; with the state of `torch.optim.SGD` as `optimizer`
     where the model is compiled with a built `keras_moco.SGD`; and, under `keras_moco`, the numbers that tensors do not
-    tell. An `Encoder` becomes a bare `state_dict`, for `torchvision.models.resnet50(num_classes=D).load_state_dict`.
-    BatchNorm's counters, which nothing reads, are the steps trained (times the views of a symmetric step), and 0 for an
-    encoder.
+    tell. An `Encoder` becomes a bare `state_dict`, for `torchvision.models.resnet50(num_classes=D).load_state_dict`,
+    in which such numbers (its stem, mean and standard deviation) have a place only as `.safetensors`. BatchNorm's
+    counters, which nothing reads, are the steps trained (times the views of a symmetric step), and 0 for an encoder.
 
     Args:
         model: `MoCo`, or an `Encoder`; of a `keras_moco.backbones.resnet` and a linear or MLP head.
@@ -58,7 +58,8 @@ def to_pytorch(model, path, epoch=0, overwrite=False):
     >>> folder.cleanup()
     """
     if isinstance(model, Encoder):
-        return files.write(path, state_dict(model, 0), bare=True, overwrite=overwrite)
+        tensors = state_dict(model, 0)
+        return files.write(path, tensors, bare=True, overwrite=overwrite, **{files.SETTINGS: _encoder_notes(model)})
     check_moco(model)
     counted = model.steps_done * len(model.directions)
     tensors = {
@@ -78,24 +79,26 @@ def to_pytorch(model, path, epoch=0, overwrite=False):
         overwrite=overwrite,
         epoch=epoch,
         arch=model.encoder.backbone.name,
-        **{files.SETTINGS: _notes(model)},
+        **{files.SETTINGS: {**_moco_notes(model), **_encoder_notes(model.encoder)}},
     )
 
 
 def _hyperparameters(sgd):
     return {
-        "lr": float(sgd.learning_rate),
+        "lr": float(str(np.float32(sgd.learning_rate))),  # 0.03 and not 0.029999999329
         "momentum": sgd.momentum,
         "weight_decay": sgd.coupled_weight_decay,
         "nesterov": sgd.nesterov,
     }
 
 
-def _notes(model):
+def _moco_notes(model):
     """What tensors do not tell, as plain values."""
     config = {name: kind(model.get_config()[name]) for name, kind in MOCO_NOTES.items() if name != "momentum"}
-    if not callable(model.momentum):
-        config["momentum"] = float(model.momentum)
-    convolution = model.encoder.backbone.get_layer("conv1")
+    return config if callable(model.momentum) else {**config, "momentum": float(model.momentum)}
+
+
+def _encoder_notes(encoder):
+    convolution = encoder.backbone.get_layer("conv1")
     stem = STEM_OF.get((convolution.kernel_size[0], convolution.strides[0]), "unknown")
-    return {**config, "stem": stem, "mean": [*model.encoder.mean], "std": [*model.encoder.std]}
+    return {"stem": stem, "mean": [*encoder.mean], "std": [*encoder.std]}

@@ -8,7 +8,7 @@ import pytest
 
 from keras_moco import convert
 from keras_moco.backbones import RESNETS, resnet
-from keras_moco.models import Encoder, MoCo, linear_head
+from keras_moco.models import Encoder, MoCo, linear_head, simclr_head
 
 CONVOLUTIONS = {"resnet18": 2, "resnet50": 3}  # in a block
 
@@ -100,15 +100,35 @@ def test_of_a_moco_it_is_the_query_encoder(tmp_path):
     )
 
 
+def test_the_head_does_not_matter(tmp_path):
+    encoder = lived_in("resnet18")
+    other = Encoder(encoder.backbone, simclr_head(encoder.feature_dim))
+    found, expected = (read(convert.to_detectron2(x, tmp_path / f"{x.name}.pkl"))["model"] for x in (other, encoder))
+    assert found.keys() == expected.keys()
+
+
 @pytest.mark.parametrize(
-    "kwargs", [{"width": 32}, {"stem": "cifar"}, {"stem": "half"}, {"input_shape": (None, None, 1)}], ids=str
+    "name, kwargs",
+    [
+        ("resnet10", {}),
+        ("resnet18", {"width": 32}),
+        ("resnet18", {"stem": "cifar"}),
+        ("resnet18", {"stem": "half"}),
+        ("resnet18", {"input_shape": (None, None, 1)}),
+    ],
+    ids=str,
 )
-def test_networks_that_detectron2_lacks_are_refused(tmp_path, kwargs):
-    with pytest.raises(ValueError, match="must begin with a kernel .* Train with the ImageNet stem"):
-        convert.to_detectron2(lived_in("resnet18", **kwargs), tmp_path / "backbone.pkl")
+def test_networks_that_detectron2_lacks_are_refused(tmp_path, name, kwargs):
+    with pytest.raises(ValueError, match=f"must be one of resnet18, .* Received: {name} that begins with"):
+        convert.to_detectron2(lived_in(name, **kwargs), tmp_path / "backbone.pkl")
     assert not any(tmp_path.iterdir())
+
+
+def test_a_model_without_an_encoder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="must be an Encoder.* Received: Functional. Build one"):
+        convert.to_detectron2(resnet("resnet10", width=4), tmp_path / "backbone.pkl")
 
 
 def test_another_ending_is_refused(tmp_path):
     with pytest.raises(ValueError, match="must end in .pkl.* Received: .*backbone.pth. Rename it"):
-        convert.to_detectron2(lived_in("resnet18", width=8), tmp_path / "backbone.pth")
+        convert.to_detectron2(lived_in("resnet10", width=4), tmp_path / "backbone.pth")

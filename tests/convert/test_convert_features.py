@@ -12,7 +12,6 @@ from keras_moco import SGD, convert
 
 torch = pytest.importorskip("torch")
 reference = pytest.importorskip("tests.convert.torch_reference")
-floats = pytest.importorskip("tests.convert.test_convert_trajectory").floats
 
 pytestmark = pytest.mark.torch
 
@@ -43,7 +42,7 @@ def converted(network, folder, **kwargs):
     """The network in Keras, through a file, in its own dtype."""
     path = Path(folder) / "network.pth"
     torch.save(network.state_dict(), path)
-    with floats(str(next(network.parameters()).dtype).removeprefix("torch.")):
+    with reference.floats(str(next(network.parameters()).dtype).removeprefix("torch.")):
         return convert.encoder_from_pytorch(path, **{"mean": MEAN, "std": STD, **kwargs})
 
 
@@ -69,15 +68,6 @@ def differences(ours, theirs):
 # Inference and training mode. Converting takes longer than computing, so that one network serves many tests.
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """On busy cores several threads of PyTorch wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 # At least 8 numbers per channel in the smallest feature maps: 4 amplify rounding to 6e-4 in ResNet-34.
 TRAINING_BATCHES = {"imagenet": [(8, SMALL), (2, UNEVEN), (2, LARGE)], "cifar": [(4, SMALL), (1, UNEVEN)]}
 
@@ -101,7 +91,7 @@ def computed(name, stem):
         for batch in TRAINING_BATCHES[stem]:
             theirs = pytorch_computes(network, images(*batch))
             found["torch", bits, True, batch] = theirs | statistics_of_pytorch(network)
-            with floats(f"float{bits}"):
+            with reference.floats(f"float{bits}"):
                 ours = keras_computes(encoder, images(*batch), training=True)
             found["keras", bits, True, batch] = ours | statistics_of_keras(encoder)
     return found

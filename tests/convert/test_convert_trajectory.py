@@ -1,6 +1,5 @@
 """Thirty steps of training equal PyTorch's, in one go and from one side's checkpoint to the other's."""
 
-import contextlib
 from typing import NamedTuple
 
 import keras
@@ -50,21 +49,6 @@ class Listed(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step):
         rates = tf.constant(np.array(self.rates), keras.config.floatx())
         return tf.gather(rates, tf.minimum(tf.cast(step, tf.int32), STEPS - 1))
-
-
-@contextlib.contextmanager
-def floats(dtype):
-    """Both sides compute in this dtype."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, dtype))
-    keras.config.set_floatx(dtype)
-    keras.config.set_dtype_policy(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-        keras.config.set_floatx("float32")
-        keras.config.set_dtype_policy("float32")
 
 
 def make_views(seed=3):
@@ -158,7 +142,7 @@ def check(model, pytorch, losses, expected, folder):
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_thirty_steps_equal_pytorch(tmp_path, head, stem, setting):
     views = make_views()
-    with floats(setting.dtype):
+    with reference.floats(setting.dtype):
         pytorch = PyTorch(setting, head, stem)
         pytorch.save(tmp_path / "start.pth")
         model = from_checkpoint(tmp_path / "start.pth", setting)
@@ -170,7 +154,7 @@ def test_thirty_steps_equal_pytorch(tmp_path, head, stem, setting):
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_training_of_pytorch_goes_on_here(tmp_path, setting):
     views = make_views()
-    with floats(setting.dtype):
+    with reference.floats(setting.dtype):
         pytorch = PyTorch(setting)
         pytorch.train(views, range(HALF))
         pytorch.save(tmp_path / "half.pth", epoch=1)
@@ -184,7 +168,7 @@ def test_a_training_of_pytorch_goes_on_here(tmp_path, setting):
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_training_from_here_goes_on_in_pytorch(tmp_path, setting):
     views = make_views()
-    with floats(setting.dtype):
+    with reference.floats(setting.dtype):
         pytorch = PyTorch(setting)
         pytorch.save(tmp_path / "start.pth")
         model = from_checkpoint(tmp_path / "start.pth", setting)

@@ -94,6 +94,10 @@ def damaged(path):
     )
 
 
+def changed(path, entry):
+    return f"A checkpoint must be as it was written. Received: {path}, where {entry} has changed since. Fetch it again."
+
+
 def asks(path, name):
     return (
         "A checkpoint must hold tensors and plain values only, since anything else would be run. Received: "
@@ -307,14 +311,14 @@ def test_a_file_that_is_cut_off_is_refused(layout, moco, model, tmp_path, capfd)
     assert capfd.readouterr() == ("", "")
 
 
-# BUG: "... which asks for collections.Ordered; nothing of it was run. Save model.state_dict() instead."
-def test_a_name_that_is_cut_off_is_not_taken_for_a_request(moco, tmp_path):
+def test_a_file_that_is_cut_off_in_a_name_is_refused(moco, tmp_path):
     path = save(moco.state_dict(), tmp_path / "moco.pth", "legacy")
     whole = path.read_bytes()
     path.write_bytes(whole[: whole.index(b"OrderedDict") + len("Ordered")])
     with refused() as error:
         files.read(path)
-    assert str(error.value) == damaged(path)
+    # The rest of the name is one that PyTorch does not know.
+    assert str(error.value) in (damaged(path), asks(path, "collections.Ordere"))
 
 
 def archive(path, entries):
@@ -361,7 +365,7 @@ def test_a_damaged_pickle_is_refused_or_gives_the_same(layout, moco, tmp_path, c
         try:
             found = files.read(path).tensors
         except ValueError as error:
-            assert str(error) == damaged(path), place
+            assert str(error) in (damaged(path), changed(path, "moco/data.pkl")), place
             refusals += 1
         else:
             assert list(found) == list(tensors), place
@@ -371,8 +375,6 @@ def test_a_damaged_pickle_is_refused_or_gives_the_same(layout, moco, tmp_path, c
     assert capfd.readouterr() == ("", "")
 
 
-# BUG: PyTorch does not look at the checksums of its archives, so the tensor comes with the wrong numbers.
-# `zipfile.ZipFile(path).testzip()` does, at about a second per gigabyte.
 def test_damaged_numbers_of_an_archive_are_noticed(tmp_path):
     path = save(GOOD, tmp_path / "moco.pth")
     whole = path.read_bytes()
@@ -380,7 +382,29 @@ def test_damaged_numbers_of_an_archive_are_noticed(tmp_path):
     path.write_bytes(whole[:place] + b"\xff" + whole[place + 1 :])
     with refused() as error:
         files.read(path)
-    assert str(error.value) == damaged(path)
+    assert str(error.value) == changed(path, "moco/data/0")
+
+
+def test_a_damaged_archive_is_refused_or_gives_the_same(tmp_path, capfd):
+    path = save(GOOD, tmp_path / "moco.pth")
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as file:
+        refusals = [damaged(path), *(changed(path, entry) for entry in file.namelist())]
+        content = file.read("moco/data.pkl")
+    first = whole.index(content)
+    wrong = {}
+    for place in (*range(first), *range(first + len(content), len(whole))):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            found = files.read(path).tensors
+        except Exception as error:
+            if str(error) not in refusals:
+                wrong[type(error).__name__] = place
+        else:
+            if list(found) != list(GOOD) or any(np.any(found[name] != GOOD[name].numpy()) for name in GOOD):
+                wrong["another tensor"] = place
+    assert not wrong
+    assert capfd.readouterr() == ("", "")
 
 
 # Whole files of something else.
@@ -393,6 +417,7 @@ CONTENTS = {
     "lr, momentum": {"lr": 0.03, "momentum": 0.9},
     "bn1.bias, lr": {"bn1.bias": GOOD["bn1.bias"], "lr": 0.03},
     "nothing": {},
+    "0, 1": {0: GOOD["bn1.bias"], 1: GOOD["bn1.bias"]},
     "epoch, state_dict": {"epoch": 3, "state_dict": {}},
     "state_dict": {"state_dict": [1, 2]},
     "model": {"model": {"model": GOOD}},
@@ -411,26 +436,24 @@ def test_a_file_without_a_state_dict_is_refused(found, tmp_path, model, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-# BUG: TypeError: expected string or bytes-like object, got 'int' in `canonical`.
-def test_tensors_without_names_are_refused(tmp_path, model):
-    path = save({0: GOOD["bn1.bias"], 1: GOOD["bn1.bias"]}, tmp_path / "moco.pth")
-    with refused(model) as error:
-        load_pytorch(model, path)
-    assert str(path) in str(error.value)
+ODD = {
+    "sparse": GOOD["bn1.bias"].to_sparse(),
+    "float8": GOOD["bn1.bias"].to(torch.float8_e4m3fn),
+    "meta": torch.empty(4, device="meta"),
+}
 
 
-# BUG: TypeError of `Tensor.numpy`.
-@pytest.mark.parametrize("kind", ["sparse", "float8", "meta"])
-def test_tensors_that_numpy_does_not_know_are_refused(kind, tmp_path, model):
-    tensor = {
-        "sparse": GOOD["bn1.bias"].to_sparse(),
-        "float8": GOOD["bn1.bias"].to(torch.float8_e4m3fn),
-        "meta": torch.empty(4, device="meta"),
-    }[kind]
+@pytest.mark.parametrize("tensor", ODD.values(), ids=ODD)
+def test_tensors_that_numpy_does_not_know_are_refused(tensor, tmp_path, model):
     path = save({"bn1.bias": tensor}, tmp_path / "moco.pth")
     with refused(model) as error:
         load_pytorch(model, path)
-    assert str(path) in str(error.value)
+    message = str(error.value)
+    # In between is what PyTorch says, which depends on its version.
+    assert message.startswith(
+        f"Tensors must be dense, of a dtype that NumPy has. Received: {path} with bn1.bias, of which is said: "
+    )
+    assert message.endswith(" Save them as float32.") and "\n" not in message
 
 
 # State of an optimizer.
@@ -488,7 +511,6 @@ def test_momentum_of_some_parameters_only_is_refused(moco, model, tmp_path):
     assert str(error.value) == mismatch(path, "+ momentum_buffer of encoder_q.fc.bias (8)")
 
 
-# BUG: what comes after the last parameter is left out in silence (`if i < len(names)`).
 def test_momentum_of_more_parameters_is_refused(moco, model, tmp_path):
     content = trained(moco, momentum=0.9)
     content["optimizer"]["param_groups"][0]["params"].append(76)
@@ -496,7 +518,7 @@ def test_momentum_of_more_parameters_is_refused(moco, model, tmp_path):
     path = save(content, tmp_path / "moco.pth")
     with refused(model) as error:
         load_pytorch(model, path)
-    assert str(path) in str(error.value)
+    assert str(error.value) == mismatch(path, "- momentum_buffer of parameter 76 (4)")
 
 
 STATES = {
@@ -504,16 +526,29 @@ STATES = {
     "no state": {"param_groups": [{"params": [0]}]},
     "no groups": {"state": {}, "param_groups": 3},
     "numbers": {"state": {0: 3}, "param_groups": [{"params": [0]}]},
+    "lists": {"state": {}, "param_groups": [{"params": [[0]]}]},
+    "a list": [1, 2],
+    "a tensor": GOOD["bn1.bias"],
+    "nothing": {},
 }
 
 
-# BUG: KeyError, TypeError or AttributeError in `_buffers`, even for an encoder, which needs none of it.
+def without_optimizer(path):
+    return (
+        "A checkpoint to go on training from must hold the state of its optimizer. "
+        f"Received: {path} without one. Leave the optimizer out, or start it anew by allow_partial=True."
+    )
+
+
 @pytest.mark.parametrize("optimizer", STATES.values(), ids=STATES)
-def test_the_state_of_no_optimizer_is_refused(optimizer, moco, model, tmp_path):
+def test_the_state_of_no_optimizer_counts_as_none(optimizer, moco, model, spare, tmp_path):
     path = save({**trained(moco, momentum=0.9), "optimizer": optimizer}, tmp_path / "moco.pth")
+    assert files.read(path).buffers == {}
     with refused(model) as error:
         load_pytorch(model, path)
-    assert str(path) in str(error.value)
+    assert str(error.value) == without_optimizer(path)
+    load_pytorch(spare.encoder, path)
+    np.testing.assert_array_equal(spare.encoder.head.get_layer("fc").bias, moco.encoder_q.fc.bias.detach())
 
 
 def test_steps_are_asked_for_where_nothing_counts_them(moco, model, spare, tmp_path):
@@ -534,26 +569,38 @@ def test_steps_are_asked_for_where_nothing_counts_them(moco, model, spare, tmp_p
 
 def test_training_goes_on_with_the_state_of_the_optimizer_or_is_begun_anew(moco, model, spare, tmp_path):
     content = trained(moco, momentum=0.9)
-    del content["optimizer"]
-    path = save(content, tmp_path / "moco.pth")
-    with refused(model) as error:
-        load_pytorch(model, path)
-    assert str(error.value) == (
-        "A checkpoint to go on training from must hold the state of its optimizer. "
-        f"Received: {path} without one. Leave the optimizer out, or start it anew by allow_partial=True."
-    )
-    load_pytorch(spare, path, allow_partial=True)
-    assert spare.steps_done == int(spare.optimizer.iterations) == 7
-
-
-# BUG: the velocities of whatever the model was trained on before stay; the same where the file is of step 0.
-def test_an_optimizer_that_is_begun_anew_has_no_velocities(moco, spare, tmp_path):
-    content = trained(moco, momentum=0.9)
     load_pytorch(spare, save(content, tmp_path / "moco.pth"))
     assert all(np.any(velocity) for velocity in spare.optimizer.velocities)
     del content["optimizer"]
-    load_pytorch(spare, save(content, tmp_path / "without.pth"), allow_partial=True)
+    path = save(content, tmp_path / "without.pth")
+    with refused(model) as error:
+        load_pytorch(model, path)
+    assert str(error.value) == without_optimizer(path)
+    load_pytorch(spare, path, allow_partial=True)
+    assert spare.steps_done == int(spare.optimizer.iterations) == 7
     assert not any(np.any(velocity) for velocity in spare.optimizer.velocities)
+
+
+def test_training_begins_anew_from_a_file_of_no_steps(moco, spare, tmp_path):
+    content = trained(moco, momentum=0.9)
+    load_pytorch(spare, save(content, tmp_path / "moco.pth"))
+    state = {
+        name: t.zero_() if name.endswith("num_batches_tracked") else t for name, t in content["state_dict"].items()
+    }
+    load_pytorch(spare, save({"epoch": 0, "state_dict": state}, tmp_path / "without.pth"))
+    assert spare.steps_done == int(spare.optimizer.iterations) == 0
+    assert not any(np.any(velocity) for velocity in spare.optimizer.velocities)
+
+
+def test_the_optimizer_stays_where_that_is_asked_for(moco, spare, tmp_path):
+    content = trained(moco, momentum=0.9)
+    load_pytorch(spare, save(content, tmp_path / "moco.pth"), steps=5)
+    before = [np.array(variable) for variable in spare.optimizer.variables]
+    for entries in (trained(moco, momentum=0.9), {"state_dict": content["state_dict"]}):
+        load_pytorch(spare, save(entries, tmp_path / "other.pth"), with_optimizer=False)
+        for variable, value in zip(spare.optimizer.variables, before, strict=True):
+            np.testing.assert_array_equal(variable, value, err_msg=variable.path)
+    assert spare.steps_done == 7 and int(spare.optimizer.iterations) == 5
 
 
 # PyTorch itself.

@@ -3,11 +3,16 @@
 Importing this imports torch: only tests of the tier `torch` may.
 """
 
+import contextlib
 import copy
 
+import keras
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+# On cores that others use too, several threads wait for each other: up to eight times as long on small maps.
+torch.set_num_threads(1)
 
 BLOCKS = {
     "resnet10": ("basic", (1, 1, 1, 1)),
@@ -134,3 +139,18 @@ def normalised(images, mean, std):
     images = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
     mean, std = (torch.tensor(value, dtype=images.dtype).reshape(1, -1, 1, 1) for value in (mean, std))
     return (images - mean) / std
+
+
+@contextlib.contextmanager
+def floats(dtype):
+    """Both sides compute in this dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, dtype))
+    keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+        keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy("float32")
