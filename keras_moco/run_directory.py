@@ -51,8 +51,7 @@ class RunDirectory:
         """Creates the folder, or opens it again, and notes down the configuration as a flagfile."""
         self.check(config)
         self.path.mkdir(parents=True, exist_ok=True)
-        flagfile = Path(config.workdir) / self.flagfile.name
-        header = f"# Go on with this run:  python train.py --flagfile={flagfile}\n"
+        header = f"# Go on with this run:  python train.py --flagfile={self.flagfile}\n"
         _write(self.flagfile, header + config.to_flagfile())
 
     def config(self):

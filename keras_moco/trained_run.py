@@ -73,13 +73,14 @@ def load_model(workdir, data_dir=None):
         workdir, data_dir: as in `load_run`.
 
     Returns:
-        `(RunDirectory, model)`.
+        `(Plan, model)`.
 
     Raises:
         ValueError: as `load_run`.
     """
     run, config = _opened(workdir, data_dir)
-    return run, _restored(run, plan_of(config, _replicas(run)))
+    plan = plan_of(config, _replicas(run))
+    return plan, _restored(run, plan)
 
 
 def _opened(workdir, data_dir):

@@ -55,18 +55,18 @@ def run(args):
         raise ValueError(
             f"The flagfile must be of --method=moco. Received: {args.flagfile} of {config.method}. Choose another one."
         )
+    velocities = bool(file.buffers) and config.optimizer == "sgd"
     # The schedule counts in this run's steps, whatever batch the file was trained with.
     steps = file.epoch * plan.steps_per_epoch if file.epoch else None
-    load_pytorch(model, args.file, steps, with_optimizer=bool(file.buffers), allow_partial=args.allow_partial)
+    load_pytorch(model, args.file, steps, with_optimizer=velocities, allow_partial=args.allow_partial)
     model.optimizer.iterations.assign(model.step)
     _write_run(folder, config, model, epochs=file.epoch, steps=model.steps_done, converted_from=str(file.path))
-    print(
-        f"Wrote {folder.path}: a run of {config.epochs} epochs, of which {file.epoch} are done "
-        f"({model.steps_done:,} steps).\n"
-        + ("" if file.buffers else "note: the file holds no optimizer; training would go on with velocities of 0.\n")
-        + f"evaluate:  python evaluate.py linear --workdir={folder.path}\n"
-        f"go on:     python train.py --flagfile={folder.flagfile}"
-    )
+    done = f"of which {file.epoch} are done ({model.steps_done:,} steps)"
+    print(f"Wrote {folder.path}: a run of {config.epochs} epochs, {done}.")
+    if not velocities:
+        print("note: no state of an SGD was taken over; training would begin with velocities of 0.")
+    print(f"evaluate:  python evaluate.py linear --workdir={folder.path}")
+    print(f"go on:     python train.py --flagfile={folder.flagfile}")
 
 
 def _write_run(folder, config, model, **figures):
@@ -79,11 +79,12 @@ def _write_run(folder, config, model, **figures):
         export_backbone(model.encoder, half.export)
         half.record(**figures)
         half.path.replace(folder.path)
+    folder.claim(config)  # which notes down where it lies now
 
 
 def pytorch(args):
-    folder, model = load_model(args.workdir, args.data_dir)
-    epoch = folder.results().get("epochs", 0)
+    plan, model = load_model(args.workdir, args.data_dir)
+    epoch = model.steps_done // plan.steps_per_epoch
     print(f"Wrote {to_pytorch(model, args.file, epoch, args.overwrite)}: {model.steps_done:,} steps, epoch {epoch}.")
 
 

@@ -14,6 +14,8 @@ from keras_moco.optimizers import SGD
 QUERY, KEY, QUEUE, POINTER = "encoder_q.", "encoder_k.", "queue", "queue_ptr"
 WRAPPER = "module."  # of `DistributedDataParallel`, which the authors save with
 BUFFERS = ("running_mean", "running_var", COUNTER, QUEUE, POINTER)
+# By kernel and stride of the first convolution.
+STEM_OF = {(7, 2): "imagenet", (3, 1): "cifar", (3, 2): "half"}
 # What we note down beside them, and the kinds of its values.
 ENCODER_NOTES = {"stem": str, "mean": list, "std": list}
 MOCO_NOTES = {"momentum": float, "temperature": float, "symmetric": bool, "bn_mode": str, "bn_splits": int, "seed": int}
@@ -30,6 +32,24 @@ def canonical_tensors(file):
             f"Received: {file.path} with {', '.join(twice)} twice, with and without a wrapper's name. Save one of them."
         )
     return tensors
+
+
+def encoder_notes(encoder):
+    """What tensors do not tell of an encoder: stem, mean and standard deviation, as plain values."""
+    convolution = encoder.backbone.get_layer("conv1")
+    stem = STEM_OF.get((convolution.kernel_size[0], convolution.strides[0]), "unknown")
+    return {"stem": stem, "mean": [*encoder.mean], "std": [*encoder.std]}
+
+
+def check_notes(encoder, file):
+    """Refuses weights that were learnt with another stem, or with images scaled otherwise."""
+    noted, ours = notes_of(file), encoder_notes(encoder)
+    other = [f"{name} {noted[name]} and not {ours[name]}" for name in ours if noted.get(name, ours[name]) != ours[name]]
+    if other:
+        raise ValueError(
+            "The model must have the stem, and scale the images, as the one whose weights these are. "
+            f"Received: {file.path}, which notes {', '.join(other)}. Build the model with these."
+        )
 
 
 def notes_of(file):

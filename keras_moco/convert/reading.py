@@ -19,6 +19,7 @@ from keras_moco.convert.official import (
     canonical_tensors,
     check_layout,
     check_moco,
+    check_notes,
     counted_batches,
     notes_of,
     part,
@@ -131,7 +132,8 @@ def load_pytorch(model, path, steps=None, with_optimizer=True, allow_partial=Fal
             iterations. Defaults to `True`.
 
     Raises:
-        ValueError: as `from_pytorch`, and then nothing of the model has changed.
+        ValueError: as `from_pytorch`, also if the file notes another stem or scaling of the images than the model's;
+            nothing of the model has changed then.
         ImportError: as `from_pytorch`.
 
     Example:
@@ -144,10 +146,14 @@ def load_pytorch(model, path, steps=None, with_optimizer=True, allow_partial=Fal
     file = files.read(path)
     tensors = canonical_tensors(file)
     if isinstance(model, Encoder):
+        slots(model)  # refuses what PyTorch has not, before anything is compared
+        check_notes(model, file)
         _load_encoder(model, file, query_tensors(tensors), allow_partial)
         return
     check_moco(model)
     check_layout(tensors, file.path)
+    slots(model.encoder)
+    check_notes(model.encoder, file)
     _load_moco(model, file, tensors, steps, allow_partial, sgd_of(model) if with_optimizer else None)
 
 

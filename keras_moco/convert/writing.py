@@ -12,14 +12,12 @@ from keras_moco.convert.official import (
     QUEUE,
     WRAPPER,
     check_moco,
+    encoder_notes,
     queue_slot,
     sgd_of,
     velocity_slots,
 )
 from keras_moco.models import Encoder
-
-# By kernel and stride of the first convolution.
-STEM_OF = {(7, 2): "imagenet", (3, 1): "cifar", (3, 2): "half"}
 
 
 def to_pytorch(model, path, epoch=0, overwrite=False):
@@ -59,7 +57,7 @@ def to_pytorch(model, path, epoch=0, overwrite=False):
     """
     if isinstance(model, Encoder):
         tensors = state_dict(model, 0)
-        return files.write(path, tensors, bare=True, overwrite=overwrite, **{files.SETTINGS: _encoder_notes(model)})
+        return files.write(path, tensors, bare=True, overwrite=overwrite, **{files.SETTINGS: encoder_notes(model)})
     check_moco(model)
     counted = model.steps_done * len(model.directions)
     tensors = {
@@ -79,7 +77,7 @@ def to_pytorch(model, path, epoch=0, overwrite=False):
         overwrite=overwrite,
         epoch=epoch,
         arch=model.encoder.backbone.name,
-        **{files.SETTINGS: {**_moco_notes(model), **_encoder_notes(model.encoder)}},
+        **{files.SETTINGS: {**_moco_notes(model), **encoder_notes(model.encoder)}},
     )
 
 
@@ -96,9 +94,3 @@ def _moco_notes(model):
     """What tensors do not tell, as plain values."""
     config = {name: kind(model.get_config()[name]) for name, kind in MOCO_NOTES.items() if name != "momentum"}
     return config if callable(model.momentum) else {**config, "momentum": float(model.momentum)}
-
-
-def _encoder_notes(encoder):
-    convolution = encoder.backbone.get_layer("conv1")
-    stem = STEM_OF.get((convolution.kernel_size[0], convolution.strides[0]), "unknown")
-    return {"stem": stem, "mean": [*encoder.mean], "std": [*encoder.std]}

@@ -114,7 +114,7 @@ def test_run_is_one_that_is_evaluated_and_goes_back(call, checkpoint, flagfile, 
     status, stdout, _ = call("run", checkpoint, "--flagfile", flagfile, "--workdir", workdir)
     assert status == 0
     assert "a run of 3 epochs, of which 0 are done (22 steps)" in stdout
-    assert "the file holds no optimizer" in stdout
+    assert "note: no state of an SGD was taken over" in stdout
     assert f"python train.py --flagfile={workdir / 'flags.cfg'}" in (workdir / "flags.cfg").read_text()
     trained = load_run(workdir)
     assert trained.config.workdir == str(workdir)
@@ -126,7 +126,7 @@ def test_run_is_one_that_is_evaluated_and_goes_back(call, checkpoint, flagfile, 
 
     back = tmp_path / "back.safetensors"
     status, stdout, _ = call("to_pytorch", workdir, back)
-    assert (status, stdout) == (0, f"Wrote {back}: 22 steps, epoch 0.\n")
+    assert (status, stdout) == (0, f"Wrote {back}: 22 steps, epoch 2.\n")
     before, after = read(checkpoint).tensors, read(back).tensors
     assert list(after) == list(before)
     assert all(np.array_equal(after[name], before[name]) for name in before)
@@ -146,6 +146,7 @@ def test_run_refuses_what_does_not_fit(call, checkpoint, flagfile, tmp_path):
 
     assert "\n  - queue (8, 300)\n  + queue (8, 512)\n" in refused(FLAGS.replace("300", "512"))
     assert "+ encoder_q.fc.2.weight (8, 32)" in refused(FLAGS + "--head=mlp\n")
+    assert "std [0.226] and not [0.5]. Build the model with these." in refused(FLAGS + "--image_std=0.5\n")
     assert "must be of --method=moco" in refused(FLAGS.replace("--queue_size=300\n", "--method=simclr\n"))
     assert "must hold flags of train.py" in refused("--no_such_flag=1\n")
     assert "must be an existing file" in refused(file=tmp_path / "absent.pth")
