@@ -70,18 +70,26 @@ def build_optimizer(plan):
     return optimizer(plan.learning_rate(), momentum=config.optimizer_momentum, weight_decay=config.weight_decay)
 
 
-def build_model(plan, strategy, augmentation=None):
+def build_model(plan, strategy, augmentation=None, prepare=None):
     """The compiled model of a plan, its optimiser built, on the devices of `strategy`.
 
-    `augmentation` is finished in its training step, if the configuration wants that to be done on the device.
+    Args:
+        plan: `Plan`.
+        strategy: the strategy.
+        augmentation: finished in its training step, if the configuration wants that to be done on the device.
+        prepare: function that is called with the fresh encoder, before the model makes copies of it.
     """
     config = plan.config
     with strategy.scope(), precision(config.precision):
-        model = plan.method.build(plan, build_encoder(plan))
+        encoder = build_encoder(plan)
+        if prepare:
+            prepare(encoder)
+        model = plan.method.build(plan, encoder)
         model.compile(optimizer=build_optimizer(plan), steps_per_execution=config.steps_per_execution)
         model.optimizer.build(model.trainable_variables)
     if config.augment_on == "device":
         model.augmentation = augmentation
+    model.skip_not_finite = config.on_nan == "skip"
     return model
 
 

@@ -5,9 +5,12 @@ import sys
 
 from absl import app, flags, logging
 
+from keras_moco.callbacks import Stopped
 from keras_moco.distribution import WorkerLost
 
-TEMPORARY_FAILURE = 75  # of sysexits.h: the same command may succeed when it is run again
+# EX_TEMPFAIL of sysexits.h: nothing is wrong, and the same command goes on when it is run again. A batch queue can wait
+# for it to start the job once more.
+TEMPORARY_FAILURE = 75
 
 
 def run(main, define_flags):
@@ -38,8 +41,11 @@ def run(main, define_flags):
             # Not `sys.exit`: TensorFlow would wait for the lost worker before it lets go of the process.
             print(f"error: {error}", file=sys.stderr, flush=True)
             os._exit(TEMPORARY_FAILURE)
+        except Stopped as stop:
+            print(f"{stop} The same command goes on.", file=sys.stderr)
+            sys.exit(TEMPORARY_FAILURE)
         except KeyboardInterrupt:
-            _exit("interrupted. The same train.py command goes on from the last whole epoch.", status=130)
+            _exit("interrupted. The same command begins again; a training goes on from its checkpoint.", status=130)
 
     app.run(guarded, flags_parser=parse)
 

@@ -5,9 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
-def _setting(default, help, *, resumable=False):
-    """A field. `resumable`: it may change between two starts of one run, since it does not touch the result."""
-    return dataclasses.field(default=default, metadata={"help": help, "resumable": resumable})
+def _setting(default, help, *, resumable=False, changeable=False, kept=True):
+    """A field.
+
+    `resumable`: it may change between two starts of one run, since it does not touch the result. `changeable`: it
+    touches the result, not the shape of what is saved, so it may change where `allow_config_change` names it. `kept`:
+    it is written into the flagfile of a run.
+    """
+    return dataclasses.field(
+        default=default, metadata={"help": help, "resumable": resumable, "changeable": changeable, "kept": kept}
+    )
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,9 @@ class Config:
     """
 
     dataset: str = _setting(
-        "digits", "Images to learn from: digits, tfds:<name>[/config], folder:<path> or tfrecord:<glob>."
+        "digits",
+        "Images to learn from: digits, tfds:<name>[/config], folder:<path> or tfrecord:<glob>.",
+        changeable=True,
     )
     data_dir: str | None = _setting(None, "Where tfds data sets lie. TFDS's own default if not given.", resumable=True)
     cache_encoded: bool = _setting(False, "Keep encoded images in memory once they are read.", resumable=True)
@@ -55,32 +64,48 @@ class Config:
     image_std: tuple[float, ...] = _setting((0.229, 0.224, 0.225), "Their standard deviation, likewise.")
 
     queue_size: int = _setting(65536, "Keys in the queue, K in the paper (moco).")
-    temperature: float = _setting(0.07, "Softmax temperature, T in the paper; 0.2 in v2.")
-    key_momentum: float = _setting(0.999, "Momentum of the key encoder, m in the paper (moco).")
+    temperature: float = _setting(0.07, "Softmax temperature, T in the paper; 0.2 in v2.", changeable=True)
+    key_momentum: float = _setting(0.999, "Momentum of the key encoder, m in the paper (moco).", changeable=True)
     symmetric: bool = _setting(False, "Look up both views of an image; the loss is the sum (moco; CIFAR-10 demo).")
     separate_encoders: bool = _setting(False, "Train a key encoder with weights of its own (end_to_end).")
     num_negatives: int = _setting(4096, "Vectors drawn from the bank in each step, K in the paper (memory_bank).")
-    bank_momentum: float = _setting(0.5, "How much of an old vector stays in the bank's new one (memory_bank).")
+    bank_momentum: float = _setting(
+        0.5, "How much of an old vector stays in the bank's new one (memory_bank).", changeable=True
+    )
 
-    augment: str = _setting("moco_v1", "Augmentation recipe: moco_v1, moco_v2, moco_cifar, simclr or simclr_cifar.")
+    augment: str = _setting(
+        "moco_v1", "Augmentation recipe: moco_v1, moco_v2, moco_cifar, simclr or simclr_cifar.", changeable=True
+    )
     crop_min_area: float | None = _setting(
-        None, "Smallest share of the image that a random crop keeps. The recipe's (0.2 or 0.08) if not given."
+        None,
+        "Smallest share of the image that a random crop keeps. The recipe's (0.2 or 0.08) if not given.",
+        changeable=True,
     )
     image_size: int = _setting(224, "Height and width of the views, in pixels.")
-    augment_exact: bool = _setting(False, "Augment by one operation after the other instead of fused; slow.")
+    augment_exact: bool = _setting(
+        False, "Augment by one operation after the other instead of fused; slow.", changeable=True
+    )
     augment_on: str = _setting(
         "host", "Where colour and blur are done: host, or device (crops stay on the host).", resumable=True
     )
 
     batch_size: int = _setting(256, "Images per step over all replicas.")
-    epochs: int = _setting(200, "Passes over the training images.")
-    base_learning_rate: float = _setting(0.03, "Learning rate for 256 images per step; scaled linearly.")
-    weight_decay: float = _setting(1e-4, "L2 penalty, added to the gradient of every weight (lars: of kernels).")
+    epochs: int = _setting(200, "Passes over the training images.", changeable=True)
+    base_learning_rate: float = _setting(
+        0.03, "Learning rate for 256 images per step; scaled linearly.", changeable=True
+    )
+    weight_decay: float = _setting(
+        1e-4, "L2 penalty, added to the gradient of every weight (lars: of kernels).", changeable=True
+    )
     optimizer: str = _setting("sgd", "sgd, or lars for large batches.")
-    optimizer_momentum: float = _setting(0.9, "Momentum of the optimiser.")
-    schedule: str = _setting("step", "Learning rate: step (x0.1 at 60 % and 80 % of the epochs), cosine, constant.")
-    schedule_per_step: bool = _setting(False, "Change the rate every step; the authors change it every epoch.")
-    warmup_epochs: int = _setting(0, "Epochs of linear warm-up; the authors use none.")
+    optimizer_momentum: float = _setting(0.9, "Momentum of the optimiser.", changeable=True)
+    schedule: str = _setting(
+        "step", "Learning rate: step (x0.1 at 60 % and 80 % of the epochs), cosine, constant.", changeable=True
+    )
+    schedule_per_step: bool = _setting(
+        False, "Change the rate every step; the authors change it every epoch.", changeable=True
+    )
+    warmup_epochs: int = _setting(0, "Epochs of linear warm-up; the authors use none.", changeable=True)
 
     strategy: str = _setting("auto", "Devices: auto, one, mirrored, multiworker or tpu.", resumable=True)
     replicas: int | None = _setting(
@@ -98,23 +123,53 @@ class Config:
     knn_k: int = _setting(200, "Neighbours that vote (CIFAR-10 demo).", resumable=True)
     knn_temperature: float = _setting(0.1, "Temperature of their votes (CIFAR-10 demo).", resumable=True)
     knn_features: str = _setting(
-        "embedding", "What is compared: embedding (CIFAR-10 demo), or backbone, before the head."
+        "embedding", "What is compared: embedding (CIFAR-10 demo), or backbone, before the head.", changeable=True
+    )
+    checkpoint_epochs: int = _setting(
+        1, "Epochs between checkpoints; the last one has one as well. 0: not by epochs.", resumable=True
+    )
+    checkpoint_minutes: float = _setting(
+        10.0, "Minutes after which a checkpoint is saved in mid-epoch. 0: never.", resumable=True
+    )
+    checkpoint_share: float = _setting(
+        0.01, "Share of the time that checkpoints after epochs may take; short epochs go without.", resumable=True
+    )
+    keep_checkpoints: int = _setting(2, "Newest checkpoints to keep, beside the best by kNN.", resumable=True)
+    keep_every_epochs: int = _setting(0, "Epochs between checkpoints that are kept for good. 0: none.", resumable=True)
+    max_minutes: float = _setting(
+        0.0, "Minutes after which training saves, stops and exits with 75. 0: no limit.", resumable=True
+    )
+    on_nan: str = _setting(
+        "stop", "When loss or gradients are not finite: stop, or skip (leave that step out, count it).", resumable=True
+    )
+    deterministic: bool = _setting(
+        False, "Only operations that give the same bits each time, where a GPU has faster ones.", resumable=True
+    )
+    init_from: str | None = _setting(
+        None, "Weights of the encoder to begin with: a run's folder, a .keras file, .pth, .pth.tar or .safetensors."
+    )
+    allow_config_change: tuple[str, ...] = _setting(
+        (), "Settings that may differ from those the run began with, such as epochs.", resumable=True, kept=False
     )
     log_steps: int = _setting(50, "Steps between log lines where the output is no terminal.", resumable=True)
-    dry_run: bool = _setting(False, "Print what would be done, and stop without data.", resumable=True)
+    dry_run: bool = _setting(False, "Print what would be done, and stop without data.", resumable=True, kept=False)
 
     def __post_init__(self):
         ranges = {
             "at least 1": (
                 lambda value: value >= 1,
                 "train_examples channels backbone_width bn_splits embedding_dim queue_size num_negatives "
-                "image_size batch_size epochs replicas steps_per_execution knn_k log_steps",
+                "image_size batch_size epochs replicas steps_per_execution knn_k keep_checkpoints log_steps",
             ),
             "positive": (lambda value: value > 0, "temperature base_learning_rate knn_temperature"),
-            "at least 0": (lambda value: value >= 0, "weight_decay warmup_epochs knn_every_epochs seed"),
+            "at least 0": (
+                lambda value: value >= 0,
+                "weight_decay warmup_epochs knn_every_epochs checkpoint_epochs checkpoint_minutes keep_every_epochs "
+                "max_minutes seed",
+            ),
             "in [0, 1]": (lambda value: 0 <= value <= 1, "key_momentum bank_momentum"),
             "in [0, 1)": (lambda value: 0 <= value < 1, "optimizer_momentum max_bad_fraction"),
-            "in (0, 1]": (lambda value: 0 < value <= 1, "crop_min_area"),
+            "in (0, 1]": (lambda value: 0 < value <= 1, "crop_min_area checkpoint_share"),
         }
         for words, (holds, names) in ranges.items():
             for name in names.split():
@@ -122,10 +177,18 @@ class Config:
                 if value is not None and not holds(value):
                     raise ValueError(f"`{name}` must be {words}. Received: {name}={value}. Correct the flag --{name}.")
 
-        if self.augment_on not in ("host", "device"):
+        for name, choices in {"augment_on": ("host", "device"), "on_nan": ("stop", "skip")}.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"`{name}` must be {' or '.join(choices)}. "
+                    f"Received: {name}={getattr(self, name)!r}. Correct the flag --{name}."
+                )
+        fixed = [name for name in self.allow_config_change if name not in changeable()]
+        if fixed:
             raise ValueError(
-                "`augment_on` must be host or device. "
-                f"Received: augment_on={self.augment_on!r}. Correct the flag --augment_on."
+                f"`allow_config_change` must name settings that can change: {', '.join(changeable())}. "
+                f"Received: {', '.join(fixed)}. Begin a new run with them in another --workdir, if need be from these "
+                "weights (--init_from)."
             )
 
     @property
@@ -135,20 +198,24 @@ class Config:
 
     def to_flagfile(self):
         """The whole configuration as an absl flagfile, one line per field."""
-        return "".join(f"--{name}={text}\n" for name, value in self._items() if (text := _to_text(value)) is not None)
+        kept = [field.name for field in dataclasses.fields(self) if field.metadata["kept"]]
+        texts = ((name, _to_text(getattr(self, name))) for name in kept)
+        return "".join(f"--{name}={text}\n" for name, text in texts if text is not None)
 
     def differences(self, other):
-        """Names of fields that differ and decide the result: a list of `"name: theirs -> ours"`."""
+        """What differs and decides the result: a dict of names to `"theirs -> ours"`."""
         fixed = [field.name for field in dataclasses.fields(self) if not field.metadata["resumable"]]
         pairs = ((name, getattr(other, name), getattr(self, name)) for name in fixed)
-        return [f"{name}: {theirs} -> {ours}" for name, theirs, ours in pairs if theirs != ours]
+        return {name: f"{theirs} -> {ours}" for name, theirs, ours in pairs if theirs != ours}
 
     def changed(self):
         """Names of fields that have other values than their defaults: a list."""
         return [field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]
 
-    def _items(self):
-        return dataclasses.asdict(self).items()
+
+def changeable():
+    """Names of the settings that `allow_config_change` may name: a list."""
+    return [field.name for field in dataclasses.fields(Config) if field.metadata["changeable"]]
 
 
 def _to_text(value):
@@ -202,6 +269,7 @@ def from_flags(flag_values):
         ValueError: if a value is out of range, or a list holds something else than numbers.
     """
     values = {field.name: flag_values[field.name].value for field in dataclasses.fields(Config)}
+    values["allow_config_change"] = tuple(values["allow_config_change"])
     for name, value in values.items():
         if isinstance(value, list):
             try:

@@ -1,10 +1,10 @@
 """The folder of a run: where everything lies, and whose it is."""
 
 import json
-import os
 from pathlib import Path
 
-from keras_moco.config import read_flagfile
+from keras_moco.config import changeable, read_flagfile
+from keras_moco.durable import write_text
 
 
 class RunDirectory:
@@ -41,18 +41,27 @@ class RunDirectory:
                 f"Received: {self.path}, which holds other things. Choose another --workdir."
             )
         changed = config.differences(self.config())
-        if changed:
+        refused = {name: change for name, change in changed.items() if name not in config.allow_config_change}
+        if refused:
+            allowable = [name for name in refused if name in changeable()]
+            allow = f", or --allow_config_change={','.join(allowable)}" if len(allowable) == len(refused) else ""
             raise ValueError(
                 "`workdir` holds a run of another configuration, which would be mixed up with this one. "
-                f"Received: {self.path} with {', '.join(changed)}. Choose another --workdir, or the old values."
+                f"Received: {self.path} with {_listed(refused)}. Choose another --workdir, or the old values{allow}."
             )
 
     def claim(self, config):
-        """Creates the folder, or opens it again, and notes down the configuration as a flagfile."""
+        """Creates the folder, or opens it again, and notes down the configuration as a flagfile.
+
+        Returns:
+            dict, what is allowed to differ from the configuration before: names to `"before -> now"`.
+        """
         self.check(config)
+        changed = config.differences(self.config()) if self.flagfile.exists() else {}
         self.path.mkdir(parents=True, exist_ok=True)
         header = f"# Go on with this run:  python train.py --flagfile={self.flagfile}\n"
-        _write(self.flagfile, header + config.to_flagfile())
+        write_text(self.flagfile, header + config.to_flagfile())
+        return changed
 
     def config(self):
         """The `Config` of the run that lies here.
@@ -68,18 +77,25 @@ class RunDirectory:
         return read_flagfile(self.flagfile)
 
     def results(self):
-        """What has been recorded so far: a dict, empty at first."""
-        return json.loads(self.results_json.read_text()) if self.results_json.exists() else {}
+        """What has been recorded so far: a dict, empty at first.
+
+        Raises:
+            ValueError: if the file has been damaged.
+        """
+        try:
+            return json.loads(self.results_json.read_text()) if self.results_json.exists() else {}
+        except ValueError as error:
+            raise ValueError(
+                f"`{self.results_json.name}` must be as it was written. Received: {self.results_json}, which is no "
+                f"JSON ({error}). Repair or delete it: training needs nothing of it but the accuracy at the start."
+            ) from error
 
     def record(self, **figures):
         """Adds figures to `results.json`, or replaces those of the same name, and returns all of them."""
         results = {**self.results(), **figures}
-        _write(self.results_json, json.dumps(results, indent=2) + "\n")
+        write_text(self.results_json, json.dumps(results, indent=2) + "\n")
         return results
 
 
-def _write(path, text):
-    """A reader, or a crash, finds the old file or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+def _listed(changes):
+    return ", ".join(f"{name}: {change}" for name, change in changes.items())

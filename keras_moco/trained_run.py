@@ -97,7 +97,7 @@ def _replicas(run):
 def _restored(run, plan):
     if not is_saved(run.checkpoints):
         raise ValueError(
-            f"`workdir` must hold a checkpoint. Received: {run.path} without one. Train an epoch with train.py first."
+            f"`workdir` must hold a checkpoint. Received: {run.path} without one. Train with train.py first."
         )
     model = build_model(plan, distribution.make_strategy("one"))
     restore(model, run.checkpoints)

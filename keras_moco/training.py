@@ -1,16 +1,17 @@
 """From a configuration to a trained, evaluated and exported encoder."""
 
 import contextlib
+import dataclasses
 import sys
 import time
+import warnings
 
-import keras
-
-from keras_moco import data, distribution
+from keras_moco import callbacks, data, distribution
 from keras_moco.building import build_augmentation, build_model, open_split
-from keras_moco.callbacks import Checkpoint, Curves, EpochLog, KnnMonitor, Progress, restore
+from keras_moco.determinism import make_deterministic
 from keras_moco.dry_run import dry_run
 from keras_moco.export import export_backbone
+from keras_moco.initial_weights import initial_weights
 from keras_moco.plan import Plan
 from keras_moco.run_directory import RunDirectory
 from keras_moco.versions import versions, versions_line
@@ -20,9 +21,9 @@ from keras_moco.versions import versions, versions_line
 def pretrain(config):
     """Pre-trains an encoder with MoCo, evaluates and exports it; what `train.py` does.
 
-    A run that was stopped goes on from its last epoch when it is started again. Of several workers
-    (`strategy="multiworker"`) each calls this; the first one evaluates and writes, the others need no access to its
-    files.
+    A run that was stopped goes on from its newest whole checkpoint when it is started again, and ends in the same bits
+    as one that was not. Of several workers (`strategy="multiworker"`) each calls this; the first one evaluates and
+    writes, the others need no access to its files.
 
     Args:
         config: `Config`.
@@ -33,9 +34,13 @@ def pretrain(config):
         and kNN, and versions.
 
     Raises:
-        ValueError: if anything about the configuration, the data or the folder is wrong, before any work starts.
+        ValueError: if anything about the configuration, the data or the folder is wrong, before any work starts; or if
+            loss or gradients are not finite (`NotFiniteError`).
         WorkerLost: if another worker stops before the end.
+        Stopped: when SIGTERM, SIGINT or `max_minutes` end the training, with everything saved.
     """
+    if config.deterministic:
+        make_deterministic(config.seed)
     if config.dry_run:
         dry_run(config, distribution.count_replicas(config.strategy, config.replicas))
         return {}
@@ -60,18 +65,21 @@ def pretrain_on(strategy, config):
     print(f"{versions_line()}; {distribution.describe(strategy)}")
     print(plan.describe() if chief else "training along; the first worker writes", flush=True)
 
-    # 2. The model, fresh or as it was.
-    model = build_model(plan, strategy, augmentation)
+    # 2. The model: as its newest whole checkpoint has it, else with the weights of --init_from, else fresh.
+    begins = chief and not callbacks.is_saved(run.checkpoints)
+    prepare = initial_weights(config.init_from) if begins and config.init_from else None
+    model = build_model(plan, strategy, augmentation, prepare)
+    checkpoint = build_checkpoint(plan, run, train) if chief else None
     if chief:
-        run.claim(config)
-        restore(model, run.checkpoints)
-    distribution.broadcast([*model.weights, *model.optimizer.variables], strategy)
-    steps_done = model.steps_done
-    first_epoch = steps_done // plan.steps_per_epoch
-    if chief and steps_done:
-        print(f"resumed from {run.checkpoints} after {first_epoch} of {config.epochs} epochs", flush=True)
-    if chief:
+        changed = run.claim(config)
+        resume(model, checkpoint, train)
+        note_changes(changed, model, run)
         note_replicas(plan, run)
+    distribution.broadcast([*model.weights, *model.optimizer.variables], strategy)
+    epoch, step = divmod(model.steps_done, plan.steps_per_epoch)
+    if chief and model.steps_done:
+        done = f"{epoch} of {config.epochs} epochs" + (f" and {step} of {plan.steps_per_epoch} steps" if step else "")
+        print(f"resumed from {checkpoint.saved} after {done}", flush=True)
 
     # 3. Training.
     if monitor:
@@ -79,18 +87,19 @@ def pretrain_on(strategy, config):
 
     def batches(context):
         host = config.augment_on == "host"
-        entries = model.required if host else (*model.required, "draws")
-        settings = {"first_epoch": first_epoch, "context": context, "entries": entries, "finish": host}
-        return data.pretrain_dataset(train, augmentation, config.batch_size, config.seed, **settings)
+        settings = {"context": context, "entries": model.required if host else (*model.required, "draws")}
+        place = {"seed": config.seed, "first_epoch": epoch, "first_step": step}
+        return data.pretrain_dataset(train, augmentation, config.batch_size, finish=host, **place, **settings)
 
-    if first_epoch < config.epochs:
-        with _timed(run) if chief else contextlib.nullcontext():
+    if epoch < config.epochs:
+        with callbacks.Stopping(checkpoint, config.max_minutes) as stopping, timed(run if chief else None):
             model.fit(
                 strategy.distribute_datasets_from_function(batches),
                 steps_per_epoch=plan.steps_per_epoch,
-                initial_epoch=first_epoch,
+                initial_epoch=epoch,
+                initial_step=step,
                 epochs=config.epochs,
-                callbacks=build_callbacks(plan, run, monitor, resumed=steps_done > 0) if chief else [],
+                callbacks=[*(build_callbacks(plan, run, monitor, checkpoint, epoch) if chief else []), stopping],
                 verbose="auto" if chief and sys.stdout.isatty() else 0,
                 shuffle=False,
             )
@@ -104,8 +113,10 @@ def pretrain_on(strategy, config):
     for source in filter(None, (train, test)):
         if source.bad and source.bad.count:
             print(f"note: {source.bad.summary()}", flush=True)
-    bad_images = {"bad_images": train.bad.count} if train.bad else {}
-    results = run.record(epochs=config.epochs, steps=model.steps_done, versions=versions(), **bad_images)
+    counts = {"bad_images": train.bad.count} if train.bad else {}
+    if config.on_nan == "skip":
+        counts["steps_skipped"] = int(model.not_finite)
+    results = run.record(epochs=config.epochs, steps=model.steps_done, versions=versions(), **counts)
     print(closing_lines(run, results), flush=True)
     return results
 
@@ -117,6 +128,61 @@ def measure_start(monitor, model, run):
         run.record(knn_top1_initial=round(monitor.evaluate(), 2))
     monitor.initial_top1 = run.results()["knn_top1_initial"]
     print(f"kNN top-1 before training: {monitor.initial_top1:.2f} %", flush=True)
+
+
+def build_checkpoint(plan, run, train):
+    """The callback that saves everything, and what of it is not in the model."""
+    config = plan.config
+
+    def extra():
+        bad = train.bad.met if train.bad else {}
+        return {"config": dataclasses.asdict(config), "train_examples": train.num_examples, "bad_images": bad}
+
+    return callbacks.Checkpoint(
+        run.checkpoints,
+        every_epochs=config.checkpoint_epochs,
+        every_minutes=config.checkpoint_minutes,
+        max_share=config.checkpoint_share,
+        keep=config.keep_checkpoints,
+        keep_every_epochs=config.keep_every_epochs,
+        extra=extra,
+    )
+
+
+def resume(model, checkpoint, train):
+    """Brings back the newest whole checkpoint, if there is one, and says what is different now.
+
+    Raises:
+        ValueError: if there are only damaged ones, or the data set is another one than before.
+    """
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UserWarning)
+        state = checkpoint.restore(model)
+    for warning in told:
+        print(f"note: {warning.message}", flush=True)
+    if state is None:
+        return
+    before = state.extra.get("train_examples", train.num_examples)  # a converted run does not tell
+    if before != train.num_examples:
+        raise ValueError(
+            "The training images must be those that the run began with. "
+            f"Received: {train.num_examples} images in {train.name}, {before} before. Put them back, or begin a new "
+            f"run from these weights: another --workdir and --init_from={checkpoint.directory.parent}."
+        )
+    if train.bad:
+        train.bad.remember(state.extra.get("bad_images", {}))
+    if state.versions != versions():
+        then = ", ".join(f"{name} {number}" for name, number in state.versions.items())
+        print(f"note: the checkpoint was saved with {then}; the last bits may differ from here on", flush=True)
+
+
+def note_changes(changed, model, run):
+    """Records what --allow_config_change has let through, and from which step on."""
+    if changed:
+        told = {"step": model.steps_done, **changed}
+        run.record(config_changes=[*run.results().get("config_changes", []), told])
+        listed = ", ".join(f"{name}: {change}" for name, change in changed.items())
+        print(f"note: from step {model.steps_done} on the configuration is another one: {listed}", flush=True)
 
 
 def note_replicas(plan, run):
@@ -144,7 +210,7 @@ def build_monitor(config, train, test):
             "`knn_k` must not exceed the number of training images, which vote. "
             f"Received: knn_k={config.knn_k}, {train.num_examples} images in {config.dataset}. Lower --knn_k."
         )
-    return KnnMonitor(
+    return callbacks.KnnMonitor(
         data.evaluation_dataset(train, config.image_size),
         data.evaluation_dataset(test, config.image_size),
         num_classes=train.num_classes,
@@ -155,15 +221,18 @@ def build_monitor(config, train, test):
     )
 
 
-def build_callbacks(plan, run, monitor, resumed):
+def build_callbacks(plan, run, monitor, checkpoint, first_epoch):
     """Callbacks of a run in order: those that add to the logs, those that read them, and the checkpoint last."""
-    config = plan.config
+    config, log = plan.config, checkpoint.log
+    callbacks.drop_events(run.tensorboard, first_epoch)
     logging = [
-        Progress(plan.steps_per_epoch, config.epochs, config.batch_size, log_steps=config.log_steps),
-        EpochLog(run.log_csv, append=resumed),
-        keras.callbacks.TensorBoard(run.tensorboard, write_graph=False),
-        Curves(run.curves, chance_loss=plan.chance_loss, log_csv=run.log_csv if resumed else None),
-        Checkpoint(run.checkpoints),
+        callbacks.Progress(plan.steps_per_epoch, config.epochs, config.batch_size, log_steps=config.log_steps),
+        callbacks.NotFiniteGuard(checkpoint),
+        callbacks.Health(plan.chance_loss),
+        callbacks.Expendable(callbacks.EpochLog(run.log_csv, log), f"{run.log_csv}"),
+        callbacks.Expendable(callbacks.EventLog(run.tensorboard, write_graph=False), f"{run.tensorboard}"),
+        callbacks.Expendable(callbacks.Curves(run.curves, plan.chance_loss, log), f"{run.curves}"),
+        checkpoint,
     ]
     return [monitor, *logging] if monitor else logging
 
@@ -197,10 +266,13 @@ def closing_lines(run, results):
 
 
 @contextlib.contextmanager
-def _timed(run):
-    """Adds the seconds of a training, stopped or not, to those recorded before."""
+def timed(run):
+    """Adds the seconds of a training, stopped or not, to those recorded before; without a run it does nothing."""
     start = time.perf_counter()
     try:
         yield
     finally:
-        run.record(seconds=round(run.results().get("seconds", 0) + time.perf_counter() - start, 1))
+        if run:
+            # A disk that is full must not hide why training ended.
+            with contextlib.suppress(OSError):
+                run.record(seconds=round(run.results().get("seconds", 0) + time.perf_counter() - start, 1))

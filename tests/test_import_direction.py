@@ -14,8 +14,8 @@ SOURCES = sorted((ROOT / PACKAGE).rglob("*.py")) + [
 # The parts of the package from the ground up. A part imports from those of lower floors, never from its own
 # floor; `data` alone also imports from `augment`, beside it.
 FLOORS = [
-    {"contrast", "momentum", "schedules", "optimizers", "distribution", "config", "versions", "step_checks"},
-    {"batch_norm", "run_directory", "command_line"},
+    {"contrast", "momentum", "schedules", "optimizers", "distribution", "config", "versions", "step_checks", "durable"},
+    {"batch_norm", "run_directory", "determinism"},
     {"layers"},
     {"backbones"},
     {"models"},
@@ -25,8 +25,9 @@ FLOORS = [
     {"data"},
     {"evaluation", "convert", "export"},
     {"callbacks"},
-    {"building"},
+    {"building", "command_line"},
     {"dry_run", "trained_run"},
+    {"initial_weights"},
     {"training"},
     {"keras_moco", "train", "evaluate"},  # "keras_moco" is the package's own __init__.py
 ]
@@ -57,6 +58,7 @@ DOORS = {
         "augment/",
         "callbacks/",
         "export.py",
+        "determinism.py",
     ],
 }
 

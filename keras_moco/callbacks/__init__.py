@@ -1,9 +1,34 @@
 """Callbacks for `fit`; in a list, place those that add to the logs first: `KnnMonitor`, `Progress`."""
 
-from keras_moco.callbacks.checkpoint import Checkpoint, is_saved, restore, save
+from keras_moco.callbacks.checkpoint import Checkpoint
 from keras_moco.callbacks.epoch_log import EpochLog
+from keras_moco.callbacks.event_log import EventLog, drop_events
+from keras_moco.callbacks.expendable import Expendable
+from keras_moco.callbacks.health import Health
 from keras_moco.callbacks.knn_monitor import KnnMonitor
+from keras_moco.callbacks.not_finite_guard import NotFiniteGuard
 from keras_moco.callbacks.plots import Curves
 from keras_moco.callbacks.progress import Progress
+from keras_moco.callbacks.saved_state import NotFiniteError, SavedState, is_saved, restore, save, saved_steps
+from keras_moco.callbacks.stopping import Stopped, Stopping
 
-__all__ = ["Checkpoint", "Curves", "EpochLog", "KnnMonitor", "Progress", "is_saved", "restore", "save"]
+__all__ = [
+    "Checkpoint",
+    "Curves",
+    "EpochLog",
+    "EventLog",
+    "Expendable",
+    "Health",
+    "KnnMonitor",
+    "NotFiniteError",
+    "NotFiniteGuard",
+    "Progress",
+    "SavedState",
+    "Stopped",
+    "Stopping",
+    "drop_events",
+    "is_saved",
+    "restore",
+    "save",
+    "saved_steps",
+]

@@ -1,155 +1,188 @@
-"""Checkpoints of the complete state: written whole or not at all."""
+"""When checkpoints are saved, and which of them are kept."""
 
-import hashlib
-import os
-import warnings
+import shutil
+import sys
+import time
 from pathlib import Path
 
-import h5py
 import keras
 
-FILE = "latest.weights.h5"
-_DIGEST = "keras_moco_sha256"
+from keras_moco.callbacks.saved_state import read_state, restore, save, saved_steps
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Saves the complete state of the model at the end of every epoch.
+    """Saves the complete state of training at the ends of epochs, and by the clock within them.
 
-    Encoders, queue, optimizer, step and learning rate all are in `directory/latest.weights.h5`; `restore`
-    brings them back to the same bits. The file is written under another name, with a digest of its content,
-    and renamed when it is on the disk, so `latest.weights.h5` is always a complete one. Place this callback
-    last.
+    Encoders, queue or bank, optimizer, step, the epoch's log so far: a run that goes on from a checkpoint ends in the
+    same bits as one that was never stopped, also in the middle of an epoch. Each checkpoint is a folder that is written
+    whole or not at all, with checksums (`keras_moco.callbacks.save`). If one cannot be written, a line says so and
+    training goes on; the earlier ones stay. Place this callback behind those that add to the logs.
 
     Args:
         directory: path, created if missing.
+        every_epochs: int, saves after every so many epochs and after the last one; 0: not by epochs. Defaults to `1`.
+        every_minutes: float, saves behind the first step after which the last checkpoint is that old; 0: never.
+            Defaults to `10`.
+        max_share: float in (0, 1], the share of the time that checkpoints after epochs may take: where epochs are
+            short, some of them go without. Defaults to `0.01`.
+        keep: int, how many of the newest are kept. Defaults to `2`, so that one may be damaged.
+        keep_every_epochs: int, keeps those after every so many epochs for good, and saves them in any case; 0: none.
+            Defaults to `0`.
+        keep_best: name of a figure in the logs, in percent or otherwise better when higher; of the checkpoints saved
+            when it was measured the best one is kept. Defaults to `"knn_top1"`.
+        extra: function without arguments to a dict of further things to remember. Defaults to `None`.
+        stream: text file for what could not be written. Defaults to the standard output at the time of printing.
+
+    Attributes:
+        log: dict of epoch to a dict of its numbers, over the whole run.
+        saved: `pathlib.Path` of the last checkpoint that was saved or restored, or `None`.
 
     Example:
 
     ```python
+    checkpoint = Checkpoint("runs/1/checkpoints")
     model.optimizer.build(model.trainable_variables)
-    steps_done = restore(model, "runs/1/checkpoints")
+    checkpoint.restore(model)
+    epoch, step = divmod(model.steps_done, steps)  # (0, 0) at first
     model.fit(
-        batches_from(steps_done),
-        initial_epoch=steps_done // steps_per_epoch,
+        pretrain_dataset(images, augmentation, 256, first_epoch=epoch, first_step=step),
+        steps_per_epoch=steps,
+        initial_epoch=epoch,
+        initial_step=step,
         epochs=200,
-        callbacks=[Checkpoint("runs/1/checkpoints")],
+        callbacks=[checkpoint],
     )
     ```
     """
 
-    def __init__(self, directory):
+    def __init__(
+        self,
+        directory,
+        every_epochs=1,
+        every_minutes=10,
+        max_share=0.01,
+        keep=2,
+        keep_every_epochs=0,
+        keep_best="knn_top1",
+        extra=None,
+        stream=None,
+    ):
         super().__init__()
+        if keep < 1:
+            raise ValueError(f"`keep` must be at least 1. Received: keep={keep}. Keep the newest checkpoint.")
         self.directory = Path(directory)
+        self.every_epochs = every_epochs
+        self.every_minutes = every_minutes
+        self.max_share = max_share
+        self.keep = keep
+        self.keep_every_epochs = keep_every_epochs
+        self.keep_best = keep_best
+        self.extra = extra
+        self.stream = stream
+        self.log = {}
+        self.saved = None
+        self._clock = time.monotonic
+        self._epoch = 0
+        self._saved_step = None
+        self._last_save = None  # when it ended
+        self._duration = 0.0  # how long it took
+
+    def restore(self, model):
+        """Restores the newest whole checkpoint of `directory`, and goes on with its log.
+
+        Args:
+            model: as of `keras_moco.callbacks.restore`.
+
+        Returns:
+            `SavedState`, or `None` if there is no checkpoint.
+
+        Raises:
+            ValueError: as `keras_moco.callbacks.restore`.
+        """
+        state = restore(model, self.directory, set_aside=True)
+        if state is not None:
+            self.log, self.saved, self._saved_step = dict(state.log), state.path, state.step
+        return state
+
+    def save(self, epoch, step_in_epoch):
+        """Saves a checkpoint now, and deletes those that are not to be kept.
+
+        Args:
+            epoch: int, in which training goes on.
+            step_in_epoch: int, steps of it that are done.
+
+        Returns:
+            Whether it could be written. If not, a line has said so, and the earlier ones are as they were.
+
+        Raises:
+            NotFiniteError: if a variable is not finite.
+        """
+        step = int(self.model.step)
+        if step == self._saved_step:
+            return True
+        start = self._clock()
+        try:
+            extra = self.extra() if self.extra else {}
+            self.saved = save(self.model, self.directory, epoch, step_in_epoch, self.log, extra)
+            self._saved_step = step
+            self._prune()
+        except OSError as error:
+            before = f"{self.saved} stays the last one" if self.saved else "there is none yet"
+            print(
+                f"warning: the checkpoint of step {step} was not written ({error}); {before}, and training goes on.",
+                file=self.stream or sys.stdout,
+                flush=True,
+            )
+            return False
+        finally:
+            self._last_save = self._clock()
+            self._duration = self._last_save - start
+        return True
+
+    def on_train_begin(self, logs=None):
+        self._last_save = self._clock()  # of `every_minutes`
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        # The last step of an epoch is saved together with what the epoch logs.
+        if self._is_overdue() and batch + 1 < (self.params.get("steps") or 0):
+            self.save(self._epoch, batch + 1)
 
     def on_epoch_end(self, epoch, logs=None):
-        save(self.model, self.directory)
+        self._epoch = epoch + 1
+        self.log[epoch] = {name: float(value) for name, value in (logs or {}).items()}
+        if self._is_due(epoch + 1):
+            self.save(epoch + 1, 0)
 
+    def _is_overdue(self):
+        return bool(self.every_minutes) and self._clock() - self._last_save >= 60 * self.every_minutes
 
-def save(model, directory):
-    """Saves the complete state of a model and its optimizer.
+    def _is_due(self, epochs_done):
+        if self._is_milestone(epochs_done) or epochs_done == self.params.get("epochs"):
+            return True
+        affordable = self._clock() - self._last_save >= self._duration * (1 / self.max_share - 1)
+        return self._is_overdue() or bool(self.every_epochs) and not epochs_done % self.every_epochs and affordable
 
-    Args:
-        model: built and compiled `keras.Model` whose optimizer is built.
-        directory: path, created if missing.
+    def _is_milestone(self, epochs_done):
+        return bool(self.keep_every_epochs) and epochs_done % self.keep_every_epochs == 0
 
-    Returns:
-        `pathlib.Path` of the file.
-
-    Raises:
-        ValueError: if model or optimizer are not built.
-    """
-    _check_built(model)
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    temporary = directory / f"tmp.{FILE}"  # Keras asks for the ending
-    model.save_weights(temporary, overwrite=True)
-    with h5py.File(temporary, "r+") as file:
-        file.attrs[_DIGEST] = _digest(file)
-    _flush(temporary)
-    os.replace(temporary, directory / FILE)
-    _flush(directory)  # the renaming itself
-    return directory / FILE
-
-
-def is_saved(directory):
-    """Whether `directory` holds what `Checkpoint` saved, at step 0 or later."""
-    return (Path(directory) / FILE).exists()
-
-
-def restore(model, directory):
-    """Restores what `Checkpoint` saved last.
-
-    Args:
-        model: built and compiled model with a variable `step`, such as `MoCo`, made like the saved one and
-            with its optimizer built: `model.optimizer.build(model.trainable_variables)`.
-        directory: path given to `Checkpoint`.
-
-    Returns:
-        int, the number of steps trained so far; 0 if there is no checkpoint, and then the model is as it was.
-
-    Raises:
-        ValueError: if model or optimizer are not built, the file is damaged, or it belongs to another model.
-            A damaged file leaves the model as it was.
-    """
-    _check_built(model)
-    if not is_saved(directory):
-        return 0
-    path = Path(directory) / FILE
-    _check_undamaged(path)
-    with warnings.catch_warnings():
-        # Keras only warns, and goes on with an optimizer that has forgotten everything.
-        warnings.filterwarnings("error", message="Skipping variable loading for optimizer")
-        try:
-            model.load_weights(path)
-        except (ValueError, KeyError, UserWarning) as error:
-            raise ValueError(
-                "The checkpoint must have been saved from a model and optimizer of the same configuration. "
-                f"Received: {path}, and Keras says: {error} Use the saved configuration or another directory."
-            ) from error
-    return int(keras.ops.convert_to_numpy(model.step))
-
-
-def _check_built(model):
-    optimizer = getattr(model, "optimizer", None)  # absent until `compile`
-    if not model.built or optimizer is None or not optimizer.built:
-        raise ValueError(
-            "`model` and its optimizer must be built, or the optimizer's state would be skipped. "
-            f"Received: model.built={model.built}, optimizer "
-            f"{'missing' if optimizer is None else f'built={optimizer.built}'}. "
-            "Call `model.compile(...)` and `model.optimizer.build(model.trainable_variables)` first."
-        )
-
-
-def _check_undamaged(path):
-    try:
-        with h5py.File(path, "r") as file:
-            intact = file.attrs.get(_DIGEST) == _digest(file)
-    except (OSError, RuntimeError, KeyError, ValueError):  # what HDF5 raises depends on where the damage is
-        intact = False
-    if not intact:
-        raise ValueError(
-            f"The checkpoint must be a complete file as it was saved. Received: {path}, which is damaged. "
-            "Delete it to train from the start, or restore it from a backup."
-        )
-
-
-def _digest(file):
-    """SHA-256 over names, shapes, types and values of all arrays."""
-    digest = hashlib.sha256()
-
-    def add(name, item):
-        if isinstance(item, h5py.Dataset):
-            digest.update(f"{name} {item.shape} {item.dtype}".encode())
-            digest.update(item[()].tobytes())
-
-    file.visititems(add)
-    return digest.hexdigest()
-
-
-def _flush(path):
-    """Waits until a file, or the entries of a directory, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def _prune(self):
+        steps = saved_steps(self.directory)
+        kept = set(list(steps)[-self.keep :])
+        scores = {}
+        for step, path in steps.items():
+            try:
+                state = read_state(path)
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # damaged, which the next start will tell
+            if state.step_in_epoch == 0 and self._is_milestone(state.epoch):
+                kept.add(step)
+            if state.step_in_epoch == 0 and self.keep_best in self.log.get(state.epoch - 1, {}):
+                scores[step] = self.log[state.epoch - 1][self.keep_best]
+        if scores:
+            kept.add(max(scores, key=scores.get))
+        for step, path in steps.items():
+            if step not in kept:
+                shutil.rmtree(path)

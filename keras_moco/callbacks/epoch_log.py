@@ -1,15 +1,25 @@
 """One row of numbers per epoch, in a file that any program reads."""
 
+import csv
+import io
+from pathlib import Path
+
 import keras
 
+from keras_moco.durable import write_text
 
-class EpochLog(keras.callbacks.CSVLogger):
-    """`keras.callbacks.CSVLogger` without the empty `val_` columns that it adds where nothing is validated.
+
+class EpochLog(keras.callbacks.Callback):
+    """Writes a CSV file with one row per epoch and one column per figure, whole after every epoch.
+
+    As `keras.callbacks.CSVLogger`, for runs that are stopped and go on: the file always is the log of the whole run,
+    each epoch once, whatever was in it before, and figures that only some epochs have get their column whenever they
+    first come. A figure that an epoch does not have is `NA`.
 
     Args:
-        filename: path of the CSV file.
-        append: bool, add rows to an existing file. Defaults to `False`.
-        **kwargs: of `keras.callbacks.CSVLogger`.
+        path: path of the CSV file.
+        log: dict of epoch (from 0) to a dict of numbers, of the epochs before, such as `Checkpoint.log`. Defaults to
+            none.
 
     Example:
 
@@ -18,12 +28,24 @@ class EpochLog(keras.callbacks.CSVLogger):
     ```
     """
 
-    def on_epoch_end(self, epoch, logs=None):
-        if self.keys is None:
-            self.keys = sorted(logs or {})
-        super().on_epoch_end(epoch, logs)
+    def __init__(self, path, log=None):
+        super().__init__()
+        self.path = Path(path)
+        self.log = dict(log or {})
 
-    def __del__(self):
-        # Keras closes the file when training ends, but not when it ends in an exception.
-        if self.csv_file is not None:
-            self.csv_file.close()
+    def on_train_begin(self, logs=None):
+        if self.log or self.path.exists():
+            self.write()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.log[epoch] = dict(logs or {})
+        self.write()
+
+    def write(self):
+        """Writes the file anew."""
+        names = sorted({name for row in self.log.values() for name in row})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["epoch", *names], restval="NA", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({"epoch": epoch, **row} for epoch, row in sorted(self.log.items()))
+        write_text(self.path, text.getvalue())

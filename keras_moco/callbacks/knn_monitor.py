@@ -11,7 +11,7 @@ class KnnMonitor(keras.callbacks.Callback):
 
     The contrastive loss does not tell how good features are; this does, in seconds and without a parameter to
     fit (official CIFAR demo). The result is put into the logs as `"knn_top1"`, in percent, so place this
-    callback in front of those that read logs (`CSVLogger`, `TensorBoard`, `Progress`, `Curves`).
+    callback in front of those that read logs (`EpochLog`, `EventLog`, `Progress`, `Curves`).
 
     Args:
         bank_dataset: finite data set of `{"image", "label", "index"}` batches that vote, usually training
@@ -22,8 +22,7 @@ class KnnMonitor(keras.callbacks.Callback):
         temperature: float, of the vote. Defaults to `0.1` (official CIFAR demo).
         features: `"embedding"`, the unit vectors after the head, as in the official CIFAR demo, or `"backbone"`, the
             pooled features before it, which transfer better to other tasks. Defaults to `"embedding"`.
-        every_epochs: int, evaluates after every so many epochs, and always after the first and the last one
-            of a `fit`: `CSVLogger` takes its columns from the first. Defaults to `1`.
+        every_epochs: int, evaluates after every so many epochs, and after the last one. Defaults to `1`.
 
     Attributes:
         initial_top1: accuracy in percent when `fit` first began: of random weights unless training goes on.
@@ -37,7 +36,7 @@ class KnnMonitor(keras.callbacks.Callback):
 
     ```python
     monitor = KnnMonitor(evaluation_dataset(train, 32), evaluation_dataset(test, 32), num_classes=10)
-    model.fit(batches, epochs=20, callbacks=[monitor, keras.callbacks.CSVLogger("log.csv")])
+    model.fit(batches, epochs=20, callbacks=[monitor, EpochLog("log.csv")])
     print(monitor.initial_top1, monitor.history[-1])
     ```
     """
@@ -69,15 +68,12 @@ class KnnMonitor(keras.callbacks.Callback):
         super().set_model(model)
 
     def on_train_begin(self, logs=None):
-        self._first_epoch = None
         if self.initial_top1 is None:
             self.initial_top1 = self.evaluate()
 
     def on_epoch_end(self, epoch, logs=None):
-        if self._first_epoch is None:
-            self._first_epoch = epoch
         last = (self.params or {}).get("epochs")
-        if (epoch + 1) % self.every_epochs == 0 or epoch == self._first_epoch or epoch + 1 == last:
+        if (epoch + 1) % self.every_epochs == 0 or epoch + 1 == last:
             top1 = self.evaluate()
             self.history.append((epoch, top1))
             if logs is not None:

@@ -34,7 +34,7 @@ class Progress(keras.callbacks.Callback):
     batch; an epoch in which that is more than 30 % ends in a note that says what can be done. `left` extrapolates both
     the speed and the time between epochs. The epoch's logs get `"learning_rate"`, of the next step,
     `"images_per_second"`, `"step_seconds"` and `"data_wait_seconds"`; place this callback in front of those that read
-    logs (`CSVLogger`, `TensorBoard`) and behind `KnnMonitor`.
+    logs (`EpochLog`, `EventLog`) and behind `KnnMonitor`.
 
     Args:
         steps_per_epoch: int.
@@ -80,6 +80,11 @@ class Progress(keras.callbacks.Callback):
         self._epoch = epoch
         self._step = 0
         self._epoch_start = self._line_start = self._mark(now)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._step == 0 < batch:  # an epoch that is taken up in its middle
+            self._step = batch
+            self._epoch_start = self._line_start = self._mark(self._clock())
 
     def on_train_batch_end(self, batch, logs=None):
         now = self._clock()

@@ -75,7 +75,7 @@ def _write_run(folder, config, model, **figures):
     with tempfile.TemporaryDirectory(prefix=".convert-", dir=folder.path.parent) as temporary:
         half = RunDirectory(Path(temporary) / "run")
         half.claim(config)
-        save(model, half.checkpoints)
+        save(model, half.checkpoints, epoch=figures["epochs"] or 0)
         export_backbone(model.encoder, half.export)
         half.record(**figures)
         half.path.replace(folder.path)

@@ -74,6 +74,17 @@ class BadImages:
             )
         return False
 
+    @property
+    def met(self):
+        """dict, the indices of those met so far to what was wrong with them."""
+        with self._lock:
+            return dict(self._met)
+
+    def remember(self, met):
+        """Takes over what an earlier process has met, as `met` gave it; they are counted, and not told again."""
+        with self._lock:
+            self._met |= {int(index): name for index, name in met.items()}
+
     def kept(self, complete, index):
         """Whether an example is good, a bool tensor; a bad one is reported. For `tf.data.Dataset.filter`."""
 

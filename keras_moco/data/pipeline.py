@@ -58,8 +58,9 @@ def pretrain_dataset(
     views, and neither does how much is done in parallel.
 
     An unreadable image is left out (`Source.bad` hears of it) and the next one takes its place. Where an epoch has so
-    many of them that its last batches could not be filled, these begin its order anew. `first_step` counts the
-    unreadable images that it passes over, so with such images only whole epochs are continued exactly.
+    many of them that its last batches could not be filled, these begin its order anew. Those that `Source.bad` already
+    knows are passed over without being opened; for `first_step` to be exact it must know those of the steps before, and
+    with several pipelines each only knows its own.
 
     Args:
         source: `Source`.
@@ -166,6 +167,13 @@ def _batches_of_files(source, augmentation, seed, steps, batch_size, context):
     share = context.get_per_replica_batch_size(batch_size)
     workers, worker = context.num_input_pipelines, context.input_pipeline_id
 
+    known = np.zeros(source.num_examples, "bool")
+    known[list(source.bad.met if source.bad else [])] = True
+    good = (source.num_examples - known.sum()) // workers
+
+    def is_not_known_as_bad(_, example):
+        return ~tf.gather(known, example["index"])
+
     def is_own(place, _):
         """Whether a place in the epoch's order falls into this worker's part of its batch."""
         return place % batch_size * workers // batch_size == worker
@@ -176,11 +184,12 @@ def _batches_of_files(source, augmentation, seed, steps, batch_size, context):
             return {"image": example["image"], "draws": draws, "index": example["index"]}
 
         order = source.read(order_seed(seed, epoch)).enumerate()
-        order = (order.filter(is_own) if workers > 1 else order).map(draw)
+        order = (order.filter(is_own) if workers > 1 else order).filter(is_not_known_as_bad).map(draw)
         passed, wanted = skipped * (batch_size // workers), steps * (batch_size // workers)
         rest = _begun_one_by_one(source, augmentation, order.skip(passed), None)
-        again = _begun_one_by_one(source, augmentation, order, None).repeat()
-        return rest.concatenate(again).take(wanted - passed).batch(share, drop_remainder=True)
+        # Another round only where unreadable images leave the last batches unfilled: it would read everything again.
+        rounds = _begun_one_by_one(source, augmentation, order.repeat().skip(tf.maximum(passed - good, 0)), None)
+        return rest.concatenate(rounds).take(wanted - passed).batch(share, drop_remainder=True)
 
     return batches
 

@@ -6,39 +6,55 @@ with one replica or more. `collectives` are called by each replica inside a step
 
 from keras_moco.distribution.cluster import Cluster, read_cluster
 from keras_moco.distribution.collectives import (
+    all_finite,
     all_gather,
     average,
     local_slice,
+    mean,
     permutation,
     random_rows,
+    run_if,
     share_overflow,
     shuffle,
     unshuffle,
 )
 from keras_moco.distribution.steps import check_training, on_all_replicas
 from keras_moco.distribution.strategies import STRATEGIES, count_replicas, describe, make_strategy, num_replicas
-from keras_moco.distribution.workers import WorkerLost, broadcast, endless, is_chief, plain_worker_errors
+from keras_moco.distribution.workers import (
+    WorkerLost,
+    any_worker,
+    broadcast,
+    endless,
+    has_workers,
+    is_chief,
+    plain_worker_errors,
+)
 
 __all__ = [
     "STRATEGIES",
     "Cluster",
     "WorkerLost",
+    "all_finite",
     "all_gather",
+    "any_worker",
     "average",
     "broadcast",
     "check_training",
     "count_replicas",
     "describe",
     "endless",
+    "has_workers",
     "is_chief",
     "local_slice",
     "make_strategy",
+    "mean",
     "num_replicas",
     "on_all_replicas",
     "permutation",
     "random_rows",
     "plain_worker_errors",
     "read_cluster",
+    "run_if",
     "share_overflow",
     "shuffle",
     "unshuffle",

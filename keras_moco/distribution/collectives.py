@@ -104,15 +104,35 @@ def unshuffle(keys, order):
     return tf.gather(all_gather(keys), tf.argsort(order))
 
 
+def mean(tensor):
+    """The mean over replicas of a float tensor of which each has its own, the same to the bit on all of them."""
+    if num_replicas() == 1:
+        return tensor
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, tensor)
+
+
 def average(variables):
     """Gives float variables of which each replica has its own value the mean over replicas, in one transfer."""
     if num_replicas() == 1 or not variables:
         return
     flat = tf.concat([tf.reshape(tf.convert_to_tensor(variable), [-1]) for variable in variables], axis=0)
-    mean = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, flat)
-    parts = tf.split(mean, [math.prod(variable.shape) for variable in variables])
+    parts = tf.split(mean(flat), [math.prod(variable.shape) for variable in variables])
     for variable, part in zip(variables, parts, strict=True):
         variable.assign(tf.reshape(part, variable.shape))
+
+
+def all_finite(tensors):
+    """Whether all numbers of all replicas are finite: a bool tensor, the same on each replica.
+
+    Args:
+        tensors: list of float tensors; `None` among them, and `tf.IndexedSlices`, are allowed.
+    """
+    values = [tf.convert_to_tensor(getattr(tensor, "values", tensor)) for tensor in tensors if tensor is not None]
+    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(value)) for value in values])
+    if num_replicas() == 1:
+        return finite
+    total = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(finite, tf.float32))
+    return total == num_replicas()
 
 
 def share_overflow(gradients):
@@ -123,9 +143,36 @@ def share_overflow(gradients):
     """
     if num_replicas() == 1:
         return gradients
-    known = [gradient for gradient in gradients if gradient is not None]
-    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in known])
-    overflows = tf.distribute.get_replica_context().all_reduce(
-        tf.distribute.ReduceOp.SUM, tf.cast(tf.logical_not(finite), tf.float32)
-    )
-    return [g if g is None else tf.where(overflows > 0, tf.constant(math.inf, g.dtype), g) for g in gradients]
+    finite = all_finite(gradients)
+    return [g if g is None else tf.where(finite, g, tf.constant(math.inf, g.dtype)) for g in gradients]
+
+
+def run_if(condition, function, *args):
+    """Calls `function(*args)` on every replica if a condition holds, or on none.
+
+    Args:
+        condition: scalar bool tensor, the same on each replica.
+        function: called for its effect; may itself use what crosses replicas.
+        *args: tensors in any structure.
+    """
+
+    def nothing():
+        return tf.constant(False)
+
+    def on_one_replica():
+        function(*args)
+        return tf.constant(True)
+
+    if num_replicas() == 1:
+        tf.cond(condition, on_one_replica, nothing)
+        return
+
+    # What crosses replicas leaves their context, which it cannot do from within a branch: so the branch is outside.
+    def across(strategy, condition, args):
+        def on_all_replicas():
+            strategy.extended.call_for_each_replica(function, args=args)
+            return tf.constant(True)
+
+        tf.cond(strategy.experimental_local_results(condition)[0], on_all_replicas, nothing)
+
+    tf.distribute.get_replica_context().merge_call(across, args=(condition, args))

@@ -30,25 +30,19 @@ def check_training(strategy, optimizer, jit_compile):
 
 
 def on_all_replicas(step, strategy):
-    """Makes a function of a batch run on every replica with its share, and averages what it logs.
+    """Makes a function of a batch run on every replica with its share.
 
     Args:
-        step: function of a replica's batch to a dict of scalar tensors.
+        step: function of a replica's batch to what it logs, the same on every replica.
         strategy: the strategy.
 
     Returns:
-        Function of a distributed batch to such a dict.
+        Function of a distributed batch to the first replica's logs.
     """
-    names = []
-
-    def packed(batch):
-        logs = step(batch)
-        names[:] = logs
-        return tf.stack([tf.cast(value, tf.float32) for value in logs.values()])  # one transfer for all of them
 
     @tf.autograph.experimental.do_not_convert
     def run(batch):
-        logs = strategy.reduce(tf.distribute.ReduceOp.MEAN, strategy.run(packed, args=(batch,)), axis=None)
-        return dict(zip(names, tf.unstack(logs), strict=True))
+        logs = strategy.run(step, args=(batch,))
+        return tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], logs)
 
     return run

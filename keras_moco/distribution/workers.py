@@ -38,6 +38,18 @@ def is_chief(strategy):
     return strategy.extended.should_checkpoint
 
 
+def any_worker(flag, strategy):
+    """Whether a flag is set on any worker: a bool tensor, the same on all, which must all ask at the same step."""
+    if not has_workers(strategy):
+        return flag
+
+    def count():
+        number = tf.cast(flag, tf.float32)
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, number)
+
+    return strategy.experimental_local_results(strategy.run(count))[0] > 0
+
+
 def broadcast(variables, strategy):
     """Gives every worker the chief's values, so that only the chief needs to read a checkpoint.
 

@@ -58,6 +58,9 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
         required: names that every batch must have; of a class.
         augmentation: an `Augmentation` whose second half each step does (`keras_moco.data.pretrain_dataset` with
             `finish=False`, whose batches must hold `"draws"`). `None`, as at first: views come finished. Not saved.
+        skip_not_finite: bool, whether a step whose loss or gradients are not finite changes nothing but the counters
+            (and takes the key encoder its momentum step); set it before `fit`. False, as at first: such a step goes
+            through, and `keras_moco.callbacks.NotFiniteGuard` ends the training behind it. Not saved.
     """
 
     required = ("query", "key")
@@ -71,9 +74,21 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
         self.encoder = encoder
         self.temperature = temperature
         self.augmentation = None
+        self.skip_not_finite = False
         # Steps trained. Random numbers and schedules hang on it, so a restored model goes on exactly where it was.
-        self.step = self.add_weight((), "zeros", dtype="int64", name="step", trainable=False, aggregation="none")
-        self._means = {name: keras.metrics.Mean(name) for name in (*SHARED_LOGS, *logs)}
+        self.step = self._counter("step")
+        # How many of them had a loss or gradients that were not finite.
+        self.not_finite = self._counter("not_finite")
+        # What was logged in this epoch, summed up. Weights, and not Keras's metrics, of which each replica has its own:
+        # these are alike on all, and saved, so that an epoch that is interrupted logs what it would have logged.
+        self._log_names = (*SHARED_LOGS, *logs)
+        self._logged = self.add_weight(
+            (len(self._log_names),), "zeros", dtype="float32", name="logged", trainable=False, aggregation="none"
+        )
+        self._logged_steps = self._counter("logged_steps")
+
+    def _counter(self, name):
+        return self.add_weight((), "zeros", dtype="int64", name=name, trainable=False, aggregation="none")
 
     # What a method is made of.
 
@@ -106,6 +121,8 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
         # in here may happen before the batch exists.
         with tf.control_dependencies(tf.nest.flatten(views)):
             views = self._finish(views)
+            statistics = batch_norm.moving_statistics(self)
+            before = [tf.identity(statistic) for statistic in statistics] if self.skip_not_finite else []
             self.before_step()
             targets = self.encode_targets(views)
             with tf.GradientTape() as tape:
@@ -115,19 +132,38 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
                 # Gradients are summed over replicas, the loss is a mean over all their examples.
                 scaled = self.optimizer.scale_loss(loss / distribution.num_replicas())
             gradients = tape.gradient(scaled, self.trainable_variables)
+            finite = self._all_finite(loss, gradients)
             if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
                 gradients = distribution.share_overflow(gradients)
-            self.optimizer.apply(gradients, self.trainable_variables)
-            self.after_step(views, targets, contrasts)
+
+            def update(gradients, views, targets, contrasts):
+                self.optimizer.apply(gradients, self.trainable_variables)
+                self.after_step(views, targets, contrasts)
+
+            if self.skip_not_finite:
+                distribution.run_if(finite, update, gradients, views, targets, contrasts)
+            else:
+                update(gradients, views, targets, contrasts)
             # In every step, so that evaluation, checkpoints and exports find all replicas alike whenever they come. Two
             # ResNet-50 have 106,240 of these numbers, beside 25 million gradients. An average of moving averages is
             # the moving average of averages, so nothing is changed by when it is taken.
-            distribution.average(batch_norm.moving_statistics(self))
-            logs = self._log({"loss": loss, **self._measure(contrasts, losses), **self.monitor()})
+            distribution.average(statistics)
+            for statistic, old in zip(statistics, before, strict=bool(before)):
+                statistic.assign(tf.where(finite, statistic, old))
+            logs = self._log({"loss": loss, **self._measure(contrasts, losses), **self.monitor()}, finite)
         # A step that fails does not count, on any replica: the new weights are there once all have gone through.
         with tf.control_dependencies([loss, tf.identity(self.trainable_variables[-1])]):
             self.step.assign_add(1)
+            self.not_finite.assign_add(tf.cast(~finite, "int64"))
         return logs
+
+    def _all_finite(self, loss, gradients):
+        """Whether loss and gradients are finite on all replicas: a bool tensor, the same on each."""
+        finite = distribution.all_finite([loss, *gradients])
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            # It lets gradients overflow to find its scale. At a scale of 1 it is not the scale that made them so.
+            finite |= distribution.all_finite([loss]) & (self.optimizer.dynamic_scale > 1)
+        return finite
 
     def _finish(self, views):
         """The views as float32, augmented to the end where the pipeline has left that to the step."""
@@ -157,14 +193,19 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
             logs |= {f"loss_{contrast.name}": loss for contrast, loss in zip(contrasts, losses, strict=True)}
         return logs
 
-    def _log(self, values):
-        for name, value in values.items():
-            self._means[name].update_state(value)
-        return {name: mean.result() for name, mean in self._means.items()}
+    def _log(self, values, finite):
+        """Means over the epoch so far, over all replicas and all steps that were finite; the same on each replica."""
+        means = distribution.mean(tf.stack([tf.cast(values[name], "float32") for name in self._log_names]))
+        self._logged.assign_add(tf.where(finite, means, 0.0) if self.skip_not_finite else means)
+        self._logged_steps.assign_add(tf.cast(finite | (not self.skip_not_finite), "int64"))
+        means = tf.identity(self._logged) / tf.cast(tf.identity(self._logged_steps), "float32")
+        return dict(zip(self._log_names, tf.unstack(means), strict=True))
 
-    @property
-    def metrics(self):
-        return list(self._means.values())
+    def reset_metrics(self):
+        super().reset_metrics()
+        if not self.resuming_epoch:
+            self._logged.assign(tf.zeros_like(self._logged))
+            self._logged_steps.assign(0)
 
     def get_config(self):
         encoder = keras.saving.serialize_keras_object(self.encoder)

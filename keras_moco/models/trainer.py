@@ -15,32 +15,57 @@ class ReplicatedTrainer(keras.Model):
     takes too many steps where `steps_per_execution` does not divide `steps_per_epoch`. Here the loop holds nothing
     but the step, all replicas' logs are averaged in one transfer, and the last loop of an epoch is shorter.
 
-    `data_wait` counts the seconds of a `fit` in which a step had no batch yet.
+    `data_wait` counts the seconds of a `fit` in which a step had no batch yet. Whoever sets `stop_requested` to True
+    finds `stop_agreed` true behind the next execution, on all workers at once, and may end the training there.
 
     A subclass is built when its constructor returns. Its `train_step` does nothing before its batch exists (see
-    `ContrastiveModel.train_step`): where the length of the data is unknown, its end is found out inside the loop.
+    `ContrastiveModel.train_step`): where the length of the data is unknown, its end is found out inside the loop. What
+    it logs is the same on all replicas.
     """
 
     data_wait = 0.0
+    stop_requested = False
+    stop_agreed = False
+    _initial_step = _steps_taken = 0
 
-    def fit(self, x=None, *args, steps_per_epoch=None, **kwargs):
-        """`keras.Model.fit`.
+    def fit(self, x=None, *args, steps_per_epoch=None, initial_step=0, **kwargs):
+        """`keras.Model.fit`, which can also begin in the middle of an epoch.
+
+        Args:
+            x: as `keras.Model.fit` takes it; its first batch is that of step `initial_step`.
+            *args, **kwargs: likewise.
+            steps_per_epoch: int; must be given with `initial_step`.
+            initial_step: int, steps of the first epoch that are done: it takes the rest of them, and its logs are
+                those of the whole epoch if the model was restored there. Defaults to `0`.
 
         Raises:
-            ValueError: if optimiser or `jit_compile` would not work on the replicas (`check_training`), or a batch
-                holds what the model cannot take.
+            ValueError: if `initial_step` is no step of the epoch, if optimiser or `jit_compile` would not work on the
+                replicas (`check_training`), or a batch holds what the model cannot take.
             WorkerLost: if another worker stops.
         """
+        if initial_step and not 0 < initial_step < (steps_per_epoch or 0):
+            raise ValueError(
+                "`initial_step` must be at least 0 and less than `steps_per_epoch`, which must be given with it. "
+                f"Received: initial_step={initial_step}, steps_per_epoch={steps_per_epoch}. Correct them."
+            )
         x, steps_per_epoch = distribution.endless(x, steps_per_epoch, self.distribute_strategy)
         self._epoch_length = steps_per_epoch
         if steps_per_epoch is None and isinstance(x, tf.data.Dataset) and int(x.cardinality()) > 0:
             self._epoch_length = int(x.cardinality())  # neither endless nor unknown, which are negative
-        self._steps_taken = 0
+        self._initial_step = self._steps_taken = initial_step
         self.data_wait = 0.0
+        self.stop_requested = self.stop_agreed = False
         return super().fit(x, *args, steps_per_epoch=steps_per_epoch, **kwargs)
+
+    @property
+    def resuming_epoch(self):
+        """Whether `fit` is about to take up an epoch in its middle."""
+        return 0 < self._initial_step == self._steps_taken
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Nothing to build, and no batch to be taken for it; Keras's fails with several workers."""
+        if iterator is not None and self._initial_step:
+            _begin_at(self._initial_step, iterator)
 
     def make_train_function(self, force=False):
         if self.train_function is None or force:
@@ -57,18 +82,19 @@ class ReplicatedTrainer(keras.Model):
             one_step = tf.function(one_step, reduce_retracing=True, jit_compile=self.jit_compile)
 
         @tf.autograph.experimental.do_not_convert
-        def several_steps(iterator, count):
+        def several_steps(iterator, count, stop):
+            stop = distribution.any_worker(stop, self.distribute_strategy)
             batch, waited = _timed_next(iterator)
             logs = one_step(batch)
             if self.steps_per_execution == 1:
-                return logs, waited
+                return logs, waited, stop
 
             def step(number, logs, waited):
                 batch, more = _timed_next(iterator)
                 return number + 1, one_step(batch), waited + more
 
             first = (tf.ones_like(count), logs, waited)
-            return tf.while_loop(lambda number, *_: number < count, step, first)[1:]
+            return *tf.while_loop(lambda number, *_: number < count, step, first)[1:], stop
 
         if not self.run_eagerly:
             several_steps = tf.function(several_steps, reduce_retracing=True)
@@ -80,11 +106,15 @@ class ReplicatedTrainer(keras.Model):
             count = self._next_steps()
             try:
                 with plain_failures(), distribution.plain_worker_errors(self.distribute_strategy):
-                    logs, waited = several_steps(iterator, tf.constant(count))
+                    stop = tf.constant(self.stop_requested)
+                    logs, waited, stop = several_steps(iterator, tf.constant(count), stop)
             except tf.errors.OutOfRangeError as end:
                 raise StopIteration from end
             self._steps_taken += count
             self.data_wait += float(waited)
+            # Alone there is nobody to agree with, and what was requested during the step counts as well.
+            alone = not distribution.has_workers(self.distribute_strategy)
+            self.stop_agreed = self.stop_requested if alone else bool(stop)
             return logs
 
         return train
@@ -94,6 +124,19 @@ class ReplicatedTrainer(keras.Model):
         if self._epoch_length is None:
             return self.steps_per_execution
         return min(self.steps_per_execution, self._epoch_length - self._steps_taken % self._epoch_length)
+
+
+def _begin_at(step, iterator):
+    """Makes Keras's iterator over steps leave out the first ones, of its first epoch alone."""
+    whole, length = iterator._enumerate_iterator, iterator.steps_per_epoch
+
+    def rest():
+        iterator._enumerate_iterator, iterator.steps_per_epoch = whole, length - step
+        for begin, end, batches in whole():
+            iterator.steps_per_epoch = length
+            yield step + begin, step + end, batches
+
+    iterator._enumerate_iterator = rest
 
 
 def _timed_next(iterator):

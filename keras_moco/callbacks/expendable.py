@@ -1,0 +1,73 @@
+"""Output that a training can do without: where it cannot be written, training goes on."""
+
+import sys
+
+import keras
+import tensorflow as tf
+
+
+class Expendable(keras.callbacks.Callback):
+    """Hands everything on to another callback, and goes on where that one cannot write.
+
+    A full or read-only disk is told once, and again after it was well in between.
+
+    Args:
+        callback: the `keras.callbacks.Callback`, which writes something.
+        what: str, its name in the message.
+        stream: text file to print to. Defaults to the standard output at the time of printing.
+
+    Example:
+
+    ```python
+    model.fit(batches, epochs=200, callbacks=[Expendable(EpochLog("log.csv"), "the log")])
+    ```
+    """
+
+    def __init__(self, callback, what, stream=None):
+        super().__init__()
+        self.callback = callback
+        self.what = what
+        self.stream = stream
+        self._failing = False
+
+    def set_model(self, model):
+        super().set_model(model)
+        self._attempt(self.callback.set_model, model)
+
+    def set_params(self, params):
+        super().set_params(params)
+        self.callback.set_params(params)
+
+    def on_train_begin(self, logs=None):
+        self._attempt(self.callback.on_train_begin, logs)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._attempt(self.callback.on_epoch_begin, epoch, logs)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._attempt(self.callback.on_train_batch_begin, batch, logs)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._attempt(self.callback.on_train_batch_end, batch, logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._attempt(self.callback.on_epoch_end, epoch, logs):
+            self._failing = False
+
+    def on_train_end(self, logs=None):
+        self._attempt(self.callback.on_train_end, logs)
+
+    def _attempt(self, hook, *args):
+        try:
+            hook(*args)
+        except (OSError, tf.errors.OpError) as error:
+            if not self._failing:
+                reason = getattr(error, "message", None) or error
+                print(
+                    f"warning: {self.what} was not written ({reason}); training goes on.",
+                    file=self.stream or sys.stdout,
+                    flush=True,
+                )
+            self._failing = True
+            return False
+        return True

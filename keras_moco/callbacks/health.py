@@ -1,0 +1,70 @@
+"""Trainings that go on for days and learn nothing, noticed in their first epochs."""
+
+import sys
+
+import keras
+
+COLLAPSED = 0.05  # `feature_std` is 1 where embeddings fill the sphere, 0 where all are one
+SOLVED = 0.99  # share of queries that find their key before all others
+
+COLLAPSE = """warning: after epoch {epoch} the embeddings of all images are nearly one (feature_std {value:.3f}; 1 is \
+spread out): the encoder has collapsed. Look at
+  - the learning rate: is it too high for this batch size? (--base_learning_rate, --warmup_epochs)
+  - the views: are they more than one flat colour? (python -m keras_moco.augment.preview)
+  - the scaling: do --image_mean and --image_std belong to images of 0..255 divided by 255?
+  - the temperature: 0.07 to 0.2 is usual (--temperature)"""
+
+TOO_EASY = """warning: after epoch {epoch} {value:.1%} of the queries find their key: the task is solved, and teaches \
+nothing more. Look at
+  - the views: do both crops show the same? (--crop_min_area, --augment; python -m keras_moco.augment.preview)
+  - the number of negatives: more are harder (--queue_size, --num_negatives)
+  - BatchNorm: query and key must not be normalised alike (--bn_mode=split on one device, shuffle on several)
+  - the images: a frame, a time stamp or a mark that gives an image away?"""
+
+AT_CHANCE = """warning: after epoch {epoch} the loss is still {value:.3f}, what all similarities being equal would \
+give: nothing has been learnt. Look at
+  - the learning rate: is it far too low, or so high that training has broken down? (--base_learning_rate)
+  - the views: does anything of an image survive in them? (python -m keras_moco.augment.preview)"""
+
+
+class Health(keras.callbacks.Callback):
+    """Warns, once each, of a collapsed encoder, of a pretext task that is solved, and of a loss that stays at chance.
+
+    Only after the first epochs, and with a full queue: random keys are easily told from real ones. Training goes on.
+    Place this callback behind those that add to the logs.
+
+    Args:
+        chance_loss: float, the loss if all similarities are equal, `ln(K + 1)` for MoCo. Defaults to `None`: not
+            looked at.
+        after_epochs: int, epochs at the beginning that are not looked at. Defaults to `3`.
+        stream: text file to print to. Defaults to the standard output at the time of printing.
+
+    Example:
+
+    ```python
+    model.fit(batches, epochs=200, callbacks=[Health(chance_loss=math.log(65536 + 1))])
+    ```
+    """
+
+    def __init__(self, chance_loss=None, after_epochs=3, stream=None):
+        super().__init__()
+        self.chance_loss = chance_loss
+        self.after_epochs = after_epochs
+        self.stream = stream
+        self._told = set()
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = logs or {}
+        if epoch < self.after_epochs or logs.get("queue_fill", 1.0) < 1.0:
+            return
+        if logs.get("feature_std", 1.0) < COLLAPSED:
+            self._warn(COLLAPSE, epoch, logs["feature_std"])
+        elif self.chance_loss is not None and abs(logs["loss"] / self.chance_loss - 1) < 0.005:
+            self._warn(AT_CHANCE, epoch, logs["loss"])
+        elif logs.get("contrast_top1", 0.0) > SOLVED:
+            self._warn(TOO_EASY, epoch, logs["contrast_top1"])
+
+    def _warn(self, text, epoch, value):
+        if text not in self._told:
+            self._told.add(text)
+            print(text.format(epoch=epoch + 1, value=value), file=self.stream or sys.stdout, flush=True)

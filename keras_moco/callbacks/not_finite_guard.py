@@ -1,0 +1,92 @@
+"""A training that has left the finite numbers is ended, or steps over the place, and says where."""
+
+import math
+import sys
+
+import keras
+
+from keras_moco.callbacks.saved_state import NotFiniteError
+
+FUTILE = 10  # steps in a row without a finite one, after which nothing more is to be expected
+
+
+class NotFiniteGuard(keras.callbacks.Callback):
+    """Looks behind every step whether loss and gradients were finite.
+
+    If not, `fit` ends with a `NotFiniteError` that names step, learning rate and the last good checkpoint. Where the
+    model skips such steps (`model.skip_not_finite`), a line tells of each, `model.not_finite` counts them, and training
+    ends only after ten in a row.
+
+    A figure in an epoch's logs that is NaN although loss and gradients were finite is told apart: the training is
+    sound, only the figure is not. Place this callback behind those that add to the logs and in front of `Checkpoint`.
+
+    Args:
+        checkpoint: the `Checkpoint` among the callbacks, for the message. Defaults to `None`.
+        stream: text file to print to. Defaults to the standard output at the time of printing.
+
+    Raises:
+        NotFiniteError: in `fit`.
+
+    Example:
+
+    ```python
+    model.skip_not_finite = True
+    model.fit(batches, epochs=200, callbacks=[NotFiniteGuard(checkpoint), checkpoint])
+    ```
+    """
+
+    def __init__(self, checkpoint=None, stream=None):
+        super().__init__()
+        self.checkpoint = checkpoint
+        self.stream = stream
+
+    def on_train_begin(self, logs=None):
+        self._count = int(self.model.not_finite)
+        self._step = int(self.model.step)
+        self._in_a_row = 0
+        self._told = set()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        count, step = int(self.model.not_finite), int(self.model.step)
+        bad, taken = count - self._count, step - self._step
+        where = f"step {step}" if taken == 1 else f"{bad} of the steps {self._step + 1} to {step}"
+        self._in_a_row = self._in_a_row + bad if bad == taken else 0
+        self._count, self._step = count, step
+        if not bad:
+            return
+        rate = float(self.model.optimizer.learning_rate)
+        if not self.model.skip_not_finite or self._in_a_row >= FUTILE:
+            raise NotFiniteError(self._message(where, rate))
+        self._print(
+            f"note: {where} (epoch {self._epoch + 1}, learning rate {rate:.4g}) skipped: loss or gradients were not "
+            f"finite. {count} of {step} steps so far."
+        )
+
+    def on_epoch_end(self, epoch, logs=None):
+        wrong = {name for name, value in (logs or {}).items() if not math.isfinite(value)} - self._told
+        for name in sorted(wrong):
+            self._print(
+                f"note: `{name}` is {logs[name]} in epoch {epoch + 1}, although loss and gradients were finite: the "
+                "training is sound, only this figure is not. It will not be told again."
+            )
+        self._told |= wrong
+
+    def _message(self, where, rate):
+        saved = self.checkpoint.saved if self.checkpoint else None
+        last = f"The last good checkpoint is {saved}, from which" if saved else "There is no checkpoint yet, so"
+        if self.model.skip_not_finite:
+            way_out = "Look at the images, and lower the learning rate"
+        else:
+            way_out = "Lower the learning rate, or skip such steps (--on_nan=skip)"
+        return (
+            "Loss and gradients must be finite. "
+            f"Received: NaN or infinity in {where} of epoch {self._epoch + 1}, at learning rate {rate:.4g}"
+            + (f", as in the {self._in_a_row} steps up to it" if self.model.skip_not_finite else "")
+            + f". {last} the same command goes on. {way_out}."
+        )
+
+    def _print(self, line):
+        print(line, file=self.stream or sys.stdout, flush=True)

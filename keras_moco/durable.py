@@ -1,0 +1,43 @@
+"""Files that a crash, a full disk or a power cut leaves whole: the old one or the new one, never half of it."""
+
+import os
+from pathlib import Path
+
+
+def write_text(path, text):
+    """Replaces a file in one piece, and returns when it is on the disk.
+
+    Args:
+        path: path of the file; its folder exists.
+        text: str.
+
+    Raises:
+        OSError: if it cannot be written; then the file is as it was, and nothing is left beside it.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "results.json")
+    >>> write_text(path, "{}")
+    >>> path.read_text()
+    '{}'
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        flush(temporary)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    flush(path.parent)  # the renaming itself
+
+
+def flush(path):
+    """Waits until a file, or the list of names in a folder, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
