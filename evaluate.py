@@ -20,6 +20,8 @@ try:
     from keras_moco.trained_run import load_run
 except ImportError as error:
     sys.exit(f"error: {error}")
+except KeyboardInterrupt:  # importing takes seconds
+    sys.exit(130)
 
 FLAGS = flags.FLAGS
 

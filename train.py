@@ -11,6 +11,8 @@ try:
     from keras_moco import command_line, config, training
 except ImportError as error:
     sys.exit(f"error: {error}")
+except KeyboardInterrupt:  # importing takes seconds
+    sys.exit(130)
 
 
 def define_flags(values):

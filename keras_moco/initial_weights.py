@@ -17,8 +17,8 @@ def initial_weights(path):
     """Opens the weights of another encoder.
 
     Args:
-        path: the folder of a run (its newest checkpoint), a `.keras` file of an `Encoder`, of a model that has one or of
-            an exported backbone (then the head stays fresh), or a checkpoint of PyTorch.
+        path: the folder of a run (its newest checkpoint), a `.keras` file of an `Encoder`, of a model that has one or
+            of an exported backbone (then the head stays fresh), or a checkpoint of PyTorch.
 
     Returns:
         Function of a built `Encoder`, which copies them into it, BatchNorm statistics included and nothing else, and

@@ -115,7 +115,7 @@ def pretrain_on(strategy, config):
             print(f"note: {source.bad.summary()}", flush=True)
     counts = {"bad_images": train.bad.count} if train.bad else {}
     if config.on_nan == "skip":
-        counts["steps_skipped"] = int(model.not_finite)
+        counts["steps_skipped"] = model.steps_not_finite
     results = run.record(epochs=config.epochs, steps=model.steps_done, versions=versions(), **counts)
     print(closing_lines(run, results), flush=True)
     return results

@@ -117,7 +117,7 @@ class Checkpoint(keras.callbacks.Callback):
         Raises:
             NotFiniteError: if a variable is not finite.
         """
-        step = int(self.model.step)
+        step = self.model.steps_done
         if step == self._saved_step:
             return True
         start = self._clock()

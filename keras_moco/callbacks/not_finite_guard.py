@@ -41,8 +41,8 @@ class NotFiniteGuard(keras.callbacks.Callback):
         self.stream = stream
 
     def on_train_begin(self, logs=None):
-        self._count = int(self.model.not_finite)
-        self._step = int(self.model.step)
+        self._count = self.model.steps_not_finite
+        self._step = self.model.steps_done
         self._in_a_row = 0
         self._told = set()
 
@@ -50,14 +50,14 @@ class NotFiniteGuard(keras.callbacks.Callback):
         self._epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        count, step = int(self.model.not_finite), int(self.model.step)
+        count, step = self.model.steps_not_finite, self.model.steps_done
         bad, taken = count - self._count, step - self._step
         where = f"step {step}" if taken == 1 else f"{bad} of the steps {self._step + 1} to {step}"
         self._in_a_row = self._in_a_row + bad if bad == taken else 0
         self._count, self._step = count, step
         if not bad:
             return
-        rate = float(self.model.optimizer.learning_rate)
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         if not self.model.skip_not_finite or self._in_a_row >= FUTILE:
             raise NotFiniteError(self._message(where, rate))
         self._print(
@@ -76,7 +76,7 @@ class NotFiniteGuard(keras.callbacks.Callback):
 
     def _message(self, where, rate):
         saved = self.checkpoint.saved if self.checkpoint else None
-        last = f"The last good checkpoint is {saved}, from which" if saved else "There is no checkpoint yet, so"
+        last = f"The same command goes on from the last good checkpoint, {saved}." if saved else "None is saved yet."
         if self.model.skip_not_finite:
             way_out = "Look at the images, and lower the learning rate"
         else:
@@ -85,7 +85,7 @@ class NotFiniteGuard(keras.callbacks.Callback):
             "Loss and gradients must be finite. "
             f"Received: NaN or infinity in {where} of epoch {self._epoch + 1}, at learning rate {rate:.4g}"
             + (f", as in the {self._in_a_row} steps up to it" if self.model.skip_not_finite else "")
-            + f". {last} the same command goes on. {way_out}."
+            + f". {last} {way_out}."
         )
 
     def _print(self, line):

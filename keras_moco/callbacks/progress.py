@@ -102,7 +102,7 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         pace = self._pace(self._epoch_start)
         if logs is not None:
-            logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+            logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
             logs["images_per_second"] = pace.images_per_second
             logs["step_seconds"] = pace.step
             logs["data_wait_seconds"] = pace.data_wait
@@ -148,7 +148,7 @@ class Progress(keras.callbacks.Callback):
             parts.append(f"top1 {logs['contrast_top1']:.1%}")
         if "knn_top1" in logs:
             parts.append(f"knn {logs['knn_top1']:.1f}%")
-        parts.append(f"lr {float(self.model.optimizer.learning_rate):.4g}")
+        parts.append(f"lr {float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)):.4g}")
         if pace.images_per_second > 0:
             parts += [
                 f"images/s {pace.images_per_second:.0f}",

@@ -58,7 +58,7 @@ def save(model, directory, epoch=0, step_in_epoch=0, log=None, extra=None):
     happens, there is either a whole checkpoint or none.
 
     Args:
-        model: built and compiled model with a variable `step`, such as `MoCo`, whose optimizer is built.
+        model: built and compiled model such as `MoCo` whose optimizer is built.
         directory: path of the folder of checkpoints, created if missing.
         epoch: int, from 0, in which training goes on. Defaults to `0`.
         step_in_epoch: int, steps of that epoch that are done. Defaults to `0`.
@@ -76,7 +76,7 @@ def save(model, directory, epoch=0, step_in_epoch=0, log=None, extra=None):
     _check_built(model)
     _check_finite(model)
     directory = Path(directory)
-    step = int(keras.ops.convert_to_numpy(model.step))
+    step = model.steps_done
     final, unfinished = (directory / f"{prefix}{step:09d}" for prefix in (_PREFIX, _UNFINISHED))
     state = {"step": step, "epoch": epoch, "step_in_epoch": step_in_epoch, "log": log or {}, "versions": versions()}
     try:
@@ -184,7 +184,7 @@ def _check_finite(model):
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
             raise NotFiniteError(
                 "All variables must be finite to be saved. "
-                f"Received: {variable.path} with NaN or infinity after {int(model.step)} steps. "
+                f"Received: {variable.path} with NaN or infinity after {model.steps_done} steps. "
                 "Go on from the checkpoint before, with a lower learning rate."
             )
 

@@ -79,7 +79,7 @@ class Stopping(keras.callbacks.Callback):
             self._stop(epoch + 1, 0)
 
     def _stop(self, epoch, step):
-        where = f"behind step {int(self.model.step)} (epoch {epoch + 1}, {step} of {self.params['steps']} steps)"
+        where = f"behind step {self.model.steps_done} (epoch {epoch + 1}, {step} of {self.params['steps']} steps)"
         saved = ""
         if self.checkpoint:
             written = self.checkpoint.save(epoch, step)

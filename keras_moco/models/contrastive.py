@@ -112,6 +112,11 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
         """int: steps trained so far, over all runs."""
         return int(ops.convert_to_numpy(self.step))
 
+    @property
+    def steps_not_finite(self):
+        """int: how many of them had a loss or gradients that were not finite."""
+        return int(ops.convert_to_numpy(self.not_finite))
+
     def call(self, images, training=False):
         return self.encoder(images, training=training)
 
