@@ -48,4 +48,5 @@ class EpochLog(keras.callbacks.Callback):
         writer = csv.DictWriter(text, ["epoch", *names], restval="NA", lineterminator="\n")
         writer.writeheader()
         writer.writerows({"epoch": epoch, **row} for epoch, row in sorted(self.log.items()))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.path, text.getvalue())

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_moco import batch_norm, distribution
+from keras_moco.models.epoch_means import EpochMeans
 from keras_moco.models.trainer import ReplicatedTrainer
 
 
@@ -79,13 +80,7 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
         self.step = self._counter("step")
         # How many of them had a loss or gradients that were not finite.
         self.not_finite = self._counter("not_finite")
-        # What was logged in this epoch, summed up. Weights, and not Keras's metrics, of which each replica has its own:
-        # these are alike on all, and saved, so that an epoch that is interrupted logs what it would have logged.
-        self._log_names = (*SHARED_LOGS, *logs)
-        self._logged = self.add_weight(
-            (len(self._log_names),), "zeros", dtype="float32", name="logged", trainable=False, aggregation="none"
-        )
-        self._logged_steps = self._counter("logged_steps")
+        self.means = EpochMeans((*SHARED_LOGS, *logs), name="means")
 
     def _counter(self, name):
         return self.add_weight((), "zeros", dtype="int64", name=name, trainable=False, aggregation="none")
@@ -127,7 +122,7 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
         with tf.control_dependencies(tf.nest.flatten(views)):
             views = self._finish(views)
             statistics = batch_norm.moving_statistics(self)
-            before = [tf.identity(statistic) for statistic in statistics] if self.skip_not_finite else []
+            before = [tf.identity(statistic) for statistic in statistics if self.skip_not_finite]
             self.before_step()
             targets = self.encode_targets(views)
             with tf.GradientTape() as tape:
@@ -153,9 +148,11 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
             # ResNet-50 have 106,240 of these numbers, beside 25 million gradients. An average of moving averages is
             # the moving average of averages, so nothing is changed by when it is taken.
             distribution.average(statistics)
-            for statistic, old in zip(statistics, before, strict=bool(before)):
-                statistic.assign(tf.where(finite, statistic, old))
-            logs = self._log({"loss": loss, **self._measure(contrasts, losses), **self.monitor()}, finite)
+            if self.skip_not_finite:
+                for statistic, old in zip(statistics, before, strict=True):
+                    statistic.assign(tf.where(finite, statistic, old))
+            values = {"loss": loss, **self._measure(contrasts, losses), **self.monitor()}
+            logs = self.means.update(values, counts=finite | (not self.skip_not_finite))
         # A step that fails does not count, on any replica: the new weights are there once all have gone through.
         with tf.control_dependencies([loss, tf.identity(self.trainable_variables[-1])]):
             self.step.assign_add(1)
@@ -198,19 +195,13 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
             logs |= {f"loss_{contrast.name}": loss for contrast, loss in zip(contrasts, losses, strict=True)}
         return logs
 
-    def _log(self, values, finite):
-        """Means over the epoch so far, over all replicas and all steps that were finite; the same on each replica."""
-        means = distribution.mean(tf.stack([tf.cast(values[name], "float32") for name in self._log_names]))
-        self._logged.assign_add(tf.where(finite, means, 0.0) if self.skip_not_finite else means)
-        self._logged_steps.assign_add(tf.cast(finite | (not self.skip_not_finite), "int64"))
-        means = tf.identity(self._logged) / tf.cast(tf.identity(self._logged_steps), "float32")
-        return dict(zip(self._log_names, tf.unstack(means), strict=True))
+    @property
+    def metrics(self):
+        return []  # of Keras's; see `EpochMeans`
 
     def reset_metrics(self):
-        super().reset_metrics()
         if not self.resuming_epoch:
-            self._logged.assign(tf.zeros_like(self._logged))
-            self._logged_steps.assign(0)
+            self.means.reset()
 
     def get_config(self):
         encoder = keras.saving.serialize_keras_object(self.encoder)

@@ -45,8 +45,11 @@ def train(replicas, steps=STEPS, **arguments):
 
 
 def state(model):
-    """All that the next step depends on, by place: the two encoders' variables have the same names."""
-    variables = [*model.weights, *model.optimizer.variables]
+    """All that the next step depends on, by place: the two encoders' variables have the same names.
+
+    Not the means of what is logged: `feature_std` is one of each replica's batch.
+    """
+    variables = [v for v in (*model.weights, *model.optimizer.variables) if "means/" not in v.path]
     return {f"{place} {variable.path}": np.array(variable) for place, variable in enumerate(variables)}
 
 
@@ -64,7 +67,7 @@ def test_replicas_without_batch_norm_train_as_one(replicas, on_one_replica):
     for name in names:
         np.testing.assert_allclose(history[name], expected_history[name], rtol=1e-5, atol=1e-5, err_msg=name)
     found = state(model)
-    assert len(found) == len(expected) == 2 * 6 + 3 + 6 + 2  # encoders, queue and step; velocities, iteration, rate
+    assert len(found) == len(expected) == 2 * 6 + 2 + 2 + 6 + 2  # encoders, queue, counters; velocities, iteration, rate
     for ours, (name, theirs) in zip(found.values(), expected.items(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5, err_msg=name)
     assert np.array(model.step) == STEPS
@@ -205,7 +208,7 @@ def test_a_checkpoint_goes_on_with_another_number_of_replicas(before, after, tmp
     other = make_model(strategy)
     with strategy.scope():
         other.optimizer.build(other.trainable_variables)
-    assert restore(other, tmp_path) == 3
+    assert restore(other, tmp_path).step == 3
     for ours, (name, theirs) in zip(state(other).values(), state(model).items(), strict=True):
         np.testing.assert_array_equal(ours, theirs, err_msg=name)
     for each in (model, other):
