@@ -71,12 +71,13 @@ def pretrain_on(strategy, config):
     model = build_model(plan, strategy, augmentation, prepare)
     checkpoint = build_checkpoint(plan, run, train) if chief else None
     if chief:
-        changed = run.claim(config)
         resume(model, checkpoint, train)
-        note_changes(changed, model, run)
+        note_changes(run.claim(config), model, run)
         note_replicas(plan, run)
     distribution.broadcast([*model.weights, *model.optimizer.variables], strategy)
     epoch, step = divmod(model.steps_done, plan.steps_per_epoch)
+    if prepare:
+        print(f"begins with the weights of {config.init_from}", flush=True)
     if chief and model.steps_done:
         done = f"{epoch} of {config.epochs} epochs" + (f" and {step} of {plan.steps_per_epoch} steps" if step else "")
         print(f"resumed from {checkpoint.saved} after {done}", flush=True)
@@ -92,6 +93,7 @@ def pretrain_on(strategy, config):
         return data.pretrain_dataset(train, augmentation, config.batch_size, finish=host, **place, **settings)
 
     if epoch < config.epochs:
+        watching = build_callbacks(plan, run, monitor, checkpoint, epoch) if chief else [callbacks.NotFiniteGuard()]
         with callbacks.Stopping(checkpoint, config.max_minutes) as stopping, timed(run if chief else None):
             model.fit(
                 strategy.distribute_datasets_from_function(batches),
@@ -99,7 +101,7 @@ def pretrain_on(strategy, config):
                 initial_epoch=epoch,
                 initial_step=step,
                 epochs=config.epochs,
-                callbacks=[*(build_callbacks(plan, run, monitor, checkpoint, epoch) if chief else []), stopping],
+                callbacks=[*watching, stopping],
                 verbose="auto" if chief and sys.stdout.isatty() else 0,
                 shuffle=False,
             )

@@ -67,7 +67,7 @@ def test_replicas_without_batch_norm_train_as_one(replicas, on_one_replica):
     for name in names:
         np.testing.assert_allclose(history[name], expected_history[name], rtol=1e-5, atol=1e-5, err_msg=name)
     found = state(model)
-    assert len(found) == len(expected) == 2 * 6 + 2 + 2 + 6 + 2  # encoders, queue, counters; velocities, iteration, rate
+    assert len(found) == len(expected) == 2 * 6 + 2 + 2 + 6 + 2  # encoders, queue, counters; optimizer
     for ours, (name, theirs) in zip(found.values(), expected.items(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5, err_msg=name)
     assert np.array(model.step) == STEPS
