@@ -53,6 +53,7 @@ def pretrain(config):
 def pretrain_on(strategy, config):
     """`pretrain` on the devices of a strategy. Of several workers the first, the chief, speaks and writes."""
     chief = distribution.is_chief(strategy)
+    stopping = callbacks.Stopping(max_minutes=config.max_minutes)  # which counts from here
 
     # 1. Everything that can be wrong is found out first.
     run = RunDirectory(config.workdir)
@@ -94,7 +95,8 @@ def pretrain_on(strategy, config):
 
     if epoch < config.epochs:
         watching = build_callbacks(plan, run, monitor, checkpoint, epoch) if chief else [callbacks.NotFiniteGuard()]
-        with callbacks.Stopping(checkpoint, config.max_minutes) as stopping, timed(run if chief else None):
+        stopping.checkpoint = checkpoint
+        with stopping, timed(run if chief else None):
             model.fit(
                 strategy.distribute_datasets_from_function(batches),
                 steps_per_epoch=plan.steps_per_epoch,

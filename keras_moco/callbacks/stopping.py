@@ -22,8 +22,8 @@ class Stopping(keras.callbacks.Callback):
 
     Args:
         checkpoint: the `Checkpoint` among the callbacks. Defaults to `None`: another worker saves.
-        max_minutes: float, how long from now training may go on, for batch queues that end a job after a fixed time; 0:
-            without limit. Defaults to `0`.
+        max_minutes: float, how long training may go on, counted from the making of this object, for batch queues that
+            end a job after a fixed time; 0: without limit. Defaults to `0`.
 
     Raises:
         Stopped: in `fit`, after everything is saved.
