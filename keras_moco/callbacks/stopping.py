@@ -54,7 +54,8 @@ class Stopping(keras.callbacks.Callback):
 
     def __exit__(self, *_):
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # None: it was not Python that had set it.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before = {}
 
     def _request(self, number, _):
