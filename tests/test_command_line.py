@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import absl.flags
@@ -16,6 +18,7 @@ from PIL import Image
 import evaluate
 import train
 from keras_moco import command_line
+from keras_moco.callbacks import NotFiniteError, Stopped
 from keras_moco.config import Config
 from keras_moco.distribution import WorkerLost
 from keras_moco.run_directory import RunDirectory
@@ -127,6 +130,23 @@ MISTAKES = {
     "a bank for MoCo": (["--bank_momentum=0.4"], "`bank_momentum` must not be given with method=moco.*memory_bank"),
     "unknown precision": (["--precision=half"], "`precision` must be one of float32, .*Received: 'half'. Choose"),
     "warm-up beyond the end": (["--warmup_epochs=200"], "Received: warmup_epochs=200, epochs=200. Shorten the warm-up"),
+    "nothing to begin with": (
+        ["--init_from=nowhere"],
+        "`init_from` must exist. Received: nowhere. Correct --init_from.",
+    ),
+    "a change that cannot be allowed": (
+        ["--allow_config_change=queue_size"],
+        "`allow_config_change` must name settings that can change: dataset, .* Received: queue_size. Begin a new run",
+    ),
+    "unknown way with NaN": (["--on_nan=maybe"], "`on_nan` must be stop or skip. Received: on_nan='maybe'. Correct"),
+    "no checkpoint kept": (
+        ["--keep_checkpoints=0"],
+        "`keep_checkpoints` must be at least 1. Received: keep_checkpoints=0. Correct the flag --keep_checkpoints.",
+    ),
+    "no time for checkpoints": (
+        ["--checkpoint_share=0"],
+        r"`checkpoint_share` must be in \(0, 1\]. Received: checkpoint_share=0.0. Correct the flag --checkpoint_share.",
+    ),
     "unknown flag": (["--quesize=3"], "Unknown command line flag 'quesize'. See --help for all of them."),
     "misspelt flag": (["--queu_size=3"], "flag 'queu_size'. Did you mean: queue_size"),
     "no number": (["--epochs=many"], "flag --epochs=many: .*See --help for all of them."),
@@ -248,6 +268,24 @@ def test_a_folder_of_another_run_stays_as_it_is(call, tmp_path):
     assert contents(tmp_path) == before
 
 
+def test_what_would_have_to_be_allowed_is_offered(call, tmp_path):
+    settings = dict(queue_size=512, batch_size=128, image_size=16, stem="cifar", backbone="resnet10", backbone_width=4)
+    RunDirectory(tmp_path).claim(Config(dataset="digits", **settings))
+    before = contents(tmp_path)
+    line = refusal(call(train, *DIGITS, f"--workdir={tmp_path}", "--epochs=300", "--temperature=0.2"))
+    assert line.endswith("or the old values, or --allow_config_change=temperature,epochs.")
+    assert contents(tmp_path) == before
+
+
+def test_damaged_figures_of_a_run_are_told(call, tmp_path):
+    settings = dict(queue_size=512, batch_size=128, image_size=16, stem="cifar", backbone="resnet10", backbone_width=4)
+    RunDirectory(tmp_path).claim(Config(dataset="digits", **settings))
+    (tmp_path / "results.json").write_text('{"replicas": ')
+    line = refusal(call(train, *DIGITS, f"--workdir={tmp_path}"))
+    assert line.startswith(f"`results.json` must be as it was written. Received: {tmp_path / 'results.json'}, which ")
+    assert (tmp_path / "results.json").read_text() == '{"replicas": '
+
+
 def test_a_folder_of_other_things_stays_as_it_is(call, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     before = contents(tmp_path)
@@ -278,7 +316,29 @@ def test_an_interruption_says_how_to_go_on(call, monkeypatch):
     monkeypatch.setattr(train.training, "pretrain", interrupted)
     status, _, stderr = call(train, *DIGITS)
     assert status == 130  # as shells say of a process that Ctrl-C ended
-    assert stderr == "error: interrupted. The same train.py command goes on from the last whole epoch.\n"
+    assert stderr == ("error: interrupted. The same command begins again; a training goes on from its checkpoint.\n")
+
+
+def test_a_run_that_has_been_stopped_says_so_and_can_be_told_from_a_failure(call, monkeypatch):
+    def stopped(_):
+        raise Stopped("stopped by SIGTERM behind step 7 (epoch 1, 7 of 11 steps), which is saved in run/checkpoints.")
+
+    monkeypatch.setattr(train.training, "pretrain", stopped)
+    status, stdout, stderr = call(train, *DIGITS)
+    assert (status, stdout) == (75, "")  # EX_TEMPFAIL
+    assert stderr == (
+        "stopped by SIGTERM behind step 7 (epoch 1, 7 of 11 steps), which is saved in run/checkpoints. The same "
+        "command goes on.\n"
+    )
+
+
+def test_a_training_that_has_left_the_finite_numbers_ends_in_one_sentence(call, monkeypatch):
+    def broken(_):
+        raise NotFiniteError("Loss and gradients must be finite. Received: NaN in step 7. Lower the learning rate.")
+
+    monkeypatch.setattr(train.training, "pretrain", broken)
+    line = refusal(call(train, *DIGITS))
+    assert line == "Loss and gradients must be finite. Received: NaN in step 7. Lower the learning rate."
 
 
 def test_the_configuration_is_that_of_the_flags(call, monkeypatch):
@@ -321,7 +381,7 @@ def test_evaluate_wants_a_checkpoint(call, tmp_path):
     RunDirectory(tmp_path).claim(Config(dataset="digits", **settings))
     before = contents(tmp_path)
     line = refusal(call(evaluate, "knn", f"--workdir={tmp_path}"))
-    assert line.endswith(f"Received: {tmp_path} without one. Train an epoch with train.py first.")
+    assert line.endswith(f"Received: {tmp_path} without one. Train with train.py first.")
     assert contents(tmp_path) == before
 
 
@@ -372,3 +432,38 @@ def test_help_lists_every_flag(tmp_path):
     done = shell("train.py", "--help", cwd=tmp_path)
     flags = set(re.findall(r"^  --(?:\[no\])?(\w+):", done.stdout, re.M))
     assert flags == set(Config.__dataclass_fields__)
+
+
+def wait_for(text, path, process):
+    end = time.monotonic() + 120
+    while text not in path.read_text():
+        assert process.poll() is None and time.monotonic() < end, path.read_text()
+        time.sleep(0.01)
+
+
+def test_ctrl_c_ends_a_training_with_75_and_one_line_and_the_same_command_goes_on(tmp_path):
+    arguments = [*DIGITS, "--image_size=8", "--bn_splits=4", "--knn_k=20", "--epochs=2", "--log_steps=1"]
+    arguments += ["--workdir=run", "--checkpoint_epochs=0"]
+    output = tmp_path / "output"
+    with open(output, "w") as stdout, open(tmp_path / "error", "w") as stderr:
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        command = [sys.executable, str(ROOT / "train.py"), *arguments]
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=stdout, stderr=stderr)
+        try:
+            wait_for("epoch 1/2 step 2/11 ", output, process)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) == 75
+        finally:
+            process.kill()
+    error = (tmp_path / "error").read_text()
+    assert "Traceback" not in error
+    assert re.fullmatch(
+        r"stopped by SIGINT behind step \d+ \(epoch 1, \d+ of 11 steps\), which is saved in "
+        r"run/checkpoints/step-\d{9}\. The same command goes on\.",
+        error.splitlines()[-1],  # behind what TensorFlow says
+    )
+    [saved] = (tmp_path / "run" / "checkpoints").iterdir()
+    done = shell("train.py", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"resumed from run/checkpoints/{saved.name} after 0 of 2 epochs and {int(saved.name[5:])} of " in done.stdout
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["steps"] == 22

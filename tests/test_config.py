@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from absl import flags
 
-from keras_moco.config import Config, define_flags, from_flags, read_flagfile
+from keras_moco.config import Config, changeable, define_flags, from_flags, read_flagfile
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 # Another valid value than the default for every field; new fields have to be added here.
@@ -58,6 +58,16 @@ OTHER = {
     "knn_k": 20,
     "knn_temperature": 0.07,
     "knn_features": "backbone",
+    "checkpoint_epochs": 0,
+    "checkpoint_minutes": 0.5,
+    "checkpoint_share": 1.0,
+    "keep_checkpoints": 1,
+    "keep_every_epochs": 100,
+    "max_minutes": 55.5,
+    "on_nan": "skip",
+    "deterministic": True,
+    "init_from": "runs/pretrained on=ImageNet",
+    "allow_config_change": ("epochs", "temperature"),
     "log_steps": 1,
     "dry_run": True,
 }
@@ -65,20 +75,35 @@ RESUMABLE = {
     *("data_dir", "workdir", "knn_every_epochs", "knn_k", "knn_temperature", "log_steps", "dry_run"),
     *("strategy", "replicas", "steps_per_execution", "augment_on"),
     *("cache_encoded", "max_bad_fraction", "strict_data"),
+    *("checkpoint_epochs", "checkpoint_minutes", "checkpoint_share", "keep_checkpoints", "keep_every_epochs"),
+    *("max_minutes", "on_nan", "deterministic", "allow_config_change"),
 }
+# What decides the result, but not the shape of what is saved.
+CHANGEABLE = [
+    *("dataset", "temperature", "key_momentum", "bank_momentum", "augment", "crop_min_area", "augment_exact", "epochs"),
+    *("base_learning_rate", "weight_decay", "optimizer_momentum", "schedule", "schedule_per_step", "warmup_epochs"),
+    "knn_features",
+]
+# What is asked for once, and no part of what a run is.
+NOT_KEPT = {"allow_config_change", "dry_run"}
 # The documented range of every number, values at its edges, and values beyond them.
 RANGES = {
     "at least 1": (
         "train_examples channels backbone_width bn_splits embedding_dim queue_size num_negatives image_size batch_size "
-        "epochs replicas steps_per_execution knn_k log_steps",
+        "epochs replicas steps_per_execution knn_k keep_checkpoints log_steps",
         [1, 2**31],
         [0, -1],
     ),
     "positive": ("temperature base_learning_rate knn_temperature", [1e-9, 5.0], [0.0, -0.1, float("nan")]),
-    "at least 0": ("weight_decay warmup_epochs knn_every_epochs seed", [0, 3], [-1, float("nan")]),
+    "at least 0": (
+        "weight_decay warmup_epochs knn_every_epochs checkpoint_epochs checkpoint_minutes keep_every_epochs "
+        "max_minutes seed",
+        [0, 3],
+        [-1, float("nan")],
+    ),
     "in [0, 1]": ("key_momentum bank_momentum", [0.0, 1.0], [-0.001, 1.001, float("nan")]),
     "in [0, 1)": ("optimizer_momentum max_bad_fraction", [0.0, 0.999], [-0.001, 1.0, float("nan")]),
-    "in (0, 1]": ("crop_min_area", [0.001, 1.0], [0.0, 1.001, float("nan")]),
+    "in (0, 1]": ("crop_min_area checkpoint_share", [0.001, 1.0], [0.0, 1.001, float("nan")]),
 }
 EDGES = [(name, good) for names, goods, _ in RANGES.values() for name in names.split() for good in goods]
 BEYOND = [(name, words, bad) for words, (names, _, bads) in RANGES.items() for name in names.split() for bad in bads]
@@ -156,24 +181,34 @@ def test_a_flag_beyond_its_range_is_an_error():
 # Flagfiles
 
 
-@pytest.mark.parametrize("name", FIELDS)
-def test_every_field_survives_a_flagfile(name, tmp_path):
+KEPT = [name for name in FIELDS if name not in NOT_KEPT]
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_every_field_that_is_kept_survives_a_flagfile(name, tmp_path):
     config = Config(**{name: OTHER[name]})
     read = round_trip(config, tmp_path)
     assert read == config
     assert type(getattr(read, name)) is type(OTHER[name])
 
 
-def test_all_fields_together_survive_a_flagfile(tmp_path):
-    assert round_trip(Config(**OTHER), tmp_path) == Config(**OTHER)
+def test_all_fields_that_are_kept_survive_a_flagfile_together(tmp_path):
+    assert round_trip(Config(**OTHER), tmp_path) == Config(**{name: OTHER[name] for name in KEPT})
     assert round_trip(Config(), tmp_path) == Config()
 
 
-def test_a_flagfile_names_every_field_that_is_not_none():
+def test_a_flagfile_names_every_field_that_is_kept_and_not_none():
+    lines = Config(**OTHER).to_flagfile().splitlines()
+    assert [line.partition("=")[0] for line in lines] == [f"--{name}" for name in KEPT]
     lines = Config().to_flagfile().splitlines()
     assert [line.partition("=")[0] for line in lines] == [
-        f"--{name}" for name, field in FIELDS.items() if field.default is not None
+        f"--{name}" for name in KEPT if FIELDS[name].default is not None
     ]
+
+
+@pytest.mark.parametrize("name", sorted(NOT_KEPT))
+def test_what_is_asked_for_once_is_not_written_into_a_flagfile(name):
+    assert Config(**{name: OTHER[name]}).to_flagfile() == Config().to_flagfile()
 
 
 def test_comments_in_a_flagfile_do_not_count(tmp_path):
@@ -196,16 +231,64 @@ def test_a_broken_flagfile_is_an_error_that_names_it(line, tmp_path):
 @pytest.mark.parametrize("name", sorted(FIELDS.keys() - RESUMABLE))
 def test_a_field_that_decides_the_result_is_a_difference(name):
     ours, theirs = Config(**{name: OTHER[name]}), Config()
-    assert ours.differences(theirs) == [f"{name}: {FIELDS[name].default} -> {OTHER[name]}"]
+    assert ours.differences(theirs) == {name: f"{FIELDS[name].default} -> {OTHER[name]}"}
 
 
 @pytest.mark.parametrize("name", sorted(RESUMABLE))
 def test_a_resumable_field_is_no_difference(name):
-    assert Config(**{name: OTHER[name]}).differences(Config()) == []
+    assert Config(**{name: OTHER[name]}).differences(Config()) == {}
 
 
 def test_all_differences_are_listed():
-    assert len(Config(**OTHER).differences(Config())) == len(FIELDS) - len(RESUMABLE)
+    assert list(Config(**OTHER).differences(Config())) == [name for name in FIELDS if name not in RESUMABLE]
+
+
+# What may change under way, where it is said
+
+
+def test_what_leaves_the_shape_of_what_is_saved_may_change():
+    assert changeable() == CHANGEABLE
+    assert not set(CHANGEABLE) & RESUMABLE
+
+
+@pytest.mark.parametrize("name", CHANGEABLE)
+def test_each_of_these_can_be_allowed(name):
+    assert from_flags(parse(f"--allow_config_change={name}")).allow_config_change == (name,)
+
+
+@pytest.mark.parametrize(
+    "names, received",
+    [
+        ("queue_size", "queue_size"),
+        ("epochs,backbone,knn_k", "backbone, knn_k"),
+        ("epoch", "epoch"),
+        ("epochs temperature", "epochs temperature"),
+    ],
+)
+def test_nothing_else_can_be_allowed(names, received):
+    with pytest.raises(ValueError) as caught:
+        from_flags(parse(f"--allow_config_change={names}"))
+    assert str(caught.value) == (
+        f"`allow_config_change` must name settings that can change: {', '.join(CHANGEABLE)}. Received: {received}. "
+        "Begin a new run with them in another --workdir, if need be from these weights (--init_from)."
+    )
+
+
+def test_nothing_is_allowed_at_first():
+    assert Config().allow_config_change == from_flags(parse("--allow_config_change=")).allow_config_change == ()
+
+
+# Choices
+
+
+@pytest.mark.parametrize("name, choices", [("augment_on", ("host", "device")), ("on_nan", ("stop", "skip"))])
+def test_another_word_than_the_choices_is_an_error(name, choices):
+    assert [getattr(Config(**{name: choice}), name) for choice in choices] == list(choices)
+    with pytest.raises(ValueError) as caught:
+        Config(**{name: "maybe"})
+    assert str(caught.value) == (
+        f"`{name}` must be {' or '.join(choices)}. Received: {name}='maybe'. Correct the flag --{name}."
+    )
 
 
 # Ranges

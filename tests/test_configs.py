@@ -237,7 +237,7 @@ def test_a_flagfile_dry_runs_without_data(name, capsys, tmp_path):
     # The settings are printed as a flagfile.
     printed = tmp_path / "printed.cfg"
     printed.write_text("\n".join(line for line in text.splitlines() if line.startswith("--")))
-    assert read_flagfile(printed) == dataclasses.replace(config, dry_run=True, strategy="one")
+    assert read_flagfile(printed) == dataclasses.replace(config, strategy="one")
 
 
 @pytest.mark.parametrize("name", CONFIGS)

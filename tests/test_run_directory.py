@@ -1,11 +1,13 @@
 """A folder belongs to one run: others are turned away before anything is written."""
 
+import dataclasses
+import errno
 import json
 from pathlib import Path
 
 import pytest
 
-from keras_moco import run_directory
+from keras_moco import durable
 from keras_moco.config import Config, read_flagfile
 from keras_moco.run_directory import RunDirectory
 
@@ -88,19 +90,49 @@ def test_the_same_configuration_goes_on(tmp_path):
 def test_what_does_not_touch_the_result_may_change(tmp_path):
     RunDirectory(tmp_path).claim(CONFIG)
     now = Config(dataset="digits", queue_size=512, batch_size=128, knn_k=20, log_steps=1, data_dir="elsewhere")
-    RunDirectory(tmp_path).claim(now)
+    assert RunDirectory(tmp_path).claim(now) == {}
     assert RunDirectory(tmp_path).config() == now
 
 
-def test_another_configuration_is_refused_with_what_differs(tmp_path):
+def test_what_is_allowed_to_change_is_told_and_noted_down(tmp_path):
+    assert RunDirectory(tmp_path).claim(CONFIG) == {}
+    changes = {"epochs": 300, "temperature": 0.2}
+    now = dataclasses.replace(CONFIG, **changes, allow_config_change=("temperature", "weight_decay", "epochs"))
+    before = contents(tmp_path)
+    RunDirectory(tmp_path).check(now)
+    assert contents(tmp_path) == before
+    assert RunDirectory(tmp_path).claim(now) == {"temperature": "0.07 -> 0.2", "epochs": "200 -> 300"}
+    # From now on it is this one, and whoever changes it again is asked again.
+    assert RunDirectory(tmp_path).config() == dataclasses.replace(CONFIG, **changes)
+    assert RunDirectory(tmp_path).claim(dataclasses.replace(CONFIG, **changes)) == {}
+    assert "epochs: 300 -> 200" in refusal(RunDirectory(tmp_path).claim, CONFIG)
+
+
+REFUSED = [  # settings, what is allowed to differ, what is refused, and the way out that is offered beside the others
+    ({"temperature": 0.2}, (), "temperature: 0.07 -> 0.2", ", or --allow_config_change=temperature"),
+    (
+        {"temperature": 0.2, "epochs": 300, "schedule": "cosine"},
+        ("temperature",),
+        "epochs: 200 -> 300, schedule: step -> cosine",
+        ", or --allow_config_change=epochs,schedule",
+    ),
+    ({"queue_size": 256, "temperature": 0.2}, (), "queue_size: 512 -> 256, temperature: 0.07 -> 0.2", ""),
+    ({"queue_size": 256, "temperature": 0.2}, ("temperature",), "queue_size: 512 -> 256", ""),
+    ({"init_from": "runs/a"}, (), "init_from: None -> runs/a", ""),
+]
+
+
+@pytest.mark.parametrize("settings, allowed, refused, offer", REFUSED)
+def test_another_configuration_is_refused_with_what_differs_and_what_can_be_done(
+    settings, allowed, refused, offer, tmp_path
+):
     RunDirectory(tmp_path).claim(CONFIG)
     before = contents(tmp_path)
-    other = Config(dataset="digits", queue_size=256, batch_size=128, temperature=0.2, knn_k=20)
+    other = dataclasses.replace(CONFIG, **settings, knn_k=20, allow_config_change=allowed)
     for action in (RunDirectory(tmp_path).check, RunDirectory(tmp_path).claim):
         assert refusal(action, other) == (
             "`workdir` holds a run of another configuration, which would be mixed up with this one. "
-            f"Received: {tmp_path} with queue_size: 512 -> 256, temperature: 0.07 -> 0.2. "
-            "Choose another --workdir, or the old values."
+            f"Received: {tmp_path} with {refused}. Choose another --workdir, or the old values{offer}."
         )
     assert contents(tmp_path) == before
 
@@ -132,27 +164,93 @@ def test_figures_are_merged(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
-def interrupted_while_writing(path, text):
-    with open(path, "w") as file:
-        file.write(text[: len(text) // 2])
-    raise KeyboardInterrupt
-
-
-def interrupted(*_):
-    raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize(
-    "owner, name, crash",
-    [(Path, "write_text", interrupted_while_writing), (run_directory.os, "replace", interrupted)],
-    ids=["while writing", "before renaming"],
-)
-def test_a_crash_leaves_the_figures_as_they_were(owner, name, crash, tmp_path, monkeypatch):
+@pytest.mark.parametrize("text", ["", "{", "kNN: 71 %", '{"knn_top1": 10.5'])
+def test_damaged_figures_are_told_and_not_written_over(text, tmp_path):
     run = RunDirectory(tmp_path)
+    run.results_json.write_text(text)
+    for told in (refusal(run.results), refusal(lambda: run.record(epochs=2))):
+        rule, _, received = told.partition(" Received: ")
+        assert rule == "`results.json` must be as it was written."
+        assert received.startswith(f"{run.results_json}, which is no JSON (Expecting ")
+        assert received.endswith("). Repair or delete it: training needs nothing of it but the accuracy at the start.")
+    assert run.results_json.read_text() == text
+
+
+# Whole or not at all
+
+
+def cut_off_while_writing(end):
+    def write_text(path, text, **_):
+        path.write_bytes(text[: len(text) // 2].encode())
+        raise end
+
+    return write_text
+
+
+def cut_off(end):
+    def cut_off(*_):
+        raise end
+
+    return cut_off
+
+
+MOMENTS = {
+    "while writing": (Path, "write_text", cut_off_while_writing),
+    "before it is on the disk": (durable.os, "fsync", cut_off),
+    "before renaming": (durable.os, "replace", cut_off),
+}
+WRITES = {
+    "figures": lambda run: run.record(knn_top1=71.25),
+    "flagfile": lambda run: run.claim(dataclasses.replace(CONFIG, log_steps=1)),
+}
+
+
+@pytest.fixture(params=WRITES)
+def written(request, tmp_path):
+    """A run, and what writes one of its files anew."""
+    run = RunDirectory(tmp_path)
+    run.claim(CONFIG)
     run.record(knn_top1=10.5)
+    return run, WRITES[request.param]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_crash_leaves_a_file_as_it_was(moment, written, monkeypatch):
+    run, write = written
+    before = contents(run.path)
+    owner, name, crash = MOMENTS[moment]
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(owner, name, crash)
-        run.record(knn_top1=71.25)
-    assert run.results() == {"knn_top1": 10.5}
-    assert run.record(epochs=2) == {"knn_top1": 10.5, "epochs": 2}  # and work goes on
-    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+        patch.setattr(owner, name, crash(KeyboardInterrupt()))
+        write(run)
+    assert {path: contents(run.path)[path] for path in before} == before
+    write(run)  # and work goes on, with what was left of the first try
+    assert contents(run.path).keys() == before.keys()
+    assert contents(run.path) != before
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_full_disk_leaves_everything_as_it_was_and_is_told(moment, written, monkeypatch):
+    run, write = written
+    before = contents(run.path)
+    owner, name, fail = MOMENTS[moment]
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left on device"):
+        patch.setattr(owner, name, fail(OSError(errno.ENOSPC, "No space left on device")))
+        write(run)
+    assert contents(run.path) == before  # and nothing beside it
+
+
+def test_a_file_and_its_name_are_on_the_disk_when_it_is_written(tmp_path, monkeypatch):
+    events = []
+    replace = durable.os.replace
+    monkeypatch.setattr(durable, "flush", lambda path: events.append(("flush", path.name)))
+    monkeypatch.setattr(
+        durable.os, "replace", lambda *names: (events.append(("replace", names[1].name)), replace(*names))
+    )
+    durable.write_text(tmp_path / "results.json", "{}")
+    assert events == [("flush", ".results.json.tmp"), ("replace", "results.json"), ("flush", tmp_path.name)]
+
+
+def test_any_character_can_be_written(tmp_path):
+    run = RunDirectory(tmp_path / "Käthe ∞")
+    run.claim(dataclasses.replace(CONFIG, workdir=str(run.path)))
+    assert run.config().workdir == str(run.path)

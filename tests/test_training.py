@@ -3,7 +3,9 @@
 import csv
 import dataclasses
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,11 +20,18 @@ from sklearn.model_selection import train_test_split
 
 import evaluate
 import keras_moco
-from keras_moco import building, trained_run, training
+from keras_moco import building, determinism, trained_run, training
+from keras_moco.callbacks import Checkpoint, Stopped, save
 from keras_moco.config import Config, read_flagfile
+from keras_moco.data.bad_images import BadImages
+from keras_moco.distribution import make_strategy
 from keras_moco.models import MoCo
+from keras_moco.optimizers import SGD
+from keras_moco.versions import versions
+from tests.small_encoder import small_encoder
 
 STEPS = 1437 // 128
+CHECKPOINT_FILES = ("model.weights.h5", "state.json", "manifest.json")
 TIMES = ("images_per_second", "step_seconds", "data_wait_seconds")  # columns of the log that no two runs share
 
 
@@ -53,6 +62,7 @@ def tiny(workdir, **settings):
         strategy="one",
         knn_k=20,
         knn_features="backbone",
+        checkpoint_share=1.0,  # after every epoch, short as they are
         log_steps=5,
     )
     return Config(**{**defaults, **settings})
@@ -105,19 +115,24 @@ class PowerCut(Exception):
     pass
 
 
-class CheckpointThenPowerCut(training.Checkpoint):
+class CheckpointThenPowerCut(Checkpoint):
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
         raise PowerCut
+
+
+def cut_off(config):
+    """Trains until the power is cut after the first epoch."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(PowerCut):
+        patch.setattr(training.callbacks, "Checkpoint", CheckpointThenPowerCut)
+        pretrain(config)
 
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
     """The same, cut off after the first epoch, with a copy of what lay in the folder then."""
     config = tiny(tmp_path_factory.mktemp("stopped") / "run")
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(PowerCut):
-        patch.setattr(training, "Checkpoint", CheckpointThenPowerCut)
-        pretrain(config)
+    cut_off(config)
     return shutil.copytree(config.workdir, tmp_path_factory.mktemp("then") / "run"), config
 
 
@@ -134,10 +149,10 @@ def copy(finished, tmp_path):
     return shutil.copytree(finished.path, tmp_path / "run")
 
 
-def checkpoint(path):
+def checkpoint(path, step=2 * STEPS):
     """All arrays of a checkpoint by name."""
     arrays = {}
-    with h5py.File(path / "checkpoints" / "latest.weights.h5") as file:
+    with h5py.File(path / "checkpoints" / f"step-{step:09d}" / "model.weights.h5") as file:
         file.visititems(lambda name, item: arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
     return arrays
 
@@ -165,7 +180,7 @@ def test_the_outputs_are_all_there_and_nothing_else(finished):
         "log.csv",
         "curves.png",
         "results.json",
-        "checkpoints/latest.weights.h5",
+        *(f"checkpoints/step-0000000{step}/{name}" for step in (11, 22) for name in CHECKPOINT_FILES),
         "export/backbone.keras",
     }
 
@@ -230,14 +245,31 @@ def test_the_curves_are_a_picture(finished):
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 10
 
 
+def losses_in_tensorboard(path):
+    """All that stand there: a list of pairs of epoch and loss."""
+    events = [
+        event
+        for file in sorted(path.glob("tensorboard/train/events.out.tfevents*"))
+        for event in tf.compat.v1.train.summary_iterator(str(file))
+    ]
+    values = [(event.step, value) for event in events for value in event.summary.value if value.tag == "epoch_loss"]
+    return [(step, float(tf.make_ndarray(value.tensor))) for step, value in values]
+
+
 def test_tensorboard_has_the_loss_of_every_epoch(finished):
-    losses = {}
-    for path in finished.path.glob("tensorboard/train/events.out.tfevents*"):
-        for event in tf.compat.v1.train.summary_iterator(str(path)):
-            for value in event.summary.value:
-                if value.tag == "epoch_loss":
-                    losses[event.step] = float(tf.make_ndarray(value.tensor))
-    assert losses == pytest.approx({n: float(row["loss"]) for n, row in enumerate(log(finished.path))}, rel=1e-6)
+    losses = losses_in_tensorboard(finished.path)
+    assert [epoch for epoch, _ in losses] == [0, 1]
+    assert [loss for _, loss in losses] == pytest.approx([float(row["loss"]) for row in log(finished.path)], rel=1e-6)
+
+
+def test_a_checkpoint_knows_where_training_stands_and_what_it_is(finished):
+    state = json.loads((finished.path / "checkpoints" / "step-000000022" / "state.json").read_text())
+    assert (state["step"], state["epoch"], state["step_in_epoch"]) == (2 * STEPS, 2, 0)
+    for row, logged in zip(log(finished.path), state["log"].values(), strict=True):
+        assert {name: float(value) for name, value in row.items() if name != "epoch"} == pytest.approx(logged)
+    assert state["versions"] == finished.results["versions"]
+    assert state["extra"]["train_examples"] == 1437 and state["extra"]["bad_images"] == {}
+    assert state["extra"]["config"] == json.loads(json.dumps(dataclasses.asdict(finished.config)))
 
 
 def digits():
@@ -274,13 +306,14 @@ def test_the_saved_model_gives_the_same_features(finished):
 def test_a_stopped_run_has_what_its_epochs_gave(stopped):
     path, config = stopped
     assert len(log(path)) == 1
+    assert [saved.name for saved in (path / "checkpoints").iterdir()] == ["step-000000011"]
     assert read_flagfile(path / "flags.cfg") == config
     assert set(json.loads((path / "results.json").read_text())) == {"replicas", "knn_top1_initial", "seconds"}
     assert not (path / "export").exists()
 
 
 def test_a_resumed_run_says_so(resumed, finished):
-    assert f"resumed from {resumed.path / 'checkpoints'} after 1 of 2 epochs" in resumed.printed
+    assert f"resumed from {resumed.path / 'checkpoints' / 'step-000000011'} after 1 of 2 epochs\n" in resumed.printed
     assert "epoch 1/2" not in resumed.printed and "epoch 2/2 done" in resumed.printed
     assert "resumed" not in finished.printed
 
@@ -295,7 +328,7 @@ def test_a_resumed_run_ends_in_the_same_bits(resumed, finished):
 
 
 def test_training_changed_what_the_bits_are_compared_of(stopped, finished):
-    then, now = checkpoint(stopped[0]), checkpoint(finished.path)
+    then, now = checkpoint(stopped[0], STEPS), checkpoint(finished.path)
     same = [name for name in now if np.array_equal(then[name], now[name])]
     assert len(same) < len(now) / 10, same
 
@@ -304,6 +337,50 @@ def test_a_resumed_run_has_the_same_figures(resumed, finished):
     assert without(resumed.results, "seconds") == without(finished.results, "seconds")
     ours, theirs = ([without(row, *TIMES) for row in log(run.path)] for run in (resumed, finished))
     assert ours == theirs
+    assert losses_in_tensorboard(resumed.path) == losses_in_tensorboard(finished.path)
+
+
+class SignalInMidEpoch(Checkpoint):
+    """As `kill` sends it, three steps before the end of the second epoch."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, logs)
+        if (self._epoch, batch) == (1, STEPS - 4):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_in_mid_epoch_stops_a_run_and_the_same_command_ends_in_the_same_bits(finished, tmp_path):
+    config = tiny(tmp_path / "run")
+    saved = tmp_path / "run" / "checkpoints" / "step-000000020"
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped) as stop:
+        patch.setattr(training.callbacks, "Checkpoint", SignalInMidEpoch)
+        pretrain(config)
+    assert str(stop.value) == (
+        f"stopped by SIGTERM behind step 20 (epoch 2, 9 of 11 steps), which is saved in {saved}."
+    )
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["seconds"] > 0
+    again = pretrain(config, export=False)
+    assert f"resumed from {saved} after 1 of 2 epochs and 9 of 11 steps\n" in again.printed
+    ours, theirs = checkpoint(again.path), checkpoint(finished.path)
+    assert [name for name in theirs if not np.array_equal(ours[name], theirs[name])] == []
+    assert without(again.results, "seconds") == without(finished.results, "seconds")
+    rows = [[without(row, *TIMES) for row in log(run.path)] for run in (again, finished)]
+    assert rows[0] == rows[1]
+    assert losses_in_tensorboard(again.path) == losses_in_tensorboard(finished.path)
+
+
+def test_a_time_limit_stops_a_run_with_everything_saved(tmp_path):
+    config = tiny(tmp_path / "run", max_minutes=1e-6)
+    with pytest.raises(Stopped) as stop:
+        pretrain(config)
+    # Asked for behind the first step, and agreed upon behind the second.
+    saved = tmp_path / "run" / "checkpoints" / "step-000000002"
+    assert str(stop.value) == (
+        f"stopped by the limit of 1e-06 minutes behind step 2 (epoch 1, 2 of 11 steps), which is saved in {saved}."
+    )
+    assert sorted(path.name for path in saved.iterdir()) == sorted(CHECKPOINT_FILES)
 
 
 def test_a_finished_run_trains_nothing_more(finished, copy, monkeypatch):
@@ -342,9 +419,7 @@ def test_another_method_is_trained_stopped_resumed_and_evaluated(method, tmp_pat
     columns = set(log(whole.path)[0])
     assert {"loss", "contrast_top1", "knn_top1"} <= columns and not columns & {"queue_fill", "key_momentum"}
     config = tiny_other(tmp_path / "run", method)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(PowerCut):
-        patch.setattr(training, "Checkpoint", CheckpointThenPowerCut)
-        pretrain(config)
+    cut_off(config)
     resumed = pretrain(config, export=False)
     assert "after 1 of 2 epochs" in resumed.printed
     ours, theirs = checkpoint(resumed.path), checkpoint(whole.path)
@@ -388,6 +463,173 @@ def test_another_configuration_leaves_a_finished_run_alone(copy):
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 
 
+def test_an_allowed_change_is_recorded_with_the_step_from_which_on_it_holds(copy, finished):
+    config = tiny(copy, epochs=3, allow_config_change=("epochs", "temperature"))
+    longer = pretrain(config, export=False)
+    assert "note: from step 22 on the configuration is another one: epochs: 2 -> 3\n" in longer.printed
+    assert "after 2 of 3 epochs\n" in longer.printed
+    assert longer.results["config_changes"] == [{"step": 22, "epochs": "2 -> 3"}]
+    assert longer.results["steps"] == 3 * STEPS and [row["epoch"] for row in log(copy)] == ["0", "1", "2"]
+    again = pretrain(dataclasses.replace(config, temperature=0.2), export=False)
+    assert again.results["config_changes"][1:] == [{"step": 33, "temperature": "0.1 -> 0.2"}]
+    assert again.results["config_changes"][:1] == longer.results["config_changes"]
+    assert trained_run.load_run(copy).config == tiny(copy, epochs=3, temperature=0.2)
+    assert "config_changes" not in finished.results
+
+
+def test_skipped_steps_are_reported_where_steps_may_be_skipped(copy, finished):
+    skipping = pretrain(tiny(copy, on_nan="skip"), export=False)
+    assert without(skipping.results, "seconds", "steps_skipped") == without(finished.results, "seconds")
+    assert skipping.results["steps_skipped"] == 0
+
+
+@pytest.mark.parametrize("on_nan, skips", [("stop", False), ("skip", True)])
+def test_the_model_skips_what_is_not_finite_where_it_is_asked_to(on_nan, skips):
+    plan = training.Plan(tiny("nowhere", on_nan=on_nan), 1437, 1, 1)
+    assert building.build_model(plan, make_strategy("one")).skip_not_finite is skips
+
+
+@pytest.mark.parametrize("deterministic, expected", [(True, [5]), (False, [])])
+def test_determinism_is_asked_for_before_anything_else(deterministic, expected, monkeypatch):
+    asked = []
+    monkeypatch.setattr(training, "make_deterministic", asked.append)
+    monkeypatch.setattr(training, "dry_run", lambda *_: asked.append("planned"))
+    training.pretrain(tiny("nowhere", deterministic=deterministic, dry_run=True, seed=5))
+    assert asked == [*expected, "planned"]
+
+
+def test_determinism_is_tensorflow_s_with_everything_seeded(monkeypatch):
+    asked = []
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: asked.append(True))
+    determinism.make_deterministic(5)
+    first = np.random.random(), float(tf.random.uniform(()))
+    determinism.make_deterministic(5)
+    assert (np.random.random(), float(tf.random.uniform(()))) == first
+    assert asked == [True, True]
+
+
+# Weights to begin with
+
+
+def test_a_run_that_begins_with_the_weights_of_another_begins_as_good_as_that_one_is(finished, tmp_path):
+    source = shutil.copytree(finished.path, tmp_path / "source")
+    config = tiny(tmp_path / "run", init_from=str(source), queue_size=300, temperature=0.2, epochs=1, seed=3)
+    run = pretrain(config, export=False)
+    assert run.results["knn_top1_initial"] == finished.results["knn_top1"]
+    assert run.results["steps"] == STEPS
+    # The weights have been taken: a run that goes on needs the file no more.
+    shutil.rmtree(source)
+    again = pretrain(config, export=False)
+    assert without(again.results, "seconds") == without(run.results, "seconds")
+
+
+# What has changed since a checkpoint was saved
+
+
+@pytest.fixture
+def model():
+    """A small one, compiled and built."""
+    model = MoCo(small_encoder(batch_norm=False), queue_size=8)
+    model.compile(optimizer=SGD(0.1))
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def images(number=100, met=()):
+    """What `resume` looks at of a source, and the unreadable images that it has met."""
+    bad = BadImages(number, "number {}".format, max_fraction=0.5)
+    for index in met:
+        bad.report(index)
+    return SimpleNamespace(name="folder:images", num_examples=number, bad=bad)
+
+
+def checkpoint_of(train, folder):
+    plan = training.Plan(tiny(folder), 1437, 1, 1)
+    return training.build_checkpoint(plan, training.RunDirectory(folder), train)
+
+
+def saved_with(model, train, folder, step=3):
+    checkpoint = checkpoint_of(train, folder)
+    checkpoint.set_model(model)
+    model.step.assign(step)
+    assert checkpoint.save(epoch=0, step_in_epoch=step)
+    model.step.assign(0)
+    return checkpoint.saved
+
+
+def test_going_on_tells_nothing_where_nothing_has_changed(model, tmp_path, capsys):
+    saved = saved_with(model, images(), tmp_path)
+    checkpoint = checkpoint_of(images(), tmp_path)
+    training.resume(model, checkpoint, images())
+    assert (model.steps_done, checkpoint.saved) == (3, saved)
+    assert capsys.readouterr().out == ""
+
+
+def test_without_a_checkpoint_there_is_nothing_to_resume(model, tmp_path, capsys):
+    training.resume(model, checkpoint_of(images(), tmp_path), images(number=7))
+    assert model.steps_done == 0 and capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("number", [99, 101])
+def test_another_number_of_images_is_refused(number, model, tmp_path):
+    saved_with(model, images(), tmp_path)
+    with pytest.raises(ValueError) as error:
+        training.resume(model, checkpoint_of(images(number), tmp_path), images(number))
+    assert str(error.value) == (
+        f"The training images must be those that the run began with. Received: {number} images in folder:images, 100 "
+        "before. Put them back, or begin a new run from these weights: another --workdir and "
+        f"--init_from={tmp_path}."
+    )
+
+
+def test_a_checkpoint_that_does_not_tell_of_its_images_goes_with_any(model, tmp_path):
+    model.step.assign(3)
+    save(model, tmp_path / "checkpoints")  # as of a converted run
+    model.step.assign(0)
+    training.resume(model, checkpoint_of(images(), tmp_path), images(99))
+    assert model.steps_done == 3
+
+
+def test_unreadable_images_are_known_when_a_run_goes_on(model, tmp_path, caplog):
+    saved_with(model, images(met=(17, 4)), tmp_path)
+    caplog.clear()
+    train = images()
+    training.resume(model, checkpoint_of(train, tmp_path), train)
+    assert train.bad.met == {17: "number 17", 4: "number 4"}
+    train.bad.report(17)
+    assert train.bad.count == 2 and caplog.records == []
+
+
+def test_images_in_memory_cannot_be_unreadable(model, tmp_path):
+    train = SimpleNamespace(name="digits", num_examples=100, bad=None)
+    saved_with(model, train, tmp_path)
+    training.resume(model, checkpoint_of(train, tmp_path), train)
+    assert model.steps_done == 3
+
+
+def test_other_versions_are_told(model, tmp_path, capsys, monkeypatch):
+    saved_with(model, images(), tmp_path)
+    monkeypatch.setattr(training, "versions", lambda: {**versions(), "keras": "99"})
+    training.resume(model, checkpoint_of(images(), tmp_path), images())
+    assert capsys.readouterr().out == (
+        f"note: the checkpoint was saved with keras_moco {keras_moco.__version__}, keras {keras.__version__}, "
+        f"tensorflow {tf.__version__}; the last bits may differ from here on\n"
+    )
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_is_used(model, tmp_path, capsys):
+    good, damaged = (saved_with(model, images(), tmp_path, step) for step in (3, 4))
+    with open(damaged / "model.weights.h5", "r+b") as file:
+        file.truncate(1000)
+    checkpoint = checkpoint_of(images(), tmp_path)
+    training.resume(model, checkpoint, images())
+    assert (model.steps_done, checkpoint.saved) == (3, good)
+    assert capsys.readouterr().out == (
+        f"note: {damaged} is damaged (model.weights.h5 is not what was saved), now "
+        f"{tmp_path / 'checkpoints' / 'damaged-step-000000004'}; the one before it is used.\n"
+    )
+
+
 # Initial weights and order
 
 
@@ -405,15 +647,29 @@ def test_initial_weights_hang_on_the_seed_alone():
     assert not all(np.array_equal(a, b) for a, b in zip(first, initial_weights(seed=1), strict=True))
 
 
-@pytest.mark.parametrize("resumed", [False, True])
-def test_callbacks_that_add_to_the_logs_come_first_and_the_checkpoint_last(resumed, tmp_path):
+def test_callbacks_that_add_to_the_logs_come_first_and_the_checkpoint_last(tmp_path):
     plan = training.Plan(tiny(tmp_path), 1437, 1, 1)
-    monitor = keras.callbacks.Callback()
     run = training.RunDirectory(tmp_path)
-    callbacks = training.build_callbacks(plan, run, monitor, resumed)
-    names = [type(callback).__name__ for callback in callbacks]
-    assert names == ["Callback", "Progress", "EpochLog", "TensorBoard", "Curves", "Checkpoint"]
-    assert [type(c).__name__ for c in training.build_callbacks(plan, run, None, resumed)] == names[1:]
+    monitor, checkpoint = keras.callbacks.Callback(), Checkpoint(run.checkpoints)
+    checkpoint.log = {0: {"loss": 4.5}}
+    callbacks = training.build_callbacks(plan, run, monitor, checkpoint, 1)
+    names = [type(getattr(callback, "callback", callback)).__name__ for callback in callbacks]
+    assert names == "Callback Progress NotFiniteGuard Health EpochLog EventLog Curves Checkpoint".split()
+    assert callbacks[-1] is checkpoint and callbacks[2].checkpoint is checkpoint
+    # Those that draw and write know what was before, and training can do without them.
+    writers = callbacks[4:7]
+    assert {type(callback).__name__ for callback in writers} == {"Expendable"}
+    assert writers[0].callback.log == writers[2].callback.log == checkpoint.log
+    assert [callback.what for callback in writers] == [str(run.log_csv), str(run.tensorboard), str(run.curves)]
+    assert len(training.build_callbacks(plan, run, None, checkpoint, 1)) == len(callbacks) - 1
+
+
+def test_the_settings_of_checkpoints_are_those_of_the_configuration(tmp_path):
+    settings = dict(checkpoint_epochs=3, checkpoint_minutes=0.5, checkpoint_share=0.2)
+    plan = training.Plan(tiny(tmp_path, keep_checkpoints=4, keep_every_epochs=5, **settings), 1437, 1, 1)
+    checkpoint = training.build_checkpoint(plan, training.RunDirectory(tmp_path), images())
+    assert (checkpoint.every_epochs, checkpoint.every_minutes, checkpoint.max_share) == (3, 0.5, 0.2)
+    assert (checkpoint.keep, checkpoint.keep_every_epochs, checkpoint.keep_best) == (4, 5, "knn_top1")
 
 
 # Images without labels
@@ -522,6 +778,6 @@ def test_a_loaded_run_is_the_last_checkpoint(finished):
 
 def test_a_run_without_a_checkpoint_cannot_be_evaluated(copy):
     shutil.rmtree(copy / "checkpoints")
-    with pytest.raises(ValueError, match=f"^`workdir` must hold a checkpoint. Received: {copy} without one. Train an"):
+    with pytest.raises(ValueError, match=f"^`workdir` must hold a checkpoint. Received: {copy} without one. Train wit"):
         trained_run.load_run(copy)
     assert not (copy / "checkpoints").exists()

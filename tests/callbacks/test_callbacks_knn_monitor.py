@@ -66,11 +66,23 @@ def test_other_callbacks_and_the_history_of_fit_see_it(tmp_path):
         assert [float(row["knn_top1"]) for row in csv.DictReader(file)] == history["knn_top1"]
 
 
-@pytest.mark.parametrize(("every", "first", "last", "epochs"), [(3, 0, 7, [0, 2, 5, 6]), (2, 3, 6, [3, 5])])
-def test_some_epochs_are_skipped_but_neither_the_first_nor_the_last(every, first, last, epochs):
+@pytest.mark.parametrize(
+    ("every", "first", "last", "epochs"), [(3, 0, 7, [2, 5, 6]), (2, 3, 6, [3, 5]), (5, 1, 2, [1])]
+)
+def test_every_so_many_epochs_of_the_whole_run_are_measured_and_the_last_one(every, first, last, epochs):
     monitor = KnnMonitor(rows(0, 300), rows(300, 450), 10, k=20, every_epochs=every)
-    small_moco().fit(views(), initial_epoch=first, epochs=last, verbose=0, callbacks=[monitor])
+    history = small_moco().fit(views(), initial_epoch=first, epochs=last, verbose=0, callbacks=[monitor]).history
     assert [epoch for epoch, _ in monitor.history] == epochs
+    assert history["knn_top1"] == [top1 for _, top1 in monitor.history]
+    assert monitor.initial_top1 is not None  # in place of the first epoch
+
+
+def test_a_known_accuracy_before_training_is_not_measured_again():
+    monitor = KnnMonitor(rows(0, 300), rows(300, 450), 10, k=20)
+    monitor.initial_top1 = 12.5
+    monitor.evaluate = lambda: 99.0
+    small_moco().fit(views(), verbose=0, callbacks=[monitor])
+    assert (monitor.initial_top1, monitor.history) == (12.5, [(0, 99.0)])
 
 
 def test_measuring_changes_nothing(tmp_path):

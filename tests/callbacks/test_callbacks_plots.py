@@ -37,8 +37,8 @@ def drawn(tmp_path, monkeypatch, curves):
 
 
 def test_panels_show_the_logs_in_epochs_from_1_and_percent(tmp_path, monkeypatch):
-    curves = Curves(tmp_path / "curves.png", chance_loss=math.log(4097))
-    curves.rows = {0: LOGS, 1: {"loss": 4.5, "contrast_top1": 0.5, "learning_rate": 0.01}, 2: LOGS}
+    log = {0: LOGS, 1: {"loss": 4.5, "contrast_top1": 0.5, "learning_rate": 0.01}, 2: LOGS}
+    curves = Curves(tmp_path / "curves.png", chance_loss=math.log(4097), log=log)
     axes = drawn(tmp_path, monkeypatch, curves)
     loss, chance = axes["Contrastive loss"].lines
     assert loss.get_xydata().tolist() == [[1, 5.5], [2, 4.5], [3, 5.5]]
@@ -49,32 +49,35 @@ def test_panels_show_the_logs_in_epochs_from_1_and_percent(tmp_path, monkeypatch
 
 
 def test_what_is_not_logged_is_said_to_be_missing(tmp_path, monkeypatch):
-    curves = Curves(tmp_path / "curves.png")
-    curves.rows = {0: {"loss": 5.5}}
+    curves = Curves(tmp_path / "curves.png", log={0: {"loss": 5.5}})
     axes = drawn(tmp_path, monkeypatch, curves)
     assert [text.get_text() for text in axes["Learning rate"].texts] == ["not measured"]
     assert len(axes["Contrastive loss"].lines) == 1
 
 
+def test_points_are_in_the_order_of_epochs_whatever_that_of_the_log(tmp_path, monkeypatch):
+    axes = drawn(tmp_path, monkeypatch, Curves(tmp_path / "curves.png", log={2: {"loss": 1.0}, 0: {"loss": 3.0}}))
+    assert axes["Contrastive loss"].lines[0].get_xydata().tolist() == [[1, 3.0], [3, 1.0]]
+
+
 def test_a_run_that_goes_on_keeps_its_earlier_epochs_and_forgets_repeated_ones(tmp_path):
-    log = tmp_path / "log.csv"
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     x, y = np.ones((4, 2)), np.ones((4, 1))
-    losses = {}
-    keep = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: losses.update({epoch: logs["loss"]}))
-    model.fit(x, y, epochs=3, verbose=0, callbacks=[keras.callbacks.CSVLogger(log), keep])
+    first = Curves(tmp_path / "curves.png")
+    losses = model.fit(x, y, epochs=3, verbose=0, callbacks=[first]).history["loss"]
+    assert first.log == {epoch: {"loss": loss} for epoch, loss in enumerate(losses)}
 
-    curves = Curves(tmp_path / "curves.png", log_csv=log)
-    assert {epoch: row["loss"] for epoch, row in curves.rows.items()} == losses
-    logger = keras.callbacks.CSVLogger(log, append=True)
-    model.fit(x, y, initial_epoch=2, epochs=4, verbose=0, callbacks=[logger, keep, curves])
-    assert {epoch: row["loss"] for epoch, row in curves.rows.items()} == losses
-    assert {epoch: row["loss"] for epoch, row in Curves(tmp_path / "x.png", log_csv=log).rows.items()} == losses
+    before = dict(first.log)
+    curves = Curves(tmp_path / "curves.png", log=first.log)
+    assert curves.log == before
+    losses[2:] = model.fit(x, y, initial_epoch=2, epochs=4, verbose=0, callbacks=[curves]).history["loss"]
+    assert curves.log == {epoch: {"loss": loss} for epoch, loss in enumerate(losses)}
+    assert first.log == before  # what was given is not changed
 
 
-def test_a_log_that_does_not_exist_yet_is_empty(tmp_path):
-    assert Curves(tmp_path / "curves.png", log_csv=tmp_path / "log.csv").rows == {}
+def test_without_earlier_epochs_the_log_is_empty(tmp_path):
+    assert Curves(tmp_path / "curves.png").log == Curves(tmp_path / "curves.png", log={}).log == {}
 
 
 def test_pyplot_is_left_alone(tmp_path):

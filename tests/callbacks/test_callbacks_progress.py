@@ -8,6 +8,8 @@ import pytest
 import tensorflow as tf
 
 from keras_moco.callbacks import Progress
+from keras_moco.optimizers import SGD
+from tests.small_training import batches, make_model
 
 
 class Clock:
@@ -100,6 +102,50 @@ def test_a_resumed_run_counts_epochs_from_the_start():
     assert lines[-1].startswith("epoch 5/5 done")
 
 
+def take_up(progress, first_step, steps_at_once=1):
+    """An epoch of 10 steps taken up in its middle: 30 s until its first step, which compiles for a minute."""
+    progress._clock = clock = Clock()
+    progress.set_model(model := Model())
+    progress.on_train_begin()
+    progress.on_epoch_begin(3)
+    clock.now += 30.0
+    for step in range(first_step, 10, steps_at_once):
+        progress.on_train_batch_begin(step)
+        clock.now += 60.0 if step == first_step else 0.5 * min(steps_at_once, 10 - step)
+        model.data_wait += 60.0 if step == first_step else 0.1 * min(steps_at_once, 10 - step)
+        progress.on_train_batch_end(step + steps_at_once - 1, {})
+    logs = {}
+    progress.on_epoch_end(3, logs)
+    return logs
+
+
+def test_an_epoch_taken_up_in_its_middle_counts_the_steps_that_it_takes():
+    stream = io.StringIO()
+    logs = take_up(Progress(10, 5, batch_size=256, log_steps=2, stream=stream), first_step=5)
+    assert stream.getvalue().splitlines() == [
+        "epoch 4/5 step 6/10 lr 0.03125",  # which compiled
+        "epoch 4/5 step 8/10 lr 0.03125 images/s 512 step 500ms data-wait 100ms left 6s",
+        "epoch 4/5 done lr 0.03125 images/s 512 step 500ms data-wait 100ms left 5s",
+    ]
+    assert logs["images_per_second"] == pytest.approx(512)
+    assert logs["step_seconds"] == pytest.approx(0.5)
+    assert logs["data_wait_seconds"] == pytest.approx(0.1)
+
+
+def test_an_epoch_taken_up_before_its_last_step_has_the_speed_of_that_step():
+    stream = io.StringIO()
+    logs = take_up(Progress(10, 4, batch_size=120, stream=stream), first_step=9)
+    assert logs["images_per_second"] == pytest.approx(120 / 60)
+    assert stream.getvalue().splitlines()[0].startswith("epoch 4/4 done lr 0.03125 images/s 2 step 60000ms")
+
+
+def test_an_epoch_taken_up_in_its_middle_counts_several_steps_at_once_one_by_one():
+    stream = io.StringIO()
+    logs = take_up(Progress(10, 4, batch_size=256, log_steps=2, stream=stream), first_step=1, steps_at_once=4)
+    assert re.findall(r"step (\S+/\S+)", stream.getvalue()) == ["5/10", "9/10"]
+    assert logs["images_per_second"] == pytest.approx(512)
+
+
 def test_several_steps_at_once_are_counted_one_by_one():
     stream = io.StringIO()
     progress = Progress(12, 1, batch_size=10, log_steps=5, stream=stream)
@@ -162,6 +208,29 @@ def test_in_a_real_fit_later_callbacks_and_the_history_see_rate_and_speed(tmp_pa
         "epoch 2/2 done",
     ]
     assert "lr 0.5 " in lines[0] and "lr 0.25 " in lines[1]
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_in_a_fit_from_the_middle_of_an_epoch_at_a_constant_rate_all_lines_are_right(replicas):
+    stream = io.StringIO()
+    model = make_model(replicas=replicas)
+    with model.distribute_strategy.scope():
+        model.compile(optimizer=SGD(0.125), jit_compile=False)
+    progress = Progress(5, 2, batch_size=8, log_steps=2, stream=stream)
+    history = model.fit(
+        batches(2), steps_per_epoch=5, initial_step=2, epochs=2, verbose=0, callbacks=[progress]
+    ).history
+    lines = [line.split(" loss") for line in stream.getvalue().splitlines() if not line.startswith("note: ")]
+    assert [line[0] for line in lines] == [
+        "epoch 1/2 step 4/5",
+        "epoch 1/2 done",
+        "epoch 2/2 step 2/5",
+        "epoch 2/2 step 4/5",
+        "epoch 2/2 done",
+    ]
+    assert all(" lr 0.125 " in line[1] for line in lines)
+    assert history["learning_rate"] == [0.125, 0.125]
+    assert min(history["images_per_second"]) > 0
 
 
 @pytest.mark.parametrize("name", ["steps_per_epoch", "epochs", "batch_size", "log_steps"])

@@ -116,7 +116,9 @@ def mismatch(path, *lines):
 def test_what_is_damaged_below_would_change_every_weight(checkpoint, write, model, spare):
     spare.set_weights(model.get_weights())
     load_pytorch(spare, write({**checkpoint, **counters(checkpoint, 5)}))
-    assert all(np.any(np.array(new) != np.array(old)) for new, old in zip(spare.weights, model.weights, strict=True))
+    pairs = zip(spare.weights, model.weights, strict=True)
+    same = {new.name for new, old in pairs if np.array_equal(new, old)}
+    assert same == {"not_finite", "logged", "logged_steps"}  # of which a file of PyTorch knows nothing
     kernel = checkpoint[QUERY + "conv1.weight"].transpose(2, 3, 1, 0)
     np.testing.assert_array_equal(spare.encoder.backbone.get_layer("conv1").kernel, kernel)
     assert spare.steps_done == 5 and int(spare.queue.count) == 23

@@ -59,7 +59,8 @@ def test_the_run_stands_where_the_file_does(checkpoint, workdir, capsys):
 
 def test_train_goes_on_after_the_epochs_of_the_file(workdir, capsys):
     results = training.pretrain(RunDirectory(workdir).config())
-    assert f"resumed from {workdir / 'checkpoints'} after 2 of 3 epochs" in capsys.readouterr().out
+    saved = workdir / "checkpoints" / f"step-{2 * STEPS_PER_EPOCH:09d}"
+    assert f"resumed from {saved} after 2 of 3 epochs\n" in capsys.readouterr().out
     assert results["epochs"] == 3 and results["steps"] == 3 * STEPS_PER_EPOCH
     with open(workdir / "log.csv", newline="") as file:
         [row] = csv.DictReader(file)

@@ -193,7 +193,7 @@ def test_an_overflow_on_any_replica_skips_the_step_on_all(overflowing):
     def step(local):
         [shared] = distribution.share_overflow([local[0]])
         optimizer.apply([shared], [weight])
-        return weight.value
+        return tf.identity(weight.value)
 
     for found in on_each(strategy, step, shared_out(strategy, gradients)):
         # Without overflow 1 - 0.5 * (8 + 8) / 8.
@@ -213,11 +213,108 @@ def test_no_gradient_is_no_overflow():
         np.testing.assert_array_equal(found, np.ones((1, 3)))
 
 
+def one_or(replicas):
+    return replicas_of(replicas) if replicas > 1 else tf.distribute.get_strategy()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("replicas", "replica"), [(1, 0), (2, 0), (2, 1), (4, 3)])
+def test_one_number_of_one_replica_that_is_not_finite_is_seen_on_all(replicas, replica, bad):
+    strategy = one_or(replicas)
+    clean = np.float32([[3e38, -3e38, 0, 1e-45]] * replicas)
+    broken = clean.copy()
+    broken[replica, 2] = bad
+
+    def ask(first, second):
+        rows = tf.IndexedSlices(second, tf.constant([3], tf.int64), (9, 4))
+        sixteen = tf.cast(tf.zeros_like(first), "float16")
+        return distribution.all_finite([None, first, sixteen]), distribution.all_finite([first[0, 0], None, rows])
+
+    def answers(first, second):
+        found = tf.function(lambda *shares: strategy.run(ask, shares))(
+            shared_out(strategy, first), shared_out(strategy, second)
+        )
+        return [[bool(each) for each in strategy.experimental_local_results(one)] for one in found]
+
+    yes, no = [True] * replicas, [False] * replicas
+    assert answers(clean, clean) == [yes, yes]
+    assert answers(broken, clean) == [no, yes]
+    assert answers(clean, broken) == [yes, no]
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+def test_the_mean_is_over_replicas_and_the_same_to_the_bit_on_all(replicas):
+    strategy, rows = one_or(replicas), np.random.default_rng(0).normal(size=(replicas, 50)).astype("float32")
+    found = on_each(strategy, lambda local: distribution.mean(local[0]), shared_out(strategy, rows))
+    assert len(found) == replicas and len({each.tobytes() for each in found}) == 1
+    np.testing.assert_allclose(found[0], rows.astype("float64").mean(axis=0), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_function_that_gathers_from_all_replicas_runs_if_the_condition_holds_and_else_does_nothing(replicas, holds):
+    strategy, rows = one_or(replicas), np.arange(2.0 * replicas, dtype="float32")
+    with strategy.scope():
+        gathered = keras.Variable(np.full(2 * replicas, -1.0), trainable=False, aggregation="none")
+        own = keras.Variable(np.full(2, -1.0), trainable=False, aggregation="none")
+
+    def keep(arguments, scale):
+        everything = distribution.all_gather(arguments["local"])
+        gathered.assign(scale * everything)
+        own.assign(distribution.local_slice(everything) + distribution.mean(arguments["local"]))
+
+    def step(local, condition):
+        distribution.run_if(condition, keep, {"local": local}, tf.constant(10.0))
+        return tf.concat([gathered.value, own.value], axis=0)
+
+    # Traced once: whether it holds is known in the step alone.
+    run = tf.function(lambda share, condition: strategy.run(step, (share, condition)))
+    for condition in (False, holds, False):
+        outputs = strategy.experimental_local_results(run(shared_out(strategy, rows), tf.constant(condition)))
+    shares = rows.reshape(replicas, 2)
+    for replica, found in enumerate(outputs):
+        expected = [*10 * rows, *shares[replica] + shares.mean(axis=0)] if holds else [-1] * (2 * replicas + 2)
+        np.testing.assert_array_equal(found, expected)
+    assert run.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_an_optimizer_applies_the_sum_of_all_gradients_if_the_condition_holds_and_else_nothing(replicas):
+    strategy = one_or(replicas)
+    with strategy.scope():
+        weight = keras.Variable([0.0, 0.0])
+        optimizer = keras.optimizers.SGD(0.5, momentum=0.5)
+        optimizer.build([weight])
+    gradients = shared_out(strategy, np.arange(2.0 * replicas, dtype="float32").reshape(replicas, 2) + 1)
+
+    def update(gradients):
+        optimizer.apply(gradients, [weight])
+
+    def step(local):
+        finite = distribution.all_finite([local / scale])
+        distribution.run_if(finite, update, [local[0]])
+        return tf.identity(weight.value)
+
+    run = tf.function(lambda share: strategy.run(step, (share,)))
+    scale = tf.Variable(0.0)
+    run(gradients)
+    for value in (*optimizer.variables[2:], optimizer.iterations, weight):
+        for each in strategy.experimental_local_results(value.value):
+            assert not np.any(each)
+    scale.assign(1.0)
+    run(gradients)
+    outputs = strategy.experimental_local_results(run(gradients))
+    total = np.float32([1, 2]) if replicas == 1 else np.float32([1 + 3, 2 + 4])
+    for found in outputs:
+        np.testing.assert_array_equal(found, -0.5 * total * (1 + 1.5))  # momentum: the second step is 1.5 times as long
+    assert len(outputs) == replicas and int(np.array(optimizer.iterations)) == 2
+
+
 def test_one_replica_needs_none_of_it():
     rows = tf.constant([[1.0], [2.0]])
     variable = keras.Variable([3.0])
     assert distribution.all_gather(rows) is rows and distribution.local_slice(rows) is rows
-    assert distribution.share_overflow([rows])[0] is rows
+    assert distribution.share_overflow([rows])[0] is rows and distribution.mean(rows) is rows
     distribution.average([variable])
     distribution.broadcast([variable], tf.distribute.get_strategy())
     assert float(variable[0]) == 3

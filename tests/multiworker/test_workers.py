@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import time
 
@@ -53,17 +54,30 @@ FLAGS = [
     *("--stem=cifar", "--head=mlp", "--embedding_dim=16", "--queue_size=280", "--key_momentum=0.99"),
     *("--temperature=0.1", "--augment=moco_cifar", "--crop_min_area=0.4", "--image_size=8", "--batch_size=32"),
     *(f"--epochs={EPOCHS}", "--base_learning_rate=0.2", "--schedule=cosine", "--knn_k=20", "--knn_every_epochs=0"),
-    *("--log_steps=1", "--workdir=run"),
+    *("--checkpoint_share=1", "--log_steps=1", "--workdir=run"),
 ]
 TRAIN = [str(ROOT / "train.py"), *FLAGS, "--strategy=multiworker"]
 
 
+def checkpoint(step):
+    """Where a worker finds what it has saved."""
+    return f"run/checkpoints/step-{step:09d}"
+
+
 def arrays(folder):
-    """All arrays of a checkpoint by name, but for the running averages of the logs."""
+    """All arrays of the last checkpoint by name."""
     found = {}
-    with h5py.File(folder / "run" / "checkpoints" / "latest.weights.h5") as file:
+    with h5py.File(folder / checkpoint(EPOCHS * STEPS_PER_EPOCH) / "model.weights.h5") as file:
         file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
-    return {name: array for name, array in found.items() if "_means" not in name}
+    return found
+
+
+def assert_ends_in_the_same_bits(again, undisturbed):
+    ours, theirs = arrays(again.folders[0]), arrays(undisturbed.folders[0])
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not np.array_equal(ours[name], theirs[name])] == []
+    results = [json.loads((run.folders[0] / "run" / "results.json").read_text()) for run in (again, undisturbed)]
+    assert results[0]["knn_top1"] == results[1]["knn_top1"]
 
 
 @pytest.fixture(scope="module")
@@ -128,12 +142,8 @@ def test_a_killed_worker_ends_the_others_and_the_same_command_goes_on_to_the_sam
     assert "epoch 3/4 done" not in workers.output(0)
     with Workers(tmp_path, TRAIN) as again:
         again.succeed()
-    assert f"resumed from run/checkpoints after 2 of {EPOCHS} epochs" in again.output(0)
-    ours, theirs = arrays(again.folders[0]), arrays(undisturbed.folders[0])
-    assert ours.keys() == theirs.keys()
-    assert [name for name in ours if not np.array_equal(ours[name], theirs[name])] == []
-    results = [json.loads((run.folders[0] / "run" / "results.json").read_text()) for run in (again, undisturbed)]
-    assert results[0]["knn_top1"] == results[1]["knn_top1"]
+    assert f"resumed from {checkpoint(2 * STEPS_PER_EPOCH)} after 2 of {EPOCHS} epochs\n" in again.output(0)
+    assert_ends_in_the_same_bits(again, undisturbed)
 
 
 def test_a_worker_that_cannot_begin_says_why(tmp_path):
@@ -155,12 +165,23 @@ def test_a_worker_that_cannot_go_along_ends_the_others(tmp_path):
     assert "error: All workers must run until the end" in workers.output(0, "stderr")
 
 
-def test_a_terminated_worker_ends_at_once(tmp_path):
+def test_one_worker_that_is_told_to_stop_stops_all_and_the_same_command_goes_on_to_the_same_bits(undisturbed, tmp_path):
     """TensorFlow takes SIGTERM for a note of preemption, and would train on."""
     with Workers(tmp_path, TRAIN) as workers:
-        workers.wait_for("epoch 1/4 step 5/")
+        workers.wait_for("epoch 2/4 step 5/")
         workers.processes[1].terminate()
-        assert workers.codes() == [75, -signal.SIGTERM]
+        assert workers.codes() == [75, 75]
+    chief, other = ([*workers.output(index, "stderr").splitlines()][-1] for index in range(2))
+    [step, done] = map(int, re.findall(r"behind step (\d+) \(epoch 2, (\d+) of 44 steps\)", other)[0])
+    assert STEPS_PER_EPOCH + 5 <= step == STEPS_PER_EPOCH + done < 2 * STEPS_PER_EPOCH
+    where = f"behind step {step} (epoch 2, {done} of 44 steps)"
+    assert other == f"stopped by SIGTERM {where}. The same command goes on."
+    saved = checkpoint(step)
+    assert chief == f"stopped by another worker {where}, which is saved in {saved}. The same command goes on."
+    with Workers(tmp_path, TRAIN) as again:
+        again.succeed()
+    assert f"resumed from {saved} after 1 of {EPOCHS} epochs and {done} of 44 steps\n" in again.output(0)
+    assert_ends_in_the_same_bits(again, undisturbed)
 
 
 def test_a_worker_that_waits_for_others_can_be_interrupted(tmp_path):

@@ -1,0 +1,320 @@
+"""`fit` from the middle of an epoch, agreed stops, and means that are part of the model."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_moco.callbacks import restore, save
+from keras_moco.models import MoCo
+from keras_moco.models.epoch_means import EpochMeans
+from keras_moco.models.trainer import ReplicatedTrainer
+from tests.small_training import Crash, batches, differing, make_model, state, strategy_of
+
+
+class Recorder(ReplicatedTrainer):
+    """Writes down the batches that its steps take: numbers, which it logs as well."""
+
+    def __init__(self):
+        super().__init__()
+        settings = {"initializer": "zeros", "dtype": "int64", "trainable": False}
+        self.count = self.add_weight((), name="count", **settings)
+        self.batches = self.add_weight((60,), name="batches", **settings)
+        self.built = True
+
+    def train_step(self, batch):
+        number = tf.cast(batch, "int64")
+        self.batches.assign(tf.tensor_scatter_nd_update(self.batches.value, [[self.count.value]], [number]))
+        self.count.assign(self.count.value + tf.ones_like(number))
+        return {"number": number}
+
+    @property
+    def taken(self):
+        """Numbers of the batches, in the order of steps."""
+        return np.array(self.batches)[: int(np.array(self.count))].tolist()
+
+
+def recorder(steps_per_execution=1, **compile):
+    model = Recorder()
+    model.compile(optimizer="sgd", steps_per_execution=steps_per_execution, jit_compile=False, **compile)
+    return model
+
+
+def numbers(first=0):
+    return tf.data.Dataset.range(first, 10_000)
+
+
+class Steps(keras.callbacks.Callback):
+    """Step numbers as callbacks see them: a list of (begin, end) for each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.epochs = {}
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epochs[epoch] = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._begin = batch
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.epochs[self._current()].append((self._begin, batch))
+
+    def _current(self):
+        return max(self.epochs)
+
+
+# `initial_step`
+
+
+@pytest.mark.parametrize(
+    ("steps_per_epoch", "initial_step"), [(5, -1), (5, 5), (5, 6), (1, 1), (None, 3), (None, -3), (0, 1)]
+)
+def test_an_initial_step_that_is_no_step_of_the_epoch_is_refused(steps_per_epoch, initial_step):
+    message = (
+        "^`initial_step` must be at least 0 and less than `steps_per_epoch`, which must be given with it. "
+        f"Received: initial_step={initial_step}, steps_per_epoch={steps_per_epoch}. Correct them.$"
+    )
+    model = recorder()
+    with pytest.raises(ValueError, match=message):
+        model.fit(numbers(), steps_per_epoch=steps_per_epoch, initial_step=initial_step, verbose=0)
+    assert model.taken == []
+
+
+def expected_steps(length, first, at_once):
+    return [(begin, begin + at_once - 1) for begin in range(first, length, at_once)]
+
+
+@pytest.mark.parametrize("eagerly", [False, True])
+@pytest.mark.parametrize(("at_once", "initial_step"), [(1, 0), (1, 1), (1, 6), (3, 0), (3, 1), (3, 2), (3, 4), (3, 6)])
+def test_the_rest_of_an_epoch_is_taken_and_then_whole_epochs(at_once, initial_step, eagerly):
+    if eagerly and initial_step not in (2, 6):
+        pytest.skip("once is enough")
+    model, steps = recorder(at_once, run_eagerly=eagerly), Steps()
+    settings = {"steps_per_epoch": 7, "initial_epoch": 2, "epochs": 5, "verbose": 0, "callbacks": [steps]}
+    history = model.fit(numbers(initial_step), initial_step=initial_step, **settings)
+    assert model.taken == list(range(initial_step, 21))
+    assert steps.epochs == {
+        2: expected_steps(7, initial_step, at_once),
+        3: expected_steps(7, 0, at_once),
+        4: expected_steps(7, 0, at_once),
+    }
+    assert history.params["steps"] == 7
+    assert history.epoch == [2, 3, 4]
+    assert history.history["number"] == [6, 13, 20]  # each epoch ends with the step that it ends with undisturbed
+
+
+def test_without_an_initial_step_nothing_is_left_over_of_an_earlier_one():
+    model, steps = recorder(), Steps()
+    model.fit(numbers(), steps_per_epoch=4, initial_step=3, epochs=1, verbose=0)
+    model.fit(numbers(10), steps_per_epoch=4, epochs=2, verbose=0, callbacks=[steps])
+    assert model.taken == [0, *range(10, 18)]
+    assert steps.epochs == {0: expected_steps(4, 0, 1), 1: expected_steps(4, 0, 1)}
+
+
+def test_a_fit_that_was_refused_or_crashed_does_not_shift_the_next_one():
+    model = recorder()
+    crash = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: fail())
+
+    def fail():
+        raise Crash
+
+    with pytest.raises(Crash):
+        model.fit(numbers(), steps_per_epoch=4, initial_step=2, verbose=0, callbacks=[crash])
+    with pytest.raises(ValueError, match="`initial_step` must be at least 0"):
+        model.fit(numbers(), steps_per_epoch=4, initial_step=4, verbose=0)
+    model.fit(numbers(10), steps_per_epoch=4, verbose=0)
+    assert model.taken == [10, 11, 12, 13]
+
+
+def test_a_training_stopped_in_the_epoch_that_it_took_up_ends_there():
+    model = recorder()
+
+    def stop(batch, logs):
+        model.stop_training = batch == 3
+
+    callbacks = [keras.callbacks.LambdaCallback(on_train_batch_end=stop)]
+    model.fit(numbers(), steps_per_epoch=6, initial_step=2, epochs=3, verbose=0, callbacks=callbacks)
+    assert model.taken == [0, 1]
+
+
+@pytest.mark.parametrize("initial_step", [0, 2])
+def test_means_begin_anew_in_each_epoch_but_one_that_is_taken_up(initial_step):
+    model, before = make_model(), {}
+    model.means.steps.assign(2)
+    note = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, _: before.update({epoch: int(np.array(model.means.steps))})
+    )
+    settings = {"steps_per_epoch": 4, "initial_step": initial_step, "epochs": 3, "verbose": 0}
+    model.fit(batches(initial_step), callbacks=[note], **settings)
+    assert before == {0: initial_step, 1: 0, 2: 0}
+    assert int(np.array(model.means.steps)) == 4
+
+
+@pytest.mark.parametrize(("replicas", "at_once"), [(1, 3), (2, 1)])
+def test_an_epoch_taken_up_where_it_was_saved_logs_and_learns_to_the_bit_what_the_whole_one_does(
+    tmp_path, replicas, at_once
+):
+    settings = {"steps_per_epoch": 5, "epochs": 3, "verbose": 0}
+    whole = make_model(replicas=replicas, steps_per_execution=at_once)
+    history = whole.fit(batches(), **settings).history
+
+    def save_and_crash(batch, logs):
+        if crashed.steps_done == 8:
+            save(crashed, tmp_path, 1, 3)
+            raise Crash
+
+    crashed = make_model(replicas=replicas, steps_per_execution=at_once)
+    with pytest.raises(Crash):
+        callback = keras.callbacks.LambdaCallback(on_train_batch_end=save_and_crash)
+        crashed.fit(batches(), callbacks=[callback], **settings)
+
+    resumed = make_model(replicas=replicas, steps_per_execution=at_once, seed=1)
+    restore(resumed, tmp_path)
+    rest = resumed.fit(batches(8), initial_epoch=1, initial_step=3, **settings).history
+    assert rest == {name: values[1:] for name, values in history.items()}
+    assert len(set(history["loss"])) == 3
+    assert differing(state(resumed), state(whole)) == set()
+
+
+# Stops
+
+
+def stops(model, request, **settings):
+    """What `stop_agreed` is behind each step, if `request` is the hook that asks for a stop at step 2."""
+    agreed = []
+
+    def ask(batch, logs):
+        if batch == 2:
+            model.stop_requested = True
+
+    callbacks = [
+        keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: agreed.append(model.stop_agreed)),
+        keras.callbacks.LambdaCallback(**{request: ask}),
+    ]
+    model.fit(numbers(), steps_per_epoch=5, verbose=0, callbacks=callbacks, **settings)
+    return agreed
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        ("on_train_batch_begin", [False, False, True, True, True]),
+        ("on_train_batch_end", [False, False, False, True, True]),
+    ],
+)
+def test_a_stop_that_is_requested_before_a_step_is_agreed_behind_it(request_, expected):
+    model = recorder()
+    assert stops(model, request_) == expected
+    assert model.taken == [0, 1, 2, 3, 4]  # to end there is up to whoever asked
+
+
+def test_alone_a_stop_that_is_requested_during_a_step_is_agreed_behind_it():
+    model, agreed = recorder(run_eagerly=True), []
+    take = model.train_step
+
+    def step(batch):
+        model.stop_requested = model.stop_requested or int(batch) == 1
+        return take(batch)
+
+    model.train_step = step
+    note = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: agreed.append(model.stop_agreed))
+    model.fit(numbers(), steps_per_epoch=3, verbose=0, callbacks=[note])
+    assert agreed == [False, True, True]
+
+
+def test_each_fit_begins_without_a_request():
+    model = recorder()
+    stops(model, "on_train_batch_begin")
+    assert model.stop_requested and model.stop_agreed
+    assert stops(model, "on_test_begin") == [False] * 5  # which does not come
+    assert not model.stop_requested
+
+
+# Means
+
+
+def take_in(replicas, steps, counts=None):
+    """The layer and the means behind each step, on each replica; `steps` is `(S, replicas, figures)`."""
+    strategy = strategy_of(replicas)
+    with strategy.scope():
+        means = EpochMeans(("loss", "accuracy"))
+
+    @tf.function
+    def step(values, count):
+        def update(values):
+            found = means.update({"accuracy": values[1], "loss": values[0], "other": values[0]}, count)
+            return tf.stack([found["loss"], found["accuracy"]])
+
+        return strategy.run(update, (values,))
+
+    found = []
+    for number, values in enumerate(np.asarray(steps, "float32")):
+        share = strategy.experimental_distribute_values_from_function(
+            lambda context, values=values: tf.constant(values[context.replica_id_in_sync_group])
+        )
+        output = step(share, tf.constant(counts is None or counts[number]))
+        found.append([np.array(each) for each in strategy.experimental_local_results(output)])
+    return means, np.array(found)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_means_are_over_replicas_and_the_steps_so_far(replicas):
+    steps = np.random.default_rng(0).normal(size=(6, replicas, 2))
+    _, found = take_in(replicas, steps)
+    expected = steps.mean(axis=1).cumsum(axis=0) / np.arange(1, 7)[:, None]
+    for replica in range(replicas):
+        np.testing.assert_allclose(found[:, replica], expected, rtol=1e-5, atol=1e-6)
+        assert found[:, replica].tobytes() == found[:, 0].tobytes()
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1000.0])
+def test_a_step_that_does_not_count_changes_nothing(replicas, bad):
+    steps = np.random.default_rng(0).normal(size=(6, replicas, 2))
+    steps[[2, 4], -1] = bad  # of the last replica alone
+    counts = [True, True, False, True, False, True]
+    means, found = take_in(replicas, steps, counts)
+    _, without = take_in(replicas, steps[counts])
+    assert found[counts].tobytes() == without.tobytes()
+    np.testing.assert_array_equal(found[[2, 4]], found[[1, 3]])
+    assert int(np.array(means.steps)) == 4
+
+
+def test_reset_begins_anew_on_all_replicas():
+    means, _ = take_in(2, np.ones((3, 2, 2)))
+    means.reset()
+    for variable in means.weights:
+        for value in tf.distribute.get_strategy().experimental_local_results(variable.value):
+            assert not np.any(value)
+    one, _ = take_in(1, np.ones((1, 1, 2)))
+    one.reset()
+    assert float(one.update({"loss": 3.0, "accuracy": 5.0})["accuracy"]) == 5
+
+
+def test_means_are_float32_whatever_the_policy():
+    keras.config.set_dtype_policy("mixed_float16")
+    means = EpochMeans(("loss",))
+    for _ in range(3):
+        found = means.update({"loss": tf.constant(1000.125)})["loss"]
+    assert found.dtype == "float32" and float(found) == 1000.125
+    keras.config.set_dtype_policy("float64")
+    assert EpochMeans(("loss",)).sums.dtype == "float32"
+
+
+def test_means_are_weights_of_the_model_that_are_not_trained_and_are_saved_with_it(tmp_path):
+    model = make_model()
+    assert {id(variable) for variable in (model.means.sums, model.means.steps)} <= {id(v) for v in model.weights}
+    assert not {"sums", "steps"} & {variable.name for variable in model.trainable_variables}
+    history = model.fit(batches(), steps_per_epoch=3, verbose=0).history
+    sums = np.array(model.means.sums)
+    np.testing.assert_allclose(sums / 3, [history[name][0] for name in model.means.names], rtol=1e-6)
+
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", custom_objects={"MoCo": MoCo})
+    assert np.array(loaded.means.sums).tobytes() == sums.tobytes()
+    assert int(np.array(loaded.means.steps)) == 3
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = make_model(seed=1)
+    other.load_weights(tmp_path / "model.weights.h5")
+    assert np.array(other.means.sums).tobytes() == sums.tobytes()
