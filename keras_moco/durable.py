@@ -1,5 +1,7 @@
 """Files that a crash, a full disk or a power cut leaves whole: the old one or the new one, never half of it."""
 
+import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -28,7 +30,7 @@ def write_text(path, text):
         temporary.write_text(text, encoding="utf-8")
         flush(temporary)
         os.replace(temporary, path)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     flush(path.parent)  # the renaming itself
@@ -36,8 +38,20 @@ def write_text(path, text):
 
 def flush(path):
     """Waits until a file, or the list of names in a folder, is on the disk."""
+    path = Path(path)
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        # Some network file systems do not know of folders that could be flushed.
+        with contextlib.nullcontext() if path.is_file() else _unless_unsupported():
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _unless_unsupported():
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise

@@ -1,5 +1,6 @@
 """TensorBoard's events of a run that may be stopped and go on."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -16,7 +17,8 @@ class EventLog(keras.callbacks.TensorBoard):
     callback in front of `Checkpoint`, so that no checkpoint is ahead of the events.
 
     Args:
-        log_dir, **kwargs: of `keras.callbacks.TensorBoard`.
+        log_dir, **kwargs: of `keras.callbacks.TensorBoard`, but for `update_freq`: everything is logged by epochs, so that
+            `drop_events` knows what belongs to which.
 
     Example:
 
@@ -25,6 +27,9 @@ class EventLog(keras.callbacks.TensorBoard):
     model.fit(batches, initial_epoch=epoch, epochs=200, callbacks=[EventLog("runs/1/tensorboard"), checkpoint])
     ```
     """
+
+    def __init__(self, log_dir, **kwargs):
+        super().__init__(log_dir, update_freq="epoch", **kwargs)
 
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
@@ -61,13 +66,13 @@ def drop_events(log_dir, first_epoch):
 
 
 def _records(path):
+    """The whole records of a file, and whether there is nothing else in it."""
     records = []
-    try:
+    with contextlib.suppress(tf.errors.DataLossError):
         for record in tf.data.TFRecordDataset(str(path)):
             records.append(record.numpy())
-    except tf.errors.DataLossError:
-        return records, False
-    return records, True
+    framed = sum(len(record) + 16 for record in records)  # length and two checksums
+    return records, framed == path.stat().st_size
 
 
 def _belongs_before(record, first_epoch):

@@ -59,7 +59,7 @@ class Health(keras.callbacks.Callback):
             return
         if logs.get("feature_std", 1.0) < COLLAPSED:
             self._warn(COLLAPSE, epoch, logs["feature_std"])
-        elif self.chance_loss is not None and abs(logs["loss"] / self.chance_loss - 1) < 0.005:
+        elif self.chance_loss is not None and abs(logs.get("loss", 0.0) / self.chance_loss - 1) < 0.005:
             self._warn(AT_CHANCE, epoch, logs["loss"])
         elif logs.get("contrast_top1", 0.0) > SOLVED:
             self._warn(TOO_EASY, epoch, logs["contrast_top1"])

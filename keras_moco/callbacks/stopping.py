@@ -61,16 +61,23 @@ class Stopping(keras.callbacks.Callback):
     def _request(self, number, _):
         # By the system from now on, which need not wait for Python to come out of a step.
         signal.signal(number, signal.SIG_DFL)
-        self._reason = self._reason or signal.Signals(number).name
+        self._stop_for(signal.Signals(number).name)
+
+    def _stop_for(self, reason):
+        self._reason = self._reason or reason
+        if self.model is not None:
+            self.model.stop_requested = True
+
+    def on_train_begin(self, logs=None):
+        if self._reason:
+            self.model.stop_requested = True
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
         if self._reason is None and self.max_minutes and self._clock() - self._start >= 60 * self.max_minutes:
-            self._reason = f"the limit of {self.max_minutes:g} minutes"
-        if self._reason:
-            self.model.stop_requested = True
+            self._stop_for(f"the limit of {self.max_minutes:g} minutes")
         # The last step of an epoch is followed by what the epoch logs.
         if self.model.stop_agreed and batch + 1 < (self.params.get("steps") or 0):
             self._stop(self._epoch, batch + 1)

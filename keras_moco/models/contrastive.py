@@ -60,7 +60,7 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
         augmentation: an `Augmentation` whose second half each step does (`keras_moco.data.pretrain_dataset` with
             `finish=False`, whose batches must hold `"draws"`). `None`, as at first: views come finished. Not saved.
         skip_not_finite: bool, whether a step whose loss or gradients are not finite changes nothing but the counters
-            (and takes the key encoder its momentum step); set it before `fit`. False, as at first: such a step goes
+            (and takes the key encoder its momentum step). False, as at first: such a step goes
             through, and `keras_moco.callbacks.NotFiniteGuard` ends the training behind it. Not saved.
     """
 
@@ -75,12 +75,22 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
         self.encoder = encoder
         self.temperature = temperature
         self.augmentation = None
-        self.skip_not_finite = False
+        self._skips = False
         # Steps trained. Random numbers and schedules hang on it, so a restored model goes on exactly where it was.
         self.step = self._counter("step")
         # How many of them had a loss or gradients that were not finite.
         self.not_finite = self._counter("not_finite")
         self.means = EpochMeans((*SHARED_LOGS, *logs), name="means")
+
+    @property
+    def skip_not_finite(self):
+        return self._skips
+
+    @skip_not_finite.setter
+    def skip_not_finite(self, skips):
+        if skips != self._skips:
+            self.train_function = None  # traced without it
+        self._skips = skips
 
     def _counter(self, name):
         return self.add_weight((), "zeros", dtype="int64", name=name, trainable=False, aggregation="none")

@@ -16,7 +16,8 @@ class ReplicatedTrainer(keras.Model):
     but the step, all replicas' logs are averaged in one transfer, and the last loop of an epoch is shorter.
 
     `data_wait` counts the seconds of a `fit` in which a step had no batch yet. Whoever sets `stop_requested` to True
-    finds `stop_agreed` true behind the next execution, on all workers at once, and may end the training there.
+    finds `stop_agreed` true at once where there is one process, else behind the next execution and on all workers, and
+    may end the training there.
 
     A subclass is built when its constructor returns. Its `train_step` does nothing before its batch exists (see
     `ContrastiveModel.train_step`): where the length of the data is unknown, its end is found out inside the loop. What
@@ -25,7 +26,7 @@ class ReplicatedTrainer(keras.Model):
 
     data_wait = 0.0
     stop_requested = False
-    stop_agreed = False
+    _agreed = False
     _initial_step = _steps_taken = 0
 
     def fit(self, x=None, *args, steps_per_epoch=None, initial_step=0, **kwargs):
@@ -54,8 +55,13 @@ class ReplicatedTrainer(keras.Model):
             self._epoch_length = int(x.cardinality())  # neither endless nor unknown, which are negative
         self._initial_step = self._steps_taken = initial_step
         self.data_wait = 0.0
-        self.stop_requested = self.stop_agreed = False
+        self.stop_requested = self._agreed = False
         return super().fit(x, *args, steps_per_epoch=steps_per_epoch, **kwargs)
+
+    @property
+    def stop_agreed(self):
+        """Whether all workers are to stop behind the step that was taken last."""
+        return self._agreed if distribution.has_workers(self.distribute_strategy) else self.stop_requested
 
     @property
     def resuming_epoch(self):
@@ -112,9 +118,7 @@ class ReplicatedTrainer(keras.Model):
                 raise StopIteration from end
             self._steps_taken += count
             self.data_wait += float(waited)
-            # Alone there is nobody to agree with, and what was requested during the step counts as well.
-            alone = not distribution.has_workers(self.distribute_strategy)
-            self.stop_agreed = self.stop_requested if alone else bool(stop)
+            self._agreed = bool(stop)
             return logs
 
         return train

@@ -118,7 +118,7 @@ def test_what_is_damaged_below_would_change_every_weight(checkpoint, write, mode
     load_pytorch(spare, write({**checkpoint, **counters(checkpoint, 5)}))
     pairs = zip(spare.weights, model.weights, strict=True)
     same = {new.name for new, old in pairs if np.array_equal(new, old)}
-    assert same == {"not_finite", "logged", "logged_steps"}  # of which a file of PyTorch knows nothing
+    assert same == {"not_finite", "sums", "steps"}  # of which a file of PyTorch knows nothing
     kernel = checkpoint[QUERY + "conv1.weight"].transpose(2, 3, 1, 0)
     np.testing.assert_array_equal(spare.encoder.backbone.get_layer("conv1").kernel, kernel)
     assert spare.steps_done == 5 and int(spare.queue.count) == 23
