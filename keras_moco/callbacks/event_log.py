@@ -17,8 +17,8 @@ class EventLog(keras.callbacks.TensorBoard):
     callback in front of `Checkpoint`, so that no checkpoint is ahead of the events.
 
     Args:
-        log_dir, **kwargs: of `keras.callbacks.TensorBoard`, but for `update_freq`: everything is logged by epochs, so that
-            `drop_events` knows what belongs to which.
+        log_dir, **kwargs: of `keras.callbacks.TensorBoard`, but for `update_freq`: everything is logged by epochs, so
+            that `drop_events` knows what belongs to which.
 
     Example:
 

@@ -13,10 +13,9 @@ FUTILE = 10  # steps in a row without a finite one, after which nothing more is 
 class NotFiniteGuard(keras.callbacks.Callback):
     """Looks behind every step whether loss and gradients were finite.
 
-    If not, `fit` ends with a `NotFiniteError` that names step, learning rate (as it stands behind the step) and the last
-    good checkpoint. Where the
-    model skips such steps (`model.skip_not_finite`), a line tells of each, `model.not_finite` counts them, and training
-    ends only after ten in a row.
+    If not, `fit` ends with a `NotFiniteError` that names step, learning rate (as it stands behind the step) and the
+    last good checkpoint. Where the model skips such steps (`model.skip_not_finite`), a line tells of each,
+    `model.not_finite` counts them, and training ends only after ten in a row.
 
     A figure in an epoch's logs that is NaN although loss and gradients were finite is told apart: the training is
     sound, only the figure is not. Place this callback behind those that add to the logs and in front of `Checkpoint`.
@@ -46,10 +45,11 @@ class NotFiniteGuard(keras.callbacks.Callback):
         self._step = self.model.steps_done
         self._in_a_row = 0
         self._told = set()
+        self._first_step = self._step  # of the epoch
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
-        self._any_finite = False
+        self._first_step = self._step
 
     def on_train_batch_end(self, batch, logs=None):
         count, step = self.model.steps_not_finite, self.model.steps_done
@@ -57,7 +57,6 @@ class NotFiniteGuard(keras.callbacks.Callback):
         where = f"step {step}" if taken == 1 else f"{bad} of the steps {self._step + 1} to {step}"
         self._in_a_row = self._in_a_row + bad if bad == taken else 0
         self._count, self._step = count, step
-        self._any_finite |= bad < taken
         if not bad:
             return
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
@@ -69,8 +68,8 @@ class NotFiniteGuard(keras.callbacks.Callback):
         )
 
     def on_epoch_end(self, epoch, logs=None):
-        if not self._any_finite:
-            return  # which was told step by step
+        if 0 < self._step - self._first_step <= self._in_a_row:
+            return  # no step of it counts, which was told step by step
         wrong = {name for name, value in (logs or {}).items() if not math.isfinite(value)} - self._told
         for name in sorted(wrong):
             self._print(
