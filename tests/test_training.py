@@ -351,18 +351,18 @@ class SignalInMidEpoch(Checkpoint):
 
 def test_a_signal_in_mid_epoch_stops_a_run_and_the_same_command_ends_in_the_same_bits(finished, tmp_path):
     config = tiny(tmp_path / "run")
-    saved = tmp_path / "run" / "checkpoints" / "step-000000020"
+    saved = tmp_path / "run" / "checkpoints" / "step-000000019"
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped) as stop:
         patch.setattr(training.callbacks, "Checkpoint", SignalInMidEpoch)
         pretrain(config)
     assert str(stop.value) == (
-        f"stopped by SIGTERM behind step 20 (epoch 2, 9 of 11 steps), which is saved in {saved}."
+        f"stopped by SIGTERM behind step 19 (epoch 2, 8 of 11 steps), which is saved in {saved}."
     )
     assert signal.getsignal(signal.SIGTERM) is handler
     assert json.loads((tmp_path / "run" / "results.json").read_text())["seconds"] > 0
     again = pretrain(config, export=False)
-    assert f"resumed from {saved} after 1 of 2 epochs and 9 of 11 steps\n" in again.printed
+    assert f"resumed from {saved} after 1 of 2 epochs and 8 of 11 steps\n" in again.printed
     ours, theirs = checkpoint(again.path), checkpoint(finished.path)
     assert [name for name in theirs if not np.array_equal(ours[name], theirs[name])] == []
     assert without(again.results, "seconds") == without(finished.results, "seconds")
@@ -375,10 +375,9 @@ def test_a_time_limit_stops_a_run_with_everything_saved(tmp_path):
     config = tiny(tmp_path / "run", max_minutes=1e-6)
     with pytest.raises(Stopped) as stop:
         pretrain(config)
-    # Asked for behind the first step, and agreed upon behind the second.
-    saved = tmp_path / "run" / "checkpoints" / "step-000000002"
+    saved = tmp_path / "run" / "checkpoints" / "step-000000001"
     assert str(stop.value) == (
-        f"stopped by the limit of 1e-06 minutes behind step 2 (epoch 1, 2 of 11 steps), which is saved in {saved}."
+        f"stopped by the limit of 1e-06 minutes behind step 1 (epoch 1, 1 of 11 steps), which is saved in {saved}."
     )
     assert sorted(path.name for path in saved.iterdir()) == sorted(CHECKPOINT_FILES)
 

@@ -9,6 +9,7 @@ checkpoints/step-000001170/
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import shutil
 import warnings
@@ -179,7 +180,7 @@ def _check_built(model):
 
 
 def _check_finite(model):
-    for variable in (*model.variables, *model.optimizer.variables):
+    for variable in _variables(model):
         values = keras.ops.convert_to_numpy(variable)
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
             raise NotFiniteError(
@@ -190,10 +191,23 @@ def _check_finite(model):
 
 
 def _save_weights(model, path):
+    # HDF5 buries what a full disk makes of it under messages of its own, so that is found out before.
+    _reserve(path, sum(4096 + math.prod(v.shape) * v.value.dtype.size for v in _variables(model)))
     try:
         model.save_weights(path, overwrite=True)
     except RuntimeError as error:  # as which HDF5 reports some of what the disk refuses
         raise OSError(f"{path} could not be written: {error}") from error
+
+
+def _reserve(path, size):
+    """Raises `OSError` if a file of that many bytes could not be written: no room, a quota, a limit."""
+    with open(path, "wb") as file:
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
+def _variables(model):
+    return [*model.variables, *model.optimizer.variables]
 
 
 def _load_weights(model, path):
