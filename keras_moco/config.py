@@ -143,7 +143,7 @@ class Config:
         "stop", "When loss or gradients are not finite: stop, or skip (leave that step out, count it).", resumable=True
     )
     deterministic: bool = _setting(
-        False, "Only operations that give the same bits each time, where a GPU has faster ones.", resumable=True
+        False, "Only operations that give the same bits each time, where a GPU has faster ones.", changeable=True
     )
     init_from: str | None = _setting(
         None, "Weights of the encoder to begin with: a run's folder, a .keras file, .pth, .pth.tar or .safetensors."

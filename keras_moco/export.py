@@ -1,5 +1,6 @@
 """Export of a trained backbone for use without this package."""
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def export_backbone(encoder, directory):
 
     Raises:
         ValueError: if the backbone cannot be rebuilt from stock Keras layers.
+        OSError: if it cannot be written; what was there before stays.
 
     Example:
 
@@ -57,13 +59,18 @@ def export_backbone(encoder, directory):
     directory = Path(directory)
     model = standalone_backbone(encoder)
     directory.mkdir(parents=True, exist_ok=True)
-    # On the same disk as the result, so that what is complete is moved by renaming alone.
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as temporary:
-        new = Path(temporary)
-        _write_saved_model(model, new / SAVED_MODEL)
-        model.save(new / KERAS_FILE)
-        _replace(new / SAVED_MODEL, directory / SAVED_MODEL, new / "replaced")
-        (new / KERAS_FILE).replace(directory / KERAS_FILE)
+    for left in directory.glob(".export-*"):  # of a process that was killed
+        shutil.rmtree(left)
+    try:
+        # On the same disk as the result, so that what is complete is moved by renaming alone.
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as temporary:
+            new = Path(temporary)
+            _write_saved_model(model, new / SAVED_MODEL)
+            model.save(new / KERAS_FILE)
+            _replace(new / SAVED_MODEL, directory / SAVED_MODEL, new / "replaced")
+            (new / KERAS_FILE).replace(directory / KERAS_FILE)
+    except tf.errors.OpError as error:
+        raise OSError(f"The backbone could not be written to {directory}: {error.message}") from error
     return directory
 
 

@@ -41,7 +41,7 @@ def initial_weights(path):
         )
     try:
         model = keras.models.load_model(path)
-    except (OSError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"`init_from` must be a file of Keras. Received: {path}, and Keras says: {error}. Correct --init_from."
         ) from error

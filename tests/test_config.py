@@ -76,13 +76,13 @@ RESUMABLE = {
     *("strategy", "replicas", "steps_per_execution", "augment_on"),
     *("cache_encoded", "max_bad_fraction", "strict_data"),
     *("checkpoint_epochs", "checkpoint_minutes", "checkpoint_share", "keep_checkpoints", "keep_every_epochs"),
-    *("max_minutes", "on_nan", "deterministic", "allow_config_change"),
+    *("max_minutes", "on_nan", "allow_config_change"),
 }
 # What decides the result, but not the shape of what is saved.
 CHANGEABLE = [
     *("dataset", "temperature", "key_momentum", "bank_momentum", "augment", "crop_min_area", "augment_exact", "epochs"),
     *("base_learning_rate", "weight_decay", "optimizer_momentum", "schedule", "schedule_per_step", "warmup_epochs"),
-    "knn_features",
+    *("knn_features", "deterministic"),
 ]
 # What is asked for once, and no part of what a run is.
 NOT_KEPT = {"allow_config_change", "dry_run"}

@@ -275,4 +275,4 @@ def test_a_model_begins_with_a_file_of_pytorch_in_both_its_encoders(replicas, fi
     model = building.build_model(plan_of(seed=7, replicas=replicas), strategy, prepare=initial_weights(path))
     assert_alike(model.encoder, source.encoder)
     assert_alike(model.key_encoder, source.encoder)
-    assert model.steps_done == 0 and int(model.queue.count) == 0
+    assert model.steps_done == 0 and np.array(model.queue.count) == 0

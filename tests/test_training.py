@@ -663,6 +663,15 @@ def test_callbacks_that_add_to_the_logs_come_first_and_the_checkpoint_last(tmp_p
     assert len(training.build_callbacks(plan, run, None, checkpoint, 1)) == len(callbacks) - 1
 
 
+def test_events_of_epochs_that_are_trained_again_are_dropped(tmp_path):
+    plan, run = training.Plan(tiny(tmp_path), 1437, 1, 1), training.RunDirectory(tmp_path)
+    with tf.summary.create_file_writer(str(run.tensorboard / "train")).as_default():
+        for epoch in range(3):
+            tf.summary.scalar("epoch_loss", epoch + 0.5, step=epoch)
+    training.build_callbacks(plan, run, None, Checkpoint(run.checkpoints), 1)
+    assert losses_in_tensorboard(tmp_path) == [(0, 0.5)]
+
+
 def test_the_settings_of_checkpoints_are_those_of_the_configuration(tmp_path):
     settings = dict(checkpoint_epochs=3, checkpoint_minutes=0.5, checkpoint_share=0.2)
     plan = training.Plan(tiny(tmp_path, keep_checkpoints=4, keep_every_epochs=5, **settings), 1437, 1, 1)
@@ -726,6 +735,17 @@ def test_labels_without_a_test_split_train_without_knn(capsys, photographs, tmp_
     assert train.class_names == ("one_class",)
     assert training.labelled_test_split(config, train) is None
     assert "note: no kNN accuracy without a test split. " in capsys.readouterr().out
+
+
+def test_what_is_refused_for_its_images_leaves_the_run_as_it_was(unlabelled, photographs, tmp_path):
+    run = shutil.copytree(unlabelled.path, tmp_path / "run")
+    more = shutil.copytree(photographs, tmp_path / "more")
+    shutil.copy(more / "00.png", more / "40.png")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    config = dataclasses.replace(unlabelled.config, workdir=str(run), dataset=f"folder:{more}")
+    with pytest.raises(ValueError, match=r"^The training images must be .* 41 images in folder:\S+, 40 before\. "):
+        training.pretrain(dataclasses.replace(config, allow_config_change=("dataset",)))
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 # evaluate.py

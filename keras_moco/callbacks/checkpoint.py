@@ -1,5 +1,6 @@
 """When checkpoints are saved, and which of them are kept."""
 
+import contextlib
 import shutil
 import sys
 import time
@@ -125,7 +126,8 @@ class Checkpoint(keras.callbacks.Callback):
             extra = self.extra() if self.extra else {}
             self.saved = save(self.model, self.directory, epoch, step_in_epoch, self.log, extra)
             self._saved_step = step
-            self._prune()
+            with contextlib.suppress(OSError):  # the next one tries again
+                self._prune()
         except OSError as error:
             before = f"{self.saved} stays the last one" if self.saved else "there is none yet"
             print(

@@ -8,8 +8,8 @@ checkpoints/step-000001170/
 
 import dataclasses
 import hashlib
+import io
 import json
-import math
 import os
 import shutil
 import warnings
@@ -79,23 +79,22 @@ def save(model, directory, epoch=0, step_in_epoch=0, log=None, extra=None):
     directory = Path(directory)
     step = model.steps_done
     final, unfinished = (directory / f"{prefix}{step:09d}" for prefix in (_PREFIX, _UNFINISHED))
-    state = {"step": step, "epoch": epoch, "step_in_epoch": step_in_epoch, "log": log or {}, "versions": versions()}
+    place = {"step": step, "epoch": epoch, "step_in_epoch": step_in_epoch}
+    state = json.dumps({**place, "log": log or {}, "versions": versions(), "extra": extra or {}})
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for left in directory.glob(f"{_UNFINISHED}*"):  # of a process that was killed
             shutil.rmtree(left)
         unfinished.mkdir()
         _save_weights(model, unfinished / WEIGHTS)
-        (unfinished / STATE).write_text(json.dumps({**state, "extra": extra or {}}), encoding="utf-8")
+        (unfinished / STATE).write_text(state, encoding="utf-8")
         manifest = {name: _measured(unfinished / name) for name in (WEIGHTS, STATE)}
         (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         for path in (*unfinished.iterdir(), unfinished):
             flush(path)
-        if final.exists():  # saved before at this very step
-            shutil.rmtree(final)
-        os.rename(unfinished, final)
+        _replace(unfinished, final)
         flush(directory)
-    except OSError:
+    except Exception:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     return final
@@ -106,7 +105,7 @@ def saved_steps(directory):
     found = {}
     for path in sorted(Path(directory).glob(f"{_PREFIX}*")):
         number = path.name.removeprefix(_PREFIX)
-        if number.isdecimal():
+        if number.isdecimal() and path.is_dir():
             found[int(number)] = path
     return dict(sorted(found.items()))
 
@@ -168,6 +167,20 @@ def read_state(path):
     return SavedState(path=path, **state)
 
 
+def _replace(new, final):
+    """Renames a folder to the name of another one, which is gone only when that is done."""
+    old = final.with_name(f"{_UNFINISHED}{final.name}")
+    if final.exists():  # saved before at this very step
+        os.rename(final, old)
+    try:
+        os.rename(new, final)
+    except OSError:
+        if old.exists():
+            os.rename(old, final)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def _check_built(model):
     optimizer = getattr(model, "optimizer", None)  # absent until `compile`
     if not model.built or optimizer is None or not optimizer.built:
@@ -180,7 +193,10 @@ def _check_built(model):
 
 
 def _check_finite(model):
-    for variable in _variables(model):
+    logged = {id(variable) for variable in model.means.weights} if hasattr(model, "means") else ()
+    for variable in (*model.variables, *model.optimizer.variables):
+        if id(variable) in logged:
+            continue  # a figure that is not a number does not make the training unsound
         values = keras.ops.convert_to_numpy(variable)
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
             raise NotFiniteError(
@@ -190,24 +206,18 @@ def _check_finite(model):
             )
 
 
+class _File(io.BytesIO):
+    """A file in memory with the name that Keras insists on."""
+
+    def __str__(self):
+        return WEIGHTS
+
+
 def _save_weights(model, path):
-    # HDF5 buries what a full disk makes of it under messages of its own, so that is found out before.
-    _reserve(path, sum(4096 + math.prod(v.shape) * v.value.dtype.size for v in _variables(model)))
-    try:
-        model.save_weights(path, overwrite=True)
-    except RuntimeError as error:  # as which HDF5 reports some of what the disk refuses
-        raise OSError(f"{path} could not be written: {error}") from error
-
-
-def _reserve(path, size):
-    """Raises `OSError` if a file of that many bytes could not be written: no room, a quota, a limit."""
-    with open(path, "wb") as file:
-        if hasattr(os, "posix_fallocate"):  # not on macOS
-            os.posix_fallocate(file.fileno(), 0, size)
-
-
-def _variables(model):
-    return [*model.variables, *model.optimizer.variables]
+    # HDF5 takes the process with it when a disk becomes full under it, so it never writes to one.
+    file = _File()
+    model.save_weights(file)
+    path.write_bytes(file.getbuffer())
 
 
 def _load_weights(model, path):

@@ -83,7 +83,7 @@ class Stopping(keras.callbacks.Callback):
             self._stop(self._epoch, batch + 1)
 
     def on_epoch_end(self, epoch, logs=None):
-        if self.model.stop_agreed:
+        if self.model.stop_agreed and epoch + 1 < self.params["epochs"]:  # else there is nothing left to stop
             self._stop(epoch + 1, 0)
 
     def _stop(self, epoch, step):

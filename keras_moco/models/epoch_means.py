@@ -18,7 +18,9 @@ class EpochMeans(keras.layers.Layer):
     """
 
     def __init__(self, names, **kwargs):
-        super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
+        # In float64 where Keras computes in it, else in float32 whatever the precision of the model.
+        self.full_precision = keras.backend.result_type(keras.config.floatx(), "float32")
+        super().__init__(**{"dtype": self.full_precision, "autocast": False, **kwargs})
         self.names = tuple(names)
         settings = {"initializer": "zeros", "trainable": False, "aggregation": "none"}
         self.sums = self.add_weight((len(self.names),), name="sums", **settings)
@@ -35,10 +37,10 @@ class EpochMeans(keras.layers.Layer):
         Returns:
             dict of name to scalar, the means so far, the same on each replica.
         """
-        step = distribution.mean(ops.stack([ops.cast(values[name], "float32") for name in self.names]))
+        step = distribution.mean(ops.stack([ops.cast(values[name], self.full_precision) for name in self.names]))
         self.sums.assign_add(ops.where(counts, step, ops.zeros_like(step)))
         self.steps.assign_add(ops.cast(counts, "int64"))
-        means = self.sums / ops.cast(self.steps, "float32")
+        means = self.sums / ops.cast(self.steps, self.full_precision)
         return dict(zip(self.names, ops.unstack(means), strict=True))
 
     def reset(self):

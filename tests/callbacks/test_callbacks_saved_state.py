@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 
 import keras
@@ -221,14 +222,6 @@ def test_what_a_killed_process_left_is_cleaned_up_by_the_next_save(tmp_path, mon
         save_at(model, tmp_path, 7)
     save(model, tmp_path)  # at the very step that was interrupted
     assert restore(model, tmp_path).step == 7 and names(tmp_path)[-1] == "step-000000007"
-
-
-def test_a_refusal_that_hdf5_reports_in_its_own_way_is_an_oserror(tmp_path, monkeypatch, earlier):
-    model, _ = earlier
-    monkeypatch.setattr(MoCo, "save_weights", fail(RuntimeError("Can't decrement id ref count")))
-    with pytest.raises(OSError, match=r"/\.unfinished-000000005/model\.weights\.h5 could not be written: Can't decrem"):
-        save(model, tmp_path)
-    assert names(tmp_path) == ["step-000000001"]
 
 
 def test_a_file_in_the_place_of_the_folder_is_an_oserror(tmp_path, model):
@@ -490,3 +483,53 @@ def test_a_restored_model_trains_on_and_may_be_saved_again(both):
     train(model, steps=2)
     assert save(model, directory).name == "step-000000004"
     assert int(model.queue.count) == 2 * BATCH
+
+
+@pytest.mark.parametrize("limit", [3000, 20000])
+def test_a_file_that_may_not_grow_does_not_bring_the_process_down(tmp_path, limit):
+    model = make_model()
+    process = os.fork()
+    if not process:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        try:
+            save(model, tmp_path)
+        except OSError:
+            os._exit(0)
+        os._exit(1)
+    _, status = os.waitpid(process, 0)
+    assert os.WIFEXITED(status), f"killed by signal {os.WTERMSIG(status)}"
+    assert os.WEXITSTATUS(status) == 0 and os.listdir(tmp_path) == []
+
+
+def test_a_checkpoint_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    model = make_model()
+    path = save(model, tmp_path)
+    content = {file.name: file.read_bytes() for file in path.iterdir()}
+
+    def refuse(*_):
+        raise OSError("no")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OSError, match="no"):
+        save(model, tmp_path)
+    assert os.listdir(tmp_path) == [path.name]
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == content
+
+
+def test_a_figure_that_is_no_number_can_be_saved(tmp_path):
+    model = make_model()
+    model.means.sums.assign(np.full(model.means.sums.shape, np.nan, "float32"))
+    assert saved_steps(tmp_path) == {} and save(model, tmp_path).exists()
+
+
+def test_a_file_among_the_checkpoints_is_not_one(tmp_path):
+    path = save(make_model(), tmp_path)
+    (tmp_path / "step-000000099").write_text("a note")
+    assert saved_steps(tmp_path) == {0: path}
+    assert restore(make_model(seed=1), tmp_path).step == 0
+
+
+def test_what_json_cannot_hold_leaves_nothing_behind(tmp_path):
+    with pytest.raises(TypeError):
+        save(make_model(), tmp_path, extra={"a": np.float32(1)})
+    assert os.listdir(tmp_path) == []
