@@ -132,7 +132,7 @@ class Config:
         10.0, "Minutes after which a checkpoint is saved in mid-epoch. 0: never.", resumable=True
     )
     checkpoint_share: float = _setting(
-        0.01, "Share of the time that checkpoints after epochs may take; short epochs go without.", resumable=True
+        0.005, "Share of the time that checkpoints after epochs may take; short epochs go without.", resumable=True
     )
     keep_checkpoints: int = _setting(2, "Newest checkpoints to keep, beside the best by kNN.", resumable=True)
     keep_every_epochs: int = _setting(0, "Epochs between checkpoints that are kept for good. 0: none.", resumable=True)

@@ -25,7 +25,7 @@ class Checkpoint(keras.callbacks.Callback):
         every_minutes: float, saves behind the first step after which the last checkpoint is that old; 0: never.
             Defaults to `10`.
         max_share: float in (0, 1], the share of the time that checkpoints after epochs may take: where epochs are
-            short, some of them go without. Defaults to `0.01`.
+            short, some of them go without. Defaults to `0.005`.
         keep: int, how many of the newest are kept. Defaults to `2`, so that one may be damaged.
         keep_every_epochs: int, keeps those after every so many epochs for good, and saves them in any case; 0: none.
             Defaults to `0`.
@@ -61,7 +61,7 @@ class Checkpoint(keras.callbacks.Callback):
         directory,
         every_epochs=1,
         every_minutes=10,
-        max_share=0.01,
+        max_share=0.005,
         keep=2,
         keep_every_epochs=0,
         keep_best="knn_top1",
