@@ -173,7 +173,7 @@ def resume(model, checkpoint, train):
             f"Received: {train.num_examples} images in {train.name}, {before} before. Put them back, or begin a new "
             f"run from these weights: another --workdir and --init_from={checkpoint.directory.parent}."
         )
-    if train.bad and state.extra.get("config", {}).get("dataset") == train.name:
+    if train.bad and state.extra.get("config", {}).get("dataset", train.name) == train.name:
         train.bad.remember(state.extra.get("bad_images", {}))
     if state.versions != versions():
         then = ", ".join(f"{name} {number}" for name, number in state.versions.items())
