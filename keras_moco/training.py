@@ -140,7 +140,8 @@ def build_checkpoint(plan, run, train):
 
     def extra():
         bad = train.bad.met if train.bad else {}
-        return {"config": dataclasses.asdict(config), "train_examples": train.num_examples, "bad_images": bad}
+        facts = {"data": train.name, "train_examples": train.num_examples, "bad_images": bad}
+        return {"config": dataclasses.asdict(config), **facts}
 
     return callbacks.Checkpoint(
         run.checkpoints,
@@ -173,7 +174,7 @@ def resume(model, checkpoint, train):
             f"Received: {train.num_examples} images in {train.name}, {before} before. Put them back, or begin a new "
             f"run from these weights: another --workdir and --init_from={checkpoint.directory.parent}."
         )
-    if train.bad and state.extra.get("config", {}).get("dataset", train.name) == train.name:
+    if train.bad and state.extra.get("data", train.name) == train.name:
         train.bad.remember(state.extra.get("bad_images", {}))
     if state.versions != versions():
         then = ", ".join(f"{name} {number}" for name, number in state.versions.items())
