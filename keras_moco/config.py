@@ -269,11 +269,12 @@ def from_flags(flag_values):
         ValueError: if a value is out of range, or a list holds something else than numbers.
     """
     values = {field.name: flag_values[field.name].value for field in dataclasses.fields(Config)}
-    values["allow_config_change"] = tuple(values["allow_config_change"])
-    for name, value in values.items():
+    for field in dataclasses.fields(Config):
+        name, value = field.name, values[field.name]
         if isinstance(value, list):
+            kind, *_ = field.type.__args__
             try:
-                values[name] = tuple(float(number) for number in value)
+                values[name] = tuple(map(kind, value))
             except ValueError as error:
                 raise ValueError(
                     f"`{name}` must be numbers separated by commas. Received: {','.join(value)!r}. "

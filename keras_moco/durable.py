@@ -24,16 +24,32 @@ def write_text(path, text):
     >>> path.read_text()
     '{}'
     """
+    replace_when_written(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def replace_when_written(path, write_to):
+    """Has a file written under another name beside it, and renames it when it is whole and on the disk.
+
+    Args:
+        path: path of the file; its folder exists.
+        write_to: function of a `pathlib.Path` that writes a file of that name.
+
+    Returns:
+        `pathlib.Path` of the file.
+
+    Raises:
+        OSError: as `write_text`; also whatever `write_to` raises.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        write_to(temporary)
         flush(temporary)
         os.replace(temporary, path)
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
     flush(path.parent)  # the renaming itself
+    return path
 
 
 def flush(path):

@@ -87,16 +87,3 @@ def scramble(model, number=0.5):
     """Gives every variable of model and optimizer another value, the step `int(number)`."""
     for place, variable in enumerate(variables(model)):
         variable.assign(np.full(variable.shape, number + place))
-
-
-class Start:
-    """A model that can be put back to its first state, as tracing its step anew takes longer than training it."""
-
-    def __init__(self, model):
-        self.model = model
-        self.values = [np.array(variable) for variable in variables(model)]
-
-    def again(self):
-        for variable, value in zip(variables(self.model), self.values, strict=True):
-            variable.assign(value)
-        return self.model

@@ -37,7 +37,7 @@ APART = {"augment", "data"}
 # Commands, and the parts above their own that each runs. A command lies with what it is about, but is no piece that
 # others build on: no source file imports it, so what it imports closes no circle.
 COMMANDS = {
-    f"{PACKAGE}.augment.preview": {"data"},
+    f"{PACKAGE}.augment.preview": {"data", "durable"},
     f"{PACKAGE}.convert.__main__": {"building", "callbacks", "export", "trained_run"},
 }
 

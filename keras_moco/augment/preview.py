@@ -6,7 +6,6 @@ A command, which nothing imports: it alone in this folder uses `keras_moco.data`
 """
 
 import argparse
-import os
 import pathlib
 import sys
 import time
@@ -17,6 +16,7 @@ import tensorflow as tf
 from keras_moco.augment.recipes import AUGMENTATIONS
 from keras_moco.data import open_source, plain_read_errors
 from keras_moco.data.sources import FORMS
+from keras_moco.durable import replace_when_written
 
 GAP = 4  # white pixels between two cells
 WHITE = 255
@@ -123,12 +123,7 @@ def _check_out(path, overwrite):
 def _save(path, picture):
     from matplotlib.image import imsave  # half a second of import time
 
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        imsave(temporary, picture, format="png")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_when_written(path, lambda temporary: imsave(temporary, picture, format="png"))
 
 
 def _parser():

@@ -1,13 +1,13 @@
 """TensorBoard's events of a run that may be stopped and go on."""
 
 import contextlib
-import os
+import functools
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from keras_moco.durable import flush
+from keras_moco.durable import flush, replace_when_written
 
 
 class EventLog(keras.callbacks.TensorBoard):
@@ -57,12 +57,7 @@ def drop_events(log_dir, first_epoch):
         kept = [record for record in records if _belongs_before(record, first_epoch)]
         if complete and len(kept) == len(records):
             continue
-        temporary = path.with_name(f".{path.name}.tmp")
-        with tf.io.TFRecordWriter(str(temporary)) as writer:
-            for record in kept:
-                writer.write(record)
-        flush(temporary)
-        os.replace(temporary, path)
+        replace_when_written(path, functools.partial(_write, kept))
 
 
 def _records(path):
@@ -73,6 +68,12 @@ def _records(path):
             records.append(record.numpy())
     framed = sum(len(record) + 16 for record in records)  # length and two checksums
     return records, framed == path.stat().st_size
+
+
+def _write(records, path):
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
 
 
 def _belongs_before(record, first_epoch):

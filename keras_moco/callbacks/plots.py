@@ -1,9 +1,10 @@
 """The training curves as a picture that is always up to date."""
 
-import os
 from pathlib import Path
 
 import keras
+
+from keras_moco.durable import replace_when_written
 
 # name in the logs: (title, unit, factor)
 PANELS = {
@@ -66,6 +67,4 @@ class Curves(keras.callbacks.Callback):
             axes.set(title=title, xlabel="epoch", ylabel=unit)
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(alpha=0.3)
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        figure.savefig(temporary, format="png", dpi=100)
-        os.replace(temporary, self.path)
+        replace_when_written(self.path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))

@@ -6,8 +6,9 @@ import re
 import numpy as np
 
 from keras_moco.convert.architecture import architecture_of
-from keras_moco.convert.files import check_target, replace_when_written
+from keras_moco.convert.files import check_target
 from keras_moco.convert.layout import state_dict
+from keras_moco.durable import replace_when_written
 from keras_moco.models import Encoder
 
 STEM_KERNEL = (64, 3, 7, 7)  # of Detectron2's `BasicStem`

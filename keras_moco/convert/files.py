@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import re
 import warnings
 import zipfile
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from keras_moco.durable import replace_when_written
 
 SETTINGS = "keras_moco"  # our entry beside the official ones: numbers that weights do not tell
 SAFETENSORS = ".safetensors"
@@ -125,17 +126,6 @@ def check_target(path, overwrite):
             f"The file to write must not exist yet. Received: {path}, which exists. "
             "Choose another name, or overwrite it by overwrite=True (--overwrite)."
         )
-    return path
-
-
-def replace_when_written(path, write_to):
-    """Has a file written under a temporary name beside `path`, and renames it when it is whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        write_to(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -184,7 +184,8 @@ def _batches_of_files(source, augmentation, seed, steps, batch_size, context):
             return {"image": example["image"], "draws": draws, "index": example["index"]}
 
         order = source.read(order_seed(seed, epoch)).enumerate()
-        order = (order.filter(is_own) if workers > 1 else order).filter(is_not_known_as_bad).map(draw)
+        order = order.filter(is_own) if workers > 1 else order
+        order = (order.filter(is_not_known_as_bad) if known.any() else order).map(draw)
         passed, wanted = skipped * (batch_size // workers), steps * (batch_size // workers)
         rest = _begun_one_by_one(source, augmentation, order.skip(passed), None)
         # Another round only where unreadable images leave the last batches unfilled: it would read everything again.

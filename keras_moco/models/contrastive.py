@@ -60,8 +60,8 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
         augmentation: an `Augmentation` whose second half each step does (`keras_moco.data.pretrain_dataset` with
             `finish=False`, whose batches must hold `"draws"`). `None`, as at first: views come finished. Not saved.
         skip_not_finite: bool, whether a step whose loss or gradients are not finite changes nothing but the counters
-            (and takes the key encoder its momentum step). False, as at first: such a step goes
-            through, and `keras_moco.callbacks.NotFiniteGuard` ends the training behind it. Not saved.
+            (and takes the key encoder its momentum step). False, as at first: such a step goes through, and
+            `keras_moco.callbacks.NotFiniteGuard` ends the training behind it. Not saved.
     """
 
     required = ("query", "key")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from keras_moco.callbacks import Checkpoint, EpochLog, NotFiniteError, checkpoint, save, saved_steps
-from keras_moco.optimizers import SGD
 from tests.small_training import METHODS, Crash, CrashAt, batches, differing, make_model, scramble, state
 
 STEPS, EPOCHS = 7, 3  # 3 steps at a time do not divide an epoch
@@ -128,18 +127,6 @@ def test_a_damaged_checkpoint_is_set_aside(tmp_path, model):
 
 
 # Which are kept.
-
-
-@pytest.fixture(scope="module")
-def built():
-    return make_model(optimizer=lambda: SGD(0.1))
-
-
-@pytest.fixture
-def model(built):
-    """One that is not trained: only its number of steps changes."""
-    scramble(built)
-    return built
 
 
 def drive(callback, model, rows, steps=10, first=0, total=None):

@@ -26,18 +26,6 @@ def train(model, steps=1):
     return model
 
 
-@pytest.fixture(scope="module")
-def built():
-    return make_model(optimizer=lambda: SGD(0.1))
-
-
-@pytest.fixture
-def model(built):
-    """One that no test trains, at step 0."""
-    scramble(built)
-    return built
-
-
 def save_at(model, directory, step):
     """A checkpoint as of a step, of which nothing but the number of the step is true."""
     model.step.assign(step)
