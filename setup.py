@@ -17,7 +17,8 @@ def read_version():
     return match.group(1)
 
 
-TEST = ["pytest>=8", "pytest-xdist", "pillow", "safetensors"]
+ONNX = ["onnx", "onnxruntime", "tf2onnx"]
+TEST = ["pytest>=8", "pytest-xdist", "pillow", "safetensors", "faiss-cpu", *ONNX]
 
 setup(
     name="keras_moco",
@@ -43,6 +44,7 @@ setup(
     extras_require={
         "test": TEST,
         "torch": ["torch>=2.6", "safetensors"],  # older ones can be made to run what a file holds
+        "onnx": ONNX,
         "dev": [*TEST, "ruff"],
     },
     classifiers=[
