@@ -8,7 +8,8 @@ import sys
 try:
     from absl import flags
 
-    from keras_moco import command_line, config, training
+    from keras_moco import command_line, settings, training
+    from keras_moco.config import Config
 except ImportError as error:
     sys.exit(f"error: {error}")
 except KeyboardInterrupt:  # importing takes seconds
@@ -16,14 +17,14 @@ except KeyboardInterrupt:  # importing takes seconds
 
 
 def define_flags(values):
-    config.define_flags(values)
-    flags.adopt_module_key_flags(config, values)  # or --help, which shows the main module's, would not list them
+    settings.define_flags(Config, values)
+    flags.adopt_module_key_flags(settings, values)  # or --help, which shows the main module's, would not list them
 
 
 def main(arguments):
     if arguments:
         raise ValueError(f"train.py must be given flags only. Received: {' '.join(arguments)}. Write --name=value.")
-    training.pretrain(config.from_flags(flags.FLAGS))
+    training.pretrain(settings.from_flags(Config, flags.FLAGS))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from keras_moco.settings import check_ranges, define_flags, from_flags, setting, to_text
+
 
 def _setting(default, help, *, resumable=False, changeable=False, kept=True):
     """A field.
@@ -12,9 +14,7 @@ def _setting(default, help, *, resumable=False, changeable=False, kept=True):
     touches the result, not the shape of what is saved, so it may change where `allow_config_change` names it. `kept`:
     it is written into the flagfile of a run.
     """
-    return dataclasses.field(
-        default=default, metadata={"help": help, "resumable": resumable, "changeable": changeable, "kept": kept}
-    )
+    return setting(default, help, resumable=resumable, changeable=changeable, kept=kept)
 
 
 @dataclass(frozen=True)
@@ -155,28 +155,19 @@ class Config:
     dry_run: bool = _setting(False, "Print what would be done, and stop without data.", resumable=True, kept=False)
 
     def __post_init__(self):
-        ranges = {
-            "at least 1": (
-                lambda value: value >= 1,
-                "train_examples channels backbone_width bn_splits embedding_dim queue_size num_negatives "
+        check_ranges(
+            self,
+            {
+                "at least 1": "train_examples channels backbone_width bn_splits embedding_dim queue_size num_negatives "
                 "image_size batch_size epochs replicas steps_per_execution knn_k keep_checkpoints log_steps",
-            ),
-            "positive": (lambda value: value > 0, "temperature base_learning_rate knn_temperature"),
-            "at least 0": (
-                lambda value: value >= 0,
-                "weight_decay warmup_epochs knn_every_epochs checkpoint_epochs checkpoint_minutes keep_every_epochs "
-                "max_minutes seed",
-            ),
-            "in [0, 1]": (lambda value: 0 <= value <= 1, "key_momentum bank_momentum"),
-            "in [0, 1)": (lambda value: 0 <= value < 1, "optimizer_momentum max_bad_fraction"),
-            "in (0, 1]": (lambda value: 0 < value <= 1, "crop_min_area checkpoint_share"),
-        }
-        for words, (holds, names) in ranges.items():
-            for name in names.split():
-                value = getattr(self, name)
-                if value is not None and not holds(value):
-                    raise ValueError(f"`{name}` must be {words}. Received: {name}={value}. Correct the flag --{name}.")
-
+                "positive": "temperature base_learning_rate knn_temperature",
+                "at least 0": "weight_decay warmup_epochs knn_every_epochs checkpoint_epochs checkpoint_minutes "
+                "keep_every_epochs max_minutes seed",
+                "in [0, 1]": "key_momentum bank_momentum",
+                "in [0, 1)": "optimizer_momentum max_bad_fraction",
+                "in (0, 1]": "crop_min_area checkpoint_share",
+            },
+        )
         for name, choices in {"augment_on": ("host", "device"), "on_nan": ("stop", "skip")}.items():
             if getattr(self, name) not in choices:
                 raise ValueError(
@@ -199,7 +190,7 @@ class Config:
     def to_flagfile(self):
         """The whole configuration as an absl flagfile, one line per field."""
         kept = [field.name for field in dataclasses.fields(self) if field.metadata["kept"]]
-        texts = ((name, _to_text(getattr(self, name))) for name in kept)
+        texts = ((name, to_text(getattr(self, name))) for name in kept)
         return "".join(f"--{name}={text}\n" for name, text in texts if text is not None)
 
     def differences(self, other):
@@ -218,12 +209,6 @@ def changeable():
     return [field.name for field in dataclasses.fields(Config) if field.metadata["changeable"]]
 
 
-def _to_text(value):
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return None if value is None else str(value)
-
-
 def read_flagfile(path):
     """The configuration that `Config.to_flagfile` wrote to `path`.
 
@@ -233,51 +218,11 @@ def read_flagfile(path):
     from absl import flags
 
     values = flags.FlagValues()
-    define_flags(values)
+    define_flags(Config, values)
     try:
         values(["flagfile", f"--flagfile={Path(path)}"])
     except flags.Error as error:
         raise ValueError(
             f"A flagfile must hold flags of train.py. Received: {path} with {error}. Correct that line."
         ) from error
-    return from_flags(values)
-
-
-def define_flags(flag_values):
-    """Defines one absl flag per field of `Config` on `flag_values`."""
-    from absl import flags
-
-    define = {
-        str: flags.DEFINE_string,
-        int: flags.DEFINE_integer,
-        float: flags.DEFINE_float,
-        bool: flags.DEFINE_bool,
-    }
-    for field in dataclasses.fields(Config):
-        kinds = getattr(field.type, "__args__", (field.type,))
-        if isinstance(field.default, tuple):
-            text = [str(value) for value in field.default]
-            flags.DEFINE_list(field.name, text, field.metadata["help"], flag_values=flag_values)
-        else:
-            define[kinds[0]](field.name, field.default, field.metadata["help"], flag_values=flag_values)
-
-
-def from_flags(flag_values):
-    """The `Config` that parsed `flag_values` describe.
-
-    Raises:
-        ValueError: if a value is out of range, or a list holds something else than numbers.
-    """
-    values = {field.name: flag_values[field.name].value for field in dataclasses.fields(Config)}
-    for field in dataclasses.fields(Config):
-        name, value = field.name, values[field.name]
-        if isinstance(value, list):
-            kind, *_ = field.type.__args__
-            try:
-                values[name] = tuple(map(kind, value))
-            except ValueError as error:
-                raise ValueError(
-                    f"`{name}` must be numbers separated by commas. Received: {','.join(value)!r}. "
-                    f"Write for example --{name}=0.5,0.5,0.5."
-                ) from error
-    return Config(**values)
+    return from_flags(Config, values)

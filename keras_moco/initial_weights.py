@@ -3,14 +3,11 @@
 import functools
 from pathlib import Path
 
-import keras
-
 from keras_moco.convert import load_pytorch
+from keras_moco.loading import PYTORCH, load_keras
 from keras_moco.models import Encoder
 from keras_moco.momentum import copy_weights
 from keras_moco.trained_run import load_model
-
-_PYTORCH = (".pth", ".tar", ".pt", ".safetensors")
 
 
 def initial_weights(path):
@@ -30,7 +27,7 @@ def initial_weights(path):
     path = Path(path)
     if not path.exists():
         raise ValueError(f"`init_from` must exist. Received: {path}. Correct --init_from.")
-    if path.name.endswith(_PYTORCH):
+    if path.name.endswith(PYTORCH):
         return functools.partial(load_pytorch, path=path)
     if path.is_dir():
         return functools.partial(_take_over, load_model(path)[1].encoder, path)
@@ -39,13 +36,7 @@ def initial_weights(path):
             "`init_from` must be the folder of a run, a .keras file, or a .pth, .pth.tar or .safetensors checkpoint. "
             f"Received: {path}. Correct --init_from."
         )
-    try:
-        model = keras.models.load_model(path)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"`init_from` must be a file of Keras. Received: {path}, and Keras says: {error}. Correct --init_from."
-        ) from error
-    return functools.partial(_take_over, getattr(model, "encoder", model), path)
+    return functools.partial(_take_over, load_keras(path), path)
 
 
 def _take_over(source, path, encoder):

@@ -1,10 +1,10 @@
 """The folder of a run: where everything lies, and whose it is."""
 
-import json
 from pathlib import Path
 
 from keras_moco.config import changeable, read_flagfile
 from keras_moco.durable import write_text
+from keras_moco.results import Results
 
 
 class RunDirectory:
@@ -77,24 +77,12 @@ class RunDirectory:
         return read_flagfile(self.flagfile)
 
     def results(self):
-        """What has been recorded so far: a dict, empty at first.
-
-        Raises:
-            ValueError: if the file has been damaged.
-        """
-        try:
-            return json.loads(self.results_json.read_text()) if self.results_json.exists() else {}
-        except ValueError as error:
-            raise ValueError(
-                f"`{self.results_json.name}` must be as it was written. Received: {self.results_json}, which is no "
-                f"JSON ({error}). Repair or delete it: training needs nothing of it but the accuracy at the start."
-            ) from error
+        """What has been recorded so far, as `Results.read`."""
+        return Results(self.results_json).read()
 
     def record(self, **figures):
-        """Adds figures to `results.json`, or replaces those of the same name, and returns all of them."""
-        results = {**self.results(), **figures}
-        write_text(self.results_json, json.dumps(results, indent=2) + "\n")
-        return results
+        """Adds figures to `results.json`, as `Results.record`."""
+        return Results(self.results_json).record(**figures)
 
 
 def _listed(changes):

@@ -14,7 +14,9 @@ SOURCES = sorted((ROOT / PACKAGE).rglob("*.py")) + [
 # The parts of the package from the ground up. A part imports from those of lower floors, never from its own
 # floor; `data` alone also imports from `augment`, beside it.
 FLOORS = [
-    {"contrast", "momentum", "schedules", "optimizers", "distribution", "config", "versions", "step_checks", "durable"},
+    {"contrast", "momentum", "schedules", "optimizers", "distribution", "versions", "step_checks", "durable"},
+    {"settings", "results"},
+    {"config", "evaluation_config"},
     {"batch_norm", "run_directory", "determinism"},
     {"layers"},
     {"backbones"},
@@ -27,8 +29,10 @@ FLOORS = [
     {"callbacks"},
     {"building", "command_line"},
     {"dry_run", "trained_run"},
-    {"initial_weights"},
-    {"training"},
+    {"loading"},
+    {"initial_weights", "subject"},
+    {"model_card"},
+    {"training", "evaluating"},
     {"keras_moco", "train", "evaluate"},  # "keras_moco" is the package's own __init__.py
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}

@@ -17,6 +17,7 @@ from keras_moco.augment.recipes import (
     moco_v2,
     simclr,
     simclr_cifar,
+    supervised,
 )
 from keras_moco.augment.views import two_views
 
@@ -37,5 +38,6 @@ __all__ = [
     "moco_v2",
     "simclr",
     "simclr_cifar",
+    "supervised",
     "two_views",
 ]

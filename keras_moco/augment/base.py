@@ -97,11 +97,11 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
         return True
 
     def select(self, picture, draws):
-        """Takes from one picture what two views of it need.
+        """Takes from one picture what its views need.
 
         Args:
             picture: a picture of `keras_moco.data.pictures`.
-            draws: uniform draws, `(2, num_draws)`, one row for each view.
+            draws: uniform draws, `(views, num_draws)`, a row for each view.
 
         Returns:
             dict of tensors, of which `"pixels"` is all or part of the picture, `(h, w, C)`.
@@ -109,9 +109,9 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
         return {"pixels": picture.whole()}
 
     def begin(self, selected, draws):
-        """Begins two views of what was selected by the same draws: two tensors of one shape for all pictures."""
+        """Begins the views of what was selected by the same draws: tensors of one shape for all pictures."""
         image = selected["pixels"][None]
-        return tuple(self.augment_images(image, draws[number : number + 1])[0] for number in range(2))
+        return tuple(self.augment_images(image, draws[number : number + 1])[0] for number in range(draws.shape[0]))
 
     def begin_batch(self, images, draws):
         """Begins one view of each image `(n, h, w, C)`, by draws `(n, num_draws)`: what `finish` takes."""

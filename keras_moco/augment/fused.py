@@ -136,9 +136,9 @@ class Fused(Compose):
         return {"pixels": pixels, "boxes": boxes, "mirrored": mirrored}
 
     def begin(self, selected, draws):
-        """Cuts, resizes and flips two views of one picture: two uint8 `(size, C, size)`."""
+        """Cuts, resizes and flips the views of one picture: a uint8 `(size, C, size)` for each."""
         parts = (selected["pixels"], selected["boxes"], selected["mirrored"])
-        return tuple(self._crop_one(parts[0], parts[1][number], parts[2][number]) for number in range(2))
+        return tuple(self._crop_one(parts[0], parts[1][number], parts[2][number]) for number in range(draws.shape[0]))
 
     def begin_batch(self, images, draws):
         """Cuts, resizes and flips images of one size: uint8 `(n, size, C, size)`."""

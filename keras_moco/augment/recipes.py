@@ -144,6 +144,21 @@ def simclr_cifar(image_size, crop_scale=(0.08, 1.0), exact=False, **kwargs):
     return simclr(image_size, crop_scale, strength=0.5, blur=False, exact=exact, **kwargs)
 
 
+def supervised(image_size, crop_scale=(0.08, 1.0), exact=False, **kwargs):
+    """Training with labels, linear evaluation included (official `main_lincls.py`): crop and flip, no colours.
+
+    Args:
+        image_size: int. Side of the square views, pixels. The paper uses 224.
+        crop_scale: (low, high). Range of the crop's area as a fraction of the image's (torchvision's).
+        exact: bool, one operation after the other (`Compose`) instead of `Fused`. Defaults to `False`.
+        **kwargs: of `Augmentation`, for example `seed`.
+
+    Returns:
+        A `Fused` layer, or a `Compose` of the same.
+    """
+    return _recipe([RandomResizedCrop(image_size, scale=crop_scale), RandomHorizontalFlip(rate=0.5)], exact, **kwargs)
+
+
 def _recipe(layers, exact, **kwargs):
     return Compose(layers, **kwargs) if exact else Fused(layers, **kwargs)
 

@@ -1,16 +1,21 @@
 """Where images come from, and how they become batches."""
 
 from keras_moco.data.bad_images import plain_read_errors
+from keras_moco.data.folder import read_images
 from keras_moco.data.memory import array_source
 from keras_moco.data.pipeline import evaluation_dataset, pretrain_dataset, steps_per_epoch
 from keras_moco.data.sources import Source, open_source
+from keras_moco.data.subset import balanced_indices, subset
 
 __all__ = [
     "Source",
     "array_source",
+    "balanced_indices",
     "evaluation_dataset",
     "open_source",
     "plain_read_errors",
     "pretrain_dataset",
+    "read_images",
     "steps_per_epoch",
+    "subset",
 ]

@@ -40,9 +40,15 @@ class BadImages:
         self.num_examples = num_examples
         self.max_fraction = max_fraction
         self.strict = strict
-        self._describe = describe
+        self.describe = describe
         self._met = {}  # index to description; the same image is met again in every epoch
         self._lock = threading.Lock()
+
+    def among(self, indices):
+        """A `BadImages`, as strict as this one, of some of the images alone, counted from 0 in the order given."""
+        return BadImages(
+            len(indices), lambda index: self.describe(int(indices[index])), self.max_fraction, strict=self.strict
+        )
 
     @property
     def count(self):
@@ -59,7 +65,7 @@ class BadImages:
         with self._lock:
             if index in self._met:
                 return False
-            self._met[index] = self._describe(index)
+            self._met[index] = self.describe(index)
             count, name = len(self._met), self._met[index]
         if self.strict:
             raise BadImagesError(

@@ -1,9 +1,12 @@
 """The 8x8 digits inside scikit-learn: a data set that is always at hand."""
 
+import dataclasses
+
 import numpy as np
 
 from keras_moco.data.memory import array_source
 
+LICENCE = "CC BY 4.0 (Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI)"
 TEST_EXAMPLES = 360  # a fifth of 1,797
 
 
@@ -24,10 +27,11 @@ def open_digits(split):
         np.arange(len(digits.target)), test_size=TEST_EXAMPLES, stratify=digits.target, random_state=0
     )
     chosen = train if split == "train" else test
-    return array_source(
+    source = array_source(
         digits.images[chosen] * (255 / 16),
         digits.target[chosen],
         class_names=[str(name) for name in digits.target_names],
         name="digits",
         split=split,
     )
+    return dataclasses.replace(source, licence=LICENCE)

@@ -4,9 +4,11 @@ import concurrent.futures
 import os
 import pathlib
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from keras_moco.augment import central_view
 from keras_moco.data.bad_images import RULE, what_is_wrong
 from keras_moco.data.memory import permutation
 from keras_moco.data.pictures import Encoded
@@ -88,7 +90,34 @@ def open_folder(path, split, cache, judge):
         read=read,
         open=lambda image: Encoded(image if cache else tf.io.read_file(image), channels),
         bad=judge(len(files), lambda index: _describe(paths[index])),
+        files=tuple(paths),
     )
+
+
+def read_images(paths, image_size, channels):
+    """Reads a few image files without augmentation.
+
+    Args:
+        paths: paths of JPEG, PNG, BMP or GIF files.
+        image_size: int, side of the square images that come out, in pixels.
+        channels: int, 1 or 3.
+
+    Returns:
+        float32 array `(n, image_size, image_size, channels)`, values 0..255.
+
+    Raises:
+        ValueError: if there are none, or one cannot be read.
+    """
+    if not len(paths):
+        raise ValueError("At least one image file must be given. Received: none. Name some.")
+    images = []
+    for path in map(os.path.expanduser, paths):
+        try:
+            image = Encoded(tf.io.read_file(path), channels).whole()
+        except tf.errors.OpError as error:
+            raise ValueError(f"{RULE} Received: {_describe(path)}. Correct or leave it out.") from error
+        images.append(central_view(image[None], image_size)[0].numpy())
+    return np.stack(images)
 
 
 def _split_folder(root, name, split):

@@ -7,7 +7,7 @@ from keras_moco.data.draws import draws_at, order_seed
 from keras_moco.data.memory import permutation
 
 AUTOTUNE = tf.data.AUTOTUNE
-ENTRIES = ("query", "key", "index", "draws")
+ENTRIES = ("query", "key", "index", "label", "draws")
 
 
 def steps_per_epoch(source, batch_size):
@@ -78,9 +78,9 @@ def pretrain_dataset(
             which needs `"draws"` for it. Defaults to `True`.
 
     Returns:
-        Infinite `tf.data.Dataset` of `{"query": (b, s, s, c), "key": (b, s, s, c), "index": int64 (b,), "draws":
-        float32 (b, 2, num_draws)}` with static shapes; views have values 0..255, uint8 of `Fused`, else float32. Use
-        `steps_per_epoch` for the length of an epoch.
+        Infinite `tf.data.Dataset` of `{"query": (b, s, s, c), "key": (b, s, s, c), "index": int64 (b,), "label": int32
+        (b,), "draws": float32 (b, 2, num_draws)}` with static shapes; views have values 0..255, uint8 of `Fused`, else
+        float32; a label is -1 when the image has none. Use `steps_per_epoch` for the length of an epoch.
 
     Raises:
         ValueError: `batch_size` is larger than the data set, or not divisible by the replicas of `context`;
@@ -105,8 +105,9 @@ def pretrain_dataset(
             f"`entries` must be names out of {', '.join(ENTRIES)}. Received: {', '.join(entries)}. Choose among them."
         )
     context = context or tf.distribute.InputContext()
+    views = 2 if {"key", "draws"} & set(entries) else 1
     batches = (_batches_of_arrays if source.arrays else _batches_of_files)(
-        source, augmentation, seed, steps, batch_size, context
+        source, augmentation, seed, steps, batch_size, context, views
     )
 
     def epoch_batches(epoch):
@@ -114,10 +115,10 @@ def pretrain_dataset(
         return batches(epoch, skipped)
 
     def complete(batch):
-        views = batch["begun"]
+        begun = batch["begun"]
         if finish:
-            views = [augmentation.finish(view, batch["draws"][:, number]) for number, view in enumerate(views)]
-        everything = {**batch, **dict(zip(("query", "key"), views, strict=True))}
+            begun = [augmentation.finish(view, batch["draws"][:, number]) for number, view in enumerate(begun)]
+        everything = {**batch, **dict(zip(("query", "key"), begun, strict=False))}
         return {name: everything[name] for name in entries}
 
     dataset = tf.data.Dataset.range(first_epoch, np.iinfo("int64").max).flat_map(epoch_batches)
@@ -127,9 +128,9 @@ def pretrain_dataset(
     return dataset.prefetch(AUTOTUNE)
 
 
-def _batches_of_arrays(source, augmentation, seed, steps, batch_size, context):
+def _batches_of_arrays(source, augmentation, seed, steps, batch_size, context, views):
     """For images in memory: whole batches are picked, and where images are small, also augmented as such."""
-    images, _ = source.arrays()
+    images, labels = source.arrays()
     share = context.get_per_replica_batch_size(batch_size)
     workers, worker = context.num_input_pipelines, context.input_pipeline_id
     local = batch_size // workers // share  # replicas of this worker
@@ -140,15 +141,16 @@ def _batches_of_arrays(source, augmentation, seed, steps, batch_size, context):
         def pick(number):
             """Which images one replica gets in one step, and their draws."""
             start = number // local * batch_size + (worker * local + number % local) * share
-            draws = draws_at(seed, epoch, start, share, augmentation.num_draws)
-            return {"index": tf.ensure_shape(order[start : start + share], [share]), "draws": draws}
+            draws = draws_at(seed, epoch, start, share, augmentation.num_draws)[:, :views]
+            index = tf.ensure_shape(order[start : start + share], [share])
+            return {"index": index, "label": tf.gather(labels, index), "draws": draws}
 
         numbers = tf.data.Dataset.range(skipped * local, steps * local)
         return numbers.map(pick, num_parallel_calls=AUTOTUNE, deterministic=True)
 
     def begin(batch):
         picked = tf.ensure_shape(tf.gather(images, batch["index"]), [share, *source.image_shape])
-        begun = tuple(augmentation.begin_batch(picked, batch["draws"][:, number]) for number in range(2))
+        begun = tuple(augmentation.begin_batch(picked, batch["draws"][:, number]) for number in range(views))
         return {"begun": begun, **batch}
 
     def batches(epoch, skipped):
@@ -162,7 +164,7 @@ def _batches_of_arrays(source, augmentation, seed, steps, batch_size, context):
     return batches
 
 
-def _batches_of_files(source, augmentation, seed, steps, batch_size, context):
+def _batches_of_files(source, augmentation, seed, steps, batch_size, context, views):
     """For images that are read and decoded one by one."""
     share = context.get_per_replica_batch_size(batch_size)
     workers, worker = context.num_input_pipelines, context.input_pipeline_id
@@ -180,8 +182,7 @@ def _batches_of_files(source, augmentation, seed, steps, batch_size, context):
 
     def batches(epoch, skipped):
         def draw(place, example):
-            draws = draws_at(seed, epoch, place, 1, augmentation.num_draws)[0]
-            return {"image": example["image"], "draws": draws, "index": example["index"]}
+            return {**example, "draws": draws_at(seed, epoch, place, 1, augmentation.num_draws)[0, :views]}
 
         order = source.read(order_seed(seed, epoch)).enumerate()
         order = order.filter(is_own) if workers > 1 else order
@@ -201,7 +202,7 @@ def _begun_one_by_one(source, augmentation, examples, batch_size):
 
     def begin(example):
         begun = augmentation.begin(example["image"], example["draws"])
-        return {"begun": begun, "draws": example["draws"], "index": example["index"]}
+        return {"begun": begun, **{name: example[name] for name in ("draws", "index", "label")}}
 
     begun = selected.map(begin, num_parallel_calls=AUTOTUNE, deterministic=True)
     return begun if batch_size is None else begun.batch(batch_size, drop_remainder=True)

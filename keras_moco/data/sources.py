@@ -5,6 +5,7 @@ import difflib
 import functools
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from keras_moco.data.bad_images import BadImages
@@ -31,6 +32,8 @@ class Source:
         arrays: function without arguments to `(images, labels)`, uint8 `(n, h, w, C)` and int32 `(n,)` tensors, where
             all lie in memory. Defaults to `None`.
         bad: `BadImages`, which hears of unreadable images. Defaults to `None`: there cannot be any.
+        files: tuple of str, the path of each image, or `None` where they lie in other files.
+        licence: str, of the data, or `None` where it does not say.
 
     Example:
 
@@ -48,11 +51,20 @@ class Source:
     open: Callable = dataclasses.field(default=Pixels, repr=False)
     arrays: Callable | None = dataclasses.field(default=None, repr=False)
     bad: BadImages | None = dataclasses.field(default=None, repr=False)
+    files: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
+    licence: str | None = None
 
     @property
     def num_classes(self):
         """int. Number of classes; 0 for unlabelled images."""
         return len(self.class_names or ())
+
+    def labels(self):
+        """The label of every image, an int32 array `(num_examples,)`; -1 where it has none. Decodes no image."""
+        if self.arrays:
+            return self.arrays()[1].numpy()
+        labels = self.read(None).map(lambda example: example["label"]).batch(8192)
+        return np.concatenate(list(labels.as_numpy_iterator()))
 
     def examples(self, seed=None):
         """Reads and decodes every image once; those that cannot be read are left out and reported.

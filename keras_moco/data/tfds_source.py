@@ -67,6 +67,7 @@ def open_tfds(name, split, data_dir, cache, judge):
         arrays=arrays,
         **({} if in_memory else {"open": functools.partial(Encoded, channels=channels)}),
         bad=None if in_memory else judge(num_examples, lambda index: f"example {index} of tfds:{name} ({split})"),
+        licence=builder.info.redistribution_info.license or None,
     )
 
 

@@ -1,0 +1,104 @@
+"""Some of the images of a source, such as a hundredth of them whose labels are used."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from keras_moco.data.memory import examples_from_arrays
+
+
+def subset(source, indices):
+    """A source of some of the images of another one.
+
+    Args:
+        source: `Source`.
+        indices: whole numbers, the images' indices in `source`, each once; their order does not matter.
+
+    Returns:
+        A `Source`. Its images count anew from 0, in the order of `source`. Where images come from large files these
+        are read through to find them, in every epoch.
+
+    Raises:
+        ValueError: if there are none, or they are not indices.
+
+    Example:
+
+    >>> from keras_moco.data import open_source
+    >>> [int(example["index"]) for example in subset(open_source("digits"), [7, 3, 1000]).examples()]
+    [0, 1, 2]
+    """
+    chosen = np.unique(np.asarray(indices, "int64"))
+    if not len(chosen) or len(chosen) < len(indices) or chosen[0] < 0 or chosen[-1] >= source.num_examples:
+        raise ValueError(
+            f"`indices` must be of images, each once, from 0 to {source.num_examples - 1}. "
+            f"Received: {len(indices)} indices"
+            + (f", {len(chosen)} different ones from {chosen[0]} to {chosen[-1]}." if len(chosen) else ".")
+        )
+    if source.arrays:
+        with tf.device("CPU"):
+            arrays = tuple(tf.gather(array, chosen) for array in source.arrays())
+        return dataclasses.replace(
+            source,
+            num_examples=len(chosen),
+            read=lambda seed: examples_from_arrays(*arrays, seed),
+            arrays=lambda: arrays,
+        )
+    places = np.full(source.num_examples, -1, "int64")
+    places[chosen] = np.arange(len(chosen))
+
+    def read(seed):
+        examples = source.read(seed).filter(lambda example: tf.gather(places, example["index"]) >= 0)
+        return examples.map(lambda example: {**example, "index": tf.gather(places, example["index"])})
+
+    return dataclasses.replace(
+        source,
+        num_examples=len(chosen),
+        read=read,
+        bad=source.bad.among(chosen) if source.bad else None,
+        files=tuple(source.files[index] for index in chosen) if source.files else None,
+    )
+
+
+def balanced_indices(labels, fraction, seed=0):
+    """A share of the images in which each class has equally many, as far as there are so many of it.
+
+    The 1 % and 10 % splits of the literature are balanced so (SimCLR, sec. 4.3: about 12.8 and 128 images a class).
+
+    Args:
+        labels: int array `(n,)`, classes from 0.
+        fraction: float in (0, 1], of all images.
+        seed: int, decides which; the same classes and shares give the same images. Defaults to `0`.
+
+    Returns:
+        int64 array, ascending, of `round(fraction * n)` indices, or fewer where a class is short of images.
+
+    Raises:
+        ValueError: if there is less than one image for each class, or a class or a label is missing.
+
+    Example:
+
+    >>> balanced_indices([0, 1, 0, 1, 1, 0, 1, 0], fraction=0.5).size
+    4
+    """
+    labels = np.asarray(labels)
+    classes = int(labels.max(initial=-1)) + 1
+    members = [np.flatnonzero(labels == number) for number in range(classes)]
+    wanted = round(fraction * len(labels))
+    if len(labels) == 0 or labels.min() < 0 or not all(map(len, members)):
+        missing = [number for number, indices in enumerate(members) if not len(indices)]
+        raise ValueError(
+            "Every image must have a label, and every class an image, to be shared out by classes. "
+            f"Received: {np.count_nonzero(labels < 0)} images without a label, classes without an image: {missing}."
+        )
+    if wanted < classes:
+        raise ValueError(
+            "The share of labelled images must hold at least one of each class. "
+            f"Received: {100 * fraction:g} % of {len(labels)} images, {wanted}, for {classes} classes. Raise the share."
+        )
+    random = np.random.default_rng(seed)
+    # What the division leaves over goes to classes that are drawn by lot.
+    shares = np.full(classes, wanted // classes)
+    shares[random.permutation(classes)[: wanted % classes]] += 1
+    chosen = [random.permutation(indices)[:share] for indices, share in zip(members, shares, strict=True)]
+    return np.sort(np.concatenate(chosen))

@@ -1,0 +1,100 @@
+"""What was learnt, from wherever it lies, as a Keras model to build on."""
+
+from pathlib import Path
+
+import keras
+
+from keras_moco.convert import encoder_from_pytorch
+from keras_moco.export import KERAS_FILE, standalone_backbone
+from keras_moco.models import Encoder
+from keras_moco.trained_run import load_model
+
+PYTORCH = (".pth", ".tar", ".pt", ".safetensors")
+SAVED_MODEL_FILE = "saved_model.pb"
+FORMS = "the folder of a run, a .keras file, the folder of a SavedModel, or a .pth, .pth.tar or .safetensors checkpoint"
+
+
+def load_backbone(path, data_dir=None):
+    """A pre-trained backbone, ready for inference, linear evaluation or fine-tuning.
+
+    Args:
+        path: the folder of a run of train.py (its newest checkpoint), a `.keras` file (an exported backbone, an
+            `Encoder`, or a model that has one), an exported SavedModel, the folder of an export, or a checkpoint of
+            PyTorch.
+        data_dir: path, where tfds data sets lie now; of a run whose flagfile does not say the size of its data.
+
+    Returns:
+        A trainable float32 `keras.Model` from images `(n, H, W, C)` in 0..255 to features `(n, F)`. It is one flat
+        model of stock layers, whose stages can be frozen by the names of their layers; that of a SavedModel is a single
+        `keras.layers.TFSMLayer`.
+
+    Raises:
+        ValueError: if there is nothing of the kind.
+
+    Example:
+
+    ```python
+    backbone = load_backbone("runs/imagenet")
+    for layer in backbone.layers:
+        layer.trainable = layer.name.startswith(("layer3", "layer4"))
+    classifier = keras.Sequential([backbone, keras.layers.Dense(10)])
+    ```
+    """
+    encoder = load_encoder(path, data_dir)
+    return standalone_backbone(encoder) if isinstance(encoder, Encoder) else encoder
+
+
+def load_encoder(path, data_dir=None):
+    """As `load_backbone`, but with the head where there is one.
+
+    Returns:
+        An `Encoder`, or the backbone as `load_backbone` gives it.
+
+    Raises:
+        ValueError: if there is nothing of the kind.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise ValueError(f"A backbone must exist. Received: {path}. Give {FORMS}.")
+    if path.name.endswith(PYTORCH):
+        return encoder_from_pytorch(path)
+    if (path / KERAS_FILE).exists():
+        path = path / KERAS_FILE
+    if (path / SAVED_MODEL_FILE).exists():
+        return _from_saved_model(path)
+    if path.is_dir():
+        return load_model(path, data_dir)[1].encoder
+    if path.suffix != ".keras":
+        raise ValueError(f"A backbone must be {FORMS}. Received: {path}. Give one of these.")
+    model = load_keras(path)
+    if isinstance(model, Encoder) or len(model.output_shape) == 2:
+        return model
+    raise ValueError(
+        "A backbone must give one vector of features for each image, (n, F). "
+        f"Received: {path} with outputs {model.output_shape}. Pool over height and width."
+    )
+
+
+def load_keras(path):
+    """The model of a `.keras` file, or the encoder that it has.
+
+    Raises:
+        ValueError: if it is no such file.
+    """
+    try:
+        model = keras.models.load_model(path)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"A .keras file must be one of Keras's. Received: {path}, and Keras says: {error}") from error
+    return getattr(model, "encoder", model)
+
+
+def _from_saved_model(path):
+    try:
+        layer = keras.layers.TFSMLayer(path, call_endpoint="serve", call_training_endpoint="train", trainable=True)
+        (images,) = layer.call_endpoint_fn.input_signature
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ValueError(
+            "A SavedModel must have the endpoints `serve` and `train`, as this package exports it. "
+            f"Received: {path}, and Keras says: {error}. Export it again."
+        ) from error
+    return keras.Sequential([keras.Input(images.shape[1:], name="images"), layer], name="backbone")

@@ -1,0 +1,128 @@
+"""The model card: what a backbone is, what it was trained on, and how well it does, for whoever is handed it."""
+
+import numpy as np
+
+from keras_moco.export import KERAS_FILE, SAVED_MODEL
+from keras_moco.models import Encoder
+
+_RECIPE = (
+    "method",
+    "backbone",
+    "backbone_width",
+    "stem",
+    "head",
+    "augment",
+    "image_size",
+    "queue_size",
+    "temperature",
+    "key_momentum",
+    "batch_size",
+    "epochs",
+    "base_learning_rate",
+    "weight_decay",
+    "schedule",
+    "precision",
+    "seed",
+)
+# Where the figures of `results.json` come from.
+_MODES = ("knn", "linear", "logistic", "semi", "finetune", "measures")
+
+
+def model_card(subject):
+    """The card of what was evaluated, as Markdown.
+
+    Args:
+        subject: `Subject`, whose figures so far are listed.
+
+    Returns:
+        str.
+    """
+    results = subject.results.read()
+    parts = [f"# {subject.path.name}", _what(subject), _trained_on(subject, results), _figures(results), _LIMITS]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_card(subject):
+    """Writes `model_card(subject)` to where it belongs."""
+    from keras_moco.durable import write_text
+
+    subject.card.parent.mkdir(parents=True, exist_ok=True)
+    write_text(subject.card, model_card(subject))
+
+
+def _what(subject):
+    encoder = subject.encoder
+    backbone = encoder.backbone if isinstance(encoder, Encoder) else encoder
+    height, width, channels = backbone.input_shape[1:]
+    trained = subject.recipe and subject.recipe.image_size
+    size = f"{height} x {width}" if height else f"any; trained at {trained} x {trained}" if trained else "any"
+    scaling = ""
+    if isinstance(encoder, Encoder):
+        mean, std = (", ".join(f"{number:g}" for number in numbers) for numbers in (encoder.mean, encoder.std))
+        scaling = f" Scaled inside: divided by 255, less {mean}, divided by {std}."
+    files = f"`{KERAS_FILE}` (Keras 3) and `{SAVED_MODEL}` (TensorFlow) hold it without its projection head.\n\n"
+    return (
+        (files if subject.recipe else "")
+        + "| | |\n| --- | --- |\n"
+        + f"| input | images `(n, height, width, {channels})`, any numeric type, values 0..255.{scaling} |\n"
+        + f"| size of images | {size} |\n"
+        + f"| output | `(n, {backbone.output_shape[-1]})` float32 features |\n"
+        + f"| parameters | {sum(int(np.prod(weight.shape)) for weight in backbone.trainable_weights):,} |"
+    )
+
+
+def _trained_on(subject, results):
+    recipe = subject.recipe
+    if recipe is None:
+        return f"## Training\n\nNot known to this card: the model was given as `{subject.path}`."
+    converted = results.get("converted_from")
+    try:
+        source = subject.open(recipe.dataset, "train")
+        count, licence = f"{source.num_examples:,} images, without their labels", source.licence
+    except ValueError:  # it is evaluated elsewhere than it was trained
+        count, licence = "not at hand when this card was written", None
+    licence = subject.config.data_licence or licence or "not said by the data set; look it up before you pass this on"
+    rows = [
+        ("data", f"`{recipe.dataset}`, {count}"),
+        ("licence of the data", licence),
+        *(("weights", f"converted from `{converted}`") for _ in range(converted is not None)),
+        ("steps", f"{results['steps']:,}" if "steps" in results else "not recorded"),
+        *((name, f"`{getattr(recipe, name)}`") for name in _RECIPE),
+        *((f"version of {name}", number) for name, number in results.get("versions", {}).items()),
+    ]
+    return "## Training\n\n" + _table(rows)
+
+
+def _figures(results):
+    rows = [
+        (name.replace("_", " "), _text(value))
+        for name, value in results.items()
+        if name.startswith(_MODES) and name != "knn_k"
+    ]
+    parts = ["## Evaluation"]
+    if rows:
+        parts.append("On the data that it was trained on, training images with labels, test images to score; percent:")
+        parts.append(_table(rows))
+    foreign = {name: found for name, found in results.items() if isinstance(found, dict) and ":" in name}
+    for name, found in foreign.items():
+        parts.append(f"On `{name}`, which it was not trained on:")
+        parts.append(_table([(key.replace("_", " "), _text(value)) for key, value in found.items()]))
+    return "\n\n".join(parts if len(parts) > 1 else [*parts, "None so far."])
+
+
+def _text(value):
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {_text(entry)}" for key, entry in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _table(rows):
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+_LIMITS = """## Limits
+
+Features are worth what they do on images like those it was trained on; nothing else was measured. Nobody has looked at
+what these images show or leave out, and what that means for people in them or for decisions about people."""

@@ -1,0 +1,183 @@
+"""What is evaluated: an encoder, images, and a place for what is found out."""
+
+import functools
+from pathlib import Path
+
+from keras_moco import data
+from keras_moco.config import Config
+from keras_moco.evaluation import at_level
+from keras_moco.loading import load_backbone, load_encoder
+from keras_moco.models import Encoder
+from keras_moco.results import Results
+from keras_moco.run_directory import RunDirectory
+
+
+class Subject:
+    """An encoder with the images that it is evaluated on.
+
+    Args:
+        config: `EvaluationConfig`.
+
+    Attributes:
+        config: the same.
+        path: `pathlib.Path` of the run or model.
+        recipe: `Config` of its training, or `None` where it is not known.
+        encoder: `Encoder`, or a backbone without a head.
+        folder: `pathlib.Path` for pictures and other files.
+        card: `pathlib.Path` of the model card.
+
+    Raises:
+        ValueError: if there is no such run or model.
+    """
+
+    def __init__(self, config):
+        self.config = config
+        self.recipe = None
+        if config.workdir:
+            run = RunDirectory(config.workdir)
+            self.path, self.recipe = run.path, run.config()
+            self.encoder = load_encoder(run.path, config.data_dir)
+            home, self.folder, self.card = run.path, run.path / "evaluation", run.export / "MODEL_CARD.md"
+        else:
+            self.path = Path(config.model).expanduser()
+            self.encoder = load_encoder(self.path)
+            home = self.folder = Path("evaluation") / self.path.stem
+            self.card = home / "MODEL_CARD.md"
+        if config.output:
+            home = self.folder = Path(config.output).expanduser()
+            self.card = home / "MODEL_CARD.md"
+        self.results = Results(home / "results.json")
+        evaluated = self.results.read().get("model", str(self.path))
+        if not config.workdir and evaluated != str(self.path):
+            raise ValueError(
+                "`output` must be new, or hold evaluations of the same model. "
+                f"Received: {home}, with those of {evaluated}. Choose another --output."
+            )
+
+    def backbone(self):
+        """The backbone, loaded anew: a `keras.Model` that may be trained."""
+        return load_backbone(self.path, self.config.data_dir)
+
+    @property
+    def levels(self):
+        """Names of places where features can be taken to functions of images: a dict."""
+        wanted = (self.config.features,) if self.config.features else ("backbone", "embedding")
+        if isinstance(self.encoder, Encoder):
+            return {level: at_level(self.encoder, level) for level in wanted}
+        if self.config.features == "embedding":
+            raise ValueError(
+                "An embedding needs a head, which an exported backbone does not have. "
+                f"Received: --features=embedding for {self.path}. Use --features=backbone."
+            )
+        return {"backbone": functools.partial(self.encoder, training=False)}
+
+    @property
+    def features(self):
+        """The function from images to the features that are asked for; those of the backbone if none are."""
+        return self.levels[self.config.features or "backbone"]
+
+    # Images
+
+    @property
+    def dataset(self):
+        """str, the name of the data set."""
+        name = self.config.dataset or (self.recipe and self.recipe.dataset)
+        if name is None:
+            raise ValueError(
+                "A model must be given images to be evaluated on. "
+                f"Received: {self.path} without --dataset. Give one, such as --dataset=tfds:cifar10."
+            )
+        return name
+
+    @property
+    def is_own(self):
+        """bool, whether the images are those that it was trained on."""
+        return self.recipe is not None and self.dataset == self.recipe.dataset
+
+    @property
+    def image_size(self):
+        """int, pixels."""
+        size = self.config.image_size or (self.recipe and self.recipe.image_size)
+        if size is None:
+            shape = self.encoder.image_shape if isinstance(self.encoder, Encoder) else self.encoder.input_shape[1:]
+            size = shape[0] or 224
+        return size
+
+    @functools.cached_property
+    def train(self):
+        """`Source` of the training images."""
+        return self._checked(self.open(self.dataset, "train"))
+
+    @functools.cached_property
+    def test(self):
+        """`Source` of the test images."""
+        return self._checked(self.open(self.dataset, "test"))
+
+    @property
+    def images(self):
+        """`Source` of the images of the configured split."""
+        return getattr(self, self.config.split)
+
+    def labelled(self):
+        """Training and test images, `(train, test)`.
+
+        Raises:
+            ValueError: if they have no labels or not the same classes, or there is no test split.
+        """
+        if self.train.class_names is None:
+            raise ValueError(
+                "The data must have labels to be evaluated by them. "
+                f"Received: {self.dataset}, without labels. Give a folder with one sub-folder per class."
+            )
+        if self.test.class_names != self.train.class_names:
+            raise ValueError(
+                "Training and test images must have the same classes. "
+                f"Received: {_listed(self.train.class_names)}; and {_listed(self.test.class_names or ())}. "
+                "Correct the folders."
+            )
+        return self.train, self.test
+
+    def dataset_of(self, source):
+        """Its images without augmentation, as batches."""
+        return data.evaluation_dataset(source, self.image_size, self.config.batch_size)
+
+    def open(self, dataset, split):
+        """A `Source` by name, read as in training."""
+        settings = self.recipe or Config()
+        return data.open_source(
+            dataset,
+            split,
+            self.config.data_dir or settings.data_dir,
+            cache=settings.cache_encoded,
+            max_bad_fraction=settings.max_bad_fraction,
+            strict=settings.strict_data,
+        )
+
+    def _checked(self, source):
+        backbone = self.encoder.backbone if isinstance(self.encoder, Encoder) else self.encoder
+        channels = backbone.input_shape[-1]
+        if source.image_shape[-1] != channels:
+            raise ValueError(
+                "Images must have as many channels as the encoder takes. "
+                f"Received: {source.name} of {source.image_shape[-1]} channel(s) for {self.path} of {channels}. "
+                "Evaluate it on other images."
+            )
+        return source
+
+    # What was found out
+
+    def record(self, **figures):
+        """Adds figures to `results.json`; those on foreign images stand under the name of their data set."""
+        if not self.is_own:
+            before = self.results.read().get(self.dataset, {})
+            figures = {self.dataset: {**before, **figures}}
+        self.results.record(**figures)
+
+    def recorded(self):
+        """The figures on these images so far, a dict."""
+        results = self.results.read()
+        return results if self.is_own else results.get(self.dataset, {})
+
+
+def _listed(names):
+    return f"{len(names)} classes ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"

@@ -1,0 +1,110 @@
+"""Fine-tuning of a whole backbone on few images."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_moco.data import array_source
+from keras_moco.evaluation import accuracy_of, fine_tune, fresh_copy, predict_labelled
+
+CLASSES = 3
+
+
+def tinted(count=60, seed=0, classes=CLASSES):
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    colors = 60 + 120 * np.eye(CLASSES)[labels] + random.uniform(-40, 40, (count, 3))
+    return array_source(np.broadcast_to(colors[:, None, None], (count, 10, 10, 3)), labels, tuple("abc"))
+
+
+def backbone():
+    images = keras.Input((None, None, 3))
+    features = keras.layers.Rescaling(1 / 255)(images)
+    features = keras.layers.Conv2D(8, 3, use_bias=False)(features)
+    features = keras.layers.ReLU()(keras.layers.BatchNormalization()(features))
+    return keras.Model(images, keras.layers.GlobalAveragePooling2D()(features), name="small")
+
+
+def values(model):
+    return [np.array(weight) for weight in model.weights]
+
+
+@pytest.fixture(scope="module")
+def tuned():
+    network = backbone()
+    before = values(network)
+    history = keras.callbacks.History()
+    classifier = fine_tune(
+        network,
+        tinted(),
+        8,
+        epochs=20,
+        batch_size=16,
+        base_learning_rate=1.0,
+        crop_scale=(0.5, 1.0),
+        callbacks=[history],
+    )
+    return network, before, classifier, history
+
+
+def test_every_variable_moves_and_the_classes_are_found(tuned):
+    network, before, classifier, history = tuned
+    assert all(np.any(new != old) for new, old in zip(values(network), before, strict=True))
+    assert history.history["loss"][-1] < 0.3 * history.history["loss"][0]
+    scores, labels = predict_labelled(classifier, tinted(seed=1), 8)
+    np.testing.assert_array_equal(labels, np.arange(60) % CLASSES)
+    assert accuracy_of(scores, labels).top1 > 90
+
+
+def test_the_classifier_can_be_kept(tuned, tmp_path):
+    classifier = tuned[2]
+    classifier.save(tmp_path / "classifier.keras")
+    again = keras.models.load_model(tmp_path / "classifier.keras")
+    images = np.random.default_rng(0).uniform(0, 255, (4, 8, 8, 3))
+    np.testing.assert_allclose(again(images), classifier(images), atol=1e-6)
+
+
+def test_the_seed_decides_everything():
+    start = values(backbone())
+
+    def trained(seed):
+        network = backbone()
+        network.set_weights(start)
+        return values(fine_tune(network, tinted(), 8, epochs=2, batch_size=16, seed=seed))
+
+    one, again, other = trained(0), trained(0), trained(1)
+    assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
+    assert any(not np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_what_is_frozen_stays():
+    network = backbone()
+    network.layers[2].trainable = False
+    before = np.array(network.layers[2].kernel)
+    fine_tune(network, tinted(), 8, epochs=1, batch_size=16)
+    np.testing.assert_array_equal(network.layers[2].kernel, before)
+
+
+def test_a_batch_is_no_larger_than_the_images_are_many():
+    steps = []
+    counting = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append(batch))
+    fine_tune(backbone(), tinted(9), 8, epochs=2, callbacks=[counting])
+    assert len(steps) == 2
+
+
+def test_a_class_that_never_occurs_cannot_be_learnt():
+    with pytest.raises(ValueError) as caught:
+        fine_tune(backbone(), tinted(classes=2), 8)
+    assert str(caught.value) == (
+        "Every class must occur in the labels of `train`, or the classifier never learns it. Received: 3 classes, and "
+        "no image of 1 of them (2). Add images, or leave those classes out."
+    )
+
+
+def test_a_fresh_copy_is_the_same_network_at_other_weights(tuned):
+    network = tuned[0]
+    fresh, again, other = (fresh_copy(network, seed) for seed in (0, 0, 1))
+    assert [weight.shape for weight in fresh.weights] == [weight.shape for weight in network.weights]
+    assert all(np.array_equal(a, b) for a, b in zip(values(fresh), values(again), strict=True))
+    kernel, old, another = (values(model)[0] for model in (fresh, network, other))
+    assert not np.array_equal(kernel, old) and not np.array_equal(kernel, another)
