@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_moco.durable import write_text
 from keras_moco.export import KERAS_FILE, SAVED_MODEL
 from keras_moco.models import Encoder
 
@@ -44,8 +45,6 @@ def model_card(subject):
 
 def write_card(subject):
     """Writes `model_card(subject)` to where it belongs."""
-    from keras_moco.durable import write_text
-
     subject.card.parent.mkdir(parents=True, exist_ok=True)
     write_text(subject.card, model_card(subject))
 
@@ -101,11 +100,10 @@ def _figures(results):
     ]
     parts = ["## Evaluation"]
     if rows:
-        parts.append("On the data that it was trained on, training images with labels, test images to score; percent:")
+        parts.append("On the data that it was trained on, now with labels; accuracies in percent, on test images:")
         parts.append(_table(rows))
-    foreign = {name: found for name, found in results.items() if isinstance(found, dict) and ":" in name}
-    for name, found in foreign.items():
-        parts.append(f"On `{name}`, which it was not trained on:")
+    for name, found in results.get("other_data", {}).items():
+        parts.append(f"On `{name}`:")
         parts.append(_table([(key.replace("_", " "), _text(value)) for key, value in found.items()]))
     return "\n\n".join(parts if len(parts) > 1 else [*parts, "None so far."])
 

@@ -95,12 +95,24 @@ class Subject:
         return self.recipe is not None and self.dataset == self.recipe.dataset
 
     @property
+    def image_shape(self):
+        """`(H, W, C)` that the encoder takes, `None` where any size goes."""
+        return self.encoder.image_shape if isinstance(self.encoder, Encoder) else self.encoder.input_shape[1:]
+
+    @property
     def image_size(self):
-        """int, pixels."""
-        size = self.config.image_size or (self.recipe and self.recipe.image_size)
-        if size is None:
-            shape = self.encoder.image_shape if isinstance(self.encoder, Encoder) else self.encoder.input_shape[1:]
-            size = shape[0] or 224
+        """int, pixels.
+
+        Raises:
+            ValueError: if the encoder takes one size alone, and that is another one.
+        """
+        fixed = self.image_shape[0]
+        size = self.config.image_size or (self.recipe and self.recipe.image_size) or fixed or 224
+        if fixed not in (None, size):
+            raise ValueError(
+                "`image_size` must be that of the encoder, which takes no other one. "
+                f"Received: image_size={size} for {self.path} of {fixed}. Leave --image_size out."
+            )
         return size
 
     @functools.cached_property
@@ -154,8 +166,7 @@ class Subject:
         )
 
     def _checked(self, source):
-        backbone = self.encoder.backbone if isinstance(self.encoder, Encoder) else self.encoder
-        channels = backbone.input_shape[-1]
+        channels = self.image_shape[-1]
         if source.image_shape[-1] != channels:
             raise ValueError(
                 "Images must have as many channels as the encoder takes. "
@@ -166,17 +177,24 @@ class Subject:
 
     # What was found out
 
+    def place(self, name):
+        """Path of a file in its folder, which is made if it is missing."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder / name
+
     def record(self, **figures):
-        """Adds figures to `results.json`; those on foreign images stand under the name of their data set."""
-        if not self.is_own:
-            before = self.results.read().get(self.dataset, {})
-            figures = {self.dataset: {**before, **figures}}
+        """Adds figures to `results.json`; those on other images than it was trained on stand apart."""
+        if figures and not self.is_own:
+            others = self.results.read().get("other_data", {})
+            figures = {"other_data": {**others, self.dataset: {**others.get(self.dataset, {}), **figures}}}
+        if not self.config.workdir:
+            figures["model"] = str(self.path)
         self.results.record(**figures)
 
     def recorded(self):
         """The figures on these images so far, a dict."""
         results = self.results.read()
-        return results if self.is_own else results.get(self.dataset, {})
+        return results if self.is_own else results.get("other_data", {}).get(self.dataset, {})
 
 
 def _listed(names):

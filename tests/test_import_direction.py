@@ -31,7 +31,7 @@ FLOORS = [
     {"dry_run", "trained_run"},
     {"loading"},
     {"initial_weights", "subject"},
-    {"model_card"},
+    {"model_card", "modes"},
     {"training", "evaluating"},
     {"keras_moco", "train", "evaluate"},  # "keras_moco" is the package's own __init__.py
 ]

@@ -1,0 +1,87 @@
+"""Modes that train the backbone on with labels: many, or few."""
+
+import statistics
+
+from keras_moco import data
+from keras_moco.evaluation import accuracy_of, draw_label_fractions, fine_tune, fresh_copy, predict_labelled
+from keras_moco.modes.report import backup, draw_confusion_of, told, verbosity
+
+
+def semi(subject):
+    """Fine-tuning on a few percent of the labels, the same for every class, beside the same network from scratch."""
+    config = subject.config
+    train, test = subject.labelled()
+    labels = train.labels()
+    networks = {"pre-trained": lambda seed: subject.backbone()}
+    if config.random_weights:
+        fresh_copy(subject.backbone())  # says at once if it cannot be done
+        networks["random weights"] = lambda seed: fresh_copy(subject.backbone(), seed)
+    shares = {
+        share: [data.balanced_indices(labels, share / 100, seed) for seed in range(config.seeds)]
+        for share in config.fractions
+    }
+    settings = {
+        "epochs": config.epochs or "60 up to 1 %, else 30",
+        "batch_size": config.batch_size,
+        "learning_rate": config.learning_rate,
+        "weight_decay": config.weight_decay,
+        "crop_min_area": config.crop_min_area,
+        "image_size": subject.image_size,
+    }
+    before = subject.recorded().get("semi", {})
+    # What an interrupted evaluation has found under the same settings is not done again.
+    found = before if before.get("settings") == settings else {"settings": settings}
+    for share, parts in shares.items():
+        for name, network in networks.items():
+            accuracies = found.setdefault(name, {}).setdefault(f"{share:g} %", [])
+            for seed in range(len(accuracies), config.seeds):
+                epochs = config.epochs or (60 if share <= 1 else 30)
+                classifier = fine_tune(
+                    network(seed), data.subset(train, parts[seed]), subject.image_size, **_tuning(config, epochs, seed)
+                )
+                accuracy = accuracy_of(*predict_labelled(classifier, test, subject.image_size))
+                accuracies.append(round(accuracy.top1, 2))
+                print(f"{share:g} % of the labels, seed {seed}, {name}: top-1 {accuracy.top1:.2f} %", flush=True)
+                subject.record(semi=found)
+            mean, spread = statistics.mean(accuracies), statistics.pstdev(accuracies)
+            print(f"{share:g} % of the labels, {name}: top-1 {mean:.2f} +- {spread:.2f} %, {len(accuracies)} seeds")
+    if config.pictures:
+        curves = {name: {share / 100: found[name][f"{share:g} %"] for share in config.fractions} for name in networks}
+        draw_label_fractions(subject.place("label_fractions.png"), curves)
+
+
+def finetune(subject):
+    """Fine-tuning on all labels; leaves a classifier behind."""
+    config = subject.config
+    train, test = subject.labelled()
+    epochs = config.epochs or 30
+    callbacks = [backup(subject, "finetune")]
+    classifier = fine_tune(
+        subject.backbone(),
+        train,
+        subject.image_size,
+        callbacks=callbacks,
+        verbose=verbosity(),
+        **_tuning(config, epochs, config.seed),
+    )
+    scores, labels = predict_labelled(classifier, test, subject.image_size)
+    accuracy = accuracy_of(scores, labels)
+    path = subject.place("classifier.keras")
+    unfinished = path.with_name(f".unfinished-{path.name}")  # Keras wants that ending
+    classifier.save(unfinished)
+    unfinished.replace(path)
+    print(f"fine-tuned: {told(accuracy)}\nclassifier {path}")
+    subject.record(finetune_top1=round(accuracy.top1, 2), finetune_top5=round(accuracy.top5, 2), finetune_epochs=epochs)
+    if config.pictures:
+        draw_confusion_of(subject, "finetune", labels, scores.argmax(axis=1))
+
+
+def _tuning(config, epochs, seed):
+    return {
+        "epochs": epochs,
+        "batch_size": config.batch_size,
+        "base_learning_rate": config.learning_rate,
+        "weight_decay": config.weight_decay,
+        "crop_scale": (config.crop_min_area, 1.0),
+        "seed": seed,
+    }

@@ -1,0 +1,79 @@
+"""Modes that put features to use: looking images up, features in a file, the exported backbone."""
+
+import numpy as np
+
+from keras_moco import data
+from keras_moco.durable import replace_when_written
+from keras_moco.evaluation import FeatureExtractor, draw_neighbours, extract_features, nearest_neighbours
+from keras_moco.export import export_backbone
+
+
+def retrieve(subject):
+    """The training images most similar to given ones, as a picture."""
+    config, train = subject.config, subject.train
+    if config.neighbours > train.num_examples:
+        raise ValueError(
+            "`neighbours` must not exceed the number of training images, among which they are. "
+            f"Received: neighbours={config.neighbours}, {train.num_examples} images. Lower --neighbours."
+        )
+    queries, labels = _queries(subject)
+    extractor = FeatureExtractor(subject.features)
+    looked_up = extractor.extract([{"image": queries, "label": labels, "index": labels}])
+    # Their features go by in blocks, so that a large set need not fit into memory.
+    bank = (block.features for block in extractor.blocks(subject.dataset_of(train)))
+    found = nearest_neighbours(bank, looked_up.features, config.neighbours)
+    rows, places = np.unique(found.rows, return_inverse=True)
+    images, classes = _gathered(subject, data.subset(train, rows))
+    places = places.reshape(found.rows.shape)
+    path = subject.place("neighbours.png")
+    known = (
+        {}
+        if train.class_names is None or labels.min() < 0
+        else {"query_labels": labels, "neighbour_labels": classes[places], "class_names": train.class_names}
+    )
+    draw_neighbours(path, _pixels(queries), _pixels(images)[places], found.similarity, **known)
+    print(f"picture    {path}")
+
+
+def embed(subject):
+    """The features of all images of a split, in a file for NumPy, with the names of their files."""
+    source = subject.images
+    found = extract_features(subject.features, subject.dataset_of(source))
+    path = subject.place(f"features_{source.split}.npz")
+    files = {"files": np.array([source.files[index] for index in found.index])} if source.files else {}
+
+    def write(temporary):
+        with open(temporary, "wb") as file:  # to a name, NumPy would add an ending
+            np.savez(file, **found._asdict(), **files)
+
+    replace_when_written(path, write)
+    print(f"{len(found.features):,} x {found.features.shape[1]} features of {source.name} ({source.split})")
+    print(f"features   {path}, with {', '.join([*found._fields, *files])}")
+
+
+def export(subject):
+    """The backbone as SavedModel and .keras file, again."""
+    folder = export_backbone(subject.encoder, subject.card.parent)
+    print(f"exported to {folder}")
+
+
+def _queries(subject):
+    """Images `(q, s, s, C)` to look up, and their labels, -1 where there are none."""
+    names = subject.config.queries
+    if all(name.isdecimal() for name in names):
+        numbers = list(map(int, names))
+        images, labels = _gathered(subject, data.subset(subject.images, numbers))
+        order = np.argsort(np.argsort(numbers))
+        return images[order], labels[order]
+    images = data.read_images(names, subject.image_size, subject.train.image_shape[-1])
+    return images, np.full(len(images), -1)
+
+
+def _gathered(subject, source):
+    """All images of a small source, with their labels."""
+    batches = list(subject.dataset_of(source).as_numpy_iterator())
+    return (np.concatenate([batch[name] for batch in batches]) for name in ("image", "label"))
+
+
+def _pixels(images):
+    return np.round(images).astype("uint8")
