@@ -119,7 +119,9 @@ class Config:
     precision: str = _setting("float32", "float32, mixed_bfloat16 or mixed_float16.")
     seed: int = _setting(0, "Of initial weights, data order, augmentation, shuffle and queue.")
 
-    knn_every_epochs: int = _setting(1, "Epochs between kNN evaluations; 0: only before and after.", resumable=True)
+    knn_every_epochs: int = _setting(
+        1, "Epochs between measurements of the features (kNN, spread); 0: only before and after.", resumable=True
+    )
     knn_k: int = _setting(200, "Neighbours that vote (CIFAR-10 demo).", resumable=True)
     knn_temperature: float = _setting(0.1, "Temperature of their votes (CIFAR-10 demo).", resumable=True)
     knn_features: str = _setting(

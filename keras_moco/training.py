@@ -16,6 +16,8 @@ from keras_moco.plan import Plan
 from keras_moco.run_directory import RunDirectory
 from keras_moco.versions import versions, versions_line
 
+PAIRS, PAIR_BATCH = 2048, 128  # images whose two views are compared during training, and how many of them at once
+
 
 @data.plain_read_errors()
 def pretrain(config):
@@ -94,7 +96,10 @@ def pretrain_on(strategy, config):
         return data.pretrain_dataset(train, augmentation, config.batch_size, finish=host, **place, **settings)
 
     if epoch < config.epochs:
-        watching = build_callbacks(plan, run, monitor, checkpoint, epoch) if chief else [callbacks.NotFiniteGuard()]
+        watching = [callbacks.NotFiniteGuard()]
+        if chief:
+            monitors = [*filter(None, [monitor]), build_representation_monitor(config, train, augmentation)]
+            watching = build_callbacks(plan, run, monitors, checkpoint, epoch)
         stopping.checkpoint = checkpoint
         with stopping, timed(run if chief else None):
             model.fit(
@@ -226,7 +231,18 @@ def build_monitor(config, train, test):
     )
 
 
-def build_callbacks(plan, run, monitor, checkpoint, first_epoch):
+def build_representation_monitor(config, train, augmentation):
+    """The monitor that needs no labels, over fixed views of some training images."""
+    batch = min(PAIR_BATCH, train.num_examples)
+    # As training makes them, but by another seed: views that are no training batch, and the same in every epoch.
+    pairs = data.pretrain_dataset(train, augmentation, batch, seed=config.seed + 1, entries=("query", "key"))
+    return callbacks.RepresentationMonitor(
+        pairs.take(min(PAIRS, train.num_examples) // batch),
+        every_epochs=config.knn_every_epochs or config.epochs,
+    )
+
+
+def build_callbacks(plan, run, monitors, checkpoint, first_epoch):
     """Callbacks of a run in order: those that add to the logs, those that read them, and the checkpoint last."""
     config, log = plan.config, checkpoint.log
     callbacks.drop_events(run.tensorboard, first_epoch)
@@ -239,7 +255,7 @@ def build_callbacks(plan, run, monitor, checkpoint, first_epoch):
         callbacks.Expendable(callbacks.Curves(run.curves, plan.chance_loss, log), f"{run.curves}"),
         checkpoint,
     ]
-    return [monitor, *logging] if monitor else logging
+    return [*monitors, *logging]
 
 
 def labelled_test_split(config, train):

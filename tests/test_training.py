@@ -20,11 +20,12 @@ from sklearn.model_selection import train_test_split
 
 import evaluate
 import keras_moco
-from keras_moco import building, determinism, trained_run, training
+from keras_moco import building, data, determinism, trained_run, training
 from keras_moco.callbacks import Checkpoint, Stopped, save
 from keras_moco.config import Config, read_flagfile
 from keras_moco.data.bad_images import BadImages
 from keras_moco.distribution import make_strategy
+from keras_moco.evaluation import representation_measures
 from keras_moco.models import MoCo
 from keras_moco.optimizers import SGD
 from keras_moco.versions import versions
@@ -193,7 +194,7 @@ def test_the_log_has_a_row_per_epoch(finished):
     first, second = log(finished.path)
     assert (first["epoch"], second["epoch"]) == ("0", "1")
     columns = "loss contrast_top1 contrast_top5 positive_similarity negative_similarity feature_std queue_fill".split()
-    columns += ["key_momentum", "knn_top1", "learning_rate", *TIMES]
+    columns += ["key_momentum", "knn_top1", "alignment", "uniformity", "effective_rank", "learning_rate", *TIMES]
     for row in (first, second):
         assert set(row) == {"epoch", *columns}
         assert all(np.isfinite(float(row[name])) for name in columns)
@@ -201,6 +202,29 @@ def test_the_log_has_a_row_per_epoch(finished):
         assert 1 < float(row["knn_top1"]) <= 100  # percent
     assert float(second["queue_fill"]) == 1  # full after 4 of 11 steps
     assert float(first["queue_fill"]) == pytest.approx(np.mean([128 / 500, 256 / 500, 384 / 500] + 8 * [1]), rel=1e-5)
+
+
+def test_the_log_has_measures_of_the_same_views_of_training_images_after_every_epoch(finished):
+    train = data.array_source(digits()[0][0].astype("uint8"))
+    augmentation = building.build_augmentation(finished.config)
+    views = data.pretrain_dataset(train, augmentation, 128, seed=1, entries=("query", "key")).take(11)
+    encoder = trained_run.load_run(finished.path).encoder
+    pairs = [np.concatenate([encoder(batch[name]) for batch in views]) for name in ("query", "key")]
+    last = log(finished.path)[-1]
+    measures = representation_measures(*pairs)
+    assert len(pairs[0]) == 11 * 128
+    assert float(last["alignment"]) == pytest.approx(measures.alignment, rel=1e-4)
+    assert float(last["uniformity"]) == pytest.approx(measures.uniformity, rel=1e-4)
+    assert float(last["effective_rank"]) == pytest.approx(measures.effective_rank, rel=1e-3)
+
+
+@pytest.mark.parametrize("images, batches, batch", [(10_000, 16, 128), (1437, 11, 128), (300, 2, 128), (40, 1, 40)])
+def test_at_most_2048_images_are_measured_and_half_a_batch_is_not(images, batches, batch, tmp_path):
+    config = tiny(tmp_path, knn_every_epochs=0, epochs=7)
+    train = data.array_source(np.zeros((images, 8, 8, 1), "uint8"))
+    monitor = training.build_representation_monitor(config, train, building.build_augmentation(config))
+    assert (monitor.every_epochs, int(monitor.views.cardinality())) == (7, batches)
+    assert monitor.views.element_spec["image"].shape == (2 * batch, 8, 8, 1)
 
 
 def test_the_last_learning_rate_is_that_of_the_last_step(finished):
@@ -651,7 +675,7 @@ def test_callbacks_that_add_to_the_logs_come_first_and_the_checkpoint_last(tmp_p
     run = training.RunDirectory(tmp_path)
     monitor, checkpoint = keras.callbacks.Callback(), Checkpoint(run.checkpoints)
     checkpoint.log = {0: {"loss": 4.5}}
-    callbacks = training.build_callbacks(plan, run, monitor, checkpoint, 1)
+    callbacks = training.build_callbacks(plan, run, [monitor], checkpoint, 1)
     names = [type(getattr(callback, "callback", callback)).__name__ for callback in callbacks]
     assert names == "Callback Progress NotFiniteGuard Health EpochLog EventLog Curves Checkpoint".split()
     assert callbacks[-1] is checkpoint and callbacks[2].checkpoint is checkpoint
@@ -660,7 +684,7 @@ def test_callbacks_that_add_to_the_logs_come_first_and_the_checkpoint_last(tmp_p
     assert {type(callback).__name__ for callback in writers} == {"Expendable"}
     assert writers[0].callback.log == writers[2].callback.log == checkpoint.log
     assert [callback.what for callback in writers] == [str(run.log_csv), str(run.tensorboard), str(run.curves)]
-    assert len(training.build_callbacks(plan, run, None, checkpoint, 1)) == len(callbacks) - 1
+    assert len(training.build_callbacks(plan, run, [], checkpoint, 1)) == len(callbacks) - 1
 
 
 def test_events_of_epochs_that_are_trained_again_are_dropped(tmp_path):
@@ -668,7 +692,7 @@ def test_events_of_epochs_that_are_trained_again_are_dropped(tmp_path):
     with tf.summary.create_file_writer(str(run.tensorboard / "train")).as_default():
         for epoch in range(3):
             tf.summary.scalar("epoch_loss", epoch + 0.5, step=epoch)
-    training.build_callbacks(plan, run, None, Checkpoint(run.checkpoints), 1)
+    training.build_callbacks(plan, run, [], Checkpoint(run.checkpoints), 1)
     assert losses_in_tensorboard(tmp_path) == [(0, 0.5)]
 
 
@@ -715,6 +739,8 @@ def test_unlabelled_images_train_without_knn(unlabelled):
     assert unlabelled.results["steps"] == 5
     (row,) = log(unlabelled.path)
     assert "knn_top1" not in row and np.isfinite(float(row["loss"]))
+    assert 0 < float(row["alignment"]) < 4 and -8 < float(row["uniformity"]) < 0
+    assert 1 < float(row["effective_rank"]) < 16.001
     assert "note: the images have no labels, so there is no kNN accuracy" in unlabelled.printed
     assert "kNN top-1" not in unlabelled.printed
     assert (unlabelled.path / "curves.png").exists() and (unlabelled.path / "export" / "backbone.keras").exists()

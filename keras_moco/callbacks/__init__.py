@@ -1,4 +1,4 @@
-"""Callbacks for `fit`; in a list, place those that add to the logs first: `KnnMonitor`, `Progress`."""
+"""Callbacks for `fit`; in a list, place those that add to the logs first: the monitors, `Progress`."""
 
 from keras_moco.callbacks.checkpoint import Checkpoint
 from keras_moco.callbacks.epoch_log import EpochLog
@@ -9,6 +9,7 @@ from keras_moco.callbacks.knn_monitor import KnnMonitor
 from keras_moco.callbacks.not_finite_guard import NotFiniteGuard
 from keras_moco.callbacks.plots import Curves
 from keras_moco.callbacks.progress import Progress
+from keras_moco.callbacks.representation_monitor import RepresentationMonitor
 from keras_moco.callbacks.saved_state import NotFiniteError, SavedState, is_saved, restore, save, saved_steps
 from keras_moco.callbacks.stopping import Stopped, Stopping
 
@@ -23,6 +24,7 @@ __all__ = [
     "NotFiniteError",
     "NotFiniteGuard",
     "Progress",
+    "RepresentationMonitor",
     "SavedState",
     "Stopped",
     "Stopping",

@@ -1,12 +1,10 @@
 """How good are the features now? Measured during training, without training anything."""
 
-import keras
-
-from keras_moco.evaluation.features import FeatureExtractor, at_level, check_level
+from keras_moco.callbacks.feature_monitor import FeatureMonitor
 from keras_moco.evaluation.knn import knn_accuracy
 
 
-class KnnMonitor(keras.callbacks.Callback):
+class KnnMonitor(FeatureMonitor):
     """Weighted kNN accuracy of the encoder's embedding or features, before training and at the ends of epochs.
 
     The contrastive loss does not tell how good features are; this does, in seconds and without a parameter to
@@ -44,40 +42,23 @@ class KnnMonitor(keras.callbacks.Callback):
     def __init__(
         self, bank_dataset, query_dataset, num_classes, k=200, temperature=0.1, features="embedding", every_epochs=1
     ):
-        super().__init__()
-        check_level(features)
-        if every_epochs < 1:
-            raise ValueError(
-                f"`every_epochs` must be at least 1. Received: every_epochs={every_epochs}. "
-                "Leave the callback out to evaluate never."
-            )
+        super().__init__(features, every_epochs)
         self.bank_dataset = bank_dataset
         self.query_dataset = query_dataset
         self.num_classes = num_classes
         self.k = k
         self.temperature = temperature
-        self.features = features
-        self.every_epochs = every_epochs
         self.initial_top1 = None
         self.history = []
-        self._extractor = None
-
-    def set_model(self, model):
-        if model is not self._model:
-            self._extractor = FeatureExtractor(at_level(model.encoder, self.features))
-        super().set_model(model)
 
     def on_train_begin(self, logs=None):
         if self.initial_top1 is None:
             self.initial_top1 = self.evaluate()
 
-    def on_epoch_end(self, epoch, logs=None):
-        last = (self.params or {}).get("epochs")
-        if (epoch + 1) % self.every_epochs == 0 or epoch + 1 == last:
-            top1 = self.evaluate()
-            self.history.append((epoch, top1))
-            if logs is not None:
-                logs["knn_top1"] = top1
+    def figures(self, epoch):
+        top1 = self.evaluate()
+        self.history.append((epoch, top1))
+        return {"knn_top1": top1}
 
     def evaluate(self):
         """Measures the model as it stands.
@@ -85,8 +66,8 @@ class KnnMonitor(keras.callbacks.Callback):
         Returns:
             float, top-1 accuracy in percent.
         """
-        bank = self._extractor.extract(self.bank_dataset)
-        queries = self._extractor.extract(self.query_dataset)
+        bank = self.extractor.extract(self.bank_dataset)
+        queries = self.extractor.extract(self.query_dataset)
         accuracy = knn_accuracy(
             bank.features,
             bank.labels,

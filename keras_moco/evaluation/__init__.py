@@ -3,7 +3,7 @@
 from keras_moco.evaluation.accuracy import Accuracy, accuracy_of
 from keras_moco.evaluation.features import LEVELS, FeatureExtractor, Features, at_level, extract_features
 from keras_moco.evaluation.fine_tuning import fine_tune, fresh_copy
-from keras_moco.evaluation.knn import KnnAccuracy, knn_accuracy, knn_predict
+from keras_moco.evaluation.knn import Voters, knn_accuracies, knn_accuracy, knn_predict, knn_vote, nearest_voters
 from keras_moco.evaluation.linear import LinearProbe, frozen, linear_accuracy, linear_probe
 from keras_moco.evaluation.linear_heads import (
     LinearHeads,
@@ -12,27 +12,52 @@ from keras_moco.evaluation.linear_heads import (
     linear_sweep_on_images,
     predict_labelled,
 )
+from keras_moco.evaluation.measures import (
+    RepresentationMeasures,
+    alignment,
+    effective_rank,
+    feature_std,
+    representation_measures,
+    uniformity,
+)
+from keras_moco.evaluation.neighbours import Neighbours, nearest_neighbours
+from keras_moco.evaluation.pictures import draw_confusion, draw_label_fractions, draw_neighbours, draw_projection
 
 __all__ = [
     "LEVELS",
     "Accuracy",
     "FeatureExtractor",
     "Features",
-    "KnnAccuracy",
     "LinearHeads",
     "LinearProbe",
     "LinearSweep",
+    "Neighbours",
+    "RepresentationMeasures",
+    "Voters",
     "accuracy_of",
+    "alignment",
     "at_level",
+    "draw_confusion",
+    "draw_label_fractions",
+    "draw_neighbours",
+    "draw_projection",
+    "effective_rank",
     "extract_features",
+    "feature_std",
     "fine_tune",
     "fresh_copy",
     "frozen",
+    "knn_accuracies",
     "knn_accuracy",
     "knn_predict",
+    "knn_vote",
     "linear_accuracy",
     "linear_probe",
     "linear_sweep",
     "linear_sweep_on_images",
+    "nearest_neighbours",
+    "nearest_voters",
     "predict_labelled",
+    "representation_measures",
+    "uniformity",
 ]

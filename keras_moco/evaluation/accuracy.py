@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+_ROWS = 1024  # ranked at once, so that many images of many classes take no more memory
+
 
 class Accuracy(NamedTuple):
     """Accuracy in percent.
@@ -32,6 +34,9 @@ def accuracy_of(scores, labels):
     >>> accuracy_of([[0.1, 0.9], [0.8, 0.2]], [1, 1])
     Accuracy(top1=50.0, top5=100.0)
     """
-    ranked = np.argsort(-np.asarray(scores), axis=1, kind="stable")[:, :5]
-    hits = ranked == np.asarray(labels)[:, None]
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    hits = np.empty((len(scores), min(scores.shape[1], 5)), "bool")
+    for start in range(0, len(scores), _ROWS):
+        part = slice(start, start + _ROWS)
+        hits[part] = np.argsort(-scores[part], axis=1, kind="stable")[:, :5] == labels[part, None]
     return Accuracy(top1=100.0 * float(hits[:, 0].mean()), top5=100.0 * float(hits.any(axis=1).mean()))

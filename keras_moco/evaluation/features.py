@@ -1,6 +1,8 @@
 """Features of a whole data set: the first step of every evaluation."""
 
 import warnings
+from collections import deque
+from itertools import chain, islice
 from typing import NamedTuple
 
 import keras
@@ -76,31 +78,64 @@ class FeatureExtractor(keras.Model):
     def call(self, batch):
         return {"features": self.embed(batch["image"]), "label": batch["label"], "index": batch["index"]}
 
-    def extract(self, dataset):
-        """Embeds a finite data set.
+    def blocks(self, dataset, rows=8192):
+        """Embeds a data set piece by piece, so that it may be larger than memory.
 
         Args:
             dataset: iterable of `{"image": (b, H, W, C), "label": (b,), "index": (b,)}`, usually a
                 `tf.data.Dataset`; the last batch may be smaller.
+            rows: int, images of a block: as many whole batches of the size of its first one as fit, at least one.
+
+        Yields:
+            `Features` of one block after the other.
+
+        Raises:
+            ValueError: if `embed` returns anything but `(n, F)`.
+        """
+        batches = iter(dataset)
+        for first in batches:
+            count = max(1, rows // len(first["label"]))
+            yield self._embed(chain([first], islice(batches, count - 1)))
+
+    def extract(self, dataset):
+        """Embeds a finite data set.
+
+        Args:
+            dataset: as for `blocks`.
 
         Returns:
             `Features`.
+
+        Raises:
+            ValueError: if `embed` returns anything but `(n, F)`, or there is no image.
         """
-        if not hasattr(dataset, "element_spec"):  # a plain Python iterable: Keras asks for (inputs,) tuples
-            dataset = ((batch,) for batch in dataset)
+        blocks = deque(self.blocks(dataset))
+        if not blocks:
+            raise ValueError("`dataset` must hold at least one batch. Received: none. Check the data.")
+        count = sum(len(block.index) for block in blocks)
+        whole = Features(*(np.empty((count, *part.shape[1:]), part.dtype) for part in blocks[0]))
+        start = 0
+        while blocks:  # each block is let go once it is copied: all of them and the whole never exist side by side
+            block = blocks.popleft()
+            for part, target in zip(block, whole, strict=True):
+                target[start : start + len(part)] = part
+            start += len(block.index)
+        return whole
+
+    def _embed(self, batches):
         with warnings.catch_warnings():
             # Said of every data set whose length is not known in advance: reaching the end is what is wanted
             # here.
             warnings.filterwarnings("ignore", message="Your input ran out of data")
-            rows = self.predict(dataset, verbose=0)
-        features = np.asarray(rows["features"], "float32")
+            found = self.predict(((batch,) for batch in batches), verbose=0)  # Keras asks for (inputs,) tuples
+        features = np.asarray(found["features"], "float32")
         if features.ndim != 2:
             raise ValueError(
                 "`embed` must return one feature vector per image, shape (n, F). "
                 f"Received: features of shape {features.shape}. Pool over height and width first, "
                 "as `encoder.features` does."
             )
-        return Features(features, np.asarray(rows["label"], "int32"), np.asarray(rows["index"], "int64"))
+        return Features(features, np.asarray(found["label"], "int32"), np.asarray(found["index"], "int64"))
 
 
 def extract_features(embed, dataset):

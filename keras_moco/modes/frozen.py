@@ -38,19 +38,18 @@ def knn(subject):
         # The bank streams past: of ImageNet's training images, features of 2,048 numbers would take 10 GB.
         blocks = extractor.blocks(subject.dataset_of(train))
         voters = nearest_voters(blocks, queries, train.num_classes, max(config.knn_k))
-        votes = {
-            (k, temperature): knn_vote(voters.similarity[:, :k], voters.labels[:, :k], train.num_classes, temperature)
-            for k in config.knn_k
-            for temperature in config.knn_temperature
-        }
-        found = {setting: accuracy_of(shares, queries.labels) for setting, shares in votes.items()}
-        for (k, temperature), accuracy in found.items():
-            print(f"kNN (k={k}, temperature {temperature:g}) on the {level}: {told(accuracy)}", flush=True)
+        found, votes = {}, None
+        for k in config.knn_k:
+            for temperature in config.knn_temperature:
+                shares = knn_vote(voters.similarity[:, :k], voters.labels[:, :k], train.num_classes, temperature)
+                found[k, temperature] = accuracy = accuracy_of(shares, queries.labels)
+                votes = shares if votes is None else votes
+                print(f"kNN (k={k}, temperature {temperature:g}) on the {level}: {told(accuracy)}", flush=True)
         first, *_ = found
         figures = {f"k={k}, temperature={temperature:g}": rounded(found[k, temperature]) for k, temperature in found}
         subject.record(**{f"knn_top1_{level}": round(found[first].top1, 2), f"knn_{level}": figures})
         if config.pictures:
-            draw_confusion_of(subject, f"knn_{level}", queries.labels, votes[first].argmax(axis=1))
+            draw_confusion_of(subject, f"knn_{level}", queries.labels, votes.argmax(axis=1))
             path = subject.place(f"projection_{level}.png")
             draw_projection(path, queries.features, queries.labels, train.class_names, seed=config.seed)
 

@@ -60,6 +60,36 @@ def test_a_list_of_numpy_batches_is_a_data_set_too():
     np.testing.assert_array_equal(extract_features(channel_means, batches).index, whole["index"])
 
 
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize(("limit", "sizes"), [(8, [8, 3]), (7, [4, 4, 3]), (1, [4, 4, 3]), (100, [11])])
+def test_blocks_are_whole_batches_and_together_the_data_set(limit, sizes, plain):
+    batches = list(dataset(11, 4).as_numpy_iterator()) if plain else dataset(11, 4)
+    blocks = list(FeatureExtractor(channel_means).blocks(batches, rows=limit))
+    whole = extract_features(channel_means, dataset(11, 4))
+    assert [len(block.index) for block in blocks] == sizes
+    for parts, expected in zip(zip(*blocks, strict=True), whole, strict=True):
+        np.testing.assert_array_equal(np.concatenate(parts), expected)
+
+
+def test_blocks_are_embedded_when_they_are_asked_for():
+    read = []
+
+    def batches():
+        for start in range(0, 12, 4):
+            read.append(start)
+            yield {name: values[start : start + 4] for name, values in rows(12).items()}
+
+    blocks = FeatureExtractor(channel_means).blocks(batches(), rows=4)
+    assert next(blocks).index.tolist() == list(range(2**40, 2**40 + 4)) and read == [0]
+
+
+def test_a_data_set_without_images_is_refused():
+    with pytest.raises(
+        ValueError, match=r"^`dataset` must hold at least one batch\. Received: none\. Check the data\.$"
+    ):
+        extract_features(channel_means, [])
+
+
 def test_images_are_not_rounded_by_a_half_precision_policy():
     keras.config.set_dtype_policy("mixed_float16")
     data = rows(4)

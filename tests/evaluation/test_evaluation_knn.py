@@ -1,9 +1,19 @@
+import functools
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
-from keras_moco.evaluation import knn, knn_accuracy, knn_predict
+from keras_moco.evaluation import (
+    Features,
+    knn,
+    knn_accuracies,
+    knn_accuracy,
+    knn_predict,
+    knn_vote,
+    nearest_neighbours,
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +56,13 @@ def test_votes_and_accuracy_equal_scikit_learn(digits):
 def test_chunks_change_nothing(digits, monkeypatch, bank_chunk):
     bank, labels, queries, _ = digits
     whole = knn_predict(bank, labels, queries[:20], 10, k=30)
-    monkeypatch.setattr(knn, "_BANK_CHUNK", bank_chunk)
+    monkeypatch.setattr(knn, "nearest_neighbours", functools.partial(nearest_neighbours, bank_chunk=bank_chunk))
     np.testing.assert_allclose(knn_predict(bank, labels, queries[:20], 10, k=30, chunk_size=7), whole, atol=1e-6)
 
 
 @pytest.mark.parametrize("bank_chunk", [2, 8192])
 def test_among_equals_the_first_in_the_bank_vote(monkeypatch, bank_chunk):
-    monkeypatch.setattr(knn, "_BANK_CHUNK", bank_chunk)
+    monkeypatch.setattr(knn, "nearest_neighbours", functools.partial(nearest_neighbours, bank_chunk=bank_chunk))
     votes = knn_predict(np.ones((6, 3)), [2, 1, 0, 0, 0, 0], np.ones((1, 3)), 3, k=2)
     np.testing.assert_array_equal(votes, [[0, 0.5, 0.5]])
 
@@ -80,6 +90,57 @@ def test_a_very_low_temperature_is_the_nearest_neighbour(digits):
 def test_top5_is_certain_with_five_classes():
     accuracy = knn_accuracy(np.eye(5), np.arange(5), np.eye(5), np.roll(np.arange(5), 1), 5, k=1)
     assert accuracy == (0.0, 100.0)
+
+
+def test_shares_of_the_vote_are_those_of_the_formula():
+    similarity, labels = np.array([[0.9, 0.5, 0.5, -0.2], [1.0, 1.0, 0.0, 0.0]]), np.array([[2, 0, 2, 1], [0, 1, 1, 1]])
+    weights = np.exp(similarity / 0.07)
+    expected = np.array([[weights[row][labels[row] == label].sum() for label in range(4)] for row in range(2)])
+    found = knn_vote(similarity, labels, 4, temperature=0.07)
+    np.testing.assert_allclose(found, expected / expected.sum(axis=1, keepdims=True), rtol=1e-6)
+    assert found.dtype == "float32"
+
+
+def as_features(features, labels):
+    return Features(features, labels, np.arange(len(labels)))
+
+
+@pytest.mark.parametrize("block", [None, 100, 1199])
+def test_several_k_and_temperatures_equal_single_calls_held_and_streamed(digits, block):
+    bank, labels, queries, truth = digits
+    voters = as_features(bank, labels)
+    if block is not None:
+        starts = range(0, 1200, block)
+        voters = (as_features(bank[start : start + block], labels[start : start + block]) for start in starts)
+    ks, temperatures = (200, 1, 20), (0.07, 1.0)
+    found = knn_accuracies(voters, as_features(queries, truth), 10, ks, temperatures)
+    single = {
+        (k, t): knn_accuracy(bank, labels, queries, truth, 10, k=k, temperature=t) for k in ks for t in temperatures
+    }
+    assert found == single and len(set(single.values())) > 3
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"ks": (1, 5)}, "`k` must be between 1 and the number of bank features. Received: k=5, bank of 4."),
+        ({"ks": (2, 0)}, "`k` must be between 1 and the number of bank features. Received: k=0, bank of"),
+        ({"temperatures": (0.1, 0.0)}, "`temperature` must be positive. Received: temperature=0.0."),
+        ({"bank": as_features(np.eye(4), np.array([0, -1, 0, 0]))}, "`bank_labels` must lie in [0, num_classes)."),
+        ({"bank": as_features(np.eye(4), np.array([0, 1]))}, "`bank_labels` must hold one label per feature."),
+        ({"bank": as_features(np.ones((4, 3)), np.zeros(4, int))}, "must be matrices of the same width"),
+        ({"queries": as_features(np.eye(4), np.array([0, 1, 2, 3]))}, "`query_labels` must lie in [0, num_classes)."),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_cannot_be_right_of_several_is_refused(change, sentence, streamed):
+    sound = as_features(np.eye(4), np.array([0, 1, 2, 0]))
+    arguments = {"bank": sound, "queries": sound, "num_classes": 3, "ks": (2,)} | change
+    if streamed:
+        arguments["bank"] = iter([arguments["bank"]])
+    with pytest.raises(ValueError) as error:
+        knn_accuracies(**arguments)
+    assert sentence in str(error.value)
 
 
 @pytest.mark.parametrize(

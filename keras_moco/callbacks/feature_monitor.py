@@ -1,0 +1,46 @@
+"""What the monitors share: which features they look at, and after which epochs."""
+
+import abc
+
+import keras
+
+from keras_moco.evaluation.features import FeatureExtractor, at_level, check_level
+
+
+class FeatureMonitor(keras.callbacks.Callback, abc.ABC):
+    """Measures features of the model's encoder at the ends of epochs, and puts what it finds into the logs.
+
+    A subclass implements `figures`. The features come from one compiled graph, which reads the current weights.
+
+    Args:
+        features: `"embedding"`, the unit vectors after the head, or `"backbone"`, the pooled features before it.
+        every_epochs: int, measures after every so many epochs, and after the last one.
+    """
+
+    def __init__(self, features, every_epochs):
+        super().__init__()
+        check_level(features)
+        if every_epochs < 1:
+            raise ValueError(
+                f"`every_epochs` must be at least 1. Received: every_epochs={every_epochs}. "
+                "Leave the callback out to evaluate never."
+            )
+        self.features = features
+        self.every_epochs = every_epochs
+        self.extractor = None
+
+    @abc.abstractmethod
+    def figures(self, epoch):
+        """Measures the model as it stands after an epoch, counted from 0: a dict of floats for the logs."""
+
+    def set_model(self, model):
+        if model is not self._model:
+            self.extractor = FeatureExtractor(at_level(model.encoder, self.features))
+        super().set_model(model)
+
+    def on_epoch_end(self, epoch, logs=None):
+        last = (self.params or {}).get("epochs")
+        if (epoch + 1) % self.every_epochs == 0 or epoch + 1 == last:
+            figures = self.figures(epoch)
+            if logs is not None:
+                logs.update(figures)

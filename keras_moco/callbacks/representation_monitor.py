@@ -1,0 +1,74 @@
+"""Do views of one image meet, and do images fill the space? Measured during training, without a label."""
+
+import tensorflow as tf
+
+from keras_moco.callbacks.feature_monitor import FeatureMonitor
+from keras_moco.evaluation.measures import representation_measures
+
+
+class RepresentationMonitor(FeatureMonitor):
+    """Alignment, uniformity and effective rank of the encoder's embedding or features at the ends of epochs.
+
+    For images without labels, where there is no kNN accuracy: views of one image should come close to each other (low
+    `"alignment"`), different images far apart (low `"uniformity"`; Wang & Isola 2020), in many dimensions (high
+    `"effective_rank"`; Garrido et al. 2023). They go into the logs under these names, so place this callback in front
+    of those that read logs (`EpochLog`, `EventLog`, `Progress`, `Curves`). The training step's own `"feature_std"`
+    stays as it is.
+
+    Args:
+        pairs: finite `tf.data.Dataset` of `{"query": (b, H, W, C), "key": (b, H, W, C)}` batches, two augmented views
+            of the same images, the same whenever it is read: of images and views that differ, so do the figures.
+            Thousands of images are enough.
+        features: `"embedding"`, the unit vectors after the head, which the loss spreads, or `"backbone"`, the pooled
+            features before it. Defaults to `"embedding"`.
+        every_epochs: int, evaluates after every so many epochs, and after the last one. Defaults to `1`.
+
+    Raises:
+        ValueError: if `pairs` has no end, or its batches are no pairs.
+
+    Example:
+
+    ```python
+    pairs = pretrain_dataset(train, augmentation, batch_size=128, entries=("query", "key")).take(16)
+    model.fit(batches, epochs=20, callbacks=[RepresentationMonitor(pairs), EpochLog("log.csv")])
+    ```
+    """
+
+    def __init__(self, pairs, features="embedding", every_epochs=1):
+        super().__init__(features, every_epochs)
+        _check(pairs)
+        self.views = pairs.map(_one_after_the_other)
+
+    def figures(self, epoch):
+        measures = self.evaluate()
+        return {name: getattr(measures, name) for name in ("alignment", "uniformity", "effective_rank")}
+
+    def evaluate(self):
+        """Measures the model as it stands.
+
+        Returns:
+            `RepresentationMeasures`; its `feature_std` is that of all first views together.
+        """
+        views = self.extractor.extract(self.views)
+        return representation_measures(*(views.features[views.labels == number] for number in range(2)))
+
+
+def _one_after_the_other(pairs):
+    """A batch of pairs as one of images, for `FeatureExtractor`; what it calls a label is the number of the view."""
+    views = [tf.cast(pairs[name], tf.float32) for name in ("query", "key")]
+    number = tf.repeat([0, 1], tf.shape(views[0])[0])
+    return {"image": tf.concat(views, axis=0), "label": number, "index": tf.range(tf.size(number))}
+
+
+def _check(pairs):
+    entries = pairs.element_spec
+    if not (isinstance(entries, dict) and {"query", "key"} <= entries.keys()):
+        raise ValueError(
+            "Batches of `pairs` must be dictionaries with 'query' and 'key'. "
+            f"Received: {sorted(entries) if isinstance(entries, dict) else type(entries).__name__}. "
+            "Map your data set with `keras_moco.augment.two_views`."
+        )
+    if pairs.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError(
+            "`pairs` must be finite, or measuring never ends. Received: an infinite data set. Add `.take(16)` to it."
+        )

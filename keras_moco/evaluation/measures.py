@@ -1,0 +1,212 @@
+"""What features look like without a label: do views of one image meet, and do images fill the space?"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+# Rows that are compared with all later ones at once: 50 MB of distances for 25,000 rows.
+_CHUNK = 256
+
+
+class RepresentationMeasures(NamedTuple):
+    """What `representation_measures` finds.
+
+    Attributes:
+        alignment: float in [0, 4]; 0 where both views of every image are one.
+        uniformity: float in [-8, 0]; 0 where all images are one.
+        feature_std: float in [0, 1]; 0 where all images are one.
+        effective_rank: float, from 1, where all images are one up to their length, to the smaller one of their number
+            and the number of features.
+    """
+
+    alignment: float
+    uniformity: float
+    feature_std: float
+    effective_rank: float
+
+
+def alignment(first, second, alpha=2):
+    """How far two views of one image are from each other: the mean of `|x - y|^alpha` over positive pairs `(x, y)`.
+
+    Of unit vectors (Wang & Isola 2020, sec. 4.1); with `alpha=2` it is 2 minus twice the mean cosine similarity.
+
+    Args:
+        first: `(n, D)` features of one view of `n` images. They need not be normalised; zeros stay zeros.
+        second: `(n, D)`, of the other views, in the same order.
+        alpha: positive float. Defaults to `2` (the paper's choice).
+
+    Returns:
+        float in `[0, 2^alpha]`; lower is more alike.
+
+    Raises:
+        ValueError: unless both are finite matrices of one shape with two rows or more, and `alpha` is positive.
+
+    Example:
+
+    >>> alignment([[1.0, 0.0], [0.0, 1.0]], [[3.0, 0.0], [0.0, -1.0]])
+    2.0
+    """
+    first, second = _pair(first, second)
+    _check_positive("alpha", alpha)
+    distance = np.linalg.norm(_unit(first) - _unit(second), axis=1)  # (n,)
+    return float(np.mean(distance**alpha))
+
+
+def uniformity(features, t=2):
+    """How evenly images spread over the sphere: `log` of the mean of `exp(-t |x_i - x_j|^2)` over all pairs `i < j`.
+
+    Of unit vectors (Wang & Isola 2020, sec. 4.1). Memory is about `4 * 8 * 256 * n` bytes beside copies of the features
+    in float64: 200 MB for 25,000 rows.
+
+    Args:
+        features: `(n, D)` features of `n` images. They need not be normalised; zeros stay zeros.
+        t: positive float. Defaults to `2` (the paper's choice).
+
+    Returns:
+        float in `[-4 t, 0]`; lower is more even.
+
+    Raises:
+        ValueError: unless `features` is a finite matrix with two rows or more, and `t` is positive.
+
+    Example:
+
+    >>> uniformity([[1.0, 0.0], [-5.0, 0.0]])
+    -8.0
+    """
+    features = _matrix("features", features)
+    _check_positive("t", t)
+    unit = _unit(features)
+    lengths = np.sum(unit**2, axis=1)  # (n,), 1 but for rows of zeros
+    sums = []
+    for start in range(0, len(unit) - 1, _CHUNK):
+        rows, later = slice(start, start + _CHUNK), slice(start + 1, None)
+        squared = lengths[rows, None] + lengths[later] - 2 * unit[rows] @ unit[later].T  # (c, n - start - 1)
+        exponents = -t * np.maximum(squared, 0)
+        exponents[np.tril_indices(len(exponents), -1)] = -np.inf  # each pair once
+        sums.append(_log_of_sum(exponents))
+    pairs = len(unit) * (len(unit) - 1) / 2
+    return float(_log_of_sum(np.array(sums)) - np.log(pairs))
+
+
+def feature_std(features):
+    """The mean over the `D` features of their standard deviation, times the root of `D`; of unit vectors.
+
+    The training figure of that name (`keras_moco.models.ContrastiveModel`), here over all images instead of one batch:
+    1 where embeddings fill the sphere, 0 where all are one.
+
+    Args:
+        features: `(n, D)` features of `n` images. They need not be normalised; zeros stay zeros.
+
+    Returns:
+        float in `[0, 1]`.
+
+    Raises:
+        ValueError: unless `features` is a finite matrix with two rows or more.
+
+    Example:
+
+    >>> feature_std([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    1.0
+    """
+    unit = _unit(_matrix("features", features))
+    return float(np.mean(np.std(unit, axis=0)) * unit.shape[1] ** 0.5)
+
+
+def effective_rank(features, epsilon=1e-7):
+    """How many dimensions the features use: RankMe (Garrido et al. 2023, eq. 1 and 2).
+
+    `exp(-sum_k p_k log p_k)` with `p_k = s_k / sum_j s_j + epsilon`, of the `min(n, D)` singular values `s`. As in the
+    paper, features are neither centred, so a mean that all images share counts as one dimension, nor normalised here:
+    the paper takes embeddings as the head gives them, and those of this package's encoders are unit vectors. `epsilon`
+    is added behind the division, so the `p_k` sum up to a little more than 1, and the result may exceed its bounds by a
+    factor of about `1 + epsilon * min(n, D) * log(1 / epsilon)`.
+
+    Args:
+        features: `(n, D)` features of `n` images; more images than features say more (the paper takes 25,600).
+        epsilon: positive float. Defaults to `1e-7` (the paper's choice, for float32).
+
+    Returns:
+        float, from 1 to `min(n, D)`, 1 also where all features are zeros.
+
+    Raises:
+        ValueError: unless `features` is a finite matrix with two rows or more, and `epsilon` is positive.
+
+    Example:
+
+    >>> round(effective_rank(np.eye(4)), 3), round(effective_rank(np.ones((4, 4))), 3)
+    (4.0, 1.0)
+    """
+    features = _matrix("features", features)
+    _check_positive("epsilon", epsilon)
+    values = np.linalg.svd(features, compute_uv=False)  # (min(n, D),)
+    share = values / max(values.sum(), np.finfo("float64").tiny) + epsilon
+    return float(np.exp(-np.sum(share * np.log(share))))
+
+
+def representation_measures(first, second):
+    """All measures of two views' features: alignment of both, the others of the first alone.
+
+    Args:
+        first: `(n, D)` features of one view of `n` images, usually embeddings.
+        second: `(n, D)`, of the other views, in the same order.
+
+    Returns:
+        `RepresentationMeasures(alignment, uniformity, feature_std, effective_rank)`. The first three are of unit
+        vectors; the rank is of the features as they are given.
+
+    Raises:
+        ValueError: unless both are finite matrices of one shape with two rows or more.
+
+    Example:
+
+    >>> views = np.eye(3)
+    >>> representation_measures(views, views).alignment
+    0.0
+    """
+    return RepresentationMeasures(
+        alignment(first, second), uniformity(first), feature_std(first), effective_rank(first)
+    )
+
+
+def _log_of_sum(exponents):
+    # The largest term is taken out: for a large `t` every single one would vanish.
+    largest = exponents.max()
+    return largest + np.log(np.sum(np.exp(exponents - largest)))
+
+
+def _unit(features):
+    # Rows are scaled by their largest entry first, so that squaring neither overflows nor vanishes.
+    features = features / np.maximum(np.abs(features).max(axis=1, keepdims=True), np.finfo("float64").tiny)
+    norms = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.where(norms > 0, norms, 1)
+
+
+def _matrix(name, features):
+    """Checked features in float64."""
+    features = np.asarray(features, "float64")
+    if features.ndim != 2 or len(features) < 2 or not features.shape[1]:
+        raise ValueError(
+            f"`{name}` must be a matrix (n, D) of at least two rows. Received: shape {features.shape}. "
+            "Give one row of features per image."
+        )
+    if not np.isfinite(features).all():
+        raise ValueError(
+            f"`{name}` must be finite. Received: NaN or infinite features. "
+            "The training has probably diverged; lower the learning rate."
+        )
+    return features
+
+
+def _pair(first, second):
+    first, second = _matrix("first", first), _matrix("second", second)
+    if first.shape != second.shape:
+        raise ValueError(
+            "`first` and `second` must have one shape, (n, D). "
+            f"Received: shapes {first.shape} and {second.shape}. Take both views of the same images from one encoder."
+        )
+    return first, second
+
+
+def _check_positive(name, value):
+    if not value > 0:
+        raise ValueError(f"`{name}` must be positive. Received: {name}={value}. Omit it for the paper's value.")
