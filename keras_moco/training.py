@@ -234,10 +234,11 @@ def build_monitor(config, train, test):
 def build_representation_monitor(config, train, augmentation):
     """The monitor that needs no labels, over fixed views of some training images."""
     batch = min(PAIR_BATCH, train.num_examples)
-    # As training makes them, but by another seed: views that are no training batch, and the same in every epoch.
+    # As training makes them, but by another seed: views that are no training batch, and the same in every epoch. They
+    # stay in memory: a stream of files would be shuffled anew each time.
     pairs = data.pretrain_dataset(train, augmentation, batch, seed=config.seed + 1, entries=("query", "key"))
     return callbacks.RepresentationMonitor(
-        pairs.take(min(PAIRS, train.num_examples) // batch),
+        pairs.take(min(PAIRS, train.num_examples) // batch).cache(),
         every_epochs=config.knn_every_epochs or config.epochs,
     )
 

@@ -17,10 +17,11 @@ from PIL import Image
 
 import evaluate
 import train
-from keras_moco import command_line
+from keras_moco import command_line, evaluating
 from keras_moco.callbacks import NotFiniteError, Stopped
 from keras_moco.config import Config
 from keras_moco.distribution import WorkerLost
+from keras_moco.evaluation_config import EvaluationConfig
 from keras_moco.run_directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +38,6 @@ def call(monkeypatch, capsys):
         values = absl.flags.FlagValues()
         with monkeypatch.context() as patch:
             patch.setattr(absl.flags, "FLAGS", values)
-            patch.setattr(evaluate, "FLAGS", values)
             patch.setattr(absl.logging, "set_verbosity", lambda _: None)
             argv = [module.__file__, *map(str, arguments)]
             # What `absl.app.run` comes down to, which can be had only once in a process.
@@ -355,25 +355,35 @@ def test_the_configuration_is_that_of_the_flags(call, monkeypatch):
 # evaluate.py
 
 
+MODES = "knn, linear, logistic, semi, finetune, retrieve, embed, measures, export"
+
+
 @pytest.mark.parametrize("arguments, received", [([], "none"), (["fly"], "fly"), (["knn", "linear"], "knn linear")])
 def test_evaluate_wants_one_mode(arguments, received, call, tmp_path):
     line = refusal(call(evaluate, *arguments, f"--workdir={tmp_path}"))
     assert line == (
-        f"evaluate.py must be given one mode of knn, linear, export. Received: {received}. "
+        f"evaluate.py must be given one mode of {MODES}. Received: {received}. "
         "Write for example: python evaluate.py knn --workdir=runs/quickstart."
     )
 
 
-def test_evaluate_wants_a_folder(call):
-    assert "--workdir" in refusal(call(evaluate, "knn"))
+def test_evaluate_wants_a_run_or_a_model(call):
+    assert "Received: workdir=None, model=None. Give --workdir or --model." in refusal(call(evaluate, "knn"))
 
 
-@pytest.mark.parametrize("mode", evaluate.MODES)
+@pytest.mark.parametrize("mode", evaluating.MODES)
 @pytest.mark.parametrize("name", ["", "nowhere"])
 def test_evaluate_wants_the_folder_of_a_run(mode, name, call, tmp_path):
     line = refusal(call(evaluate, mode, f"--workdir={tmp_path / name}"))
     assert line.endswith(f"Received: {tmp_path / name}, without flags.cfg. Give the --workdir of a run of train.py.")
     assert contents(tmp_path) == {}
+
+
+def test_lists_of_numbers_are_checked(call, tmp_path):
+    line = refusal(call(evaluate, "knn", f"--workdir={tmp_path}", "--knn_k=20,many"))
+    assert line.endswith(
+        "must be whole numbers separated by commas. Received: '20,many'. Write for example --knn_k=200."
+    )
 
 
 def test_evaluate_wants_a_checkpoint(call, tmp_path):
@@ -403,7 +413,7 @@ def shell(script, *arguments, cwd, **environment):
     [
         ("train.py", ["--quesize=3"], {}, "Unknown command line flag 'quesize'. See --help for all of them."),
         ("train.py", ["--dataset=digts"], {}, "Received: name='digts'. Did you mean `digits`?"),
-        ("evaluate.py", ["--workdir=run"], {}, "one mode of knn, linear, export. Received: none. Write for example"),
+        ("evaluate.py", ["--workdir=run"], {}, f"one mode of {MODES}. Received: none. Write for example"),
         ("train.py", [], {"TF_USE_LEGACY_KERAS": "1"}, "Received: TF_USE_LEGACY_KERAS=1. Unset it."),
     ],
     ids=["unknown flag", "unknown data set", "no mode", "legacy Keras"],
@@ -428,10 +438,11 @@ def test_a_dry_run_in_the_shell_succeeds_and_writes_nothing(tmp_path):
     assert contents(tmp_path) == {}
 
 
-def test_help_lists_every_flag(tmp_path):
-    done = shell("train.py", "--help", cwd=tmp_path)
+@pytest.mark.parametrize("script, settings", [("train.py", Config), ("evaluate.py", EvaluationConfig)])
+def test_help_lists_every_flag(script, settings, tmp_path):
+    done = shell(script, "--help", cwd=tmp_path)
     flags = set(re.findall(r"^  --(?:\[no\])?(\w+):", done.stdout, re.M))
-    assert flags == set(Config.__dataclass_fields__)
+    assert flags == set(settings.__dataclass_fields__)
 
 
 def wait_for(text, path, process):

@@ -18,14 +18,15 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-import evaluate
 import keras_moco
 from keras_moco import building, data, determinism, trained_run, training
 from keras_moco.callbacks import Checkpoint, Stopped, save
 from keras_moco.config import Config, read_flagfile
 from keras_moco.data.bad_images import BadImages
 from keras_moco.distribution import make_strategy
+from keras_moco.evaluating import evaluate
 from keras_moco.evaluation import representation_measures
+from keras_moco.evaluation_config import EvaluationConfig
 from keras_moco.models import MoCo
 from keras_moco.optimizers import SGD
 from keras_moco.versions import versions
@@ -208,7 +209,7 @@ def test_the_log_has_measures_of_the_same_views_of_training_images_after_every_e
     train = data.array_source(digits()[0][0].astype("uint8"))
     augmentation = building.build_augmentation(finished.config)
     views = data.pretrain_dataset(train, augmentation, 128, seed=1, entries=("query", "key")).take(11)
-    encoder = trained_run.load_run(finished.path).encoder
+    encoder = trained_run.load_model(finished.path)[1].encoder
     pairs = [np.concatenate([encoder(batch[name]) for batch in views]) for name in ("query", "key")]
     last = log(finished.path)[-1]
     measures = representation_measures(*pairs)
@@ -449,17 +450,9 @@ def test_another_method_is_trained_stopped_resumed_and_evaluated(method, tmp_pat
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if not np.array_equal(ours[name], theirs[name])] == []
     assert ("bank/vars/0" in "".join(ours)) == (method == "memory_bank")
-    trained = trained_run.load_run(resumed.path)
-    train, test = trained.labelled_data()
-    found = evaluate.knn_accuracy(
-        *(np.array(part) for split in (train, test) for part in features_of(trained.encoder, split)), 10, k=20
-    )
-    assert found.top1 == pytest.approx(resumed.results["knn_top1"], abs=0.6)
-
-
-def features_of(encoder, split):
-    extracted = evaluate.extract_features(encoder.features, split)
-    return extracted.features, extracted.labels
+    evaluate("knn", EvaluationConfig(workdir=str(resumed.path), knn_k=(20,), pictures=False))
+    found = json.loads((resumed.path / "results.json").read_text())
+    assert found["knn_top1_backbone"] == pytest.approx(resumed.results["knn_top1"], abs=0.6)
 
 
 def test_a_run_goes_on_with_another_number_of_replicas(stopped, finished, tmp_path):
@@ -476,7 +469,7 @@ def test_a_run_goes_on_with_another_number_of_replicas(stopped, finished, tmp_pa
     assert "steps: 11 per epoch of 128 images on 2 replica(s)" in result.printed
     # Not the same numbers, but the same kind of them.
     assert float(log(path)[1]["loss"]) == pytest.approx(float(log(finished.path)[1]["loss"]), rel=0.2)
-    assert trained_run.load_run(path).config == other
+    assert trained_run.load_model(path)[0].config == other
 
 
 def test_another_configuration_leaves_a_finished_run_alone(copy):
@@ -496,7 +489,7 @@ def test_an_allowed_change_is_recorded_with_the_step_from_which_on_it_holds(copy
     again = pretrain(dataclasses.replace(config, temperature=0.2), export=False)
     assert again.results["config_changes"][1:] == [{"step": 33, "temperature": "0.1 -> 0.2"}]
     assert again.results["config_changes"][:1] == longer.results["config_changes"]
-    assert trained_run.load_run(copy).config == tiny(copy, epochs=3, temperature=0.2)
+    assert trained_run.load_model(copy)[0].config == tiny(copy, epochs=3, temperature=0.2)
     assert "config_changes" not in finished.results
 
 
@@ -746,14 +739,6 @@ def test_unlabelled_images_train_without_knn(unlabelled):
     assert (unlabelled.path / "curves.png").exists() and (unlabelled.path / "export" / "backbone.keras").exists()
 
 
-@pytest.mark.parametrize("mode", ["knn", "linear"])
-def test_unlabelled_images_cannot_be_evaluated_by_labels(mode, unlabelled):
-    before = json.loads((unlabelled.path / "results.json").read_text())
-    with pytest.raises(ValueError, match="^The data must have labels .* Give a folder with one sub-folder per class.$"):
-        evaluate.MODES[mode](trained_run.load_run(unlabelled.path))
-    assert json.loads((unlabelled.path / "results.json").read_text()) == before
-
-
 def test_labels_without_a_test_split_train_without_knn(capsys, photographs, tmp_path):
     shutil.copytree(photographs, tmp_path / "images" / "one_class")
     config = tiny(tmp_path / "run", dataset=f"folder:{tmp_path / 'images'}")
@@ -774,55 +759,28 @@ def test_what_is_refused_for_its_images_leaves_the_run_as_it_was(unlabelled, pho
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-# evaluate.py
+# Opened again
 
 
-@pytest.fixture
-def flags(monkeypatch):
-    values = SimpleNamespace(knn_k=20, knn_temperature=0.1, workdir=None, data_dir=None)
-    monkeypatch.setattr(evaluate, "FLAGS", values)
-    return values
-
-
-def test_evaluate_knn_finds_what_training_found(copy, finished, flags, capsys):
-    evaluate.knn(trained_run.load_run(copy))
+def test_evaluate_knn_finds_what_training_found(copy, finished):
+    evaluate("knn", EvaluationConfig(workdir=str(copy), knn_k=(20,), pictures=False))
     results = json.loads((copy / "results.json").read_text())
     assert results["knn_top1_backbone"] == finished.results["knn_top1"]
-    assert without(results, "knn_top1_backbone", "knn_top1_embedding", "knn_k") == finished.results
-    printed = capsys.readouterr().out
-    for level in ("backbone", "embedding"):
-        assert f"kNN (k=20) on the {level}: top-1 {results[f'knn_top1_{level}']:.2f} %, top-5 " in printed
-
-
-def test_evaluate_linear_adds_its_figures(copy, finished, flags, capsys):
-    evaluate.linear(trained_run.load_run(copy))
-    results = json.loads((copy / "results.json").read_text())
-    assert without(results, "linear_top1", "linear_c") == finished.results
-    assert 50 < results["linear_top1"] <= 100  # chance is 10
-    assert f"linear probe: top-1 {results['linear_top1']:.2f} %" in capsys.readouterr().out
-
-
-def test_evaluate_export_writes_the_backbone_again(copy, flags, capsys):
-    images = digits()[1][0][:16]
-    expected = keras.models.load_model(copy / "export" / "backbone.keras")(images)
-    shutil.rmtree(copy / "export")
-    evaluate.export(trained_run.load_run(copy))
-    assert f"exported to {copy / 'export'}" in capsys.readouterr().out
-    backbone = keras.models.load_model(copy / "export" / "backbone.keras")
-    np.testing.assert_allclose(backbone(images), expected, atol=1e-6)
-    assert (copy / "export" / "saved_model" / "saved_model.pb").exists()
+    assert {name: value for name, value in results.items() if not name.startswith("knn_")} == {
+        name: value for name, value in finished.results.items() if not name.startswith("knn_")
+    }
 
 
 def test_a_loaded_run_is_the_last_checkpoint(finished):
-    trained = trained_run.load_run(finished.path)
-    assert (trained.config, trained.num_classes) == (finished.config, 10)
+    plan, model = trained_run.load_model(finished.path)
+    assert plan.config == finished.config
     saved = [array for name, array in checkpoint(finished.path).items() if name.startswith("encoder/")]
     weights = {array.tobytes() for array in saved}
-    assert all(np.array(weight).tobytes() in weights for weight in trained.encoder.weights)
+    assert all(np.array(weight).tobytes() in weights for weight in model.encoder.weights)
 
 
 def test_a_run_without_a_checkpoint_cannot_be_evaluated(copy):
     shutil.rmtree(copy / "checkpoints")
     with pytest.raises(ValueError, match=f"^`workdir` must hold a checkpoint. Received: {copy} without one. Train wit"):
-        trained_run.load_run(copy)
+        trained_run.load_model(copy)
     assert not (copy / "checkpoints").exists()

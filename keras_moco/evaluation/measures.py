@@ -105,7 +105,7 @@ def feature_std(features):
 
     Example:
 
-    >>> feature_std([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    >>> round(feature_std([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]), 6)
     1.0
     """
     unit = _unit(_matrix("features", features))

@@ -12,7 +12,8 @@ from keras_moco.convert import encoder_from_pytorch, to_pytorch
 from keras_moco.convert.files import read
 from keras_moco.layers import SplitBatchNormalization
 from keras_moco.models import Encoder, MoCo, linear_head
-from keras_moco.trained_run import load_run
+from keras_moco.run_directory import RunDirectory
+from keras_moco.trained_run import load_model
 
 FLAGS = """--dataset=digits
 --backbone=resnet10
@@ -116,11 +117,11 @@ def test_run_is_one_that_is_evaluated_and_goes_back(call, checkpoint, flagfile, 
     assert "a run of 3 epochs, of which 0 are done (22 steps)" in stdout
     assert "note: no state of an SGD was taken over" in stdout
     assert f"python train.py --flagfile={workdir / 'flags.cfg'}" in (workdir / "flags.cfg").read_text()
-    trained = load_run(workdir)
-    assert trained.config.workdir == str(workdir)
-    assert trained.run.results()["converted_from"] == str(checkpoint)
+    plan, model = load_model(workdir)
+    assert plan.config.workdir == str(workdir)
+    assert RunDirectory(workdir).results()["converted_from"] == str(checkpoint)
     expected = encoder_from_pytorch(checkpoint).features(images())
-    np.testing.assert_allclose(trained.encoder.features(images()), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model.encoder.features(images()), expected, rtol=1e-5, atol=1e-6)
     assert (workdir / "export" / "backbone.keras").exists()
     assert [path.name for path in workdir.parent.iterdir()] == ["converted"]
 
