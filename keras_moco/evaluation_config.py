@@ -18,7 +18,8 @@ class EvaluationConfig:
     (0.1,)
     """
 
-    workdir: str | None = setting(None, "Folder of a run of train.py, whose newest checkpoint is evaluated.")
+    workdir: str | None = setting(None, "Folder of a run of train.py.")
+    checkpoint: str = setting("newest", "Which one of the run: newest, best (by kNN, of those kept), or a step.")
     model: str | None = setting(
         None, "What else is evaluated: a .keras file, an exported folder or SavedModel, .pth, .pth.tar or .safetensors."
     )

@@ -14,14 +14,15 @@ SAVED_MODEL_FILE = "saved_model.pb"
 FORMS = "the folder of a run, a .keras file, the folder of a SavedModel, or a .pth, .pth.tar or .safetensors checkpoint"
 
 
-def load_backbone(path, data_dir=None):
+def load_backbone(path, data_dir=None, checkpoint="newest"):
     """A pre-trained backbone, ready for inference, linear evaluation or fine-tuning.
 
     Args:
-        path: the folder of a run of train.py (its newest checkpoint), a `.keras` file (an exported backbone, an
+        path: the folder of a run of train.py, a `.keras` file (an exported backbone, an
             `Encoder`, or a model that has one), an exported SavedModel, the folder of an export, or a checkpoint of
             PyTorch.
         data_dir: path, where tfds data sets lie now; of a run whose flagfile does not say the size of its data.
+        checkpoint: of a run, `"newest"`, `"best"` (by kNN, of those kept), or the number of a step.
 
     Returns:
         A trainable float32 `keras.Model` from images `(n, H, W, C)` in 0..255 to features `(n, F)`. It is one flat
@@ -40,11 +41,11 @@ def load_backbone(path, data_dir=None):
     classifier = keras.Sequential([backbone, keras.layers.Dense(10)])
     ```
     """
-    encoder = load_encoder(path, data_dir)
+    encoder = load_encoder(path, data_dir, checkpoint)
     return standalone_backbone(encoder) if isinstance(encoder, Encoder) else encoder
 
 
-def load_encoder(path, data_dir=None):
+def load_encoder(path, data_dir=None, checkpoint="newest"):
     """As `load_backbone`, but with the head where there is one.
 
     Returns:
@@ -63,7 +64,7 @@ def load_encoder(path, data_dir=None):
     if (path / SAVED_MODEL_FILE).exists():
         return _from_saved_model(path)
     if path.is_dir():
-        return load_model(path, data_dir)[1].encoder
+        return load_model(path, data_dir, checkpoint)[1].encoder
     if path.suffix != ".keras":
         raise ValueError(f"A backbone must be {FORMS}. Received: {path}. Give one of these.")
     model = load_keras(path)

@@ -36,8 +36,11 @@ class Subject:
         if config.workdir:
             run = RunDirectory(config.workdir)
             self.path, self.recipe = run.path, run.config()
-            self.encoder = load_encoder(run.path, config.data_dir)
+            self.encoder = load_encoder(run.path, config.data_dir, config.checkpoint)
             home, self.folder, self.card = run.path, run.path / "evaluation", run.export / "MODEL_CARD.md"
+            if config.checkpoint != "newest":  # which the run's own results are of
+                home = self.folder = self.folder / config.checkpoint
+                self.card = home / "MODEL_CARD.md"
         else:
             self.path = Path(config.model).expanduser()
             self.encoder = load_encoder(self.path)
@@ -56,7 +59,7 @@ class Subject:
 
     def backbone(self):
         """The backbone, loaded anew: a `keras.Model` that may be trained."""
-        return load_backbone(self.path, self.config.data_dir)
+        return load_backbone(self.path, self.config.data_dir, self.config.checkpoint)
 
     @property
     def levels(self):

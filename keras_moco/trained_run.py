@@ -4,22 +4,23 @@ import dataclasses
 
 from keras_moco import distribution
 from keras_moco.building import build_model, plan_of
-from keras_moco.callbacks import is_saved, restore
+from keras_moco.callbacks import find_step, is_saved, restore
 from keras_moco.run_directory import RunDirectory
 
 
-def load_model(workdir, data_dir=None):
-    """The model of the newest checkpoint of a run, with its optimizer; needs no data if the flagfile says its size.
+def load_model(workdir, data_dir=None, checkpoint="newest"):
+    """The model of a checkpoint of a run, with its optimizer; needs no data if the flagfile says its size.
 
     Args:
         workdir: path of the run's folder.
         data_dir: path, where tfds data sets lie now. Defaults to `None`: as in training.
+        checkpoint: `"newest"`, `"best"` (by kNN, of those kept), or the number of a step.
 
     Returns:
         `(Plan, model)`.
 
     Raises:
-        ValueError: if there is no run, or it has no checkpoint.
+        ValueError: if there is no run, or it has no such checkpoint.
     """
     run = RunDirectory(workdir)
     config = run.config()
@@ -28,8 +29,9 @@ def load_model(workdir, data_dir=None):
         raise ValueError(
             f"`workdir` must hold a checkpoint. Received: {run.path} without one. Train with train.py first."
         )
+    step = find_step(run.checkpoints, checkpoint)
     # The replicas are those of its training; here on one, where nothing is trained, moving statistics do for BatchNorm.
     plan = plan_of(config, run.results().get("replicas", 1))
     model = build_model(plan, distribution.make_strategy("one"))
-    restore(model, run.checkpoints)
+    restore(model, run.checkpoints, step=step)
     return plan, model

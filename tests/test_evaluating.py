@@ -526,3 +526,46 @@ def test_a_model_of_maps_is_no_backbone(tmp_path):
     keras.Model(images, keras.layers.Conv2D(2, 3)(images)).save(tmp_path / "maps.keras")
     told = refusal("knn", model=str(tmp_path / "maps.keras"), dataset="digits")
     assert told.startswith("A backbone must give one vector of features for each image, (n, F). Received: ")
+
+
+# Which checkpoint
+
+
+@pytest.fixture
+def several(run):
+    """The run with three checkpoints; the second one was the best."""
+    _, model = load_model(run)
+    expected = {0: np.array(model.encoder.weights[0])}
+    for epoch, top1 in ((1, 80.0), (2, 70.0)):
+        model.step.assign(11 * epoch)
+        model.encoder.weights[0].assign_add(np.ones(model.encoder.weights[0].shape))
+        log = {0: {"knn_top1": 80.0}, 1: {"knn_top1": 70.0}}
+        save(model, run / "checkpoints", epoch=epoch, log={number: log[number] for number in range(epoch)})
+        expected[11 * epoch] = np.array(model.encoder.weights[0])
+    return SimpleNamespace(path=run, expected=expected)
+
+
+@pytest.mark.parametrize("checkpoint, step", [("newest", 22), ("best", 11), ("0", 0), ("22", 22)])
+def test_any_checkpoint_can_be_evaluated(checkpoint, step, several):
+    encoder = load_encoder(several.path, checkpoint=checkpoint)
+    np.testing.assert_array_equal(encoder.weights[0], several.expected[step])
+
+
+def test_figures_of_an_older_checkpoint_stand_apart(several):
+    before = results(several.path)
+    evaluate("embed", EvaluationConfig(workdir=str(several.path), checkpoint="best"))
+    assert results(several.path) == before
+    folder = several.path / "evaluation" / "best"
+    assert {path.name for path in folder.iterdir()} == {"features_test.npz", "results.json", "MODEL_CARD.md"}
+
+
+@pytest.mark.parametrize("checkpoint", ["7", "last"])
+def test_a_checkpoint_must_be_there(checkpoint, several, silent):
+    assert refusal("knn", workdir=str(several.path), checkpoint=checkpoint) == (
+        "`checkpoint` must be newest, best (where knn_top1 was measured) or a step that is saved, of 0, 11, 22. "
+        f"Received: {checkpoint}, in {several.path / 'checkpoints'}. Choose one of them."
+    )
+
+
+def test_the_best_checkpoint_must_have_been_measured(run, silent):
+    assert "Received: best, in " in refusal("knn", workdir=str(run), checkpoint="best")

@@ -10,7 +10,7 @@ from keras_moco.callbacks.not_finite_guard import NotFiniteGuard
 from keras_moco.callbacks.plots import Curves
 from keras_moco.callbacks.progress import Progress
 from keras_moco.callbacks.representation_monitor import RepresentationMonitor
-from keras_moco.callbacks.saved_state import NotFiniteError, SavedState, is_saved, restore, save, saved_steps
+from keras_moco.callbacks.saved_state import NotFiniteError, SavedState, find_step, is_saved, restore, save, saved_steps
 from keras_moco.callbacks.stopping import Stopped, Stopping
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Stopped",
     "Stopping",
     "drop_events",
+    "find_step",
     "is_saved",
     "restore",
     "save",

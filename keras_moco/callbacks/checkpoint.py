@@ -8,7 +8,7 @@ from pathlib import Path
 
 import keras
 
-from keras_moco.callbacks.saved_state import read_state, restore, save, saved_steps
+from keras_moco.callbacks.saved_state import restore, save, saved_states, saved_steps, scores
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -171,20 +171,12 @@ class Checkpoint(keras.callbacks.Callback):
         return bool(self.keep_every_epochs) and epochs_done % self.keep_every_epochs == 0
 
     def _prune(self):
-        steps = saved_steps(self.directory)
+        steps, states = saved_steps(self.directory), saved_states(self.directory)
         kept = set(list(steps)[-self.keep :])
-        scores = {}
-        for step, path in steps.items():
-            try:
-                state = read_state(path)
-            except (OSError, ValueError, KeyError, TypeError):
-                continue  # damaged, which the next start will tell
-            if state.step_in_epoch == 0 and self._is_milestone(state.epoch):
-                kept.add(step)
-            if state.step_in_epoch == 0 and self.keep_best in self.log.get(state.epoch - 1, {}):
-                scores[step] = self.log[state.epoch - 1][self.keep_best]
-        if scores:
-            kept.add(max(scores, key=scores.get))
+        kept |= {step for step, state in states.items() if not state.step_in_epoch and self._is_milestone(state.epoch)}
+        measured = scores(states, self.keep_best)
+        if measured:
+            kept.add(max(measured, key=measured.get))
         for step, path in steps.items():
             if step not in kept:
                 shutil.rmtree(path)

@@ -6,6 +6,7 @@ checkpoints/step-000001170/
     manifest.json       size and SHA-256 of the two others
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -110,13 +111,63 @@ def saved_steps(directory):
     return dict(sorted(found.items()))
 
 
+def saved_states(directory):
+    """The `SavedState` of every checkpoint in a folder that can be read: a dict of step to state, the oldest first."""
+    states = {}
+    for step, path in saved_steps(directory).items():
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged, which `restore` tells
+            states[step] = read_state(path)
+    return states
+
+
+def scores(states, figure):
+    """What was logged at the ends of epochs behind which there is a checkpoint.
+
+    Args:
+        states: dict of step to `SavedState`.
+        figure: name of a figure in the logs, such as `"knn_top1"`.
+
+    Returns:
+        dict of step to number.
+    """
+    ends = {step: state.log.get(state.epoch - 1, {}) for step, state in states.items() if state.step_in_epoch == 0}
+    return {step: row[figure] for step, row in ends.items() if figure in row}
+
+
+def find_step(directory, which, figure="knn_top1"):
+    """The step of a checkpoint by a word.
+
+    Args:
+        directory: path of the folder of checkpoints.
+        which: `"newest"`, `"best"` (highest `figure` of those that are there), or the number of a step.
+        figure: name of a figure in the logs.
+
+    Returns:
+        int, or `None` for `"newest"`, which is known only when it has proved whole.
+
+    Raises:
+        ValueError: if there is no such checkpoint.
+    """
+    if which == "newest":
+        return None
+    steps, scored = saved_steps(directory), scores(saved_states(directory), figure)
+    if which == "best" and scored:
+        return max(scored, key=scored.get)
+    if which.isdecimal() and int(which) in steps:
+        return int(which)
+    raise ValueError(
+        f"`checkpoint` must be newest, best (where {figure} was measured) or a step that is saved, of "
+        f"{', '.join(map(str, steps))}. Received: {which}, in {directory}. Choose one of them."
+    )
+
+
 def is_saved(directory):
     """Whether a folder holds a checkpoint, of step 0 or later."""
     return bool(saved_steps(directory))
 
 
-def restore(model, directory, set_aside=False):
-    """Restores the newest whole checkpoint of a folder.
+def restore(model, directory, set_aside=False, step=None):
+    """Restores the newest whole checkpoint of a folder, or that of a step.
 
     Args:
         model: built and compiled model, made like the saved one and with its optimizer built:
@@ -124,6 +175,7 @@ def restore(model, directory, set_aside=False):
         directory: path, as of `save`.
         set_aside: bool, whether to rename damaged checkpoints, which training will come to write again. Defaults to
             `False`.
+        step: int, of a checkpoint that is there. Defaults to `None`: the newest whole one.
 
     Returns:
         `SavedState`, or `None` if there is no checkpoint, and then the model is as it was. Of each damaged checkpoint
@@ -135,6 +187,8 @@ def restore(model, directory, set_aside=False):
     """
     _check_built(model)
     steps = saved_steps(directory)
+    if step is not None:
+        steps = {step: steps[step]}
     damaged = []
     for path in reversed(steps.values()):
         reason = _damage(path)
