@@ -32,30 +32,29 @@ class Subject:
 
     def __init__(self, config):
         self.config = config
-        self.recipe = None
-        if config.workdir:
-            run = RunDirectory(config.workdir)
-            self.path, self.recipe = run.path, run.config()
-            self.encoder = load_encoder(run.path, config.data_dir, config.checkpoint)
-            home, self.folder, self.card = run.path, run.path / "evaluation", run.export / "MODEL_CARD.md"
-            if config.checkpoint != "newest":  # which the run's own results are of
-                home = self.folder = self.folder / config.checkpoint
-                self.card = home / "MODEL_CARD.md"
-        else:
-            self.path = Path(config.model).expanduser()
-            self.encoder = load_encoder(self.path)
-            home = self.folder = Path("evaluation") / self.path.stem
-            self.card = home / "MODEL_CARD.md"
-        if config.output:
-            home = self.folder = Path(config.output).expanduser()
-            self.card = home / "MODEL_CARD.md"
+        self.path = Path(config.workdir or config.model).expanduser()
+        self.recipe = RunDirectory(self.path).config() if config.workdir else None
+        self.encoder = load_encoder(self.path, config.data_dir, config.checkpoint)
+        home = Path(config.output).expanduser() if config.output else self._home()
+        is_own = home == self.path
+        self.folder = home / "evaluation" if is_own else home
+        self.card = (RunDirectory(home).export if is_own else home) / "MODEL_CARD.md"
         self.results = Results(home / "results.json")
-        evaluated = self.results.read().get("model", str(self.path))
-        if not config.workdir and evaluated != str(self.path):
+        # Whose figures these are, where the folder does not say.
+        self.names = {} if is_own else {"model": str(self.path), "checkpoint": config.checkpoint}
+        before = {name: self.results.read().get(name, value) for name, value in self.names.items()}
+        if before != self.names:
             raise ValueError(
                 "`output` must be new, or hold evaluations of the same model. "
-                f"Received: {home}, with those of {evaluated}. Choose another --output."
+                f"Received: {home}, with those of {' '.join(before.values())}. Choose another --output."
             )
+
+    def _home(self):
+        """Where `results.json` lies: that of a run holds figures of its newest checkpoint."""
+        if self.recipe is None:
+            return Path("evaluation") / self.path.stem
+        newest = self.config.checkpoint == "newest"
+        return self.path if newest else self.path / "evaluation" / self.config.checkpoint
 
     def backbone(self):
         """The backbone, loaded anew: a `keras.Model` that may be trained."""
@@ -190,9 +189,7 @@ class Subject:
         if figures and not self.is_own:
             others = self.results.read().get("other_data", {})
             figures = {"other_data": {**others, self.dataset: {**others.get(self.dataset, {}), **figures}}}
-        if not self.config.workdir:
-            figures["model"] = str(self.path)
-        self.results.record(**figures)
+        self.results.record(**figures, **self.names)
 
     def recorded(self):
         """The figures on these images so far, a dict."""

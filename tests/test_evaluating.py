@@ -318,7 +318,7 @@ def test_a_folder_belongs_to_one_model(trained, tmp_path):
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert refusal("embed", model=str(trained.export / "backbone.keras"), **settings) == (
         "`output` must be new, or hold evaluations of the same model. "
-        f"Received: {tmp_path / 'out'}, with those of {trained.export}. Choose another --output."
+        f"Received: {tmp_path / 'out'}, with those of {trained.export} newest. Choose another --output."
     )
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
@@ -536,7 +536,7 @@ def several(run):
     """The run with three checkpoints; the second one was the best."""
     _, model = load_model(run)
     expected = {0: np.array(model.encoder.weights[0])}
-    for epoch, top1 in ((1, 80.0), (2, 70.0)):
+    for epoch in (1, 2):
         model.step.assign(11 * epoch)
         model.encoder.weights[0].assign_add(np.ones(model.encoder.weights[0].shape))
         log = {0: {"knn_top1": 80.0}, 1: {"knn_top1": 70.0}}
