@@ -118,15 +118,15 @@ def test_pictures_can_be_left_out(run):
 
 @pytest.mark.parametrize("on", ["features", "images"])
 def test_linear_trains_all_rates_and_not_the_encoder(on, run, capsys):
-    rates = {"features": (0.01, 1.0), "images": (1.0,)}[on]
-    settings = {"linear_on": on, "rates": rates, "epochs": {"features": 20, "images": 4}[on], "crop_min_area": 0.6}
+    rates, epochs = {"features": ((0.01, 30.0), 20), "images": ((30.0,), 8)}[on]
+    settings = {"linear_on": on, "rates": rates, "epochs": epochs, "batch_size": 64, "crop_min_area": 0.6}
     evaluate("linear", EvaluationConfig(workdir=str(run), **settings))
     found = results(run)
-    assert found["linear_rate"] == 1.0 and found["linear_on"] == on
+    assert found["linear_rate"] == 30.0 and found["linear_on"] == on
     assert list(found["linear_rates"]) == [f"{rate:g}" for rate in rates]
-    assert found["linear_rates"]["1"] == [found["linear_top1"], found["linear_top5"]]
+    assert found["linear_rates"]["30"] == [found["linear_top1"], found["linear_top5"]]
     assert 25 < found["linear_top1"] < found["linear_top5"] <= 100  # chance is 10
-    assert f"linear: top-1 {found['linear_top1']:.2f} % (learning rate 1); no bit of the" in capsys.readouterr().out
+    assert f"linear: top-1 {found['linear_top1']:.2f} % (learning rate 30); no bit of the" in capsys.readouterr().out
     assert [path.name for path in (run / "evaluation").iterdir()] == ["confusion_linear.png"]
 
 

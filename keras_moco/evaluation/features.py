@@ -1,7 +1,6 @@
 """Features of a whole data set: the first step of every evaluation."""
 
 import warnings
-from collections import deque
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -95,10 +94,10 @@ class FeatureExtractor(keras.Model):
         batches = iter(dataset)
         for first in batches:
             count = max(1, rows // len(first["label"]))
-            yield self._embed(chain([first], islice(batches, count - 1)))
+            yield self._embed((batch,) for batch in chain([first], islice(batches, count - 1)))
 
     def extract(self, dataset):
-        """Embeds a finite data set.
+        """Embeds a finite data set at once; for a moment its features are in memory twice.
 
         Args:
             dataset: as for `blocks`.
@@ -107,27 +106,18 @@ class FeatureExtractor(keras.Model):
             `Features`.
 
         Raises:
-            ValueError: if `embed` returns anything but `(n, F)`, or there is no image.
+            ValueError: if `embed` returns anything but `(n, F)`.
         """
-        blocks = deque(self.blocks(dataset))
-        if not blocks:
-            raise ValueError("`dataset` must hold at least one batch. Received: none. Check the data.")
-        count = sum(len(block.index) for block in blocks)
-        whole = Features(*(np.empty((count, *part.shape[1:]), part.dtype) for part in blocks[0]))
-        start = 0
-        while blocks:  # each block is let go once it is copied: all of them and the whole never exist side by side
-            block = blocks.popleft()
-            for part, target in zip(block, whole, strict=True):
-                target[start : start + len(part)] = part
-            start += len(block.index)
-        return whole
+        if hasattr(dataset, "element_spec"):  # which Keras reads faster than single batches
+            return self._embed(dataset)
+        return self._embed((batch,) for batch in dataset)  # Keras asks for (inputs,) tuples
 
-    def _embed(self, batches):
+    def _embed(self, dataset):
         with warnings.catch_warnings():
             # Said of every data set whose length is not known in advance: reaching the end is what is wanted
             # here.
             warnings.filterwarnings("ignore", message="Your input ran out of data")
-            found = self.predict(((batch,) for batch in batches), verbose=0)  # Keras asks for (inputs,) tuples
+            found = self.predict(dataset, verbose=0)
         features = np.asarray(found["features"], "float32")
         if features.ndim != 2:
             raise ValueError(
