@@ -36,9 +36,13 @@ test-torch: $(VENV)/.stamp-torch
 
 # The mechanisms take hours, and have a command of their own in docs/mechanisms.md.
 HOURS := benchmarks/mechanisms.py benchmarks/plot_mechanisms.py
-bench: $(VENV)/.stamp-test
+bench: $(VENV)/.stamp-test | runs/quickstart/export/backbone.keras
 	@for script in $(filter-out $(HOURS),$(wildcard benchmarks/*.py)); do \
 	  echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+# What benchmarks/detection.py starts from.
+runs/quickstart/export/backbone.keras:
+	$(MAKE) quickstart
 
 lint: $(VENV)/.stamp-dev
 	$(BIN)/ruff check .

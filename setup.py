@@ -18,7 +18,8 @@ def read_version():
 
 
 ONNX = ["onnx", "onnxruntime", "tf2onnx"]
-TEST = ["pytest>=8", "pytest-xdist", "pillow", "safetensors", "faiss-cpu", *ONNX]
+TFLITE = ["ai-edge-litert"]
+TEST = ["pytest>=8", "pytest-xdist", "pillow", "safetensors", "faiss-cpu", *ONNX, *TFLITE]
 
 setup(
     name="keras_moco",
@@ -45,6 +46,7 @@ setup(
         "test": TEST,
         "torch": ["torch>=2.6", "safetensors"],  # older ones can be made to run what a file holds
         "onnx": ONNX,
+        "tflite": TFLITE,
         "dev": [*TEST, "ruff"],
     },
     classifiers=[

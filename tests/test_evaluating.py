@@ -298,6 +298,16 @@ def test_every_form_has_the_same_features_and_can_be_trained(other, trained):
     assert all(moved), statistics
 
 
+@pytest.mark.parametrize("form", ["saved_model", "backbone.keras"])
+def test_a_model_is_fine_tuned(form, trained, tmp_path):
+    path, settings = str(trained.export / form), {"image_size": SIZE, "output": str(tmp_path), "pictures": False}
+    settings |= {"epochs": 2, "batch_size": 64, "learning_rate": 0.4, "crop_min_area": 0.6, "dataset": "digits"}
+    evaluate("finetune", EvaluationConfig(model=path, **settings))
+    assert results(tmp_path)["other_data"]["digits"]["finetune_top1"] > 30
+    classifier = keras.models.load_model(tmp_path / "classifier.keras", safe_mode=False)
+    assert classifier.output_shape == (None, 10)
+
+
 def test_a_model_is_evaluated_like_the_run(other, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     evaluate("knn", EvaluationConfig(workdir=str(run), features="backbone", pictures=False))

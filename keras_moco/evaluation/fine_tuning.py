@@ -72,6 +72,8 @@ def fine_tune(
         SGD(rate, momentum=0.9, weight_decay=weight_decay, nesterov=True),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
+    # Here, since within `fit` TensorFlow refuses the names that variables of a SavedModel give to their velocities.
+    model.optimizer.build(model.trainable_variables)
     model.fit(
         batches.map(lambda batch: (batch["query"], batch["label"])),
         steps_per_epoch=steps,
