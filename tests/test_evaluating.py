@@ -57,6 +57,8 @@ def trained(tmp_path_factory):
     run = RunDirectory(tmp_path_factory.mktemp("runs") / "run")
     config = dataclasses.replace(RECIPE, workdir=str(run.path))
     model = build_model(plan_of(config, 1), distribution.make_strategy("one"))
+    for weight in model.encoder.trainable_weights:  # weights that no seed gives
+        weight.assign(1.05 * weight)
     for _ in range(3):  # BatchNorm's statistics leave their first values
         model.encoder(np.random.default_rng(0).uniform(0, 255, (32, SIZE, SIZE, 1)), training=True)
     run.claim(config)
@@ -125,7 +127,7 @@ def test_linear_trains_all_rates_and_not_the_encoder(on, run, capsys):
     assert found["linear_rate"] == 30.0 and found["linear_on"] == on
     assert list(found["linear_rates"]) == [f"{rate:g}" for rate in rates]
     assert found["linear_rates"]["30"] == [found["linear_top1"], found["linear_top5"]]
-    assert 25 < found["linear_top1"] < found["linear_top5"] <= 100  # chance is 10
+    assert 16 < found["linear_top1"] < found["linear_top5"] <= 100  # chance is 10, give or take 1.6
     assert f"linear: top-1 {found['linear_top1']:.2f} % (learning rate 30); no bit of the" in capsys.readouterr().out
     assert [path.name for path in (run / "evaluation").iterdir()] == ["confusion_linear.png"]
 

@@ -3,7 +3,7 @@
 from keras_moco.data.bad_images import plain_read_errors
 from keras_moco.data.folder import read_images
 from keras_moco.data.memory import array_source
-from keras_moco.data.pipeline import evaluation_dataset, pretrain_dataset, steps_per_epoch
+from keras_moco.data.pipeline import evaluation_dataset, labelled_dataset, pretrain_dataset, steps_per_epoch
 from keras_moco.data.sources import Source, open_source
 from keras_moco.data.subset import balanced_indices, subset
 
@@ -12,6 +12,7 @@ __all__ = [
     "array_source",
     "balanced_indices",
     "evaluation_dataset",
+    "labelled_dataset",
     "open_source",
     "plain_read_errors",
     "pretrain_dataset",

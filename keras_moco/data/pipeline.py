@@ -128,6 +128,25 @@ def pretrain_dataset(
     return dataset.prefetch(AUTOTUNE)
 
 
+def labelled_dataset(source, augmentation, batch_size, seed=0):
+    """Batches of one augmented view with its label, for ever: what `fit` takes to train with labels.
+
+    Args:
+        source, augmentation, batch_size, seed: as in `pretrain_dataset`.
+
+    Returns:
+        Infinite `tf.data.Dataset` of `(image, label)`, `(b, s, s, c)` with values 0..255 and int32 `(b,)`.
+
+    Raises:
+        ValueError: as `pretrain_dataset`.
+    """
+
+    def pair(batch):
+        return batch["query"], batch["label"]
+
+    return pretrain_dataset(source, augmentation, batch_size, seed, entries=("query", "label")).map(pair)
+
+
 def _batches_of_arrays(source, augmentation, seed, steps, batch_size, context, views):
     """For images in memory: whole batches are picked, and where images are small, also augmented as such."""
     images, labels = source.arrays()

@@ -3,7 +3,7 @@
 import keras
 
 from keras_moco.augment import supervised
-from keras_moco.data import pretrain_dataset, steps_per_epoch
+from keras_moco.data import labelled_dataset, steps_per_epoch
 from keras_moco.evaluation.checks import check_labelled
 from keras_moco.optimizers import SGD
 from keras_moco.schedules import learning_rate
@@ -61,8 +61,7 @@ def fine_tune(
     keras.utils.set_random_seed(seed)
     batch_size = min(batch_size, train.num_examples)
     steps = steps_per_epoch(train, batch_size)
-    view = supervised(image_size, crop_scale=crop_scale)
-    batches = pretrain_dataset(train, view, batch_size, seed, entries=("query", "label"))
+    batches = labelled_dataset(train, supervised(image_size, crop_scale=crop_scale), batch_size, seed)
     images = keras.Input((image_size, image_size, train.image_shape[-1]), name="images")
     small = keras.initializers.RandomNormal(stddev=0.01, seed=seed)  # official `main_lincls.py`
     logits = keras.layers.Dense(train.num_classes, kernel_initializer=small, name="logits")(backbone(images))
@@ -75,7 +74,7 @@ def fine_tune(
     # Here, since within `fit` TensorFlow refuses the names that variables of a SavedModel give to their velocities.
     model.optimizer.build(model.trainable_variables)
     model.fit(
-        batches.map(lambda batch: (batch["query"], batch["label"])),
+        batches,
         steps_per_epoch=steps,
         epochs=epochs,
         callbacks=list(callbacks),

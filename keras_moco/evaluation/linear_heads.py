@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_moco.augment import supervised
-from keras_moco.data import evaluation_dataset, pretrain_dataset, steps_per_epoch, subset
+from keras_moco.data import evaluation_dataset, labelled_dataset, steps_per_epoch, subset
 from keras_moco.evaluation.accuracy import Accuracy, accuracy_of
 from keras_moco.evaluation.checks import check_labelled, check_same_width
 from keras_moco.evaluation.linear import frozen
@@ -168,10 +168,7 @@ def linear_sweep_on_images(
     rest, held_out = _split(len(labels), rates, seed)
     keras.utils.set_random_seed(seed)
     part = subset(train, rest)
-    batches = pretrain_dataset(
-        part, supervised(image_size, crop_scale=crop_scale), batch_size, seed, entries=("query", "label")
-    )
-    batches = batches.map(lambda batch: (batch["query"], batch["label"]))
+    batches = labelled_dataset(part, supervised(image_size, crop_scale=crop_scale), batch_size, seed)
     steps = steps_per_epoch(part, batch_size)
     with frozen(backbone):
         images = keras.Input((image_size, image_size, train.image_shape[-1]))
@@ -229,7 +226,9 @@ def _compile(model, rates, epochs, steps, batch_size):
 
     def loss(labels, logits):
         labels = ops.broadcast_to(ops.reshape(labels, (-1, 1)), ops.shape(logits)[:2])
-        return ops.sum(scaled * ops.sparse_categorical_crossentropy(labels, logits, from_logits=True), axis=1)
+        each = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)  # (n, H)
+        value = ops.stop_gradient(each)  # the mean of which is shown; the rest is zero, but for its gradient
+        return ops.mean(value, axis=1) + ops.sum(scaled * (each - value), axis=1)
 
     model.compile(SGD(learning_rate("step", 1.0, epochs, steps), momentum=0.9, weight_decay=0.0), loss=loss)
 
