@@ -91,7 +91,7 @@ def load_keras(path):
 
 def _from_saved_model(path):
     try:
-        layer = keras.layers.TFSMLayer(path, call_endpoint="serve", call_training_endpoint="train", trainable=True)
+        layer = keras.layers.TFSMLayer(str(path), call_endpoint="serve", call_training_endpoint="train", trainable=True)
         (images,) = layer.call_endpoint_fn.input_signature
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ValueError(

@@ -83,13 +83,6 @@ def test_blocks_are_embedded_when_they_are_asked_for():
     assert next(blocks).index.tolist() == list(range(2**40, 2**40 + 4)) and read == [0]
 
 
-def test_a_data_set_without_images_is_refused():
-    with pytest.raises(
-        ValueError, match=r"^`dataset` must hold at least one batch\. Received: none\. Check the data\.$"
-    ):
-        extract_features(channel_means, [])
-
-
 def test_images_are_not_rounded_by_a_half_precision_policy():
     keras.config.set_dtype_policy("mixed_float16")
     data = rows(4)
