@@ -92,7 +92,7 @@ MISTAKES = {
     "batch and splits": (["--bn_splits=7"], "batch_size=128, 1 replica.s., 7 group.s.. Change --batch_size"),
     "more voters than images": (["--knn_k=1438"], "knn_k=1438, 1437 images in digits. Lower --knn_k."),
     "number out of range": (["--temperature=0"], "`temperature` must be positive. Received: temperature=0.0. Correct"),
-    "no list of numbers": (["--image_mean=red"], "Received: 'red'. Write for example --image_mean=0.5,0.5,0.5."),
+    "no list of numbers": (["--image_mean=red"], "Received: 'red'. Write for example --image_mean=0.485,0.456,0.406."),
     "two means for one channel": (["--image_mean=0.3,0.3"], "`mean` must be one number or one per channel."),
     "unknown backbone": (["--backbone=resnet51"], "one of resnet10, .*Received: 'resnet51'. Choose one of them."),
     "unknown stem": (["--stem=leaf"], "one of .*cifar.*Received: 'leaf'. Choose one of them."),

@@ -154,6 +154,8 @@ def knn_accuracies(bank, queries, num_classes, ks=(200,), temperatures=(0.1,), c
     >>> knn_accuracies(bank, queries, num_classes=2, ks=(1, 3))[3, 0.1]
     Accuracy(top1=0.0, top5=100.0)
     """
+    for k in ks:
+        check_k(k, len(bank.features) if isinstance(bank, Features) else None)
     for temperature in temperatures:
         _check_temperature(temperature)
     voters = nearest_voters(bank, queries, num_classes, max(ks), chunk_size)
