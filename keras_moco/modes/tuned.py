@@ -20,25 +20,25 @@ def semi(subject):
         share: [data.balanced_indices(labels, share / 100, seed) for seed in range(config.seeds)]
         for share in config.fractions
     }
-    settings = {
-        "epochs": config.epochs or "60 up to 1 %, else 30",
-        "batch_size": config.batch_size,
-        "learning_rate": config.learning_rate,
-        "weight_decay": config.weight_decay,
-        "crop_min_area": config.crop_min_area,
-        "image_size": subject.image_size,
-    }
-    before = subject.recorded().get("semi", {})
-    # What an interrupted evaluation has found under the same settings is not done again.
-    found = before if before.get("settings") == settings else {"settings": settings}
+    found = subject.recorded().get("semi", {})
     for share, parts in shares.items():
+        epochs = config.epochs or (60 if share <= 1 else 30)
+        settings = {
+            "epochs": epochs,
+            "batch_size": config.batch_size,
+            "learning_rate": config.learning_rate,
+            "weight_decay": config.weight_decay,
+            "crop_min_area": config.crop_min_area,
+            "image_size": subject.image_size,
+        }
+        before = found.get(f"{share:g} %", {})
+        # What an interrupted evaluation has found under the same settings is not done again.
+        here = found[f"{share:g} %"] = before if before.get("settings") == settings else {"settings": settings}
         for name, network in networks.items():
-            accuracies = found.setdefault(name, {}).setdefault(f"{share:g} %", [])
+            accuracies = here.setdefault(name, [])
             for seed in range(len(accuracies), config.seeds):
-                epochs = config.epochs or (60 if share <= 1 else 30)
-                classifier = fine_tune(
-                    network(seed), data.subset(train, parts[seed]), subject.image_size, **_tuning(config, epochs, seed)
-                )
+                part = data.subset(train, parts[seed])
+                classifier = fine_tune(network(seed), part, subject.image_size, **_tuning(config, epochs, seed))
                 accuracy = accuracy_of(*predict_labelled(classifier, test, subject.image_size))
                 accuracies.append(round(accuracy.top1, 2))
                 print(f"{share:g} % of the labels, seed {seed}, {name}: top-1 {accuracy.top1:.2f} %", flush=True)
@@ -46,7 +46,7 @@ def semi(subject):
             mean, spread = statistics.mean(accuracies), statistics.pstdev(accuracies)
             print(f"{share:g} % of the labels, {name}: top-1 {mean:.2f} +- {spread:.2f} %, {len(accuracies)} seeds")
     if config.pictures:
-        curves = {name: {share / 100: found[name][f"{share:g} %"] for share in config.fractions} for name in networks}
+        curves = {name: {share / 100: found[f"{share:g} %"][name] for share in config.fractions} for name in networks}
         draw_label_fractions(subject.place("label_fractions.png"), curves)
 
 
