@@ -24,6 +24,6 @@ def evaluate(mode, config):
         )
     subject = Subject(config)
     MODES[mode](subject)
-    subject.record()
+    subject.record(**({"data_licence": config.data_licence} if config.data_licence else {}))
     write_card(subject)
     print(f"results    {subject.results.path}\nmodel card {subject.card}")

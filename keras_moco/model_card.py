@@ -4,8 +4,10 @@ import numpy as np
 
 from keras_moco.durable import write_text
 from keras_moco.export import KERAS_FILE, SAVED_MODEL
+from keras_moco.methods import METHODS
 from keras_moco.models import Encoder
 
+# Of every recipe; what is its method's own comes behind.
 _RECIPE = (
     "method",
     "backbone",
@@ -14,14 +16,12 @@ _RECIPE = (
     "head",
     "augment",
     "image_size",
-    "queue_size",
-    "temperature",
-    "key_momentum",
     "batch_size",
     "epochs",
     "base_learning_rate",
     "weight_decay",
     "schedule",
+    "temperature",
     "precision",
     "seed",
 )
@@ -80,13 +80,13 @@ def _trained_on(subject, results):
         count, licence = f"{source.num_examples:,} images, without their labels", source.licence
     except ValueError:  # it is evaluated elsewhere than it was trained
         count, licence = "not at hand when this card was written", None
-    licence = subject.config.data_licence or licence or "not said by the data set; look it up before you pass this on"
+    licence = results.get("data_licence") or licence or "not said by the data set; look it up before you pass this on"
     rows = [
         ("data", f"`{recipe.dataset}`, {count}"),
         ("licence of the data", licence),
         *(("weights", f"converted from `{converted}`") for _ in range(converted is not None)),
         ("steps", f"{results['steps']:,}" if "steps" in results else "not recorded"),
-        *((name, f"`{getattr(recipe, name)}`") for name in _RECIPE),
+        *((name, f"`{getattr(recipe, name)}`") for name in (*_RECIPE, *METHODS[recipe.method].settings)),
         *((f"version of {name}", number) for name, number in results.get("versions", {}).items()),
     ]
     return "## Training\n\n" + _table(rows)
