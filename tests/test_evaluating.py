@@ -269,11 +269,13 @@ def test_export_writes_the_backbone_again(run, trained):
 # What can be evaluated
 
 
-@pytest.fixture(params=["encoder.keras", "model.keras", "backbone.keras", "saved_model", "export", "moco.pth"])
+FORMS = ["encoder.keras", "model.keras", "backbone.keras", "saved_model", "export"]
+
+
+@pytest.fixture(params=[*FORMS, pytest.param("moco.pth", marks=pytest.mark.torch)])
 def other(request, trained, tmp_path):
     """The encoder of the run in every other form."""
     if request.param == "moco.pth":
-        pytest.importorskip("torch")
         from keras_moco.convert import to_pytorch
 
         return to_pytorch(load_model(trained.path)[1], tmp_path / request.param)

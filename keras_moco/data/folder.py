@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from keras_moco.augment import central_view
 from keras_moco.data.bad_images import RULE, what_is_wrong
 from keras_moco.data.memory import permutation
 from keras_moco.data.pictures import Encoded
@@ -108,6 +107,8 @@ def read_images(paths, image_size, channels):
     Raises:
         ValueError: if there are none, or one cannot be read.
     """
+    from keras_moco.augment import central_view  # keras-cv takes seconds to import
+
     if not len(paths):
         raise ValueError("At least one image file must be given. Received: none. Name some.")
     images = []

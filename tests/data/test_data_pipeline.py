@@ -191,9 +191,9 @@ def test_what_is_left_out_changes_nothing_else(digits, photos, crop, entries):
 
 def test_an_entry_that_there_is_not_is_an_error(digits, crop):
     with pytest.raises(ValueError) as error:
-        pretrain_dataset(digits, crop, 2, entries=("query", "label"))
+        pretrain_dataset(digits, crop, 2, entries=("query", "image"))
     assert str(error.value) == (
-        "`entries` must be names out of query, key, index, draws. Received: query, label. Choose among them."
+        "`entries` must be names out of query, key, index, label, draws. Received: query, image. Choose among them."
     )
 
 
