@@ -46,7 +46,8 @@ def semi(subject):
             mean, spread = statistics.mean(accuracies), statistics.pstdev(accuracies)
             print(f"{share:g} % of the labels, {name}: top-1 {mean:.2f} +- {spread:.2f} %, {len(accuracies)} seeds")
     if config.pictures:
-        curves = {name: {share / 100: found[f"{share:g} %"][name] for share in config.fractions} for name in networks}
+        recorded = [(float(share.removesuffix(" %")) / 100, here) for share, here in found.items()]  # earlier ones too
+        curves = {name: {share: here[name] for share, here in recorded if name in here} for name in networks}
         draw_label_fractions(subject.place("label_fractions.png"), curves)
 
 
