@@ -54,7 +54,8 @@ def _what(subject):
     backbone = encoder.backbone if isinstance(encoder, Encoder) else encoder
     height, width, channels = backbone.input_shape[1:]
     trained = subject.recipe and subject.recipe.image_size
-    size = f"{height} x {width}" if height else f"any; trained at {trained} x {trained}" if trained else "any"
+    # What is exported takes any size, also where the encoder that was trained does not.
+    size = f"any; trained at {trained} x {trained}" if trained else f"{height} x {width}" if height else "any"
     scaling = ""
     if isinstance(encoder, Encoder):
         mean, std = (", ".join(f"{number:g}" for number in numbers) for numbers in (encoder.mean, encoder.std))
@@ -63,7 +64,7 @@ def _what(subject):
     return (
         (files if subject.recipe else "")
         + "| | |\n| --- | --- |\n"
-        + f"| input | images `(n, height, width, {channels})`, any numeric type, values 0..255.{scaling} |\n"
+        + f"| input | float32 images `(n, height, width, {channels})` with values in 0..255.{scaling} |\n"
         + f"| size of images | {size} |\n"
         + f"| output | `(n, {backbone.output_shape[-1]})` float32 features |\n"
         + f"| parameters | {sum(int(np.prod(weight.shape)) for weight in backbone.trainable_weights):,} |"
@@ -93,27 +94,31 @@ def _trained_on(subject, results):
 
 
 def _figures(results):
-    rows = [
-        (name.replace("_", " "), _text(value))
-        for name, value in results.items()
-        if name.startswith(_MODES) and name != "knn_k"
-    ]
     parts = ["## Evaluation"]
-    if rows:
-        parts.append("On the data that it was trained on, now with labels; accuracies in percent, on test images:")
-        parts.append(_table(rows))
+    own = {name: value for name, value in results.items() if name.startswith(_MODES) and name != "knn_k"}
+    if own:
+        parts.append(
+            "On the data that it was trained on, now with labels. Accuracies are in percent, on test images. Of several "
+            "numbers those of kNN and linear classifiers are top-1 and top-5, those of few labels of several draws."
+        )
+        parts.append(_table(_rows(own)))
     for name, found in results.get("other_data", {}).items():
         parts.append(f"On `{name}`:")
-        parts.append(_table([(key.replace("_", " "), _text(value)) for key, value in found.items()]))
+        parts.append(_table(_rows(found)))
     return "\n\n".join(parts if len(parts) > 1 else [*parts, "None so far."])
 
 
-def _text(value):
-    if isinstance(value, dict):
-        return "; ".join(f"{key}: {_text(entry)}" for key, entry in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(_text, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _rows(figures):
+    """Figures, also those within others, a row each."""
+    for name, value in figures.items():
+        if name == "settings":
+            continue  # in `results.json`
+        told = name.replace("_", " ")
+        if isinstance(value, dict):
+            yield from ((f"{told}, {inner}", text) for inner, text in _rows(value))
+        else:
+            numbers = value if isinstance(value, list) else [value]
+            yield told, ", ".join(f"{one:g}" if isinstance(one, float) else str(one) for one in numbers)
 
 
 def _table(rows):

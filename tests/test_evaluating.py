@@ -366,7 +366,7 @@ def test_the_card_says_what_the_backbone_is(run):
     evaluate("logistic", EvaluationConfig(workdir=str(run)))
     card = (run / "export" / "MODEL_CARD.md").read_text()
     for text in (
-        "images `(n, height, width, 1)`, any numeric type, values 0..255",
+        "float32 images `(n, height, width, 1)` with values in 0..255",
         "divided by 255, less 0.3, divided by 0.4",
         "| output | `(n, 32)` float32 features |",
         "`digits`, 1,437 images, without their labels",
