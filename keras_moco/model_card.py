@@ -98,8 +98,8 @@ def _figures(results):
     own = {name: value for name, value in results.items() if name.startswith(_MODES) and name != "knn_k"}
     if own:
         parts.append(
-            "On the data that it was trained on, now with labels. Accuracies are in percent, on test images. Of "
-            "several numbers those of kNN and linear classifiers are top-1 and top-5, those of few labels of several draws."
+            "On the data that it was trained on, now with labels. Accuracies are in percent, on test images: top-1, "
+            "and top-5 behind it; those of few labels are of several draws."
         )
         parts.append(_table(_rows(own)))
     for name, found in results.get("other_data", {}).items():
