@@ -18,25 +18,20 @@ printed, added to results.json, and told in a model card. Every flag is a field 
 
 import sys
 
-try:
-    from absl import flags
+KERAS_MOCO_COMMAND = True  # TensorFlow is loaded once the flags are known to be right
 
-    from keras_moco import command_line, evaluating, settings
+try:
+    from keras_moco import command_line
     from keras_moco.evaluation_config import EvaluationConfig
 except ImportError as error:
     sys.exit(f"error: {error}")
-except KeyboardInterrupt:  # importing takes seconds
-    sys.exit(130)
 
 
-def define_flags(values):
-    settings.define_flags(EvaluationConfig, values)
-    flags.adopt_module_key_flags(settings, values)  # or --help, which shows the main module's, would not list them
+def main(arguments, config):
+    from keras_moco import evaluating
 
-
-def main(arguments):
-    evaluating.evaluate(" ".join(arguments), settings.from_flags(EvaluationConfig, flags.FLAGS))
+    evaluating.evaluate(" ".join(arguments), config)
 
 
 if __name__ == "__main__":
-    command_line.run(main, define_flags)
+    command_line.run(main, EvaluationConfig)

@@ -5,27 +5,22 @@ Every flag is a field of `keras_moco.config.Config`; `python train.py --help` li
 
 import sys
 
-try:
-    from absl import flags
+KERAS_MOCO_COMMAND = True  # TensorFlow is loaded once the flags are known to be right
 
-    from keras_moco import command_line, settings, training
+try:
+    from keras_moco import command_line
     from keras_moco.config import Config
 except ImportError as error:
     sys.exit(f"error: {error}")
-except KeyboardInterrupt:  # importing takes seconds
-    sys.exit(130)
 
 
-def define_flags(values):
-    settings.define_flags(Config, values)
-    flags.adopt_module_key_flags(settings, values)  # or --help, which shows the main module's, would not list them
-
-
-def main(arguments):
+def main(arguments, config):
     if arguments:
         raise ValueError(f"train.py must be given flags only. Received: {' '.join(arguments)}. Write --name=value.")
-    training.pretrain(settings.from_flags(Config, flags.FLAGS))
+    from keras_moco import training
+
+    training.pretrain(config)
 
 
 if __name__ == "__main__":
-    command_line.run(main, define_flags)
+    command_line.run(main, Config)

@@ -1,6 +1,7 @@
 """Momentum Contrast for TensorFlow and Keras 3."""
 
 import os
+import sys
 
 __version__ = "0.1.0"
 
@@ -15,19 +16,22 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         f"Received: KERAS_BACKEND={os.environ['KERAS_BACKEND']}. Unset it."
     )
 
-from keras_moco.backbones import resnet  # noqa: E402
-from keras_moco.models import (  # noqa: E402
-    ContrastiveModel,
-    Encoder,
-    EndToEnd,
-    MemoryBank,
-    MoCo,
-    SimCLR,
-    linear_head,
-    mlp_head,
-    simclr_head,
-)
-from keras_moco.optimizers import LARS, SGD  # noqa: E402
+# A command (train.py, python -m keras_moco...) answers --help and mistakes before it loads TensorFlow. Everywhere else
+# the names are there at once, and with them all that `keras.saving.load_model` has to know.
+if not (hasattr(sys.modules["__main__"], "KERAS_MOCO_COMMAND") or sys.argv[:1] == ["-m"]):
+    from keras_moco.backbones import resnet
+    from keras_moco.models import (
+        ContrastiveModel,
+        Encoder,
+        EndToEnd,
+        MemoryBank,
+        MoCo,
+        SimCLR,
+        linear_head,
+        mlp_head,
+        simclr_head,
+    )
+    from keras_moco.optimizers import LARS, SGD
 
 __all__ = [
     "LARS",

@@ -17,7 +17,7 @@ from PIL import Image
 
 import evaluate
 import train
-from keras_moco import command_line, evaluating
+from keras_moco import command_line, evaluating, training
 from keras_moco.callbacks import NotFiniteError, Stopped
 from keras_moco.config import Config
 from keras_moco.distribution import WorkerLost
@@ -25,6 +25,7 @@ from keras_moco.evaluation_config import EvaluationConfig
 from keras_moco.run_directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
+KINDS = {train: Config, evaluate: EvaluationConfig}
 # What fits the digits and is built quickly.
 DIGITS = ["--dataset=digits", "--queue_size=512", "--batch_size=128", "--image_size=16", "--stem=cifar"]
 DIGITS += ["--backbone=resnet10", "--backbone_width=4", "--strategy=one"]
@@ -44,7 +45,7 @@ def call(monkeypatch, capsys):
             patch.setattr(command_line.app, "run", lambda main, flags_parser: main(flags_parser(argv)))
             status = 0
             try:
-                command_line.run(module.main, module.define_flags)
+                command_line.run(module.main, KINDS[module])
             except SystemExit as exit:
                 status = exit.code
         return status, *capsys.readouterr()
@@ -205,7 +206,7 @@ def test_a_lost_worker_is_told_and_ends_the_process(call, monkeypatch):
     def lost(_):
         raise WorkerLost("All workers must run. Received: a broken connection. Start again.")
 
-    monkeypatch.setattr(train.training, "pretrain", lost)
+    monkeypatch.setattr(training, "pretrain", lost)
     monkeypatch.setattr(command_line.os, "_exit", end)
     with pytest.raises(Ended, match="75"):
         call(train, *DIGITS)
@@ -304,7 +305,7 @@ def test_a_bug_is_not_taken_for_a_mistake_of_the_user(call, monkeypatch):
     def broken(_):
         raise TypeError("a bug")
 
-    monkeypatch.setattr(train.training, "pretrain", broken)
+    monkeypatch.setattr(training, "pretrain", broken)
     with pytest.raises(TypeError, match="a bug"):
         call(train, *DIGITS)
 
@@ -313,7 +314,7 @@ def test_an_interruption_says_how_to_go_on(call, monkeypatch):
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train.training, "pretrain", interrupted)
+    monkeypatch.setattr(training, "pretrain", interrupted)
     status, _, stderr = call(train, *DIGITS)
     assert status == 130  # as shells say of a process that Ctrl-C ended
     assert stderr == ("error: interrupted. The same command begins again; a training goes on from its checkpoint.\n")
@@ -323,7 +324,7 @@ def test_a_run_that_has_been_stopped_says_so_and_can_be_told_from_a_failure(call
     def stopped(_):
         raise Stopped("stopped by SIGTERM behind step 7 (epoch 1, 7 of 11 steps), which is saved in run/checkpoints.")
 
-    monkeypatch.setattr(train.training, "pretrain", stopped)
+    monkeypatch.setattr(training, "pretrain", stopped)
     status, stdout, stderr = call(train, *DIGITS)
     assert (status, stdout) == (75, "")  # EX_TEMPFAIL
     assert stderr == (
@@ -336,14 +337,14 @@ def test_a_training_that_has_left_the_finite_numbers_ends_in_one_sentence(call, 
     def broken(_):
         raise NotFiniteError("Loss and gradients must be finite. Received: NaN in step 7. Lower the learning rate.")
 
-    monkeypatch.setattr(train.training, "pretrain", broken)
+    monkeypatch.setattr(training, "pretrain", broken)
     line = refusal(call(train, *DIGITS))
     assert line == "Loss and gradients must be finite. Received: NaN in step 7. Lower the learning rate."
 
 
 def test_the_configuration_is_that_of_the_flags(call, monkeypatch):
     received = []
-    monkeypatch.setattr(train.training, "pretrain", received.append)
+    monkeypatch.setattr(training, "pretrain", received.append)
     assert call(train, *DIGITS, "--symmetric") == (0, "", "")
     (config,) = received
     assert config == Config(
@@ -443,6 +444,44 @@ def test_help_lists_every_flag(script, settings, tmp_path):
     done = shell(script, "--help", cwd=tmp_path)
     flags = set(re.findall(r"^  --(?:\[no\])?(\w+):", done.stdout, re.M))
     assert flags == set(settings.__dataclass_fields__)
+
+
+# What a command answers before anything heavy is imported, which takes seconds.
+AT_ONCE = {
+    "help": ("train.py", ["--help"]),
+    "help of the evaluation": ("evaluate.py", ["--help"]),
+    "unknown flag": ("train.py", ["--quesize=3"]),
+    "no number": ("evaluate.py", ["knn", "--knn_k=many"]),
+    "number out of range": ("train.py", ["--temperature=0"]),
+    "no flag": ("train.py", ["epochs=3"]),
+}
+
+
+@pytest.mark.parametrize("command", AT_ONCE)
+def test_nothing_heavy_is_imported_for_an_answer_at_once(command, tmp_path):
+    script, arguments = AT_ONCE[command]
+    program = (
+        "import runpy, sys\n"
+        f"sys.argv = {[str(ROOT / script), *arguments]!r}\n"
+        "try:\n"
+        "    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "finally:\n"
+        "    print('heavy:', sorted({'tensorflow', 'keras', 'keras_cv', 'matplotlib', 'numpy'} & sys.modules.keys()))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.endswith("heavy: []\n"), done.stdout + done.stderr
+    if "--help" not in arguments:
+        assert done.returncode == 2 and done.stderr.startswith("error: ")
+
+
+def test_saved_models_can_be_read_after_a_plain_import(tmp_path):
+    """Outside of commands nothing is left for later: Keras has to know the classes."""
+    program = "import keras_moco, keras; print(keras.saving.get_registered_object('keras_moco>MoCo').__name__)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "MoCo\n", done.stderr
 
 
 def wait_for(text, path, process):

@@ -192,7 +192,7 @@ def train_here(workdir, *flags, fit=None):
             patch.setattr(MoCo, "fit", fit)
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
             try:
-                command_line.run(train.main, train.define_flags)
+                command_line.run(train.main, train.Config)
             except SystemExit as exit:
                 status = exit.code
     return Outcome(status, stdout.getvalue(), stderr.getvalue())

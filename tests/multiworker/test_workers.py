@@ -108,7 +108,7 @@ def test_the_run_is_that_of_two_mirrored_replicas(undisturbed, tmp_path):
         "[cpu] = tf.config.list_physical_devices('CPU')\n"
         "tf.config.set_logical_device_configuration(cpu, 2 * [tf.config.LogicalDeviceConfiguration()])\n"
         "import train\n"
-        "train.command_line.run(train.main, train.define_flags)\n"
+        "train.command_line.run(train.main, train.Config)\n"
     )
     with Workers(tmp_path, [str(script), *FLAGS, "--strategy=mirrored", "--replicas=2"], number=1) as mirrored:
         mirrored.succeed()
