@@ -1,0 +1,70 @@
+"""An exercise: MoCo v3 (Chen, Xie, He: ICCV 2021, Algorithm 1) as a newcomer would add it, by hooks and nothing else.
+
+Without its factor of 2 T on the loss, which a learning rate takes over. tests/test_new_method.py trains with it.
+"""
+
+import keras
+from keras import layers, ops
+
+from keras_moco import batch_norm, distribution
+from keras_moco.contrast import in_batch
+from keras_moco.methods import InBatch
+from keras_moco.models import Contrast, ContrastiveModel
+from keras_moco.momentum import duplicate, momentum_update
+
+DIRECTIONS = [("query", "key"), ("key", "query")]
+
+
+@keras.saving.register_keras_serializable(package="new_method")
+class MoCoV3(ContrastiveModel):
+    """Queries pass a predictor, and meet the keys of a momentum encoder within the batch, in both directions."""
+
+    def __init__(self, encoder, momentum=0.99, temperature=0.2, **kwargs):
+        super().__init__(encoder, temperature, logs=[f"loss_{q}_to_{k}" for q, k in DIRECTIONS], **kwargs)
+        self.momentum = momentum
+        batch_norm.Plain(synchronized=True).set_on(encoder)
+        self.key_encoder = duplicate(encoder, "key_encoder")
+        for variable in self.key_encoder.variables:
+            variable.trainable = False
+        width = encoder.embedding_dim
+        hidden = [layers.Dense(4 * width, use_bias=False), layers.BatchNormalization(), layers.ReLU()]
+        output = [layers.Dense(width), layers.UnitNormalization()]
+        self.predictor = keras.Sequential([keras.Input([width]), *hidden, *output], name="predictor")
+        self.built = True
+
+    def before_step(self):
+        momentum_update(self.key_encoder, self.encoder, self.momentum)
+
+    def encode_targets(self, views):
+        keys = [self.key_encoder(views[key], training=True) for _, key in DIRECTIONS]  # each (n, D)
+        return [distribution.all_gather(key) for key in keys]  # each (N, D)
+
+    def contrast(self, views, targets):
+        own = distribution.local_slice(ops.arange(targets[0].shape[0]))
+        return [
+            self._look_up(f"{query}_to_{key}", views[query], keys, own)
+            for (query, key), keys in zip(DIRECTIONS, targets, strict=True)
+        ]
+
+    def _look_up(self, name, images, keys, own):
+        queries = self.predictor(self.encoder(images, training=True), training=True)  # (n, D)
+        return Contrast(name, queries, *in_batch(queries, keys, own, self.temperature))
+
+    def get_config(self):
+        return {**super().get_config(), "momentum": self.momentum}
+
+
+class MomentumInBatch(InBatch):
+    settings = ("key_momentum",)
+
+    def batch_norm(self, config, replicas):
+        return batch_norm.Plain(synchronized=True)
+
+    def num_negatives(self, config):
+        return config.batch_size - 1
+
+    def chance_loss(self, plan):
+        return len(DIRECTIONS) * super().chance_loss(plan)
+
+    def build(self, plan, encoder):
+        return MoCoV3(encoder, plan.config.key_momentum, plan.config.temperature)
