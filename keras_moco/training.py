@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import sys
 import time
 import warnings
 
@@ -109,7 +108,7 @@ def pretrain_on(strategy, config):
                 initial_step=step,
                 epochs=config.epochs,
                 callbacks=[*watching, stopping],
-                verbose="auto" if chief and sys.stdout.isatty() else 0,
+                verbose=0,  # `Progress` tells
                 shuffle=False,
             )
 

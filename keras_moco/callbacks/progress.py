@@ -1,4 +1,4 @@
-"""Progress as lines of text, for log files and for whoever watches them."""
+"""Progress as lines of text, for log files and for whoever watches them; on a terminal a bar runs up to each."""
 
 import sys
 import time
@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import keras
 
+BAR_SECONDS = 0.2  # between two looks at the loss, each of which waits for the step
 STARVED = 0.3  # share of a step spent waiting for data, above which something should be done
+SHOWN = ("loss", "contrast_top1")  # beside the bar
 
 
 class Pace(NamedTuple):
@@ -25,8 +27,8 @@ class Progress(keras.callbacks.Callback):
     epoch 3/20 done loss 5.097 top1 34.9% knn 71.3% lr 0.0308 images/s 1041 step 246ms data-wait 3ms left 11m02s
     ```
 
-    On a terminal it prints nothing, since Keras's progress bar (`verbose=1`) does; elsewhere a bar ruins the
-    file.
+    On a terminal Keras's progress bar takes the place of the lines within an epoch; in a file it would ruin them. So
+    `fit` gets `verbose=0`.
 
     `images/s` counts the images of the global batch, over the steps since the last line in a step's line and
     over the epoch in its last line. Neither counts the first step of a `fit`, which compiles, nor what
@@ -79,6 +81,11 @@ class Progress(keras.callbacks.Callback):
             self._between.append(now - self._epoch_ended)
         self._epoch = epoch
         self._step = 0
+        self._bar = None
+        if (self.stream or sys.stdout).isatty():
+            print(f"epoch {epoch + 1}/{self.epochs}")
+            self._bar = keras.utils.Progbar(self.steps_per_epoch, stateful_metrics=SHOWN, interval=0)
+            self._bar_drawn = now
         self._epoch_start = self._line_start = self._mark(now)
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -95,12 +102,16 @@ class Progress(keras.callbacks.Callback):
             self._compiled = True
             if self._step < self.steps_per_epoch:  # otherwise there is no other step to measure
                 self._epoch_start = self._line_start = self._mark(now)
-        if self._step // self.log_steps > before // self.log_steps and self._step < self.steps_per_epoch:
+        if self._bar:
+            self._draw_bar(logs, now)
+        elif self._step // self.log_steps > before // self.log_steps and self._step < self.steps_per_epoch:
             self._print(f"step {self._step}/{self.steps_per_epoch}", logs, self._pace(self._line_start))
             self._line_start = self._mark(now)
 
     def on_epoch_end(self, epoch, logs=None):
         pace = self._pace(self._epoch_start)
+        if self._bar:
+            self._bar.update(self._step, _shown(logs), finalize=True)
         if logs is not None:
             logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
             logs["images_per_second"] = pace.images_per_second
@@ -114,6 +125,12 @@ class Progress(keras.callbacks.Callback):
                 file=self.stream or sys.stdout,
                 flush=True,
             )
+
+    def _draw_bar(self, logs, now):
+        # The last step is drawn at the end of the epoch: the bar ends its line there.
+        if now - self._bar_drawn >= BAR_SECONDS and self._step < self.steps_per_epoch:
+            self._bar.update(self._step, _shown(logs), finalize=False)
+            self._bar_drawn = now
 
     def _mark(self, now):
         """Where the training is: the steps of this epoch, the time, and the seconds waited for data so far."""
@@ -137,9 +154,6 @@ class Progress(keras.callbacks.Callback):
         return images / speed + epochs * pause
 
     def _print(self, where, logs, pace):
-        stream = self.stream or sys.stdout
-        if stream.isatty():
-            return
         logs = logs or {}
         parts = [f"epoch {self._epoch + 1}/{self.epochs}", where]
         if "loss" in logs:
@@ -156,7 +170,12 @@ class Progress(keras.callbacks.Callback):
                 f"data-wait {1000 * pace.data_wait:.0f}ms",
                 f"left {duration(self._left(pace.images_per_second))}",
             ]
-        print(*parts, file=stream, flush=True)
+        print(*parts, file=self.stream or sys.stdout, flush=True)
+
+
+def _shown(logs):
+    """What stands beside the bar: a list of (name, value)."""
+    return [(name, float(logs[name])) for name in SHOWN if name in (logs or {})]
 
 
 def duration(seconds):

@@ -176,15 +176,27 @@ def test_an_epoch_that_waits_too_long_for_data_says_which_flags_to_change(waitin
     assert (stream.getvalue().splitlines()[-1] == note) == noted and ("note" in stream.getvalue()) == noted
 
 
-def test_a_terminal_is_left_to_the_bar_of_keras():
+def test_on_a_terminal_a_bar_runs_up_to_the_line_of_each_epoch(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
 
-    stream = Terminal()
-    logs = simulate(Progress(10, 2, batch_size=256, log_steps=4, stream=stream), epochs=2, steps=10)
-    assert stream.getvalue() == ""
+    monkeypatch.setattr("sys.stdout", terminal := Terminal())
+    logs = simulate(Progress(10, 2, batch_size=256, log_steps=4), epochs=2, steps=10)
     assert "images_per_second" in logs[0]
+    text = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
+    # What a terminal shows in the end: of each line what was written behind the last carriage return or backspace.
+    shown = [line.rstrip("\r").split("\r")[-1].split("\x08")[-1] for line in text.splitlines()]
+    shown = [line for line in shown if line]
+    assert [re.sub(r" +\d+s \d+[mu]?s/step", "", line) for line in shown] == [
+        "epoch 1/2",
+        "10/10 ━━━━━━━━━━━━━━━━━━━━ - loss: 5.0000 - contrast_top1: 0.3600",
+        "epoch 1/2 done loss 5.000 top1 36.0% knn 71.3% lr 0.03125 images/s 512 step 500ms data-wait 100ms left 5s",
+        "epoch 2/2",
+        "10/10 ━━━━━━━━━━━━━━━━━━━━ - loss: 5.0000 - contrast_top1: 0.3600",
+        "epoch 2/2 done loss 5.000 top1 36.0% knn 71.3% lr 0.03125 images/s 512 step 500ms data-wait 100ms left 0s",
+    ]
+    assert " 7/10 ━━━" in text and "loss: 5.1234" in text  # on the way
 
 
 def test_in_a_real_fit_later_callbacks_and_the_history_see_rate_and_speed(tmp_path, capsys):
