@@ -19,7 +19,8 @@ def read_version():
 
 ONNX = ["onnx", "onnxruntime", "tf2onnx"]
 TFLITE = ["ai-edge-litert"]
-TEST = ["pytest>=8", "pytest-xdist", "pillow", "safetensors", "faiss-cpu", *ONNX, *TFLITE]
+NOTEBOOK = ["ipykernel", "nbclient", "nbformat"]  # to execute the notebook; to read it, any Jupyter does
+TEST = ["pytest>=8", "pytest-xdist", "pillow", "safetensors", "faiss-cpu", *ONNX, *TFLITE, *NOTEBOOK]
 
 setup(
     name="keras_moco",

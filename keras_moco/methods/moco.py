@@ -34,8 +34,8 @@ class MomentumContrast(Method):
         lines = [
             f"queue: {config.queue_size:,} keys of {size(config.queue_size, config)}, {share:.0%} of the training "
             "images",
-            f"loss: chance is {plan.chance_loss:.2f}, {'2 ' if config.symmetric else ''}ln(K + 1); it starts lower, and "
-            "rises while real keys fill the queue",
+            f"loss: chance is {plan.chance_loss:.2f}, {'2 ' if config.symmetric else ''}ln(K + 1); it starts lower, "
+            "and rises while real keys fill the queue",
         ]
         if share > 0.2:
             lines.append(
