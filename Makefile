@@ -34,10 +34,10 @@ test-torch: $(VENV)/.stamp-torch
 	@$(BIN)/python -m pytest -m torch -n 2 --dist loadfile || \
 	  { status=$$?; [ $$status -eq 5 ] || exit $$status; echo "make $@: no tests collected"; }
 
-# The mechanisms take hours, and have a command of their own in docs/mechanisms.md.
-HOURS := benchmarks/mechanisms.py benchmarks/plot_mechanisms.py
+# What pages of docs are made of has its commands there: docs/mechanisms.md (hours), docs/reading_the_curves.md.
+PAGES := $(addprefix benchmarks/,mechanisms.py plot_mechanisms.py curves.py plot_curves.py)
 bench: $(VENV)/.stamp-test | runs/quickstart/export/backbone.keras
-	@for script in $(filter-out $(HOURS),$(wildcard benchmarks/*.py)); do \
+	@for script in $(filter-out $(PAGES),$(wildcard benchmarks/*.py)); do \
 	  echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 # What benchmarks/detection.py starts from.

@@ -50,7 +50,9 @@ class Config:
 
     backbone: str = _setting("resnet50", "resnet10, resnet18, resnet34, resnet50, resnet101 or resnet152.")
     backbone_width: int = _setting(64, "Channels of the first stage; 64 is the standard network.")
-    stem: str = _setting("imagenet", "First layers: imagenet (7x7, pooling) or cifar (3x3, full resolution).")
+    stem: str = _setting(
+        "imagenet", "First layers: imagenet (7x7, pooling), half (3x3, stride 2) or cifar (3x3, full size)."
+    )
     bn_mode: str = _setting(
         "auto", "BatchNorm's company: split (on one replica), shuffle (on several; the paper), sync, plain; or auto."
     )
@@ -112,6 +114,9 @@ class Config:
         None,
         "Devices that train in step. All there are if not given; needed by --dry_run away from them.",
         resumable=True,
+    )
+    require_gpu: bool = _setting(
+        False, "Refuse to train where TensorFlow finds no GPU, instead of training on the CPU.", resumable=True
     )
     steps_per_execution: int = _setting(
         1, "Steps between two looks of Python at the training; more saves time where steps are short.", resumable=True

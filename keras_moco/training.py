@@ -46,6 +46,8 @@ def pretrain(config):
         dry_run(config, distribution.count_replicas(config.strategy, config.replicas))
         return {}
 
+    if config.require_gpu:
+        distribution.check_gpu()
     strategy = distribution.make_strategy(config.strategy, config.replicas)
     with distribution.plain_worker_errors(strategy):
         return pretrain_on(strategy, config)

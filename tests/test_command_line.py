@@ -114,6 +114,10 @@ MISTAKES = {
     ),
     "no workers": (["--strategy=multiworker"], "`TF_CONFIG` must be set.* Received: none. Set it on every worker"),
     "no TPU": (["--strategy=tpu"], "`strategy=tpu` must find a TPU. Received: TensorFlow .* Set TPU_NAME"),
+    "no GPU": (
+        ["--require_gpu"],
+        r"`require_gpu` must find a GPU. Received: none, by TensorFlow \S+, built .*, or leave out --require_gpu",
+    ),
     "shuffle alone": (
         ["--bn_mode=shuffle"],
         "`bn_mode='shuffle'` must have two replicas or more.* Use bn_mode='split'",

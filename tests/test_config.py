@@ -52,6 +52,7 @@ OTHER = {
     "warmup_epochs": 10,
     "strategy": "mirrored",
     "replicas": 4,
+    "require_gpu": True,
     "steps_per_execution": 8,
     "precision": "mixed_bfloat16",
     "seed": 2**40,
@@ -74,7 +75,7 @@ OTHER = {
 }
 RESUMABLE = {
     *("data_dir", "workdir", "knn_every_epochs", "knn_k", "knn_temperature", "log_steps", "dry_run"),
-    *("strategy", "replicas", "steps_per_execution", "augment_on"),
+    *("strategy", "replicas", "require_gpu", "steps_per_execution", "augment_on"),
     *("cache_encoded", "max_bad_fraction", "strict_data"),
     *("checkpoint_epochs", "checkpoint_minutes", "checkpoint_share", "keep_checkpoints", "keep_every_epochs"),
     *("max_minutes", "on_nan", "allow_config_change"),

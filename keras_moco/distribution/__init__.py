@@ -19,7 +19,14 @@ from keras_moco.distribution.collectives import (
     unshuffle,
 )
 from keras_moco.distribution.steps import check_training, on_all_replicas
-from keras_moco.distribution.strategies import STRATEGIES, count_replicas, describe, make_strategy, num_replicas
+from keras_moco.distribution.strategies import (
+    STRATEGIES,
+    check_gpu,
+    count_replicas,
+    describe,
+    make_strategy,
+    num_replicas,
+)
 from keras_moco.distribution.workers import (
     WorkerLost,
     any_worker,
@@ -39,6 +46,7 @@ __all__ = [
     "any_worker",
     "average",
     "broadcast",
+    "check_gpu",
     "check_training",
     "count_replicas",
     "describe",

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import signal
 import threading
 
@@ -46,6 +47,22 @@ def count_replicas(name="auto", replicas=None):
     """
     count = _kind(name)[0]
     return replicas or count()
+
+
+def check_gpu():
+    """Raises `ValueError` where TensorFlow finds no GPU, and would train on the CPU without a word.
+
+    Of several workers each looks for its own, before it joins the others (call it before `make_strategy`).
+    """
+    if not _gpus():
+        build = "with" if tf.test.is_built_with_gpu_support() else "without"
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        raise ValueError(
+            "`require_gpu` must find a GPU. "
+            f"Received: none, by TensorFlow {tf.__version__}, built {build} support of GPUs"
+            f"{'' if hidden is None else f', with CUDA_VISIBLE_DEVICES={hidden}'}. Look at what nvidia-smi lists, "
+            "install tensorflow[and-cuda], or leave out --require_gpu to train on the CPU."
+        )
 
 
 def num_replicas():

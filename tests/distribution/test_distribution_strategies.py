@@ -71,6 +71,25 @@ def test_several_machines_need_their_names(function, monkeypatch):
         function("multiworker")
 
 
+def test_a_gpu_that_is_required_and_not_there_is_told_with_what_hides_it(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(
+        ValueError, match=rf"Received: none, by TensorFlow {tf.__version__}, built with(out)? support of"
+    ):
+        distribution.check_gpu()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    with pytest.raises(
+        ValueError, match=", with CUDA_VISIBLE_DEVICES=-1. Look at what nvidia-smi lists, .* on the CPU.$"
+    ):
+        distribution.check_gpu()
+
+
+def test_a_gpu_that_is_there_is_enough(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["/physical_device:GPU:0"] * (kind == "GPU"))
+    distribution.check_gpu()
+
+
 def test_without_a_tpu_it_is_said_what_is_wanted():
     with pytest.raises(ValueError, match="^`strategy=tpu` must find a TPU. Received: TensorFlow .* Set TPU_NAME"):
         distribution.make_strategy("tpu")
