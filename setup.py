@@ -20,7 +20,7 @@ def read_version():
 ONNX = ["onnx", "onnxruntime", "tf2onnx"]
 TFLITE = ["ai-edge-litert"]
 NOTEBOOK = ["ipykernel", "nbclient", "nbformat"]  # to execute the notebook; to read it, any Jupyter does
-TEST = ["pytest>=8", "pytest-xdist", "pillow", "safetensors", "faiss-cpu", *ONNX, *TFLITE, *NOTEBOOK]
+TEST = ["pytest>=8", "pytest-xdist", "pillow", "safetensors", "faiss-cpu", "selenium", *ONNX, *TFLITE, *NOTEBOOK]
 
 setup(
     name="keras_moco",

@@ -24,8 +24,12 @@ class RunDirectory:
         self.flagfile = self.path / "flags.cfg"
         self.log_csv = self.path / "log.csv"
         self.curves = self.path / "curves.png"
+        self.views = self.path / "views.png"
+        self.neighbours = self.path / "neighbours.png"
+        self.embedding = self.path / "embedding.png"
         self.results_json = self.path / "results.json"
         self.tensorboard = self.path / "tensorboard"
+        self.events = self.tensorboard / "train"  # what TensorBoard calls a run
         self.checkpoints = self.path / "checkpoints"
         self.export = self.path / "export"
 

@@ -8,6 +8,7 @@ import warnings
 from keras_moco import callbacks, data, distribution
 from keras_moco.building import build_augmentation, build_model, open_split
 from keras_moco.determinism import make_deterministic
+from keras_moco.display import closing_lines, show_end, show_start
 from keras_moco.dry_run import dry_run
 from keras_moco.export import export_backbone
 from keras_moco.initial_weights import initial_weights
@@ -101,6 +102,7 @@ def pretrain_on(strategy, config):
         if chief:
             monitors = [*filter(None, [monitor]), build_representation_monitor(config, train, augmentation)]
             watching = build_callbacks(plan, run, monitors, checkpoint, epoch)
+            show_start(run, plan, train, augmentation, model.required)
         stopping.checkpoint = checkpoint
         with stopping, timed(run if chief else None):
             model.fit(
@@ -127,6 +129,7 @@ def pretrain_on(strategy, config):
     if config.on_nan == "skip":
         counts["steps_skipped"] = model.steps_not_finite
     results = run.record(epochs=config.epochs, steps=model.steps_done, versions=versions(), **counts)
+    show_end(run, config, model.encoder, train, test)
     print(closing_lines(run, results), flush=True)
     return results
 
@@ -248,12 +251,13 @@ def build_callbacks(plan, run, monitors, checkpoint, first_epoch):
     """Callbacks of a run in order: those that add to the logs, those that read them, and the checkpoint last."""
     config, log = plan.config, checkpoint.log
     callbacks.drop_events(run.tensorboard, first_epoch)
+    events = callbacks.EventLog(run.events, {"chance_loss": plan.chance_loss}, monitors)
     logging = [
         callbacks.Progress(plan.steps_per_epoch, config.epochs, config.batch_size, log_steps=config.log_steps),
         callbacks.NotFiniteGuard(checkpoint),
         callbacks.Health(plan.chance_loss),
         callbacks.Expendable(callbacks.EpochLog(run.log_csv, log), f"{run.log_csv}"),
-        callbacks.Expendable(callbacks.EventLog(run.tensorboard, write_graph=False), f"{run.tensorboard}"),
+        callbacks.Expendable(events, f"{run.tensorboard}"),
         callbacks.Expendable(callbacks.Curves(run.curves, plan.chance_loss, log), f"{run.curves}"),
         checkpoint,
     ]
@@ -270,22 +274,6 @@ def labelled_test_split(config, train):
     except ValueError as error:
         print(f"note: no kNN accuracy without a test split. {error}")
         return None
-
-
-def closing_lines(run, results):
-    """Where everything is, and what can be done next: a text of a few lines."""
-    knn = ""
-    if "knn_top1" in results:
-        knn = f"kNN top-1: {results['knn_top1_initial']:.2f} % before, {results['knn_top1']:.2f} % after training\n"
-    return (
-        f"{knn}results    {run.results_json}\n"
-        f"log        {run.log_csv}\n"
-        f"curves     {run.curves}\n"
-        f"checkpoint {run.checkpoints}\n"
-        f"backbone   {run.export}\n"
-        f"watch:     tensorboard --logdir {run.tensorboard}\n"
-        f"next:      python evaluate.py linear --workdir={run.path}"
-    )
 
 
 @contextlib.contextmanager

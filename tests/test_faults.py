@@ -173,7 +173,7 @@ class Outcome:
 
 
 def train_here(workdir, *flags, fit=None):
-    """`train.py` in this process, without the export, which takes seconds: an `Outcome`.
+    """`train.py` in this process, without export and pictures, which take seconds: an `Outcome`.
 
     Args:
         workdir: path, of the run.
@@ -187,7 +187,8 @@ def train_here(workdir, *flags, fit=None):
         patch.setattr(absl.logging, "set_verbosity", lambda _: None)
         # What `absl.app.run` comes down to, which can be had only once in a process.
         patch.setattr(command_line.app, "run", lambda main, flags_parser: main(flags_parser(argv)))
-        patch.setattr(train.training, "export_backbone", lambda *_: None)
+        for name in ("export_backbone", "show_end"):
+            patch.setattr(train.training, name, lambda *_: None)
         if fit:
             patch.setattr(MoCo, "fit", fit)
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
@@ -235,7 +236,7 @@ def losses(workdir):
     found = []
     for path in sorted((workdir / "tensorboard" / "train").glob("events*")):
         for event in tf.compat.v1.train.summary_iterator(str(path)):
-            values = [value for value in event.summary.value if value.tag == "epoch_loss"]
+            values = [value for value in event.summary.value if value.tag == "contrast/loss"]
             found += [(event.step, float(tf.make_ndarray(value.tensor))) for value in values]
     return found
 

@@ -15,7 +15,7 @@ SOURCES = sorted((ROOT / PACKAGE).rglob("*.py")) + [
 # floor; `data` alone also imports from `augment`, beside it.
 FLOORS = [
     {"contrast", "momentum", "schedules", "optimizers", "distribution", "versions", "step_checks", "durable"},
-    {"settings", "results"},
+    {"settings", "results", "picture_grid"},
     {"config", "evaluation_config"},
     {"batch_norm", "run_directory", "determinism"},
     {"layers"},
@@ -27,7 +27,7 @@ FLOORS = [
     {"data"},
     {"evaluation", "convert", "export"},
     {"callbacks"},
-    {"building", "command_line"},
+    {"building", "command_line", "display"},
     {"dry_run", "trained_run"},
     {"loading"},
     {"initial_weights", "subject"},
@@ -41,7 +41,7 @@ APART = {"augment", "data"}
 # Commands, and the parts above their own that each runs. A command lies with what it is about, but is no piece that
 # others build on: no source file imports it, so what it imports closes no circle.
 COMMANDS = {
-    f"{PACKAGE}.augment.preview": {"data", "durable"},
+    f"{PACKAGE}.augment.preview": {"data", "picture_grid"},
     f"{PACKAGE}.convert.__main__": {"building", "callbacks", "export", "trained_run"},
 }
 
@@ -61,6 +61,7 @@ DOORS = {
         "data/",
         "augment/",
         "callbacks/",
+        "display/",
         "export.py",
         "determinism.py",
     ],

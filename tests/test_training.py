@@ -97,12 +97,13 @@ class Capture:
 
 
 def pretrain(config, export=True):
-    """Runs a configuration; without export, which takes seconds, where a test has no need of it."""
+    """Runs a configuration; without export and pictures, which take seconds, where a test has no need of them."""
     capture = Capture()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.stdout", capture)
         if not export:
-            patch.setattr(training, "export_backbone", lambda *_: None)
+            for name in ("export_backbone", "show_end"):
+                patch.setattr(training, name, lambda *_: None)
         results = training.pretrain(config)
     return Finished(config, Path(config.workdir), results, capture.text)
 
@@ -175,12 +176,17 @@ def test_the_outputs_are_all_there_and_nothing_else(finished):
     files = {str(path.relative_to(finished.path)) for path in finished.path.rglob("*") if path.is_file()}
     events = {name for name in files if name.startswith("tensorboard/")}
     saved_model = {name for name in files if name.startswith("export/saved_model/")}
-    assert any("events.out.tfevents" in name for name in events)
+    shown = {name.removeprefix("tensorboard/train/") for name in events if "tfevents.1" not in name}
+    assert len(events) == len(shown) + 1
+    assert shown == {
+        *("events.out.tfevents.0.settings.whole", "events.out.tfevents.0.views.whole"),
+        *("projector_config.pbtxt", "features.tsv", "labels.tsv", "sprite.png"),
+    }
     assert "export/saved_model/saved_model.pb" in saved_model
     assert files - events - saved_model == {
         "flags.cfg",
         "log.csv",
-        "curves.png",
+        *("curves.png", "views.png", "neighbours.png", "embedding.png"),
         "results.json",
         *(f"checkpoints/step-0000000{step}/{name}" for step in (11, 22) for name in CHECKPOINT_FILES),
         "export/backbone.keras",
@@ -277,7 +283,7 @@ def losses_in_tensorboard(path):
         for file in sorted(path.glob("tensorboard/train/events.out.tfevents*"))
         for event in tf.compat.v1.train.summary_iterator(str(file))
     ]
-    values = [(event.step, value) for event in events for value in event.summary.value if value.tag == "epoch_loss"]
+    values = [(event.step, value) for event in events for value in event.summary.value if value.tag == "contrast/loss"]
     return [(step, float(tf.make_ndarray(value.tensor))) for step, value in values]
 
 
@@ -285,6 +291,25 @@ def test_tensorboard_has_the_loss_of_every_epoch(finished):
     losses = losses_in_tensorboard(finished.path)
     assert [epoch for epoch, _ in losses] == [0, 1]
     assert [loss for _, loss in losses] == pytest.approx([float(row["loss"]) for row in log(finished.path)], rel=1e-6)
+
+
+def everything_in_tensorboard(path):
+    """`(tag, epoch)` of all that stands in its files of events, as often as it stands there."""
+    events = [
+        event
+        for file in sorted(path.glob("tensorboard/train/events.out.tfevents*"))
+        for event in tf.compat.v1.train.summary_iterator(str(file))
+    ]
+    return sorted((value.tag, event.step) for event in events for value in event.summary.value)
+
+
+def test_tensorboard_has_every_column_of_the_log_and_histograms_in_groups(finished):
+    found = everything_in_tensorboard(finished.path)
+    assert len(set(found)) == len(found)
+    names = [tag.rpartition("/")[2] for tag, epoch in found if epoch == 1]
+    assert sorted(names) == sorted([*set(log(finished.path)[0]) - {"epoch"}, "chance_loss", "positive", "negative"])
+    once = {tag for tag, _ in found} - {tag for tag, epoch in found if epoch == 1}
+    assert once == {"configuration", "plan", "views", "_hparams_/session_start_info", "custom_scalars__config__"}
 
 
 def test_a_checkpoint_knows_where_training_stands_and_what_it_is(finished):
@@ -363,6 +388,7 @@ def test_a_resumed_run_has_the_same_figures(resumed, finished):
     ours, theirs = ([without(row, *TIMES) for row in log(run.path)] for run in (resumed, finished))
     assert ours == theirs
     assert losses_in_tensorboard(resumed.path) == losses_in_tensorboard(finished.path)
+    assert everything_in_tensorboard(resumed.path) == everything_in_tensorboard(finished.path)
 
 
 class SignalInMidEpoch(Checkpoint):
@@ -394,6 +420,7 @@ def test_a_signal_in_mid_epoch_stops_a_run_and_the_same_command_ends_in_the_same
     rows = [[without(row, *TIMES) for row in log(run.path)] for run in (again, finished)]
     assert rows[0] == rows[1]
     assert losses_in_tensorboard(again.path) == losses_in_tensorboard(finished.path)
+    assert everything_in_tensorboard(again.path) == everything_in_tensorboard(finished.path)
 
 
 def test_a_time_limit_stops_a_run_with_everything_saved(tmp_path):
@@ -684,7 +711,7 @@ def test_events_of_epochs_that_are_trained_again_are_dropped(tmp_path):
     plan, run = training.Plan(tiny(tmp_path), 1437, 1, 1), training.RunDirectory(tmp_path)
     with tf.summary.create_file_writer(str(run.tensorboard / "train")).as_default():
         for epoch in range(3):
-            tf.summary.scalar("epoch_loss", epoch + 0.5, step=epoch)
+            tf.summary.scalar("contrast/loss", epoch + 0.5, step=epoch)
     training.build_callbacks(plan, run, [], Checkpoint(run.checkpoints), 1)
     assert losses_in_tensorboard(tmp_path) == [(0, 0.5)]
 
@@ -736,7 +763,9 @@ def test_unlabelled_images_train_without_knn(unlabelled):
     assert 1 < float(row["effective_rank"]) < 16.001
     assert "note: the images have no labels, so there is no kNN accuracy" in unlabelled.printed
     assert "kNN top-1" not in unlabelled.printed
-    assert (unlabelled.path / "curves.png").exists() and (unlabelled.path / "export" / "backbone.keras").exists()
+    for name in ("curves.png", "views.png", "neighbours.png", "embedding.png", "export/backbone.keras"):
+        assert (unlabelled.path / name).exists()
+    assert "warning: " not in unlabelled.printed
 
 
 def test_labels_without_a_test_split_train_without_knn(capsys, photographs, tmp_path):

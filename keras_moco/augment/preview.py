@@ -16,10 +16,7 @@ import tensorflow as tf
 from keras_moco.augment.recipes import AUGMENTATIONS
 from keras_moco.data import open_source, plain_read_errors
 from keras_moco.data.sources import FORMS
-from keras_moco.durable import replace_when_written
-
-GAP = 4  # white pixels between two cells
-WHITE = 255
+from keras_moco.picture_grid import WHITE, grid, levels, save
 
 
 def preview(source, augmentation, images=6, views=7, seed=0):
@@ -45,6 +42,7 @@ def preview(source, augmentation, images=6, views=7, seed=0):
     Example:
 
     >>> from keras_moco.augment import moco_cifar
+    >>> from keras_moco.picture_grid import GAP
     >>> picture, rows, seconds = preview(open_source("digits"), moco_cifar(32), images=2, views=3)
     >>> rows, picture.shape == (2 * 32 + GAP, 4 * 32 + 3 * GAP, 3)
     (2, True)
@@ -65,8 +63,8 @@ def preview(source, augmentation, images=6, views=7, seed=0):
             start = time.perf_counter()
             made = [augment(image[None], draw[None])[0].numpy() for draw in draws]
             seconds += time.perf_counter() - start
-            rows.append([_fit(image, *made[0].shape[:2]), *map(_levels, made)])
-    return _grid(rows), len(rows), seconds / (len(rows) * views)
+            rows.append([_fit(image, *made[0].shape[:2]), *map(levels, made)])
+    return grid(rows), len(rows), seconds / (len(rows) * views)
 
 
 def _fit(image, height, width):
@@ -75,25 +73,8 @@ def _fit(image, height, width):
     size = [max(1, round(side * factor)) for side in image.shape[:2]]
     cell = np.full((height, width, 3), WHITE, "uint8")
     top, left = (height - size[0]) // 2, (width - size[1]) // 2
-    cell[top : top + size[0], left : left + size[1]] = _levels(tf.image.resize(image, size, antialias=True))
+    cell[top : top + size[0], left : left + size[1]] = levels(tf.image.resize(image, size, antialias=True))
     return cell
-
-
-def _levels(image):
-    """An image `(h, w, 1 or 3)` with values 0..255 as uint8 `(h, w, 3)`."""
-    levels = np.clip(np.rint(image), 0, 255).astype("uint8")
-    return np.broadcast_to(levels, (*levels.shape[:2], 3))
-
-
-def _grid(rows):
-    """Rows of cells `(h, w, 3)` as one picture, with gaps between cells and none around them."""
-    height, width, _ = rows[0][0].shape
-    picture = np.full((len(rows) * (height + GAP) - GAP, len(rows[0]) * (width + GAP) - GAP, 3), WHITE, "uint8")
-    for y, row in enumerate(rows):
-        for x, cell in enumerate(row):
-            top, left = y * (height + GAP), x * (width + GAP)
-            picture[top : top + height, left : left + width] = cell
-    return picture
 
 
 def _check_numbers(images, views, seed):
@@ -118,12 +99,6 @@ def _check_out(path, overwrite):
         raise ValueError(
             f"`out` must not exist yet. Received: {path}, which exists. Choose another --out, or give --overwrite."
         )
-
-
-def _save(path, picture):
-    from matplotlib.image import imsave  # half a second of import time
-
-    replace_when_written(path, lambda temporary: imsave(temporary, picture, format="png"))
 
 
 def _parser():
@@ -161,7 +136,7 @@ def _run(args):
     augmentation = AUGMENTATIONS[args.recipe](args.image_size, exact=args.exact, **crop)
     source = open_source(args.source, args.split, args.data_dir)
     picture, rows, seconds = preview(source, augmentation, args.images, args.views, args.seed)
-    _save(out, picture)
+    save(out, picture)
     return (
         f"Wrote {out}: {rows} image{'s' if rows > 1 else ''} of {args.source}, each with {args.views} "
         f"view{'s' if args.views > 1 else ''} by {args.recipe}{' (exact)' if args.exact else ''} at {args.image_size} "

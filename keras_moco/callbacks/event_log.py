@@ -2,6 +2,8 @@
 
 import contextlib
 import functools
+import shutil
+import tempfile
 from pathlib import Path
 
 import keras
@@ -9,16 +11,39 @@ import tensorflow as tf
 
 from keras_moco.durable import flush, replace_when_written
 
+# What TensorBoard shows together: a group by the beginnings of the names in the logs.
+GROUPS = {
+    "contrast": ("loss", "chance_loss", "contrast_", "positive_similarity", "negative_similarity"),
+    "features": ("knn_", "feature_std", "alignment", "uniformity", "effective_rank"),
+    "schedule": ("learning_rate", "key_momentum", "queue_fill"),
+    "speed": ("images_per_second", "step_seconds", "data_wait_seconds"),
+}
 
-class EventLog(keras.callbacks.TensorBoard):
-    """`keras.callbacks.TensorBoard` whose events are on the disk at the end of every epoch.
 
-    Keras leaves the last two minutes of them in memory, which a process that is killed takes with it. Place this
-    callback in front of `Checkpoint`, so that no checkpoint is ahead of the events.
+def tag(name):
+    """The name of a figure of the logs in TensorBoard.
+
+    Example:
+
+    >>> tag("loss"), tag("knn_top1"), tag("my_own")
+    ('contrast/loss', 'features/knn_top1', 'my_own')
+    """
+    groups = [group for group, beginnings in GROUPS.items() if name.startswith(beginnings)]
+    return "/".join([*groups, name])
+
+
+class EventLog(keras.callbacks.Callback):
+    """Writes the figures of each epoch for TensorBoard, by groups, and has them on the disk at its end.
+
+    `keras.callbacks.TensorBoard` writes each figure into a group of its own, and leaves the last two minutes in memory,
+    which a process that is killed takes with it. Place this callback behind those that add to the logs, and in front of
+    `Checkpoint`, so that no checkpoint is ahead of the events.
 
     Args:
-        log_dir, **kwargs: of `keras.callbacks.TensorBoard`, but for `update_freq`: everything is logged by epochs, so
-            that `drop_events` knows what belongs to which.
+        log_dir: path of the folder for TensorBoard.
+        constants: dict of name to a number that is written with every epoch. Defaults to none.
+        monitors: callbacks in front of this one; what they have as `distributions`, a dict of name to numbers, is
+            written as histograms (`RepresentationMonitor`), under other names than figures. Defaults to none.
 
     Example:
 
@@ -28,19 +53,57 @@ class EventLog(keras.callbacks.TensorBoard):
     ```
     """
 
-    def __init__(self, log_dir, **kwargs):
-        super().__init__(log_dir, update_freq="epoch", **kwargs)
+    def __init__(self, log_dir, constants=None, monitors=()):
+        super().__init__()
+        self.log_dir = Path(log_dir)
+        self.constants = dict(constants or {})
+        self.monitors = monitors
+        self._writer = None
 
     def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, logs)
-        self._train_writer.flush()
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(str(self.log_dir))
+        with self._writer.as_default(step=epoch):
+            for name, value in {**(logs or {}), **self.constants}.items():
+                tf.summary.scalar(tag(name), value)
+            for monitor in self.monitors:
+                for name, values in getattr(monitor, "distributions", {}).items():
+                    tf.summary.histogram(tag(name), values)
+        self._writer.flush()
         for path in event_files(self.log_dir):
             flush(path)
 
+    def on_train_end(self, logs=None):
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
 
 def event_files(log_dir):
-    """All files of events below a folder, the oldest first: a list of `pathlib.Path`."""
-    return sorted(Path(log_dir).rglob("events.out.tfevents.*"))
+    """All files of events of epochs below a folder, the oldest first: a list of `pathlib.Path`."""
+    return sorted(path for path in Path(log_dir).rglob("events.out.tfevents.*") if path.suffix != ".whole")
+
+
+def write_events(log_dir, name, write):
+    """Writes events that belong to a run as a whole, in place of those of that name before.
+
+    Args:
+        log_dir: path of the folder for TensorBoard, made if it is missing.
+        name: str, of letters.
+        write: function without arguments that calls those of `tf.summary`; without a step of its own it is 0.
+
+    Returns:
+        `pathlib.Path` of the file, which `drop_events` leaves alone.
+    """
+    path = Path(log_dir) / f"events.out.tfevents.0.{name}.whole"
+    with tempfile.TemporaryDirectory() as folder:
+        writer = tf.summary.create_file_writer(folder)
+        with writer.as_default(step=0):
+            write()
+        writer.close()
+        [made] = Path(folder).iterdir()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return replace_when_written(path, functools.partial(shutil.copyfile, made))
 
 
 def drop_events(log_dir, first_epoch):

@@ -1,5 +1,6 @@
 """Output that a training can do without: where it cannot be written, training goes on."""
 
+import contextlib
 import sys
 
 import keras
@@ -62,12 +63,32 @@ class Expendable(keras.callbacks.Callback):
             hook(*args)
         except (OSError, tf.errors.OpError) as error:
             if not self._failing:
-                reason = getattr(error, "message", None) or error
-                print(
-                    f"warning: {self.what} was not written ({reason}); training goes on.",
-                    file=self.stream or sys.stdout,
-                    flush=True,
-                )
+                _tell(self.what, error, self.stream)
             self._failing = True
             return False
         return True
+
+
+@contextlib.contextmanager
+def expendable(what, stream=None):
+    """Leaves a block that cannot write, or has nothing to draw, and goes on behind it.
+
+    Args:
+        what: str, its name in the message.
+        stream: as of `Expendable`.
+
+    Example:
+
+    >>> with expendable("curves.png"):
+    ...     raise OSError("No space left on device")
+    warning: curves.png was not written (No space left on device); training goes on.
+    """
+    try:
+        yield
+    except (OSError, tf.errors.OpError, ValueError) as error:
+        _tell(what, error, stream)
+
+
+def _tell(what, error, stream):
+    reason = getattr(error, "message", None) or error
+    print(f"warning: {what} was not written ({reason}); training goes on.", file=stream or sys.stdout, flush=True)

@@ -3,7 +3,9 @@
 import tensorflow as tf
 
 from keras_moco.callbacks.feature_monitor import FeatureMonitor
-from keras_moco.evaluation.measures import representation_measures
+from keras_moco.evaluation.measures import representation_measures, similarities
+
+COMPARED = 512  # images whose views are all compared with each other for `distributions`
 
 
 class RepresentationMonitor(FeatureMonitor):
@@ -23,6 +25,12 @@ class RepresentationMonitor(FeatureMonitor):
             features before it. Defaults to `"embedding"`.
         every_epochs: int, evaluates after every so many epochs, and after the last one. Defaults to `1`.
 
+    Attributes:
+        distributions: dict of `"similarities/positive"` and `"similarities/negative"` to cosines: of both views of an
+            image, and of views of different images, among the first 512 of `pairs`. All views by the encoder that is
+            learnt, in inference mode: other than in the training step there is neither key encoder nor queue, so that
+            epochs and methods compare. Empty where an epoch was not measured.
+
     Raises:
         ValueError: if `pairs` has no end, or its batches are no pairs.
 
@@ -38,6 +46,10 @@ class RepresentationMonitor(FeatureMonitor):
         super().__init__(features, every_epochs)
         _check(pairs)
         self.views = pairs.map(_one_after_the_other)
+        self.distributions = {}
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.distributions = {}
 
     def figures(self, epoch):
         measures = self.evaluate()
@@ -50,7 +62,10 @@ class RepresentationMonitor(FeatureMonitor):
             `RepresentationMeasures`; its `feature_std` is that of all first views together.
         """
         views = self.extractor.extract(self.views)
-        return representation_measures(*(views.features[views.labels == number] for number in range(2)))
+        first, second = (views.features[views.labels == number] for number in range(2))
+        positive, negative = similarities(first[:COMPARED], second[:COMPARED])
+        self.distributions = {"similarities/positive": positive, "similarities/negative": negative}
+        return representation_measures(first, second)
 
 
 def _one_after_the_other(pairs):

@@ -5,7 +5,7 @@ from keras_moco.data.folder import read_images
 from keras_moco.data.memory import array_source
 from keras_moco.data.pipeline import evaluation_dataset, labelled_dataset, pretrain_dataset, steps_per_epoch
 from keras_moco.data.sources import Source, open_source
-from keras_moco.data.subset import balanced_indices, subset
+from keras_moco.data.subset import balanced_indices, sample, subset
 
 __all__ = [
     "Source",
@@ -17,6 +17,7 @@ __all__ = [
     "plain_read_errors",
     "pretrain_dataset",
     "read_images",
+    "sample",
     "steps_per_epoch",
     "subset",
 ]

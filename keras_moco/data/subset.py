@@ -60,6 +60,34 @@ def subset(source, indices):
     )
 
 
+def sample(source, count, seed=0):
+    """A source of a number of images of another one, found without reading the others.
+
+    By lot, where images lie in memory or in files of their own. Out of large files these are the first ones: whoever
+    wrote such files has shuffled the images over them.
+
+    Args:
+        source: `Source`.
+        count: int, at least 1.
+        seed: int, decides which. Defaults to `0`.
+
+    Returns:
+        A `Source` of `count` images, or of all where there are no more. They keep their indices.
+
+    Example:
+
+    >>> from keras_moco.data import open_source
+    >>> sample(open_source("digits"), count=100).num_examples
+    100
+    """
+    if count >= source.num_examples:
+        return source
+    order = tf.constant(seed, tf.int64) if source.arrays or source.files else None
+    return dataclasses.replace(
+        source, num_examples=count, read=lambda _: source.read(order).take(count), arrays=None, files=None
+    )
+
+
 def balanced_indices(labels, fraction, seed=0):
     """A share of the images in which each class has equally many, as far as there are so many of it.
 

@@ -18,6 +18,7 @@ from keras_moco.evaluation.measures import (
     effective_rank,
     feature_std,
     representation_measures,
+    similarities,
     uniformity,
 )
 from keras_moco.evaluation.neighbours import Neighbours, nearest_neighbours
@@ -59,5 +60,6 @@ __all__ = [
     "nearest_voters",
     "predict_labelled",
     "representation_measures",
+    "similarities",
     "uniformity",
 ]

@@ -143,6 +143,31 @@ def effective_rank(features, epsilon=1e-7):
     return float(np.exp(-np.sum(share * np.log(share))))
 
 
+def similarities(first, second):
+    """Cosine similarities of two views of one image, and of views of different images.
+
+    Args:
+        first: `(n, D)` features of one view of `n` images. They need not be normalised; zeros stay zeros.
+        second: `(n, D)`, of the other views, in the same order.
+
+    Returns:
+        `(positive, negative)`: float64 `(n,)`, and `(n * (n - 1),)` of each first view with all second ones but its
+        own.
+
+    Raises:
+        ValueError: unless both are finite matrices of one shape with two rows or more.
+
+    Example:
+
+    >>> positive, negative = similarities([[1.0, 0.0], [0.0, 1.0]], [[3.0, 0.0], [2.0, 0.0]])
+    >>> positive.tolist(), negative.tolist()
+    ([1.0, 0.0], [1.0, 0.0])
+    """
+    first, second = _pair(first, second)
+    cosines = _unit(first) @ _unit(second).T  # (n, n)
+    return np.diagonal(cosines).copy(), cosines[~np.eye(len(cosines), dtype=bool)]
+
+
 def representation_measures(first, second):
     """All measures of two views' features: alignment of both, the others of the first alone.
 

@@ -9,8 +9,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from keras_moco.augment import get_augmentation
-from keras_moco.augment.preview import GAP, main, preview
+from keras_moco.augment.preview import main, preview
 from keras_moco.data import open_source
+from keras_moco.picture_grid import GAP
 
 SIDE = 32
 STEP = SIDE + GAP

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_moco.callbacks import EventLog, drop_events
+from keras_moco.callbacks import EventLog, drop_events, write_events
 from keras_moco.callbacks.event_log import event_files
 from tests.small_training import Crash
 
@@ -13,7 +13,7 @@ def events(path):
     return list(tf.compat.v1.train.summary_iterator(str(path)))
 
 
-def epochs_on_disk(folder, tag="epoch_loss"):
+def epochs_on_disk(folder, tag="contrast/loss"):
     """Epochs that have a figure, of all files."""
     every = [event for path in event_files(folder) for event in events(path)]
     return [event.step for event in every for value in event.summary.value if value.tag == tag]
@@ -41,7 +41,7 @@ def write(path, steps, *others):
     """A file as TensorBoard's, with one figure for each of `steps` behind other events."""
     every = [tf.compat.v1.Event(file_version="brain.Event:2", wall_time=1.0), *others]
     for step in steps:
-        value = tf.compat.v1.Summary.Value(tag="epoch_loss", simple_value=step / 8)
+        value = tf.compat.v1.Summary.Value(tag="contrast/loss", simple_value=step / 8)
         every.append(tf.compat.v1.Event(step=step, wall_time=step, summary=tf.compat.v1.Summary(value=[value])))
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -133,3 +133,63 @@ def test_a_file_with_nothing_to_drop_is_not_touched(tmp_path):
 def test_a_folder_that_does_not_exist_has_nothing_to_drop(tmp_path):
     drop_events(tmp_path / "none", 0)
     assert list(tmp_path.iterdir()) == []
+
+
+def values(folder):
+    """`(tag, step)` to what was written, of all files of epochs."""
+    every = [
+        (event.step, value) for path in event_files(folder) for event in events(path) for value in event.summary.value
+    ]
+    found = {(value.tag, step): tf.make_ndarray(value.tensor) for step, value in every}
+    assert len(found) == len(every)
+    return found
+
+
+class Monitor(keras.callbacks.Callback):
+    """Has measured something in every other epoch."""
+
+    distributions = {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.distributions = {} if epoch % 2 else {"similarities/positive": np.array([0.5, 0.5, 1.0])}
+
+
+def test_figures_stand_in_groups_with_constants_and_distributions(tmp_path):
+    monitor, plain = Monitor(), keras.callbacks.Callback()
+    log = EventLog(tmp_path, {"chance_loss": 6.25}, [plain, monitor])
+    for epoch in range(2):
+        monitor.on_epoch_end(epoch)
+        log.on_epoch_end(epoch, {"loss": 5.5 - epoch, "knn_top1": 71.5, "key_momentum": 0.99, "mine": 3.0})
+    found = values(tmp_path)
+    histogram = found.pop(("similarities/positive", 0))
+    assert found == {
+        (tag, epoch): pytest.approx(value)
+        for epoch in range(2)
+        for tag, value in {
+            "contrast/loss": 5.5 - epoch,
+            "contrast/chance_loss": 6.25,
+            "features/knn_top1": 71.5,
+            "schedule/key_momentum": 0.99,
+            "mine": 3.0,
+        }.items()
+    }
+    assert histogram[0, 0] == 0.5 and histogram[-1, 1] == 1.0 and histogram[:, 2].sum() == 3
+
+
+def test_a_log_is_fit_for_another_training(tmp_path):
+    log = EventLog(tmp_path)
+    for epoch in range(2):
+        log.on_epoch_end(epoch, {"loss": 1.0})
+        log.on_train_end()
+    assert sorted(values(tmp_path)) == [("contrast/loss", 0), ("contrast/loss", 1)]
+
+
+def test_events_of_a_run_as_a_whole_are_replaced_and_not_dropped(tmp_path):
+    for number in (1.0, 2.0):
+        path = write_events(tmp_path / "train", "settings", lambda number=number: tf.summary.scalar("x", number))
+    write(tmp_path / "train" / "events.out.tfevents.1.host", [0, 1])
+    drop_events(tmp_path, 0)
+    assert epochs_on_disk(tmp_path) == []
+    [event] = [event for event in events(path) if event.HasField("summary")]
+    assert event.step == 0 and float(tf.make_ndarray(event.summary.value[0].tensor)) == 2.0
+    assert len(list(path.parent.iterdir())) == 2

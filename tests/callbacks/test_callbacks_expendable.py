@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_moco.callbacks import EpochLog, Expendable
+from keras_moco.callbacks import EpochLog, Expendable, expendable
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 TOLD = "warning: the log was not written ([Errno 28] No space left on device); training goes on.\n"
@@ -121,3 +121,18 @@ def test_a_log_that_cannot_be_written_does_not_end_the_training(tmp_path, capsys
 def test_a_log_that_can_be_written_is_the_same_as_without(tmp_path):
     fit(EpochLog(tmp_path / "bare.csv"), Expendable(EpochLog(tmp_path / "wrapped.csv"), "the log"))
     assert (tmp_path / "wrapped.csv").read_text() == (tmp_path / "bare.csv").read_text()
+
+
+def test_a_block_that_cannot_write_is_left_and_told_of():
+    stream = io.StringIO()
+    with expendable("the log", stream):
+        raise FULL
+    assert stream.getvalue() == TOLD
+    with expendable("the log", stream):
+        pass
+    assert stream.getvalue() == TOLD
+
+
+def test_a_block_that_is_wrong_otherwise_is_not_forgiven():
+    with pytest.raises(ZeroDivisionError), expendable("the log"):
+        raise ZeroDivisionError

@@ -192,3 +192,23 @@ def test_every_epochs_must_be_positive_and_features_known():
         RepresentationMonitor(pairs(), every_epochs=0)
     with pytest.raises(ValueError, match="^`features` must be one of embedding, backbone. Received: 'head'."):
         RepresentationMonitor(pairs(), features="head")
+
+
+def test_similarities_of_the_first_images_are_there_for_the_epochs_that_are_measured(model, monkeypatch):
+    monkeypatch.setattr("keras_moco.callbacks.representation_monitor.COMPARED", 20)
+    monitor = RepresentationMonitor(pairs(), every_epochs=2)
+    monitor.set_model(model)
+    monitor.on_epoch_begin(0)
+    monitor.on_epoch_end(0, {})
+    assert monitor.distributions == {}
+    monitor.on_epoch_begin(1)
+    monitor.on_epoch_end(1, logs := {})
+    queries, keys = (model.encoder(images[:20], training=False).numpy() for images in (QUERIES, KEYS))
+    cosines = queries @ keys.T  # of unit vectors
+    positive, negative = monitor.distributions["similarities/positive"], monitor.distributions["similarities/negative"]
+    np.testing.assert_allclose(positive, np.diagonal(cosines), atol=1e-5)
+    assert len(negative) == 20 * 19
+    assert negative.sum() == pytest.approx(cosines.sum() - np.trace(cosines), abs=1e-3)
+    assert not monitor.distributions.keys() & logs.keys()  # TensorBoard shows one kind of thing under one name
+    monitor.on_epoch_begin(2)
+    assert monitor.distributions == {}

@@ -16,6 +16,7 @@ from keras_moco.data import (
     open_source,
     pretrain_dataset,
     read_images,
+    sample,
     subset,
 )
 from tests.batches import take
@@ -188,3 +189,22 @@ def test_a_file_that_is_no_image_is_told(content, reason, tmp_path):
     assert str(caught.value) == (
         f"An image file must be a complete JPEG, PNG, BMP or GIF. Received: {path} ({reason}). Correct or leave it out."
     )
+
+
+def test_a_sample_is_some_images_with_their_own_indices(source):
+    part = sample(source, 5, seed=1)
+    indices = [int(example["index"]) for example in part.examples()]
+    assert part.num_examples == len(set(indices)) == 5
+    assert brightness(part.examples()) == indices
+    assert [int(example["label"]) for example in part.examples()] == [index // EACH for index in indices]
+    batches = evaluation_dataset(part, 8, batch_size=2)
+    assert [index for batch in batches for index in batch["index"].numpy().tolist()] == indices
+    assert sample(source, 12) is source
+
+
+def test_a_sample_is_drawn_by_lot_but_out_of_large_files_it_is_what_comes_first(source):
+    samples = [[int(each["index"]) for each in sample(source, 5, seed).examples()] for seed in range(3)]
+    if source.name.startswith("tfrecord:"):
+        assert samples == 3 * [[0, 1, 2, 3, 4]]
+    else:
+        assert samples[0] != samples[1] != samples[2] != samples[0]

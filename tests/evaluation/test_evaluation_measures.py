@@ -11,6 +11,7 @@ from keras_moco.evaluation import (
     effective_rank,
     feature_std,
     representation_measures,
+    similarities,
     uniformity,
 )
 from keras_moco.evaluation import measures as module
@@ -203,3 +204,13 @@ def test_parameters_must_be_positive(name, measure):
     with pytest.raises(ValueError) as error:
         measure(0)
     assert str(error.value) == f"`{name}` must be positive. Received: {name}=0. Omit it for the paper's value."
+
+
+# Similarities
+
+
+def test_similarities_are_cosines_of_each_first_view_with_its_own_and_with_all_other_second_ones():
+    positive, negative = similarities(3 * FIRST, SECOND / 7)
+    cosines = {(i, j): x @ y for i, x in enumerate(unit(FIRST)) for j, y in enumerate(unit(SECOND))}
+    np.testing.assert_allclose(positive, [cosines[i, i] for i in range(37)])
+    np.testing.assert_allclose(negative, [cosine for (i, j), cosine in cosines.items() if i != j])

@@ -94,7 +94,9 @@ def test_the_chief_alone_writes_and_reports(undisturbed):
     assert results["knn_top1"] > results["knn_top1_initial"] > 20
     with open(chief / "run" / "log.csv", newline="") as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1", "2", "3"]
-    assert (chief / "run" / "export" / "saved_model" / "saved_model.pb").exists()
+    for name in ("export/saved_model/saved_model.pb", "views.png", "neighbours.png", "embedding.png"):
+        assert (chief / "run" / name).exists()
+    assert "warning: " not in undisturbed.output(0)
     assert "; 2 CPU(s) of 2 worker(s)\n" in undisturbed.output(0)
     assert "on 2 replica(s)" in undisturbed.output(0) and "BatchNorm: shuffle" in undisturbed.output(0)
     assert "worker 2 of 2: waiting for all of localhost:" in undisturbed.output(1)

@@ -1,0 +1,30 @@
+"""The last lines of a run."""
+
+from keras_moco.export import KERAS_FILE
+
+
+def closing_lines(run, results):
+    """Where everything is, and what can be done next.
+
+    Args:
+        run: `RunDirectory`.
+        results: dict, as in `results.json`.
+
+    Returns:
+        str of several lines.
+    """
+    labelled = "knn_top1" in results
+    knn = ""
+    if labelled:
+        knn = f"kNN top-1: {results['knn_top1_initial']:.2f} % before, {results['knn_top1']:.2f} % after training\n"
+    pictures = [path.name for path in (run.curves, run.views, run.neighbours, run.embedding) if path.exists()]
+    return (
+        f"{knn}results    {run.results_json}\n"
+        f"log        {run.log_csv}\n"
+        f"pictures   {', '.join(pictures) or 'none'} in {run.path}\n"
+        f"checkpoint {run.checkpoints}\n"
+        f"backbone   {run.export}\n"
+        f"watch:     tensorboard --logdir {run.tensorboard}\n"
+        f"evaluate:  python evaluate.py {'linear' if labelled else 'retrieve'} --workdir={run.path}\n"
+        f'use:       keras.models.load_model("{run.export / KERAS_FILE}")'
+    )

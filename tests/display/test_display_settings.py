@@ -1,0 +1,76 @@
+"""The settings of a run as TensorBoard gets them."""
+
+import pytest
+import tensorflow as tf
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+from keras_moco.callbacks import drop_events
+from keras_moco.config import Config
+from keras_moco.display import write_settings
+from keras_moco.plan import Plan
+
+
+def plan(**settings):
+    config = Config(dataset="folder:a|b*", workdir="runs/x", queue_size=512, batch_size=128, bn_splits=4, **settings)
+    return Plan(config, train_examples=1437, channels=1, replicas=1)
+
+
+def values(path):
+    """Everything in a file of events by tag."""
+    events = list(tf.compat.v1.train.summary_iterator(str(path)))
+    assert {event.step for event in events} == {0}
+    found = [value for event in events for value in event.summary.value]
+    assert len({value.tag for value in found}) == len(found)
+    return {value.tag: value for value in found}
+
+
+def text(value):
+    return tf.make_ndarray(value.tensor).item().decode()
+
+
+def hyper_parameters(path):
+    content = values(path)["_hparams_/session_start_info"].metadata.plugin_data.content
+    start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
+    kinds = {"number_value", "string_value", "bool_value"}
+    return start.group_name, {
+        name: next(getattr(value, kind) for kind in kinds if value.HasField(kind))
+        for name, value in start.hparams.items()
+    }
+
+
+def test_the_text_is_every_setting_with_what_is_no_default_in_bold(tmp_path):
+    path = write_settings(tmp_path, plan(temperature=0.2))
+    table = text(values(path)["configuration"]).splitlines()
+    assert len(table) == 2 + len(vars(Config()))
+    assert table[0] == "| setting | value | meaning |"
+    for row in ("| temperature | **0.2** | Softmax", "| epochs | 200 | Passes", "| data_dir |  | Where"):
+        assert sum(line.startswith(row) for line in table) == 1
+    assert "| dataset | **folder:a&#124;b&#42;** |" in "\n".join(table)
+    assert all(line.count("|") == 4 for line in table)
+    lines = text(values(path)["plan"]).splitlines()
+    assert "    method: moco" in lines and any("chance is 6.24" in line for line in lines)
+
+
+def test_hyper_parameters_are_what_decides_the_result_under_the_name_of_the_folder(tmp_path):
+    name, found = hyper_parameters(write_settings(tmp_path, plan(temperature=0.2, image_mean=(0.5,))))
+    assert name == "runs/x"
+    assert found["temperature"] == 0.2 and found["queue_size"] == 512
+    assert found["schedule_per_step"] is False and found["method"] == "moco"
+    assert found["image_mean"] == "0.5" and found["crop_min_area"] == ""
+    assert (found["train_examples"], found["channels"]) == (1437, 1)
+    assert not {"workdir", "data_dir", "log_steps", "keep_checkpoints"} & found.keys()
+
+
+def test_written_again_they_stand_there_once_and_are_the_new_ones(tmp_path):
+    write_settings(tmp_path, plan(epochs=100))
+    path = write_settings(tmp_path, plan(epochs=300))
+    assert hyper_parameters(path)[1]["epochs"] == 300
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_they_stay_where_events_of_epochs_are_dropped(first, tmp_path):
+    path = write_settings(tmp_path, plan())
+    before = path.read_bytes()
+    drop_events(tmp_path, first)
+    assert path.read_bytes() == before

@@ -1,0 +1,122 @@
+"""What is shown at the end of a run, and that none of it can end the run."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from keras import ops
+from PIL import Image
+
+from keras_moco.augment import moco_cifar
+from keras_moco.config import Config
+from keras_moco.data import array_source, open_source
+from keras_moco.display import show_end, show_start, showing
+from keras_moco.evaluation import FeatureExtractor, nearest_neighbours
+from keras_moco.plan import Plan
+from keras_moco.run_directory import RunDirectory
+
+CONFIG = Config(dataset="digits", image_size=8, knn_features="backbone", batch_size=64, queue_size=64, bn_splits=1)
+PIXELS = SimpleNamespace(features=lambda images: ops.reshape(images, (-1, 64)))  # what pixels alone make of images
+COLLAPSED = SimpleNamespace(features=lambda images: ops.ones((ops.shape(images)[0], 4)))
+IMAGES = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1), dtype="uint8")
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.path.mkdir()
+    return run
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What is drawn of neighbours, by name, in place of drawing it."""
+    drawn = {}
+
+    def draw(path, queries, neighbours, similarity, **known):
+        drawn.update(queries=queries, neighbours=neighbours, similarity=similarity, **known)
+
+    monkeypatch.setattr(showing, "draw_neighbours", draw)
+    monkeypatch.setattr(showing, "draw_projection", lambda path, features, labels, *_: drawn.update(labels=labels))
+    return drawn
+
+
+def test_test_images_are_shown_with_the_training_images_most_similar_to_them(run, drawn):
+    train, test = open_source("digits"), open_source("digits", "test")
+    show_end(run, CONFIG, PIXELS, train, test)
+    bank, queries = (source.arrays()[0].numpy().reshape(-1, 64).astype("float32") for source in (train, test))
+    rows = [row for row, image in enumerate(queries) for query in drawn["queries"] if (image == query.ravel()).all()]
+    assert len(rows) == 6 and rows == sorted(rows) and rows[0] == 0 and rows[-1] == 359
+    expected = nearest_neighbours(bank, queries[rows], 7)
+    np.testing.assert_allclose(drawn["similarity"], expected.similarity, rtol=1e-5)
+    np.testing.assert_array_equal(drawn["neighbours"].reshape(6, 7, 64), bank[expected.rows])
+    np.testing.assert_array_equal(drawn["query_labels"], test.labels()[rows])
+    np.testing.assert_array_equal(drawn["neighbour_labels"], train.labels()[expected.rows])
+    assert drawn["class_names"] == train.class_names
+    np.testing.assert_array_equal(drawn["labels"], test.labels())
+    assert (run.events / "features.tsv").read_text().count("\n") == 360
+
+
+def test_without_test_images_no_image_is_its_own_neighbour(run, drawn):
+    show_end(run, CONFIG, PIXELS, array_source(IMAGES))
+    assert drawn["similarity"].shape == (6, 7) and drawn["similarity"].max() < 0.999
+    assert "query_labels" not in drawn and (drawn["labels"] == -1).all()
+    assert (run.events / "labels.tsv").read_text().split() == list(map(str, range(30)))
+
+
+def test_there_is_a_limit_to_the_images_of_each(run, drawn, monkeypatch):
+    counts = []
+    extract = FeatureExtractor.extract
+
+    def counted(self, dataset):
+        counts.append(len((found := extract(self, dataset)).labels))
+        return found
+
+    monkeypatch.setattr(FeatureExtractor, "extract", counted)
+    monkeypatch.setattr(showing, "BANK", 100)
+    monkeypatch.setattr(showing, "SHOWN", 40)
+    show_end(run, CONFIG, PIXELS, open_source("digits"), open_source("digits", "test"))
+    assert counts == [100, 40] and len(drawn["labels"]) == 40
+    assert len(np.unique(drawn["labels"])) == 10  # not those of the first classes
+
+
+def test_the_pictures_are_written(run, capsys):
+    show_end(run, CONFIG, PIXELS, array_source(IMAGES, np.arange(30) % 3))
+    assert {path.name for path in run.path.iterdir()} == {"neighbours.png", "embedding.png", "tensorboard"}
+    assert capsys.readouterr().out == ""
+
+
+def test_what_cannot_be_drawn_is_told_and_the_rest_is_written(run, capsys):
+    """A map of images that are all one, and a picture in whose place there is a folder."""
+    run.neighbours.mkdir()
+    show_end(run, CONFIG, COLLAPSED, array_source(IMAGES))
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition(" was not written (")[0] for line in told] == [
+        f"warning: {run.neighbours}",
+        f"warning: {run.embedding}",
+    ]
+    assert not run.embedding.exists() and (run.events / "projector_config.pbtxt").exists()
+    assert list(run.path.rglob(".*")) == []
+
+
+def test_where_nothing_can_be_written_lines_tell_of_it(run, capsys):
+    run.path.rmdir()
+    run.path.write_text("a file where the folder was")
+    plan = Plan(CONFIG, 1437, 1, 1)
+    show_start(run, plan, open_source("digits"), moco_cifar(8), ("query", "key"))
+    show_end(run, CONFIG, PIXELS, array_source(IMAGES))
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 5 and all(line.startswith("warning: ") for line in told)
+    assert run.path.read_text() == "a file where the folder was"
+
+
+def test_views_are_drawn_once_in_the_life_of_a_run_and_settings_at_each_start(run):
+    arguments = (Plan(CONFIG, 1437, 1, 1), open_source("digits"), moco_cifar(8), ("query", "index"))
+    show_start(run, *arguments)
+    settings = run.events / "events.out.tfevents.0.settings.whole"
+    before = settings.stat().st_mtime_ns, run.views.stat().st_mtime_ns
+    show_start(run, *arguments)
+    assert settings.stat().st_mtime_ns > before[0] and run.views.stat().st_mtime_ns == before[1]
+
+    with Image.open(run.views) as picture:
+        assert picture.size == (8 * 96 + 7 * 4, 96)  # queries alone

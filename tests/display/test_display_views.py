@@ -1,0 +1,89 @@
+"""The views that are shown are those that are fed."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_moco.augment import get_augmentation
+from keras_moco.callbacks import write_events
+from keras_moco.data import open_source, pretrain_dataset
+from keras_moco.display import fed_views, write_views
+
+BATCH, SIZE, SEED = 32, 12, 5
+NAMES = ["query", "key"]
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A folder of forty colour images of different sizes."""
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        pixels = rng.integers(0, 256, (14 + number % 3, 16, 3), dtype="uint8")
+        Image.fromarray(pixels).save(folder / f"{number:02}.png")
+    return f"folder:{folder}"
+
+
+@pytest.fixture(params=["digits", "photographs"])
+def source(request):
+    return open_source(request.getfixturevalue(request.param) if request.param != "digits" else "digits")
+
+
+def test_they_are_the_first_of_the_first_batch(source):
+    augmentation = get_augmentation("moco_cifar")(SIZE)
+    batch = next(iter(pretrain_dataset(source, augmentation, BATCH, SEED)))
+    views = fed_views(source, augmentation, BATCH, NAMES, SEED)
+    for name, shown in zip(NAMES, views, strict=True):
+        np.testing.assert_array_equal(shown, batch[name][:8])
+    other = fed_views(source, augmentation, BATCH, NAMES, SEED + 1)
+    assert np.mean(np.abs(other[0].astype(float) - views[0])) > 5
+
+
+def test_where_the_step_finishes_them_they_are_finished_as_there(source):
+    augmentation = get_augmentation("moco_cifar")(SIZE)
+    entries = (*NAMES, "draws")
+    batch = next(iter(pretrain_dataset(source, augmentation, BATCH, SEED, entries=entries, finish=False)))
+    views = fed_views(source, augmentation, BATCH, NAMES, SEED, on_host=False)
+    for number, name in enumerate(NAMES):
+        finished = augmentation.finish(batch[name], batch["draws"][:, number], on_host=False)[:8].numpy()
+        assert np.abs(views[number].astype(int) - finished).max() <= 1
+        assert views[number].shape == (8, SIZE, SIZE, source.image_shape[-1])
+
+
+def test_a_method_of_one_view_shows_one_and_a_small_batch_all_of_it():
+    augmentation = get_augmentation("moco_cifar")(SIZE)
+    [queries] = fed_views(open_source("digits"), augmentation, 3, ["query"], SEED)
+    batch = next(iter(pretrain_dataset(open_source("digits"), augmentation, 3, SEED, entries=("query",))))
+    np.testing.assert_array_equal(queries, batch["query"])
+
+
+def test_the_picture_and_tensorboard_s_image_are_queries_above_their_keys(tmp_path):
+    rng = np.random.default_rng(0)
+    views = [rng.integers(0, 256, (8, 32, 32, 1), dtype="uint8") for _ in NAMES]
+    write_views(tmp_path / "views.png", tmp_path / "log", views, NAMES)
+    with Image.open(tmp_path / "views.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert pixels.shape == (2 * 96 + 4, 8 * 96 + 7 * 4, 3)  # three times as large, four pixels apart
+    for row, images in enumerate(views):
+        for column, image in enumerate(images):
+            cell = pixels[row * 100 : row * 100 + 96, column * 100 : column * 100 + 96]
+            np.testing.assert_array_equal(cell[1::3, 1::3], np.repeat(image, 3, axis=-1))
+    [path] = (tmp_path / "log").iterdir()
+    values = [value for event in tf.compat.v1.train.summary_iterator(str(path)) for value in event.summary.value]
+    [shown] = [tf.make_ndarray(value.tensor)[2] for value in values if value.tag == "views"]
+    np.testing.assert_array_equal(tf.io.decode_png(shown), pixels)
+
+
+def test_large_views_are_not_enlarged(tmp_path):
+    write_views(tmp_path / "views.png", tmp_path, [np.zeros((2, 100, 100, 3), "uint8")], ["query"])
+    with Image.open(tmp_path / "views.png") as picture:
+        assert picture.size == (204, 100)
+
+
+def test_events_that_cannot_be_made_leave_those_before(tmp_path):
+    path = write_events(tmp_path, "views", lambda: tf.summary.scalar("x", 1.0))
+    before = path.read_bytes()
+    with pytest.raises(ZeroDivisionError):
+        write_events(tmp_path, "views", lambda: 1 / 0)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
