@@ -1,20 +1,28 @@
 # Each target creates .venv and installs what it needs, once: `make quickstart` works on a fresh clone.
 PYTHON ?= python3
-VENV := .venv
+PYTHON_OLDEST ?= python3.10
+# A virtual environment belongs to the Python it was made with. `make test PYTHON=python3.12` beside a .venv of 3.11 makes
+# .venv-3.12.
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+MADE_WITH := $(shell sed -nE 's/^version(_info)? *= *([0-9]+\.[0-9]+).*/\2/p' .venv/pyvenv.cfg 2>/dev/null)
+VENV := .venv$(addprefix -,$(if $(MADE_WITH),$(filter-out $(MADE_WITH),$(VERSION))))
+OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet -c constraints.txt
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help quickstart test test-all test-slow test-multiworker test-torch test-gpu bench lint clean
+.PHONY: help quickstart test test-all test-slow test-multiworker test-torch test-gpu test-wheel test-oldest bench lint clean
 
 help:
 	@echo "make quickstart        pre-train on the built-in digits, on a CPU"
 	@echo "make test              the default tests"
 	@echo "make test-all          the default, slow, multiworker and torch tests"
-	@echo "make test-TIER         one tier: slow, multiworker, torch or gpu"
+	@echo "make test-TIER         one tier: slow, multiworker, torch, wheel or gpu"
+	@echo "make test-oldest       the default tests with the oldest versions that setup.py admits, on $(PYTHON_OLDEST)"
 	@echo "make bench             every benchmark of minutes, one after the other"
-	@echo "make lint              ruff: rules and format"
-	@echo "make clean             remove $(VENV)"
+	@echo "make lint              ruff: rules and format; mypy: types"
+	@echo "make clean             remove the virtual environments"
+	@echo "With PYTHON=python3.12 any of them runs on that Python, here in $(VENV)."
 
 quickstart: $(VENV)/.stamp-test
 	$(BIN)/python train.py --flagfile=configs/quickstart.cfg
@@ -23,16 +31,19 @@ quickstart: $(VENV)/.stamp-test
 test: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-all: test test-slow test-multiworker test-torch
+test-all: test test-slow test-multiworker test-torch test-wheel
 
 # pytest answers 5 when a tier holds no test: that is said, and is no failure.
-test-slow test-multiworker test-gpu: test-%: $(VENV)/.stamp-test
+test-slow test-multiworker test-gpu test-wheel: test-%: $(VENV)/.stamp-test
 	@$(BIN)/python -m pytest -m $* || \
 	  { status=$$?; [ $$status -eq 5 ] || exit $$status; echo "make $@: no tests collected"; }
 
 test-torch: $(VENV)/.stamp-torch
 	@$(BIN)/python -m pytest -m torch -n 2 --dist loadfile || \
 	  { status=$$?; [ $$status -eq 5 ] || exit $$status; echo "make $@: no tests collected"; }
+
+test-oldest: $(OLDEST)/.stamp
+	$(OLDEST)/bin/python -m pytest -n 2 --dist loadfile
 
 # What pages of docs are made of has its commands there: docs/mechanisms.md (hours), docs/reading_the_curves.md.
 PAGES := $(addprefix benchmarks/,mechanisms.py plot_mechanisms.py curves.py plot_curves.py)
@@ -47,9 +58,10 @@ runs/quickstart/export/backbone.keras:
 lint: $(VENV)/.stamp-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV)
+	rm -rf .venv .venv-3.* $(OLDEST)
 
 # One stamp per extra: $(VENV)/.stamp-EXTRA is newer than the metadata once that extra is installed.
 $(VENV)/.stamp-%: setup.py pyproject.toml constraints.txt | $(VENV)/bin/pip
@@ -57,7 +69,15 @@ $(VENV)/.stamp-%: setup.py pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@touch $@
 
 $(VENV)/bin/pip:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "Python must be 3.11 or newer for the versions in constraints.txt. Received: $$($(PYTHON) --version 2>&1)." \
-	       "Run make PYTHON=/path/to/python3.11."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "Python must be 3.11, 3.12 or 3.13 for the versions in constraints.txt." \
+	       "Received: $$($(PYTHON) --version 2>&1). Run make PYTHON=/path/to/python3.11."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+$(OLDEST)/.stamp: setup.py pyproject.toml constraints-oldest.txt
+	@$(PYTHON_OLDEST) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))' || { \
+	  echo "Python must be 3.10 for the versions in constraints-oldest.txt." \
+	       "Received: $$($(PYTHON_OLDEST) --version 2>&1). Run make test-oldest PYTHON_OLDEST=/path/to/python3.10."; exit 1; }
+	$(PYTHON_OLDEST) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet -c constraints-oldest.txt -e ".[test]"
+	@touch $@

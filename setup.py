@@ -17,10 +17,20 @@ def read_version():
     return match.group(1)
 
 
-ONNX = ["onnx", "onnxruntime", "tf2onnx"]
-TFLITE = ["ai-edge-litert"]
-NOTEBOOK = ["ipykernel", "nbclient", "nbformat"]  # to execute the notebook; to read it, any Jupyter does
-TEST = ["pytest>=8", "pytest-xdist", "pillow", "safetensors", "faiss-cpu", "selenium", *ONNX, *TFLITE, *NOTEBOOK]
+ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "tf2onnx>=1.17"]
+TFLITE = ["ai-edge-litert>=1.4"]
+NOTEBOOK = ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"]  # to execute it; to read it, any Jupyter does
+TEST = [
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+    "pillow>=10",
+    "safetensors>=0.4.3",
+    "faiss-cpu>=1.8",
+    "selenium>=4.20",
+    *ONNX,
+    *TFLITE,
+    *NOTEBOOK,
+]
 
 setup(
     name="keras_moco",
@@ -29,26 +39,27 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11",
+    python_requires=">=3.10",
     packages=find_packages(include=["keras_moco", "keras_moco.*"]),
+    package_data={"keras_moco": ["py.typed"]},
     install_requires=[
         "tensorflow>=2.20,<2.22",
         "keras>=3.12,<3.17",
         "keras-cv==0.9.*",
         "tensorflow-datasets>=4.9.9,<5",
-        "importlib_resources",  # tensorflow-datasets imports it without asking for it
-        "tensorboard",
-        "absl-py",
-        "scikit-learn",
-        "matplotlib",
-        "numpy",
+        "importlib_resources>=6",  # tensorflow-datasets imports it without asking for it
+        "tensorboard>=2.20",
+        "absl-py>=2",
+        "scikit-learn>=1.4",
+        "matplotlib>=3.8",
+        "numpy>=1.26",
     ],
     extras_require={
         "test": TEST,
         "torch": ["torch>=2.6", "safetensors"],  # older ones can be made to run what a file holds
         "onnx": ONNX,
         "tflite": TFLITE,
-        "dev": [*TEST, "ruff"],
+        "dev": [*TEST, "ruff>=0.15", "mypy>=2"],
     },
     classifiers=[
         "Intended Audience :: Science/Research",

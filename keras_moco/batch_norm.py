@@ -11,6 +11,8 @@ from keras import ops
 
 from keras_moco import distribution
 
+__all__ = ["BN_MODES", "BatchNorm", "Plain", "Shuffle", "Split", "batch_norm_layers", "moving_statistics", "resolve"]
+
 
 class BatchNorm(abc.ABC):
     """How BatchNorm layers group a batch in training, and how keys come into other groups than their queries.

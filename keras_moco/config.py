@@ -6,6 +6,8 @@ from pathlib import Path
 
 from keras_moco.settings import check_ranges, define_flags, from_flags, setting, to_text
 
+__all__ = ["Config"]
+
 
 def _setting(default, help, *, resumable=False, changeable=False, kept=True):
     """A field.

@@ -2,6 +2,8 @@
 
 from keras import ops
 
+__all__ = ["in_batch", "info_nce", "nt_xent"]
+
 
 def info_nce(queries, keys, negatives, temperature):
     """Logits of InfoNCE: each query against its own key and K shared negatives.

@@ -5,6 +5,8 @@ from keras_moco.model_card import write_card
 from keras_moco.modes import MODES
 from keras_moco.subject import Subject
 
+__all__ = ["evaluate"]
+
 
 @data.plain_read_errors()
 def evaluate(mode, config):

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from keras_moco.settings import check_ranges, setting
 
+__all__ = ["EvaluationConfig"]
+
 
 @dataclass(frozen=True)
 class EvaluationConfig:

@@ -10,6 +10,8 @@ from keras import tree
 
 from keras_moco.layers import SplitBatchNormalization
 
+__all__ = ["export_backbone", "standalone_backbone"]
+
 SAVED_MODEL = "saved_model"
 KERAS_FILE = "backbone.keras"
 

@@ -9,6 +9,8 @@ from keras_moco.export import KERAS_FILE, standalone_backbone
 from keras_moco.models import Encoder
 from keras_moco.trained_run import load_model
 
+__all__ = ["load_backbone", "load_encoder", "load_keras"]
+
 PYTORCH = (".pth", ".tar", ".pt", ".safetensors")
 SAVED_MODEL_FILE = "saved_model.pb"
 FORMS = "the folder of a run, a .keras file, the folder of a SavedModel, or a .pth, .pth.tar or .safetensors checkpoint"

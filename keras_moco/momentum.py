@@ -1,5 +1,7 @@
 """The key encoder follows the query encoder: an exact copy at the start, a moving average afterwards."""
 
+__all__ = ["copy_weights", "duplicate", "momentum_update"]
+
 
 def duplicate(encoder, name):
     """A second encoder with variables of its own, an exact copy at the start.

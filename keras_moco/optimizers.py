@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+__all__ = ["LARS", "SGD"]
+
 
 class _WithVelocities(keras.optimizers.Optimizer):
     """An optimiser with momentum, and with weight decay that belongs to the gradient."""

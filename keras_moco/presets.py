@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from keras_moco.backbones import resnet
 from keras_moco.models import HEADS, IMAGENET_MEAN, IMAGENET_STD, Encoder, MoCo
 
+__all__ = ["PRESETS", "Preset", "closest", "get_preset", "moco"]
+
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2023, 0.1994, 0.2010)
 

@@ -4,6 +4,8 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import CosineDecay, LearningRateSchedule, PiecewiseConstantDecay
 
+__all__ = ["SCHEDULES", "InSteps", "Staircase", "Warmup", "constant", "cosine", "learning_rate", "step"]
+
 
 class _Wrapper(LearningRateSchedule):
     """Another schedule, and a number of optimiser steps."""

@@ -8,13 +8,16 @@ import warnings
 from keras_moco import callbacks, data, distribution
 from keras_moco.building import build_augmentation, build_model, open_split
 from keras_moco.determinism import make_deterministic
-from keras_moco.display import closing_lines, show_end, show_start
+from keras_moco.display.closing import closing_lines
+from keras_moco.display.showing import show_end, show_start
 from keras_moco.dry_run import dry_run
 from keras_moco.export import export_backbone
 from keras_moco.initial_weights import initial_weights
 from keras_moco.plan import Plan
 from keras_moco.run_directory import RunDirectory
 from keras_moco.versions import versions, versions_line
+
+__all__ = ["pretrain"]
 
 PAIRS, PAIR_BATCH = 2048, 128  # images whose two views are compared during training, and how many of them at once
 

@@ -89,7 +89,7 @@ OTHERS = {
     "--nodes --ntasks-per-node --gpus-per-node --requeue --kill-on-bad-exit": "Slurm",
     "--index-url": "pip",
     "--logdir": "TensorBoard",
-    "--pretrained --resume": "the authors' main_lincls.py and main_moco.py",
+    "--pretrained --resume --aug-plus": "the authors' main_lincls.py and main_moco.py",
 }
 
 
@@ -176,7 +176,7 @@ def test_an_unknown_name_is_found():
 
 def test_every_part_of_the_package_has_its_place_in_the_house():
     house = (ROOT / "docs" / "design.md").read_text(encoding="utf-8").partition("## A run")[0]
-    parts = FLOOR.keys() - {"keras_moco", "train", "evaluate"}
+    parts = FLOOR.keys() - {"keras_moco", "train", "evaluate", "__main__"}
     assert {part for part in parts if f"`{part}`" not in house} == set()
 
 

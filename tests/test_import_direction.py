@@ -33,7 +33,7 @@ FLOORS = [
     {"initial_weights", "subject"},
     {"model_card", "modes"},
     {"training", "evaluating"},
-    {"keras_moco", "train", "evaluate"},  # "keras_moco" is the package's own __init__.py
+    {"keras_moco", "__main__", "train", "evaluate"},  # "keras_moco" is the package's own __init__.py
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 # These know nothing of models, so that either can be used, and understood, without them.

@@ -41,9 +41,9 @@ class ColorStep(NamedTuple):
 class ColorMap(NamedTuple):
     """`x -> own x + gray luma(x) + offset`, one of each `(n,)` per image."""
 
-    own: object
-    gray: object
-    offset: object
+    own: tf.Tensor
+    gray: tf.Tensor
+    offset: tf.Tensor
 
     def __call__(self, planes):
         """Maps a list of channels, each `(n, a, b)` float, and clamps to 0..255."""

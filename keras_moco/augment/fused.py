@@ -1,5 +1,7 @@
 """Fused: a recipe's operations in three passes over the pixels instead of one for each."""
 
+import inspect
+
 import keras
 import tensorflow as tf
 
@@ -164,7 +166,7 @@ class Fused(Compose):
         """
         crops = begun
         if self._colors:
-            color = self._color_batch if on_host else self._color_batch.__wrapped__
+            color = self._color_batch if on_host else inspect.unwrap(self._color_batch)
             crops = color(crops, draws)
         if self._blur:
             layer, columns = self._blur

@@ -2,8 +2,8 @@
 
 from keras_moco.callbacks.checkpoint import Checkpoint
 from keras_moco.callbacks.epoch_log import EpochLog
-from keras_moco.callbacks.event_log import EventLog, drop_events, tag, write_events
-from keras_moco.callbacks.expendable import Expendable, expendable
+from keras_moco.callbacks.event_log import EventLog, drop_events
+from keras_moco.callbacks.expendable import Expendable
 from keras_moco.callbacks.health import Health
 from keras_moco.callbacks.knn_monitor import KnnMonitor
 from keras_moco.callbacks.not_finite_guard import NotFiniteGuard
@@ -29,12 +29,9 @@ __all__ = [
     "Stopped",
     "Stopping",
     "drop_events",
-    "expendable",
     "find_step",
     "is_saved",
     "restore",
     "save",
     "saved_steps",
-    "tag",
-    "write_events",
 ]

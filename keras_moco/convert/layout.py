@@ -3,6 +3,7 @@
 import re
 from typing import NamedTuple
 
+import keras
 import numpy as np
 
 # The names of a layer's weights, and those in PyTorch.
@@ -33,7 +34,7 @@ class Slot(NamedTuple):
     """
 
     name: str
-    variable: object
+    variable: keras.Variable
     axes: tuple
 
     @property

@@ -1,6 +1,7 @@
 """What a checkpoint of the authors' code holds, and which state of a `MoCo` each part of it is."""
 
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -55,7 +56,7 @@ def check_notes(encoder, file):
 def notes_of(file):
     """What `to_pytorch` has noted down in a `TorchFile`; values of another kind were not written by it."""
     kinds = {**ENCODER_NOTES, **MOCO_NOTES}
-    notes = {name: value for name, value in file.settings.items() if type(value) is kinds.get(name)}
+    notes: dict[str, Any] = {name: value for name, value in file.settings.items() if type(value) is kinds.get(name)}
     wrong = [name for name in ("mean", "std") if not all(type(number) is float for number in notes.get(name, []))]
     wrong += ["stem"] if notes.get("stem") not in STEMS else []
     return {name: value for name, value in notes.items() if name not in wrong}

@@ -5,7 +5,7 @@ from keras_moco.data.folder import read_images
 from keras_moco.data.memory import array_source
 from keras_moco.data.pipeline import evaluation_dataset, labelled_dataset, pretrain_dataset, steps_per_epoch
 from keras_moco.data.sources import Source, open_source
-from keras_moco.data.subset import balanced_indices, sample, subset
+from keras_moco.data.subset import balanced_indices, subset
 
 __all__ = [
     "Source",
@@ -17,7 +17,6 @@ __all__ = [
     "plain_read_errors",
     "pretrain_dataset",
     "read_images",
-    "sample",
     "steps_per_epoch",
     "subset",
 ]

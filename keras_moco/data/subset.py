@@ -41,7 +41,7 @@ def subset(source, indices):
         return dataclasses.replace(
             source,
             num_examples=len(chosen),
-            read=lambda seed: examples_from_arrays(*arrays, seed),
+            read=lambda seed: examples_from_arrays(*arrays, seed=seed),
             arrays=lambda: arrays,
         )
     places = np.full(source.num_examples, -1, "int64")

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from keras_moco.data.memory import examples_from_arrays
-from keras_moco.data.pictures import Encoded
+from keras_moco.data.pictures import Encoded, Pixels
 from keras_moco.data.sources import Source
 from keras_moco.data.streams import shuffled_stream
 
@@ -63,9 +63,9 @@ def open_tfds(name, split, data_dir, cache, judge):
         num_examples=num_examples,
         image_shape=shape,
         class_names=tuple(label.names) if labelled else None,
-        read=(lambda seed: examples_from_arrays(*arrays(), seed)) if in_memory else read,
+        read=(lambda seed: examples_from_arrays(*arrays(), seed=seed)) if in_memory else read,
         arrays=arrays,
-        **({} if in_memory else {"open": functools.partial(Encoded, channels=channels)}),
+        open=Pixels if in_memory else functools.partial(Encoded, channels=channels),
         bad=None if in_memory else judge(num_examples, lambda index: f"example {index} of tfds:{name} ({split})"),
         licence=builder.info.redistribution_info.license or None,
     )

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_moco.data import evaluation_dataset, sample
+from keras_moco.data import evaluation_dataset
+from keras_moco.data.subset import sample
 
 SIDE = 96  # pixels of a picture that is kept, at most
 
@@ -22,12 +23,12 @@ class Looked(NamedTuple):
 
     features: np.ndarray
     labels: np.ndarray
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # a tuple has a method of that name
     images: np.ndarray
 
     def at(self, rows):
         """Those at some places."""
-        return Looked(*(entry[rows] for entry in self))
+        return Looked(self.features[rows], self.labels[rows], self.index[rows], self.images[rows])
 
 
 def look(source, extractor, image_size, count, seed=0):
@@ -38,7 +39,7 @@ def look(source, extractor, image_size, count, seed=0):
         extractor: `FeatureExtractor`.
         image_size: int, pixels, that it takes.
         count: int, how many images at most.
-        seed: int, decides which, as in `keras_moco.data.sample`.
+        seed: int, decides which, as in `keras_moco.data.subset.sample`.
 
     Returns:
         `Looked`.
@@ -50,7 +51,8 @@ def look(source, extractor, image_size, count, seed=0):
             images.append(shrunk(batch["image"], SIDE))
             yield batch
 
-    return Looked(*extractor.extract(batches()), np.concatenate(images))
+    found = extractor.extract(batches())
+    return Looked(found.features, found.labels, found.index, np.concatenate(images))
 
 
 def shrunk(images, side):

@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from keras_moco.callbacks import tag, write_events
+from keras_moco.callbacks.event_log import tag, write_events
 from keras_moco.config import Config
 from keras_moco.settings import to_text
 from keras_moco.versions import versions_line

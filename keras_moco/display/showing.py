@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_moco.callbacks import expendable
+from keras_moco.callbacks.expendable import expendable
 from keras_moco.display.looking import look
 from keras_moco.display.projector import write_projector
 from keras_moco.display.settings import write_settings

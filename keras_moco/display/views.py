@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_moco import picture_grid
-from keras_moco.callbacks import write_events
+from keras_moco.callbacks.event_log import write_events
 from keras_moco.data import pretrain_dataset
 
 PAIRS = 8

@@ -18,7 +18,6 @@ from keras_moco.evaluation.measures import (
     effective_rank,
     feature_std,
     representation_measures,
-    similarities,
     uniformity,
 )
 from keras_moco.evaluation.neighbours import Neighbours, nearest_neighbours
@@ -60,6 +59,5 @@ __all__ = [
     "nearest_voters",
     "predict_labelled",
     "representation_measures",
-    "similarities",
     "uniformity",
 ]

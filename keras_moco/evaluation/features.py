@@ -39,12 +39,12 @@ class Features(NamedTuple):
     Attributes:
         features: float32 array `(n, F)`.
         labels: int32 array `(n,)`; `-1` where the data set has no label.
-        index: int64 array `(n,)`; the position of the image in its source.
+        index: int64 array `(n,)`, the position of the image in its source; or `None`, where nothing asks for it.
     """
 
     features: np.ndarray
     labels: np.ndarray
-    index: np.ndarray
+    index: np.ndarray | None  # type: ignore[assignment]  # a tuple has a method of that name
 
 
 class FeatureExtractor(keras.Model):

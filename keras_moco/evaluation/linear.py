@@ -137,7 +137,7 @@ def linear_accuracy(train, test, c_values=(0.001, 0.01, 0.1, 1.0), max_iter=300,
         part, labels = train.features[rest], train.labels[rest]
         for c, predict, _ in _fits(part, labels, c_values, max_iter):
             sweep[c] = _percent(predict(train.features[held_out]), train.labels[held_out])
-    c = max(sweep, key=sweep.get) if sweep else float(c_values[0])  # the strongest regularisation among equals
+    c = max(sweep, key=lambda c: sweep[c]) if sweep else float(c_values[0])  # the strongest regularisation among equals
     ((_, predict, converged),) = _fits(train.features, train.labels, [c], max_iter)
     return LinearProbe(_percent(predict(test.features), test.labels), c, sweep, converged)
 

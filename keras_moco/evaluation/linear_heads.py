@@ -78,6 +78,9 @@ class LinearHeads(keras.layers.Layer):
     def call(self, features):
         return ops.einsum("nf,fhc->nhc", features, self.kernel) + self.bias
 
+    def compute_output_shape(self, shape):
+        return (shape[0], self.num_heads, self.num_classes)
+
     def get_config(self):
         own = {"num_classes": self.num_classes, "num_heads": self.num_heads, "seed": self.seed}
         return {**super().get_config(), **own}
@@ -241,6 +244,6 @@ def _judged(rates, held_out_logits, held_out_labels, test_logits, test_labels):
     held_out = {}
     if held_out_logits is not None:
         held_out = {rate: found.top1 for rate, found in each(held_out_logits, held_out_labels).items()}
-    rate = max(held_out, key=held_out.get) if held_out else rates[0]
+    rate = max(held_out, key=lambda rate: held_out[rate]) if held_out else rates[0]
     predicted = test_logits[:, list(rates).index(rate)].argmax(axis=1)
     return LinearSweep(rate, tests[rate], predicted, test_labels, tests, held_out)

@@ -125,9 +125,9 @@ def draw_projection(path, features, labels, class_names, limit=2000, seed=0):
     if len(class_names) <= NUMBERED:
         from matplotlib import colormaps
 
-        colors = colormaps["tab10" if len(class_names) <= 10 else "tab20"].colors
+        palette = colormaps["tab10" if len(class_names) <= 10 else "tab20"]
         for label in np.unique(labels[known]):
-            axes.scatter(*places[labels == label].T, color=colors[label], label=str(class_names[label]), **dots)
+            axes.scatter(*places[labels == label].T, color=palette(int(label)), label=str(class_names[label]), **dots)
         if known.any():
             figure.legend(loc="outside right upper", markerscale=2, frameon=False)
     elif known.any():

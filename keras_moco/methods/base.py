@@ -12,7 +12,7 @@ class Method(abc.ABC):
         settings: names of the fields of `Config` that mean something to this method and not to all.
     """
 
-    settings = ()
+    settings: tuple[str, ...] = ()
 
     def batch_norm(self, config, replicas):
         """The `BatchNorm` of the encoder."""

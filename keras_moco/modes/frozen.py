@@ -63,7 +63,7 @@ def linear(subject):
     if config.linear_on == "features":
         with frozen(subject.encoder):
             features = (extract_features(subject.features, subject.dataset_of(split)) for split in (train, test))
-            sweep = linear_sweep(*features, train.num_classes, **settings)
+            sweep = linear_sweep(*features, num_classes=train.num_classes, **settings)
     else:
         settings |= {"crop_scale": (config.crop_min_area, 1.0), "callbacks": [backup(subject, "linear")]}
         sweep = linear_sweep_on_images(subject.backbone(), train, test, subject.image_size, **settings)

@@ -40,15 +40,17 @@ def embed(subject):
     source = subject.images
     found = extract_features(subject.features, subject.dataset_of(source))
     path = subject.place(f"features_{source.split}.npz")
-    files = {"files": np.array([source.files[index] for index in found.index])} if source.files else {}
+    arrays = {**found._asdict()}
+    if source.files:
+        arrays["files"] = np.array([source.files[index] for index in found.index])
 
     def write(temporary):
         with open(temporary, "wb") as file:  # to a name, NumPy would add an ending
-            np.savez(file, **found._asdict(), **files)
+            np.savez(file, **arrays)
 
     replace_when_written(path, write)
     print(f"{len(found.features):,} x {found.features.shape[1]} features of {source.name} ({source.split})")
-    print(f"features   {path}, with {', '.join([*found._fields, *files])}")
+    print(f"features   {path}, with {', '.join(arrays)}")
 
 
 def export(subject):

@@ -138,4 +138,7 @@ class Board:
         def look():
             return next((text for text in self.texts(selector) if re.search(pattern, text)), None)
 
-        return until(look, f"{pattern!r} in {selector}")
+        try:
+            return until(look, f"{pattern!r} in {selector}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; there is {self.texts(selector)}") from None

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_moco.callbacks import EventLog, drop_events, write_events
-from keras_moco.callbacks.event_log import event_files
+from keras_moco.callbacks import EventLog, drop_events
+from keras_moco.callbacks.event_log import event_files, write_events
 from tests.small_training import Crash
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_moco.callbacks import EpochLog, Expendable, expendable
+from keras_moco.callbacks import EpochLog, Expendable
+from keras_moco.callbacks.expendable import expendable
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 TOLD = "warning: the log was not written ([Errno 28] No space left on device); training goes on.\n"

@@ -6,8 +6,9 @@ from google.protobuf import text_format
 from PIL import Image
 from tensorboard.plugins import projector
 
-from keras_moco.display import Looked, write_projector
 from keras_moco.display import projector as ours
+from keras_moco.display.looking import Looked
+from keras_moco.display.projector import write_projector
 
 RNG = np.random.default_rng(0)
 

@@ -6,7 +6,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from keras_moco.callbacks import drop_events
 from keras_moco.config import Config
-from keras_moco.display import write_settings
+from keras_moco.display.settings import write_settings
 from keras_moco.plan import Plan
 
 

@@ -10,7 +10,8 @@ from PIL import Image
 from keras_moco.augment import moco_cifar
 from keras_moco.config import Config
 from keras_moco.data import array_source, open_source
-from keras_moco.display import show_end, show_start, showing
+from keras_moco.display import showing
+from keras_moco.display.showing import show_end, show_start
 from keras_moco.evaluation import FeatureExtractor, nearest_neighbours
 from keras_moco.plan import Plan
 from keras_moco.run_directory import RunDirectory

@@ -6,9 +6,9 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_moco.augment import get_augmentation
-from keras_moco.callbacks import write_events
+from keras_moco.callbacks.event_log import write_events
 from keras_moco.data import open_source, pretrain_dataset
-from keras_moco.display import fed_views, write_views
+from keras_moco.display.views import fed_views, write_views
 
 BATCH, SIZE, SEED = 32, 12, 5
 NAMES = ["query", "key"]

@@ -1,0 +1,127 @@
+"""The wheel holds the package and nothing else, and works where there is no checkout."""
+
+import shutil
+import site
+import subprocess
+import sys
+import venv
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+import keras_moco
+
+pytestmark = pytest.mark.wheel
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ["LICENSE", "README.md", "keras_moco", "pyproject.toml", "setup.py"]
+# A quick part of the tests.
+TESTS = ["test_commands.py", "test_contrast.py", "test_momentum.py", "test_optimizers.py", "test_readme.py", "layers"]
+OUTSIDE = """
+import importlib
+import pkgutil
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import keras_moco
+from tests.small_training import batches, make_model
+
+
+def test_the_installed_package_is_tested():
+    assert Path(keras_moco.__file__).is_relative_to(sys.prefix)
+
+
+def test_every_module_is_there():
+    modules = [module.name for module in pkgutil.walk_packages(keras_moco.__path__, "keras_moco.")]
+    assert len(modules) > 100
+    for name in modules:
+        importlib.import_module(name)
+
+
+def test_fit_save_and_load(tmp_path):
+    model = make_model()
+    model.fit(batches(steps=5), epochs=1, verbose=0, shuffle=False)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    images = np.float32(next(iter(batches(steps=1)))["query"])
+    assert model.steps_done == loaded.steps_done == 5
+    np.testing.assert_array_equal(model.predict(images, verbose=0), loaded.predict(images, verbose=0))
+"""
+
+
+def run(*command, **options):
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Built from a copy, so that nothing is left in the checkout, with the setuptools that is installed."""
+    copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, copy / name)
+    run(sys.executable, "-m", "pip", "wheel", copy, "--no-deps", "--no-build-isolation", "--wheel-dir", out)
+    [path] = out.iterdir()
+    return path
+
+
+@pytest.fixture(scope="module")
+def python(wheel, tmp_path_factory):
+    """The interpreter of a fresh environment with the wheel, which sees what else is installed here, behind its own."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--ignore-installed", wheel)
+    [packages] = folder.glob("lib/python*/site-packages")
+    # A line of a .pth file is a folder to look into; the .pth files in there, of a checkout perhaps, are not read.
+    (packages / "others.pth").write_text("".join(f"{path}\n" for path in site.getsitepackages()))
+    return python
+
+
+def test_it_holds_the_package_and_its_licence_and_nothing_else(wheel):
+    version = keras_moco.__version__
+    assert wheel.name == f"keras_moco-{version}-py3-none-any.whl"
+    package = ROOT / "keras_moco"
+    expected = {
+        path.relative_to(ROOT).as_posix()
+        for path in package.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert "keras_moco/py.typed" in expected
+    about = {f"keras_moco-{version}.dist-info/{name}" for name in ("METADATA", "RECORD", "WHEEL", "top_level.txt")}
+    with zipfile.ZipFile(wheel) as file:
+        found = set(file.namelist())
+        [licence] = [name for name in found if name.endswith("/LICENSE")]
+        assert file.read(licence) == (ROOT / "LICENSE").read_bytes()
+        assert file.read(f"keras_moco-{version}.dist-info/top_level.txt") == b"keras_moco\n"
+    assert found == expected | about | {licence}
+
+
+def test_it_says_what_it_is_and_needs(wheel):
+    with zipfile.ZipFile(wheel) as file:
+        text = file.read(f"keras_moco-{keras_moco.__version__}.dist-info/METADATA").decode()
+    about = Parser().parsestr(text)
+    assert about["Name"].replace("-", "_") == "keras_moco" and about["Version"] == keras_moco.__version__
+    assert about["Requires-Python"] == ">=3.10" and "Apache-2.0" in (about["License-Expression"] or about["License"])
+    needed = about.get_all("Requires-Dist")
+    assert any(line.startswith("tensorflow") for line in needed)
+    assert not [line for line in needed if "torch" in line and "extra" not in line]
+    assert about.get_payload().startswith((ROOT / "README.md").read_text(encoding="utf-8")[:50])
+
+
+def test_it_works_outside_of_the_checkout(python, tmp_path):
+    shutil.copytree(ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__", "wheel"))
+    for name in ("README.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "tests" / "test_outside.py").write_text(OUTSIDE)
+    tests = [f"tests/{name}" for name in ("test_outside.py", *TESTS)]
+    said = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, cwd=tmp_path)
+    assert " passed" in said and "failed" not in said
