@@ -69,7 +69,7 @@ def linear_probe(encoder, train, test, c_values=(0.001, 0.01, 0.1, 1.0), max_ite
 
     This is not the protocol of the papers' tables, which trains the linear layer by SGD on augmented images
     (learning rate 30, MoCo v1 sec. 4.1; official `main_lincls.py`). It is deterministic, has one parameter,
-    chosen on training data alone, and takes seconds; that protocol is another mode, not offered yet.
+    chosen on training data alone, and takes seconds; that protocol is `linear_sweep_on_images`.
 
     Args:
         encoder: model with a method `features(images, training=False)` giving `(n, F)`, such as `Encoder`.
