@@ -16,9 +16,9 @@ from keras_moco.data import (
     open_source,
     pretrain_dataset,
     read_images,
-    sample,
     subset,
 )
+from keras_moco.data.subset import sample
 from tests.batches import take
 
 CLASSES, EACH = ("ant", "bee", "cat"), 4

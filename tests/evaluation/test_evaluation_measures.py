@@ -11,10 +11,10 @@ from keras_moco.evaluation import (
     effective_rank,
     feature_std,
     representation_measures,
-    similarities,
     uniformity,
 )
 from keras_moco.evaluation import measures as module
+from keras_moco.evaluation.measures import similarities
 
 RNG = np.random.default_rng(0)
 FIRST, SECOND = RNG.normal(0.3, 1, (2, 37, 6))
