@@ -30,7 +30,7 @@ import pytest
 import tensorflow as tf
 
 import train
-from keras_moco import command_line
+from keras_moco import command_line, training
 from keras_moco.callbacks import Stopped
 from keras_moco.models import MoCo
 
@@ -188,7 +188,7 @@ def train_here(workdir, *flags, fit=None):
         # What `absl.app.run` comes down to, which can be had only once in a process.
         patch.setattr(command_line.app, "run", lambda main, flags_parser: main(flags_parser(argv)))
         for name in ("export_backbone", "show_end"):
-            patch.setattr(train.training, name, lambda *_: None)
+            patch.setattr(training, name, lambda *_: None)
         if fit:
             patch.setattr(MoCo, "fit", fit)
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):

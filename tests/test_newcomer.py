@@ -26,7 +26,7 @@ LINEAR = "python evaluate.py linear --workdir=runs/quickstart --linear_on=featur
 TENSORBOARD = "tensorboard --logdir runs"
 # The commands of the README that run here, and what each prints.
 RUN = {
-    QUICKSTART: r"kNN top-1: [\d.]+ % before, [\d.]+ % after training\n(.*\n)+next: ",
+    QUICKSTART: r"kNN top-1: [\d.]+ % before, [\d.]+ % after training\n(.*\n)+evaluate: ",
     ". .venv/bin/activate": "",
     "python -m keras_moco": r"(?s)(?=.*train\.py)(?=.*evaluate\.py)(?=.*keras_moco\.augment\.preview)",
     "python -m keras_moco.augment.preview --source digits --recipe moco_cifar --out runs/views.png": "",

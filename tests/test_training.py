@@ -263,10 +263,12 @@ def test_the_output_says_what_was_done_and_where_things_are(finished):
     assert "epoch 1/2 step 5/11 " in text and "epoch 2/2 done " in text
     before, after = finished.results["knn_top1_initial"], finished.results["knn_top1"]
     assert f"kNN top-1: {before:.2f} % before, {after:.2f} % after training" in text
-    for name in ("results.json", "log.csv", "curves.png", "checkpoints", "export"):
+    for name in ("results.json", "log.csv", "checkpoints", "export"):
         assert text.count(f"{finished.path / name}\n") == 1
+    assert f"curves.png, views.png, neighbours.png, embedding.png in {finished.path}\n" in text
     assert f"tensorboard --logdir {finished.path / 'tensorboard'}\n" in text
-    assert text.endswith(f"python evaluate.py linear --workdir={finished.path}\n")
+    assert f"python evaluate.py linear --workdir={finished.path}\n" in text
+    assert text.endswith(f'keras.models.load_model("{finished.path}/export/backbone.keras")\n')
 
 
 def test_the_curves_are_a_picture(finished):

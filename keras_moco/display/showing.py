@@ -28,9 +28,10 @@ def show_start(run, plan, train, augmentation, required):
         write_settings(run.events, plan)
     if not run.views.exists():
         config, names = plan.config, [name for name in ("query", "key") if name in required]
+        host = config.augment_on == "host"
+        # Not to be left out: images that cannot be read would end the training as well, which then knows of them.
+        views = fed_views(train, augmentation, config.batch_size, names, config.seed, host)
         with expendable(f"{run.views}"):
-            host = config.augment_on == "host"
-            views = fed_views(train, augmentation, config.batch_size, names, config.seed, host)
             write_views(run.views, run.events, views, names)
 
 
