@@ -1,5 +1,9 @@
 """What the other mechanisms promise around their formulas: who learns, what is saved, what is refused."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from keras_moco.models import EndToEnd, MemoryBank, SimCLR
 from keras_moco.optimizers import LARS, SGD
 from tests.small_encoder import SHAPE, small_encoder
 
+ROOT = Path(__file__).resolve().parents[2]
 BATCH, IMAGES = 16, 64
 
 
@@ -257,8 +262,7 @@ def test_the_bank_needs_no_second_view():
     assert model.steps_done == 4
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_an_index_outside_of_the_bank_is_told_in_one_sentence_and_nothing_is_changed(replicas):
+def refuse_an_index_outside_of_the_bank(replicas):
     strategy = distribution.make_strategy("mirrored", 2) if replicas == 2 else None
     model = make_model(memory_bank, strategy)
     before = [np.array(weight) for weight in model.weights]
@@ -271,6 +275,22 @@ def test_an_index_outside_of_the_bank_is_told_in_one_sentence_and_nothing_is_cha
     for weight, value in zip(model.weights, before, strict=True):
         if "moving" not in weight.path:  # BatchNorm's own statistics may have moved
             np.testing.assert_array_equal(weight, value, err_msg=weight.path)
+
+
+def test_an_index_outside_of_the_bank_is_told_in_one_sentence_and_nothing_is_changed():
+    refuse_an_index_outside_of_the_bank(replicas=1)
+
+
+def test_an_index_outside_of_the_bank_is_told_on_two_replicas():
+    """In a process of its own: where a step fails on one replica, TensorFlow may cancel all that they share later."""
+    program = (
+        "from tests import conftest\n"
+        "conftest.pytest_configure()\n"
+        "from tests.models.test_models_mechanisms import refuse_an_index_outside_of_the_bank\n"
+        "refuse_an_index_outside_of_the_bank(replicas=2)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_bank_as_small_as_a_batch_is_refused():
