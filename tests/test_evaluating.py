@@ -236,9 +236,15 @@ def test_retrieve_finds_the_most_similar_training_images(run, trained, monkeypat
     assert drawn["similarity"][0, 0] == pytest.approx(1, abs=1e-5)
 
 
+def arrays(path):
+    """What a file of NumPy holds: a dict of arrays."""
+    with np.load(path) as file:
+        return dict(file)
+
+
 def test_embed_writes_features_with_labels(run, trained, capsys):
     evaluate("embed", EvaluationConfig(workdir=str(run), features="embedding"))
-    found = np.load(run / "evaluation" / "features_test.npz")
+    found = arrays(run / "evaluation" / "features_test.npz")
     expected = extract_features(trained.encoder, evaluation_dataset(all_of("test"), SIZE))
     assert set(found) == {"features", "labels", "index"}
     np.testing.assert_allclose(found["features"], expected.features, atol=1e-6)
@@ -355,7 +361,7 @@ def test_figures_on_other_images_stand_apart(run, tmp_path):
     assert f"On `{dataset}`:" in (run / "export" / "MODEL_CARD.md").read_text()
 
     evaluate("embed", EvaluationConfig(workdir=str(run), dataset=dataset, split="train"))
-    kept = np.load(run / "evaluation" / "features_train.npz")
+    kept = arrays(run / "evaluation" / "features_train.npz")
     assert [path[-7:] for path in kept["files"]] == ["a/0.png", "a/2.png", "a/4.png", "b/1.png", "b/3.png", "b/5.png"]
 
 
