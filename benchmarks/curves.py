@@ -9,6 +9,7 @@ docs/curves/NAME.csv, and what it said to docs/curves/runs.json. `first_steps` i
 
 import argparse
 import csv
+import dataclasses
 import json
 import os
 import subprocess
@@ -66,26 +67,11 @@ def first_steps():
     """The loss of every single step while the queue fills, and after: a queue of 16 batches."""
     from keras_moco import data, distribution
     from keras_moco.building import build_augmentation, build_model
-    from keras_moco.config import Config
+    from keras_moco.config import read_flagfile
     from keras_moco.plan import Plan
 
-    config = Config(
-        image_mean=(0.3,),
-        image_std=(0.38,),
-        backbone="resnet10",
-        backbone_width=16,
-        stem="cifar",
-        image_size=16,
-        augment="moco_cifar",
-        crop_min_area=0.4,
-        queue_size=1024,
-        key_momentum=0.99,
-        temperature=0.1,
-        batch_size=64,
-        base_learning_rate=0.06,
-        weight_decay=5e-4,
-        schedule="constant",
-    )
+    recipe = read_flagfile(ROOT / "configs" / "quickstart.cfg")
+    config = dataclasses.replace(recipe, queue_size=1024, batch_size=64, schedule="constant")
     train = data.open_source("digits", "train")
     model = build_model(Plan.of(config, train, replicas=1), distribution.make_strategy("one"))
     batches = data.pretrain_dataset(train, build_augmentation(config), config.batch_size)
