@@ -62,9 +62,12 @@ class SplitBatchNormalization(keras.layers.BatchNormalization):
                 "`splits` must divide the batch of each replica. "
                 f"Received: splits={self.splits}, batch={n}. Change `bn_splits` or the batch size."
             )
-        outputs, means, variances = zip(*map(self._normalize, self._groups(inputs)), strict=True)
-        self._follow(self.moving_mean, means)
-        self._follow(self.moving_variance, variances)
+        scale, offset = self._affine()
+        old = ops.convert_to_tensor(self.moving_mean), ops.convert_to_tensor(self.moving_variance)
+        groups = [self._normalize(group, scale, offset, *old) for group in self._groups(inputs)]
+        outputs, means, variances = zip(*groups, strict=True)
+        self.moving_mean.assign(tf.add_n(means) / self.splits)
+        self.moving_variance.assign(tf.add_n(variances) / self.splits)
         return ops.reshape(ops.stack(outputs, axis=1), ops.shape(inputs))
 
     def _groups(self, inputs):
@@ -75,36 +78,39 @@ class SplitBatchNormalization(keras.layers.BatchNormalization):
             positions = positions * length
         return ops.unstack(ops.reshape(inputs, (-1, self.splits, positions, 1, shape[-1])), axis=1)
 
-    def _normalize(self, group):
-        """One group by its own statistics: outputs, mean and unbiased variance."""
+    def _affine(self):
+        """Scale and offset of all groups, `(C,)` each."""
+        channels, dtype = self.moving_mean.shape, self.moving_mean.dtype
+        scale = ops.cast(self.gamma, dtype) if self.scale else ops.ones(channels, dtype)
+        offset = ops.cast(self.beta, dtype) if self.center else ops.zeros(channels, dtype)
+        return scale, offset
+
+    def _normalize(self, group, scale, offset, mean, variance):
+        """One group by its own statistics: outputs, and the moving mean and (unbiased) variance that follow them."""
         if group.dtype == tf.float64:
-            return self._normalize_float64(group)
-        channels = group.shape[-1]
-        scale = self.gamma if self.scale else ops.ones((channels,))
-        offset = self.beta if self.center else ops.zeros((channels,))
+            return self._normalize_float64(group, scale, offset, mean, variance)
         # The fused kernel: on large feature maps 1.7 times as fast as Keras's composed operations on the whole batch,
         # and 3.4 times as fast as those with broadcast groups (benchmarks/split_batch_normalization.py, on a CPU).
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=group,
-            scale=ops.cast(scale, "float32"),
-            offset=ops.cast(offset, "float32"),
-            mean=tf.zeros([0]),
-            variance=tf.zeros([0]),
+            scale=scale,
+            offset=offset,
+            mean=mean,
+            variance=variance,
             epsilon=self.epsilon,
+            exponential_avg_factor=1.0 - self.momentum,
             is_training=True,
         )
         return outputs, mean, variance
 
-    def _normalize_float64(self, group):
+    def _normalize_float64(self, group, scale, offset, mean, variance):
         """The same, composed: the fused kernel has no float64."""
-        mean, variance = ops.moments(group, axes=(0, 1, 2))
-        outputs = ops.batch_normalization(group, mean, variance, -1, self.beta, self.gamma, self.epsilon)
+        new_mean, new_variance = ops.moments(group, axes=(0, 1, 2))
+        outputs = ops.batch_normalization(group, new_mean, new_variance, -1, offset, scale, self.epsilon)
         n = ops.cast(ops.size(group) // group.shape[-1], group.dtype)
-        return outputs, mean, variance * n / (n - 1)
-
-    def _follow(self, moving, groups):
-        average = ops.cast(ops.mean(ops.stack(groups), axis=0), moving.dtype)
-        moving.assign(moving * self.momentum + average * (1.0 - self.momentum))
+        mean = mean * self.momentum + new_mean * (1.0 - self.momentum)
+        variance = variance * self.momentum + new_variance * n / (n - 1) * (1.0 - self.momentum)
+        return outputs, mean, variance
 
     def get_config(self):
         return {**super().get_config(), "splits": self.splits}

@@ -122,3 +122,28 @@ def test_inside_moco_it_survives_saving_with_all_other_state(suffix, tmp_path):
         assert len(ours) > 2
         for variable, other in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(variable, other, err_msg=variable.path)
+
+
+def test_a_step_touches_the_rows_of_its_keys_alone():
+    queue, keys = FeatureQueue(1000, dim=4), tf.TensorSpec((8, 4))
+    graph = tf.function(queue.enqueue).get_concrete_function(keys).graph
+    sizes = [output.shape.num_elements() for operation in graph.get_operations() for output in operation.outputs]
+    assert max(sizes) == 8 * 4
+
+
+def test_what_was_read_before_stays_as_it_was():
+    queue = FeatureQueue(6, dim=2)
+
+    @tf.function
+    def read_and_enqueue(keys):
+        before = tf.convert_to_tensor(queue.features)
+        queue.enqueue(keys)
+        return before
+
+    for step in range(1, 4):  # the first write to a variable is another than the later ones
+        expected = np.array(queue.features)
+        before = tf.convert_to_tensor(queue.features)
+        inside = read_and_enqueue(step * tf.ones((4, 2)))
+        queue.enqueue(-step * tf.ones((2, 2)))
+        np.testing.assert_array_equal(inside, expected)
+        np.testing.assert_array_equal(before, expected)

@@ -1,0 +1,134 @@
+"""The measurements of `benchmarks/queue.py`."""
+
+import argparse
+import json
+import os
+import statistics
+import time
+
+from steps import CASES, peak_memory, prepare, processes_of, take
+
+SIZES = (256, 4096, 65536, 1 << 20)
+KEYS, DIM = 128, 128
+# K, N, D: over K first, then over N and over D.
+SETTINGS = [
+    *((size, KEYS, DIM) for size in SIZES),
+    *((65536, keys, DIM) for keys in (16, 256)),
+    *((65536, KEYS, dim) for dim in (64, 256)),
+]
+STEP_SIZES = (256, 65536)
+
+_actions = {}
+
+
+def build(size, keys, dim):
+    """Makes a queue, which it returns, and what is to be timed on it."""
+    import keras
+    import tensorflow as tf
+    from keras import ops
+
+    from keras_moco.contrast import info_nce
+    from keras_moco.layers import FeatureQueue
+
+    queue = FeatureQueue(size, dim)
+    batch, queries = (ops.normalize(keras.random.normal((keys, dim), seed=seed)) for seed in (1, 2))
+
+    @tf.function
+    def enqueue():
+        queue.enqueue(batch[:size])
+
+    @tf.function
+    def enqueue_by_copy():
+        rows = (queue.pointer + tf.range(min(keys, size), dtype=tf.int64)) % size
+        queue.features.assign(ops.scatter_update(queue.features, rows[:, None], batch[:size]))
+        queue.count.assign_add(min(keys, size))
+
+    @tf.function
+    def look_up():
+        with tf.GradientTape() as tape:
+            tape.watch(queries)
+            logits, labels = info_nce(queries, batch, queue.features, 0.07)
+            losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+            loss = ops.mean(losses)
+        return loss, tape.gradient(loss, queries)
+
+    _actions.update(enqueue=enqueue, enqueue_by_copy=enqueue_by_copy, look_up=look_up)
+    return queue
+
+
+def make(*setting):
+    """`build` in another process, to which no queue can be sent."""
+    build(*setting)
+
+
+def act(name, times):
+    """Seconds of one call, the mean of several."""
+    _actions[name]()
+    start = time.perf_counter()
+    for _ in range(times):
+        _actions[name]()
+    return (time.perf_counter() - start) / times
+
+
+def measure(settings, rounds):
+    """setting: seconds of each action, the median over the rounds, and peak memory in GiB before copies are made."""
+    times = {setting: {} for setting in settings}
+    with processes_of(settings) as processes:
+        for setting, process in processes.items():
+            process.submit(make, *setting).result()
+        # By copy comes last: its memory is not to count.
+        for name, calls in (("enqueue", 50), ("look_up", 1), ("enqueue_by_copy", 1)):
+            if name == "enqueue_by_copy":
+                memory = {setting: process.submit(peak_memory).result() for setting, process in processes.items()}
+            measured = {setting: [] for setting in settings}
+            for _ in range(rounds):
+                for setting, process in processes.items():
+                    measured[setting].append(process.submit(act, name, calls).result())
+            for setting, values in measured.items():
+                times[setting][name] = statistics.median(values)
+    return times, memory
+
+
+def measure_steps(rounds):
+    """K: seconds of the steps of a ResNet-50, taken in turns in one process."""
+    cases = {size: (CASES["resnet50"]._replace(queue_size=size), "float32") for size in STEP_SIZES}
+    times = {size: [] for size in STEP_SIZES}
+    with processes_of(["fit"]) as processes:
+        for case in cases.values():
+            processes["fit"].submit(prepare, "keras", "fit", *case).result()
+        for number in range(rounds + 1):
+            for size, case in cases.items():
+                seconds = processes["fit"].submit(take, "fit", *case).result()
+                times[size] += [seconds] * (number > 0)  # the first one warms up
+    return times
+
+
+def main(description):
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer sizes and repetitions")
+    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
+    arguments = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    settings = [(size, KEYS, DIM) for size in (4096, 1 << 20)] if arguments.quick else SETTINGS
+    times, memory = measure(settings, rounds=3 if arguments.quick else 11)
+    report = {"queues": [], "steps": {}, "ratios": {}}
+    print(f"{'K':>8}{'N':>5}{'D':>5}{'enqueue':>12}{'by copy':>12}{'look up':>12}{'peak GiB':>10}")
+    for (size, keys, dim), of in times.items():
+        gib = memory[size, keys, dim]
+        columns = "".join(f"{1000 * of[name]:9.3f} ms" for name in ("enqueue", "enqueue_by_copy", "look_up"))
+        print(f"{size:8}{keys:5}{dim:5}{columns}{gib:10.2f}")
+        report["queues"].append({"K": size, "N": keys, "D": dim, "peak_memory_gib": gib, "seconds": of})
+    small, large = ((size, KEYS, DIM) for size in (4096, 1 << 20))
+    report["ratios"]["enqueue_1M_vs_4096"] = times[large]["enqueue"] / times[small]["enqueue"]
+    steps = measure_steps(rounds=4 if arguments.quick else 11)
+    short, long = (steps[size] for size in STEP_SIZES)
+    report["steps"] = {f"resnet50_K{size}": statistics.median(seconds) for size, seconds in steps.items()}
+    ratios = [b / a for a, b in zip(short, long, strict=True)]
+    report["ratios"]["resnet50_K65536_vs_K256"] = statistics.median(ratios)
+    for name, seconds in report["steps"].items():
+        print(f"step {name} {seconds:.2f} s")
+    for name, ratio in report["ratios"].items():
+        print(f"{name} {ratio:.3f}")
+    if arguments.json:
+        with open(arguments.json, "w", encoding="utf-8") as file:
+            json.dump(report, file, indent=2)

@@ -1,0 +1,112 @@
+"""What the benchmarks of the step compare is the same work, and their ratios are those of their times."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Imports a module from the folder of benchmarks."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module
+    for name in [name for name in sys.modules if name.split(".")[0] in ("steps", "train_step")]:
+        del sys.modules[name]
+
+
+def small_case(load):
+    return load("steps").Case("resnet10", "cifar", pixels=8, batch=8, queue_size=32, features=512, bn_splits=2)
+
+
+@pytest.mark.parametrize("name", ["fit", "limit", "supervised"])
+def test_steps_in_keras_train(load, name):
+    take = load("steps.in_keras").CANDIDATES[name](small_case(load), "float32")
+    assert 0 < take() < 60 and 0 < take() < 60
+
+
+def test_ratios_are_the_medians_over_rounds(load, capsys):
+    train_step = load("train_step")
+    times = {
+        "fit": [1.0, 2.0, 4.0],
+        "limit": [1.0, 1.0, 1.0],
+        "pytorch": [3.0, 8.0, 8.0],
+        "pytorch channels_last": [9.0, 9.0, 9.0],
+    }
+    first = dict.fromkeys(times, 10.0)
+    rows, ratios = train_step.report("resnet18_float32", small_case(load), first, times, {"fit": 1.5})
+    # The better of PyTorch's two; round by round 3, 4 and 2 times as long as `fit`.
+    assert ratios == {"resnet18_float32_time_vs_limit": 2.0, "resnet18_float32_speed_vs_pytorch": 3.0}
+    assert rows["fit"]["images_per_second"] == 4.0 and rows["fit"]["peak_memory_gib"] == 1.5
+    assert "speed_vs_pytorch 3.000" in capsys.readouterr().out
+
+
+def test_the_queue_benchmark_does_not_stand_in_the_way_of_pythons_own():
+    code = "import queue; assert queue.Queue().empty() and queue.__file__ != 'queue.py'; print(queue.__file__)"
+    script = f"import sys; sys.path[0] = {str(BENCHMARKS)!r}; {code}"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "benchmarks" not in found.stdout
+
+
+def test_both_ways_to_enqueue_write_the_same(load):
+    queues = load("steps.queues")
+    written = []
+    for name in ("enqueue", "enqueue_by_copy"):
+        queue = queues.build(size=20, keys=8, dim=4)
+        queues.act(name, times=2)
+        written.append((np.array(queue.features), int(queue.pointer)))
+    np.testing.assert_array_equal(written[0][0], written[1][0])
+    assert written[0][1] == written[1][1] == 3 * 8 - 20
+    assert queues.act("look_up", times=1) > 0
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("backbone, features", [("resnet18", 512), ("resnet50", 2048)])
+def test_pytorch_trains_the_same_network(load, backbone, features):
+    in_pytorch, in_keras = load("steps.in_pytorch"), load("steps.in_keras")
+    case = load("steps").Case(backbone, "cifar", 32, 8, 64, features, 2)
+    theirs = in_pytorch.resnet(backbone, "cifar", in_pytorch.torch.nn.BatchNorm2d, 128)
+    ours = in_keras._encoder(case, "float32")
+    sizes = [
+        sorted(int(np.prod(p.shape)) for p in parameters)
+        for parameters in (theirs.parameters(), ours.trainable_variables)
+    ]
+    assert sizes[0] == sizes[1]
+
+
+@pytest.mark.torch
+def test_split_batch_norm_in_pytorch_is_ours(load):
+    from keras_moco.layers import SplitBatchNormalization
+
+    torch = load("torch")
+    theirs, ours = load("steps.in_pytorch").SplitBatchNorm(3, splits=2), SplitBatchNormalization(2)
+    x = np.float32(np.random.default_rng(0).normal(2, 3, (6, 4, 5, 3)))
+    outputs = theirs(torch.from_numpy(x).permute(0, 3, 1, 2)).detach().numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(ours(x, training=True), outputs, atol=1e-5)
+    np.testing.assert_allclose(ours.moving_mean, theirs.running_mean, rtol=1e-5)
+    np.testing.assert_allclose(ours.moving_variance, theirs.running_var, rtol=1e-5)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_step_in_pytorch_is_moco(load, precision):
+    in_pytorch = load("steps.in_pytorch")
+    torch = in_pytorch.torch
+    torch.manual_seed(0)
+    model = in_pytorch.MoCo(in_pytorch.resnet("resnet18", "cifar", torch.nn.BatchNorm2d, 128), 12, precision)
+    images = torch.randn(2, 8, 3, 8, 8)
+    query, key = (next(encoder.parameters()) for encoder in (model.query_encoder, model.key_encoder))
+    assert np.isfinite(model.step(*images))
+    torch.testing.assert_close(key, model.key_encoder[0].weight)
+    start, queue = key.detach().clone(), model.queue.clone()
+    moved = query.detach().clone()
+    assert model.pointer == 8 and not torch.equal(start, moved)
+    model.step(*images)
+    torch.testing.assert_close(key.detach(), 0.999 * start + 0.001 * moved)
+    changed = (queue != model.queue).any(0)
+    assert changed.tolist() == 4 * [True] + 4 * [False] + 4 * [True] and model.pointer == 4
