@@ -67,7 +67,9 @@ def parts(model, images):
         "momentum update": lambda: momentum_update(model.key_encoder, model.query_encoder, MOMENTUM),
         "optimizer": lambda: model.optimizer.apply(gradients, variables),
         "are gradients finite": lambda: distribution.all_finite(gradients),
-        "look-up": lambda: model._look_up("query_to_key", keys, keys).logits,
+        "look-up": lambda: (
+            model._look_up("query_to_key", keys, keys, tf.convert_to_tensor(model.queue.features)).logits
+        ),
         "enqueue": lambda: model.queue.enqueue(keys),
     }
     return {name: tf.function(function) for name, function in functions.items()}

@@ -70,7 +70,7 @@ def over(times, name, other):
 
 
 def report(label, case, first, times, memory):
-    """Prints the table of a case: its rows and its ratios."""
+    """Prints the figures of a case, a line for each candidate, and its ratios, and returns both."""
     rows, ratios = {}, {f"{label}_time_vs_limit": over(times, "fit", "limit")}
     for name, seconds in times.items():
         rows[name] = {
@@ -83,7 +83,7 @@ def report(label, case, first, times, memory):
     if in_pytorch:
         best = min(in_pytorch, key=lambda name: statistics.median(times[name]))
         ratios[f"{label}_speed_vs_pytorch"] = over(times, best, "fit")
-    print(f"\n{label:<24}{'images/s':>10}{'time / limit':>14}{'first step s':>14}{'peak GiB':>10}")
+    print(f"{'':<24}{'images/s':>10}{'time / limit':>14}{'first step s':>14}{'peak GiB':>10}")
     for name, row in rows.items():
         gib = "" if row["peak_memory_gib"] is None else f"{row['peak_memory_gib']:.1f}"
         speed, ratio = row["images_per_second"], row["time_vs_limit"]
@@ -113,18 +113,18 @@ def main():
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     names = candidates(arguments.quick, arguments.xla)
-    with processes_of(["keras"]) as processes:
-        found = {"device": processes["keras"].submit(device).result(), "cases": {}, "ratios": {}}
-    print(f"on {found['device']}")
+    found = {"cases": {}, "ratios": {}}
     # One by one, so that times are of one that builds and memory of one case; or all at once, which is faster.
     for labels in [arguments.only] if arguments.quick else [[label] for label in arguments.only]:
         cases = {label: case_of(label, arguments) for label in labels}
         with processes_of(names) as processes:
             first = prepare_all(processes, cases.values(), at_once=arguments.quick)
+            found["device"] = processes["fit"].submit(device).result()
             for label, case in cases.items():
                 times = measure(processes, case, rounds=2 if arguments.quick else ROUNDS)
                 alone = {} if arguments.quick else processes
                 memory = {name: process.submit(peak_memory).result() for name, process in alone.items()}
+                print(f"\n{label} on {found['device']}")
                 found["cases"][label], ratios = report(label, case[0], first[case], times, memory)
                 found["ratios"] |= ratios
     if arguments.json:

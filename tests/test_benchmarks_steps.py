@@ -56,9 +56,9 @@ def test_the_queue_benchmark_does_not_stand_in_the_way_of_pythons_own():
 def test_both_ways_to_enqueue_write_the_same(load):
     queues = load("steps.queues")
     written = []
-    for name in ("enqueue", "enqueue_by_copy"):
-        queue = queues.build(size=20, keys=8, dim=4)
-        queues.act(name, times=2)
+    for by_copy in (False, True):
+        queue = queues.build(20, 8, 4, by_copy)
+        queues.act("both", times=2)
         written.append((np.array(queue.features), int(queue.pointer)))
     np.testing.assert_array_equal(written[0][0], written[1][0])
     assert written[0][1] == written[1][1] == 3 * 8 - 20

@@ -21,7 +21,7 @@ STEP_SIZES = (256, 65536)
 _actions = {}
 
 
-def build(size, keys, dim):
+def build(size, keys, dim, by_copy=False):
     """Makes a queue, which it returns, and what is to be timed on it."""
     import keras
     import tensorflow as tf
@@ -35,13 +35,12 @@ def build(size, keys, dim):
 
     @tf.function
     def enqueue():
-        queue.enqueue(batch[:size])
-
-    @tf.function
-    def enqueue_by_copy():
-        rows = (queue.pointer + tf.range(min(keys, size), dtype=tf.int64)) % size
-        queue.features.assign(ops.scatter_update(queue.features, rows[:, None], batch[:size]))
-        queue.count.assign_add(min(keys, size))
+        if by_copy:
+            rows = (queue.pointer + tf.range(min(keys, size), dtype=tf.int64)) % size
+            queue.features.assign(ops.scatter_update(queue.features, rows[:, None], batch[:size]))
+            queue.count.assign_add(min(keys, size))
+        else:
+            queue.enqueue(batch[:size])
 
     @tf.function
     def look_up():
@@ -52,7 +51,13 @@ def build(size, keys, dim):
             loss = ops.mean(losses)
         return loss, tape.gradient(loss, queries)
 
-    _actions.update(enqueue=enqueue, enqueue_by_copy=enqueue_by_copy, look_up=look_up)
+    @tf.function
+    def both():
+        found = look_up()
+        enqueue()
+        return found
+
+    _actions.update(enqueue=enqueue, look_up=look_up, both=both)
     return queue
 
 
@@ -71,22 +76,22 @@ def act(name, times):
 
 
 def measure(settings, rounds):
-    """setting: seconds of each action, the median over the rounds, and peak memory in GiB before copies are made."""
-    times = {setting: {} for setting in settings}
-    with processes_of(settings) as processes:
-        for setting, process in processes.items():
-            process.submit(make, *setting).result()
-        # By copy comes last: its memory is not to count.
-        for name, calls in (("enqueue", 50), ("look_up", 1), ("enqueue_by_copy", 1)):
-            if name == "enqueue_by_copy":
-                memory = {setting: process.submit(peak_memory).result() for setting, process in processes.items()}
-            measured = {setting: [] for setting in settings}
+    """(setting, by copy): seconds of each action, the median over the rounds, and peak memory of the process in GiB."""
+    variants = [(setting, by_copy) for setting in settings for by_copy in (False, True)]
+    found = {variant: {} for variant in variants}
+    with processes_of(variants) as processes:
+        for (setting, by_copy), process in processes.items():
+            process.submit(make, *setting, by_copy).result()
+        for name, calls in (("both", 2), ("enqueue", 50), ("look_up", 2)):
+            seconds = {variant: [] for variant in variants}
             for _ in range(rounds):
-                for setting, process in processes.items():
-                    measured[setting].append(process.submit(act, name, calls).result())
-            for setting, values in measured.items():
-                times[setting][name] = statistics.median(values)
-    return times, memory
+                for variant, process in processes.items():
+                    seconds[variant].append(process.submit(act, name, calls).result())
+            for variant, values in seconds.items():
+                found[variant][name] = statistics.median(values)
+        for variant, process in processes.items():
+            found[variant]["peak_memory_gib"] = process.submit(peak_memory).result()
+    return found
 
 
 def measure_steps(rounds):
@@ -110,16 +115,17 @@ def main(description):
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     settings = [(size, KEYS, DIM) for size in (4096, 1 << 20)] if arguments.quick else SETTINGS
-    times, memory = measure(settings, rounds=3 if arguments.quick else 11)
+    found = measure(settings, rounds=3 if arguments.quick else 11)
     report = {"queues": [], "steps": {}, "ratios": {}}
-    print(f"{'K':>8}{'N':>5}{'D':>5}{'enqueue':>12}{'by copy':>12}{'look up':>12}{'peak GiB':>10}")
-    for (size, keys, dim), of in times.items():
-        gib = memory[size, keys, dim]
-        columns = "".join(f"{1000 * of[name]:9.3f} ms" for name in ("enqueue", "enqueue_by_copy", "look_up"))
-        print(f"{size:8}{keys:5}{dim:5}{columns}{gib:10.2f}")
-        report["queues"].append({"K": size, "N": keys, "D": dim, "peak_memory_gib": gib, "seconds": of})
-    small, large = ((size, KEYS, DIM) for size in (4096, 1 << 20))
-    report["ratios"]["enqueue_1M_vs_4096"] = times[large]["enqueue"] / times[small]["enqueue"]
+    print(f"{'K':>8}{'N':>5}{'D':>5}  {'written':<10}{'enqueue':>12}{'look up':>12}{'both':>12}{'peak GiB':>10}")
+    for (setting, by_copy), of in found.items():
+        size, keys, dim = setting
+        written = "by copy" if by_copy else "in place"
+        columns = "".join(f"{1000 * of[name]:9.3f} ms" for name in ("enqueue", "look_up", "both"))
+        print(f"{size:8}{keys:5}{dim:5}  {written:<10}{columns}{of['peak_memory_gib']:10.2f}")
+        report["queues"].append({"K": size, "N": keys, "D": dim, "written": written, **of})
+    small, large = (((size, KEYS, DIM), False) for size in (4096, 1 << 20))
+    report["ratios"]["enqueue_1M_vs_4096"] = found[large]["enqueue"] / found[small]["enqueue"]
     steps = measure_steps(rounds=4 if arguments.quick else 11)
     short, long = (steps[size] for size in STEP_SIZES)
     report["steps"] = {f"resnet50_K{size}": statistics.median(seconds) for size, seconds in steps.items()}

@@ -76,7 +76,7 @@ class FeatureQueue(keras.layers.Layer):
                 "Raise `queue_size` or lower the batch size."
             )
         rows = (self.pointer + ops.arange(n, dtype="int64")) % self.size
-        # In place: of a queue of a million keys, half a gigabyte, a step touches a few hundred rows.
+        # In place, however long the queue is; TensorFlow copies such a variable when it is read (docs/performance.md).
         self.features.value.scatter_update(tf.IndexedSlices(ops.cast(keys, self.features.dtype), rows))
         self.count.assign(self.count + n)
 

@@ -124,8 +124,9 @@ class MoCo(ContrastiveModel):
         return [self._encode_keys(views[key]) for _, key in self.directions]  # each (N, D)
 
     def contrast(self, views, targets):
+        negatives = ops.convert_to_tensor(self.queue.features)  # (K, D), read once: it is copied
         return [
-            self._look_up(f"{query}_to_{key}", self.query_encoder(views[query], training=True), keys)
+            self._look_up(f"{query}_to_{key}", self.query_encoder(views[query], training=True), keys, negatives)
             for (query, key), keys in zip(self.directions, targets, strict=True)
         ]
 
@@ -138,8 +139,8 @@ class MoCo(ContrastiveModel):
         keys = self.key_encoder(images, training=True)
         return ops.stop_gradient(self.batch_norm.unshuffle(keys, order))
 
-    def _look_up(self, name, queries, keys):
-        logits, labels = info_nce(queries, distribution.local_slice(keys), self.queue.features, self.temperature)
+    def _look_up(self, name, queries, keys, negatives):
+        logits, labels = info_nce(queries, distribution.local_slice(keys), negatives, self.temperature)
         return Contrast(name, queries, logits, labels)
 
     def monitor(self):
