@@ -126,7 +126,7 @@ def main(description):
         report["queues"].append({"K": size, "N": keys, "D": dim, "written": written, **of})
     small, large = (((size, KEYS, DIM), False) for size in (4096, 1 << 20))
     report["ratios"]["enqueue_1M_vs_4096"] = found[large]["enqueue"] / found[small]["enqueue"]
-    steps = measure_steps(rounds=4 if arguments.quick else 11)
+    steps = measure_steps(rounds=3 if arguments.quick else 11)
     short, long = (steps[size] for size in STEP_SIZES)
     report["steps"] = {f"resnet50_K{size}": statistics.median(seconds) for size, seconds in steps.items()}
     ratios = [b / a for a, b in zip(short, long, strict=True)]
