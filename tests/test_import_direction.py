@@ -56,6 +56,7 @@ DOORS = {
         "models/trainer.py",
         "distribution/",
         "layers/feature_bank.py",
+        "layers/feature_queue.py",
         "layers/split_batch_normalization.py",
         "step_checks.py",
         "data/",
