@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from steps import CASES, MOMENTUM
+from steps import CASES, MOMENTUM, new_file
 
 KINDS = {
     "Conv2DBackpropFilter": "convolution, gradient of kernels",
@@ -91,7 +91,7 @@ def main():
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the encoders")
     parser.add_argument("--quick", action="store_true", help="a step instead of three")
     parser.add_argument("--trace", metavar="DIR", help="keep the trace there")
-    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
+    parser.add_argument("--json", type=new_file, metavar="PATH", help="write the figures there too")
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf

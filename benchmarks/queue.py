@@ -7,8 +7,8 @@ look up    InfoNCE of N queries, their keys and K negatives: loss, and gradient 
 both       one after the other, as in a step: a variable that is written in place is copied when it is read
 step       `MoCo.fit` of a ResNet-50 at 224 pixels, batch 16, with K = 256 and with K = 65,536
 
-Each row is measured in a process of its own, whose peak memory is printed too; repetitions go round and
-round over all sizes. Only ratios travel to other machines.
+Each row is measured in a process of its own, whose peak memory is printed too; repetitions go round and round over all
+sizes. Only ratios travel to other machines.
 """
 
 import os

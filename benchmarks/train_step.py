@@ -20,7 +20,7 @@ import json
 import os
 import statistics
 
-from steps import CASES, device, peak_memory, prepare, processes_of, take
+from steps import CASES, device, divisor_of_batches, new_file, peak_memory, prepare, processes_of, take
 
 ROUNDS = 9
 SMALLER = {"resnet18": {"batch": 32}, "resnet50": {"pixels": 128}}
@@ -105,11 +105,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two rounds, without supervised and channels_last")
     parser.add_argument("--only", nargs="+", choices=LABELS, default=list(LABELS), metavar="CASE", help="some cases")
-    parser.add_argument("--bn_splits", type=int, default=8, help="groups of BatchNorm, 1 for plain BatchNorm")
+    parser.add_argument(
+        "--bn_splits", type=divisor_of_batches, default=8, help="groups of BatchNorm, 1 for plain BatchNorm"
+    )
     parser.add_argument(
         "--xla", action="store_true", help="`fit` with jit_compile=True too, which compiles for minutes"
     )
-    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
+    parser.add_argument("--json", type=new_file, metavar="PATH", help="write the figures there too")
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     names = candidates(arguments.quick, arguments.xla)

@@ -47,10 +47,22 @@ def test_ratios_are_the_medians_over_rounds(load, capsys):
 
 
 def test_the_queue_benchmark_does_not_stand_in_the_way_of_pythons_own():
-    code = "import queue; assert queue.Queue().empty() and queue.__file__ != 'queue.py'; print(queue.__file__)"
-    script = f"import sys; sys.path[0] = {str(BENCHMARKS)!r}; {code}"
+    code = "import queue; assert queue.Queue().empty(); print(queue.__file__)"
+    script = f"import sys; sys.path[:1] = 2 * [{str(BENCHMARKS)!r}]; {code}"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "benchmarks" not in found.stdout
+
+
+@pytest.mark.parametrize(
+    "script, flag, said",
+    [
+        ("train_step.py", "--bn_splits=3", "must divide the batches, 128 and 16. Received: 3. Give 1, 2, 4 or 8."),
+        ("queue.py", "--json=nowhere/a.json", "must lie in a folder that exists. Received: nowhere/a.json. Make "),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_measured(script, flag, said):
+    done = subprocess.run([sys.executable, BENCHMARKS / script, flag], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
 
 
 def test_both_ways_to_enqueue_write_the_same(load):

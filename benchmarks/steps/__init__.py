@@ -1,11 +1,13 @@
 """Training steps to be timed: built, and kept, in processes of their own (`benchmarks/train_step.py`)."""
 
+import argparse
 import contextlib
 import importlib
 import multiprocessing
 import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -58,6 +60,22 @@ def prepare(framework, name, case, precision):
 def take(name, case, precision):
     """Takes the step once more: its seconds."""
     return _steps[name, case, precision]()
+
+
+def new_file(path):
+    """For argparse: the path of a file that can be written, found out before hours are spent."""
+    folder = Path(path).resolve().parent
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"must lie in a folder that exists. Received: {path}. Make {folder} first.")
+    return path
+
+
+def divisor_of_batches(text):
+    """For argparse: groups of BatchNorm, into which the batch of every case can be split."""
+    if not text.isdigit() or int(text) < 1 or any(case.batch % int(text) for case in CASES.values()):
+        batches = " and ".join(str(case.batch) for case in CASES.values())
+        raise argparse.ArgumentTypeError(f"must divide the batches, {batches}. Received: {text}. Give 1, 2, 4 or 8.")
+    return int(text)
 
 
 def device():

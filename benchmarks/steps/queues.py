@@ -6,7 +6,7 @@ import os
 import statistics
 import time
 
-from steps import CASES, peak_memory, prepare, processes_of, take
+from steps import CASES, new_file, peak_memory, prepare, processes_of, take
 
 SIZES = (256, 4096, 65536, 1 << 20)
 KEYS, DIM = 128, 128
@@ -111,7 +111,7 @@ def measure_steps(rounds):
 def main(description):
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer sizes and repetitions")
-    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
+    parser.add_argument("--json", type=new_file, metavar="PATH", help="write the figures there too")
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     settings = [(size, KEYS, DIM) for size in (4096, 1 << 20)] if arguments.quick else SETTINGS
