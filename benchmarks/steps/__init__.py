@@ -5,6 +5,7 @@ import contextlib
 import importlib
 import multiprocessing
 import resource
+import signal
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -40,7 +41,9 @@ _steps = {}
 def processes_of(names):
     """name: executor of a process of its own."""
     spawn = multiprocessing.get_context("spawn")
-    processes = {name: ProcessPoolExecutor(1, mp_context=spawn) for name in names}
+    # Ctrl-C reaches all of them; one has to say so.
+    deaf = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+    processes = {name: ProcessPoolExecutor(1, mp_context=spawn, **deaf) for name in names}
     try:
         yield processes
     finally:
