@@ -48,7 +48,7 @@ def processes_of(names):
         yield processes
     finally:
         for process in processes.values():
-            process.shutdown(cancel_futures=True)
+            process.shutdown(wait=False, cancel_futures=True)  # all at once, for some seconds each
 
 
 def prepare(framework, name, case, precision):
