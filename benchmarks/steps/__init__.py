@@ -6,6 +6,7 @@ import importlib
 import multiprocessing
 import resource
 import signal
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -41,14 +42,16 @@ _steps = {}
 def processes_of(names):
     """name: executor of a process of its own."""
     spawn = multiprocessing.get_context("spawn")
-    # Ctrl-C reaches all of them; one has to say so.
+    # Ctrl-C reaches every process; only the one that was started answers.
     deaf = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
     processes = {name: ProcessPoolExecutor(1, mp_context=spawn, **deaf) for name in names}
     try:
         yield processes
+    except KeyboardInterrupt:
+        sys.exit("Interrupted before everything was measured; no file was written. Run it again from the start.")
     finally:
         for process in processes.values():
-            process.shutdown(wait=False, cancel_futures=True)  # all at once, for some seconds each
+            process.shutdown(wait=False, cancel_futures=True)  # ending takes seconds: all at once
 
 
 def prepare(framework, name, case, precision):
