@@ -26,4 +26,4 @@ def test_a_thousand_steps_take_no_memory():
     # One array that stays behind in each step is a block in each; a training that keeps nothing moves by some tens.
     assert blocks_after - blocks < 500
     # Outside of Python 8 kB a step show; less may hide in memory that was free before. The allocator moves by 0.2 MB.
-    assert memory_after - memory < 2e6
+    assert memory_after - memory < 1.2e6
