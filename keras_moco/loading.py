@@ -87,7 +87,9 @@ def load_keras(path):
     try:
         model = keras.models.load_model(path)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"A .keras file must be one of Keras's. Received: {path}, and Keras says: {error}") from error
+        raise ValueError(
+            f"A .keras file must be one of Keras's. Received: {path}, and Keras says: {error}. Export it again."
+        ) from error
     return getattr(model, "encoder", model)
 
 

@@ -138,7 +138,7 @@ def _split_folder(root, name, split):
     raise ValueError(
         f"A folder must have one of the sub-folders {', '.join(SPLIT_FOLDERS[split])} to be opened as "
         f"split={split!r}. "
-        f"Received: {name!r}, with `train` only."
+        f"Received: {name!r}, with `train` only. Add one, or open the `train` split."
     )
 
 

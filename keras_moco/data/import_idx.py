@@ -46,7 +46,7 @@ def read_idx(path, magic):
             content = file.read()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(
-            f"An IDX file must be complete. Received: {path}, whose gzip stream is broken ({error})."
+            f"An IDX file must be complete. Received: {path}, whose gzip stream is broken ({error}). Fetch it again."
         ) from error
     dimensions = magic & 0xFF
     header = np.frombuffer(content[: 4 + 4 * dimensions], dtype=">u4") if len(content) >= 4 + 4 * dimensions else [0]
@@ -54,7 +54,8 @@ def read_idx(path, magic):
         raise ValueError(
             f"An IDX file of {'images' if magic == IMAGES else 'labels'} must begin with the magic number "
             f"{magic:#010x}. "
-            f"Received: {path}, which begins with {content[:4].hex() or 'nothing'}."
+            f"Received: {path}, which begins with {content[:4].hex() or 'nothing'}. "
+            "Fetch it again, or correct its name."
         )
     shape = tuple(int(size) for size in header[1:])
     received = len(content) - 4 - 4 * dimensions
@@ -81,7 +82,7 @@ def read_split(source_dir, split):
     if len(images) != len(labels) or not len(images):
         raise ValueError(
             f"Images and labels of the {split} split in {source_dir} must be equally many, and at least one. "
-            f"Received: {len(images)} images, {len(labels)} labels."
+            f"Received: {len(images)} images, {len(labels)} labels. Fetch both files again."
         )
     return images[..., None], labels
 
@@ -91,7 +92,9 @@ def _find(source_dir, prefix, kind, dimensions):
     for name in names:
         if (source_dir / name).is_file():
             return source_dir / name
-    raise ValueError(f"The source folder must hold one of {', '.join(names)}. Received: {source_dir}.")
+    raise ValueError(
+        f"The source folder must hold one of {', '.join(names)}. Received: {source_dir}, without. Copy it there."
+    )
 
 
 def import_idx(source_dir, name, data_dir, class_names=None):
@@ -116,7 +119,7 @@ def import_idx(source_dir, name, data_dir, class_names=None):
     if not (name.isidentifier() and name.isascii() and name == name.lower()):
         raise ValueError(
             "`name` must be lower-case letters, digits and underscores, not beginning with a digit. "
-            f"Received: name={name!r}."
+            f"Received: name={name!r}. Choose such a name, for example my_digits."
         )
     if (data_dir / name).exists():
         raise ValueError(
@@ -129,11 +132,15 @@ def import_idx(source_dir, name, data_dir, class_names=None):
     if len(class_names) < num_classes or len(set(class_names)) < len(class_names):
         raise ValueError(
             f"`class_names` must be distinct and name every label, 0 to {num_classes - 1}. "
-            f"Received: {len(class_names)} names, {','.join(class_names)}."
+            f"Received: {len(class_names)} names, {','.join(class_names)}. "
+            "Correct the names."
         )
     shapes = {images.shape[1:] for images, _ in splits.values()}
     if len(shapes) > 1:
-        raise ValueError(f"Images of all splits must have one shape. Received: {sorted(shapes)} in {source_dir}.")
+        raise ValueError(
+            f"Images of all splits must have one shape. Received: {sorted(shapes)} in {source_dir}. "
+            "Import sets of different shapes under different names."
+        )
     return _store(name, data_dir, splits, shapes.pop(), class_names)
 
 

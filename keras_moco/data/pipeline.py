@@ -33,7 +33,7 @@ def steps_per_epoch(source, batch_size):
         raise ValueError(
             "`batch_size` must be at least 1 and at most the number of images, or no batch can be filled. "
             f"Received: batch_size={batch_size}, {source.name} ({source.split}) with {source.num_examples} "
-            "images."
+            "images. Lower the batch size."
         )
     return source.num_examples // batch_size
 
@@ -98,7 +98,7 @@ def pretrain_dataset(
     if first_epoch < 0 or not 0 <= first_step <= steps:
         raise ValueError(
             f"`first_epoch` must be at least 0 and `first_step` from 0 to {steps}, the steps of an epoch. "
-            f"Received: first_epoch={first_epoch}, first_step={first_step}."
+            f"Received: first_epoch={first_epoch}, first_step={first_step}. Correct them."
         )
     if not set(entries) <= set(ENTRIES):
         raise ValueError(

@@ -176,4 +176,6 @@ def open_source(name, split="train", data_dir=None, cache=False, max_bad_fractio
 
 def _check_split(name, split):
     if split not in SPLITS:
-        raise ValueError(f"`split` of {name} must be one of {', '.join(SPLITS)}. Received: split={split!r}.")
+        raise ValueError(
+            f"`split` of {name} must be one of {', '.join(SPLITS)}. Received: split={split!r}. Choose one of them."
+        )

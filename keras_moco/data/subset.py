@@ -33,7 +33,8 @@ def subset(source, indices):
         raise ValueError(
             f"`indices` must be of images, each once, from 0 to {source.num_examples - 1}. "
             f"Received: {len(indices)} indices"
-            + (f", {len(chosen)} different ones from {chosen[0]} to {chosen[-1]}." if len(chosen) else ".")
+            + (f", {len(chosen)} different ones from {chosen[0]} to {chosen[-1]}" if len(chosen) else "")
+            + ". Correct them."
         )
     if source.arrays:
         with tf.device("CPU"):
@@ -117,7 +118,8 @@ def balanced_indices(labels, fraction, seed=0):
         missing = [number for number, indices in enumerate(members) if not len(indices)]
         raise ValueError(
             "Every image must have a label, and every class an image, to be shared out by classes. "
-            f"Received: {np.count_nonzero(labels < 0)} images without a label, classes without an image: {missing}."
+            f"Received: {np.count_nonzero(labels < 0)} images without a label, classes without an image: {missing}. "
+            "Remove those images and classes."
         )
     if wanted < classes:
         raise ValueError(

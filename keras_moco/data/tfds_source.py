@@ -47,7 +47,8 @@ def open_tfds(name, split, data_dir, cache, judge):
         raise ValueError(
             "A TFDS source must have a feature `image` of 8-bit images with 1 or 3 channels. "
             f"Received: tfds:{name} with features "
-            f"{', '.join(f'{key}={feature}' for key, feature in features.items())}."
+            f"{', '.join(f'{key}={feature}' for key, feature in features.items())}. "
+            "Choose another data set, or save its images in a folder."
         )
     label = features.get("label")
     labelled = isinstance(label, tfds.features.ClassLabel)
@@ -128,7 +129,7 @@ def _resolve_split(builder, name, split, labelled):
         return "validation"
     raise ValueError(
         f"`split` of tfds:{name} must be one of {', '.join(splits)}. Received: split={split!r}. "
-        "(`test` stands for `validation` where there is no test split.)"
+        "Choose one of them; `test` stands for `validation` where there is no test split."
     )
 
 

@@ -42,7 +42,9 @@ def open_tfrecord(pattern, split, cache, judge):
     files = _find(pattern, split, name)
     num_examples = sum(map(_count, files))
     if not num_examples:
-        raise ValueError(f"TFRecord files must hold records. Received: {name}, {len(files)} files without any.")
+        raise ValueError(
+            f"TFRecord files must hold records. Received: {name}, {len(files)} files without any. Write them again."
+        )
     names_file = pathlib.Path(files[0]).parent / CLASS_NAMES
     class_names = tuple(names_file.read_text(encoding="utf-8").split("\n")) if names_file.is_file() else None
     class_names = tuple(line.strip() for line in class_names if line.strip()) if class_names else None
