@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet -c constraints.txt
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help quickstart test test-all test-slow test-multiworker test-torch test-gpu test-wheel test-oldest bench lint clean
+.PHONY: help quickstart test test-all test-slow test-multiworker test-torch test-gpu test-wheel test-oldest mutations bench lint clean
 
 help:
 	@echo "make quickstart        pre-train on the built-in digits, on a CPU"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-all          the default, slow, multiworker and torch tests"
 	@echo "make test-TIER         one tier: slow, multiworker, torch, wheel or gpu"
 	@echo "make test-oldest       the default tests with the oldest versions that setup.py admits, on $(PYTHON_OLDEST)"
+	@echo "make mutations         breaks the package in many places, and says which tests notice"
 	@echo "make bench             every benchmark of minutes, one after the other"
 	@echo "make lint              ruff: rules and format; mypy: types"
 	@echo "make clean             remove the virtual environments"
@@ -27,23 +28,32 @@ help:
 quickstart: $(VENV)/.stamp-test
 	$(BIN)/python train.py --flagfile=configs/quickstart.cfg
 
-# Two processes, each with whole files, since many tests wait for one core: tracing, importing, compiling.
+# Two processes, since most of a test is done by one core: tracing, importing, compiling.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+
 test: $(VENV)/.stamp-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 test-all: test test-slow test-multiworker test-torch test-wheel
 
-# pytest answers 5 when a tier holds no test: that is said, and is no failure.
-test-slow test-multiworker test-gpu test-wheel: test-%: $(VENV)/.stamp-test
+test-slow: $(VENV)/.stamp-test
+	$(PYTEST) -m slow
+
+test-torch: $(VENV)/.stamp-torch
+	$(PYTEST) -m torch
+
+# Their tests start processes of their own, one after the other. pytest answers 5 where no test is collected, as without
+# a GPU: no failure.
+test-multiworker test-gpu test-wheel: test-%: $(VENV)/.stamp-test
 	@$(BIN)/python -m pytest -m $* || \
 	  { status=$$?; [ $$status -eq 5 ] || exit $$status; echo "make $@: no tests collected"; }
 
-test-torch: $(VENV)/.stamp-torch
-	@$(BIN)/python -m pytest -m torch -n 2 --dist loadfile || \
-	  { status=$$?; [ $$status -eq 5 ] || exit $$status; echo "make $@: no tests collected"; }
-
 test-oldest: $(OLDEST)/.stamp
-	$(OLDEST)/bin/python -m pytest -n 2 --dist loadfile
+	$(OLDEST)/bin/python -m pytest -n 2 --dist worksteal
+
+# Which tests notice that the package is broken, in each of the places of tests/mutations: half an hour.
+mutations: $(VENV)/.stamp-test
+	$(BIN)/python -m tests.mutations
 
 # What pages of docs are made of has its commands there: docs/mechanisms.md (hours), docs/reading_the_curves.md.
 PAGES := $(addprefix benchmarks/,mechanisms.py plot_mechanisms.py curves.py plot_curves.py)
