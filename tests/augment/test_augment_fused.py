@@ -107,8 +107,18 @@ MEASURED = {
     "moco_cifar": {224: (0.769, 29.1), 32: (0.716, 26.0)},
     "simclr": {224: (1.887, 69.3), 32: (1.629, 53.8)},
 }
-each_recipe = pytest.mark.parametrize("name", MEASURED)
-each_size = pytest.mark.parametrize("size", [32, pytest.param(224, marks=pytest.mark.slow)])
+
+
+def recipes_and_sizes(*default):
+    """All recipes at both sizes; those named here at 32 pixels by default, the others are slow."""
+    names_and_sizes = [(name, size) for name in MEASURED for size in (32, 224)]
+    return pytest.mark.parametrize(
+        ("name", "size"),
+        [
+            pytest.param(name, size, marks=[] if name in default and size == 32 else pytest.mark.slow)
+            for name, size in names_and_sizes
+        ],
+    )
 
 
 @functools.cache
@@ -117,8 +127,7 @@ def fused_recipe(name, size):
     return get_augmentation(name)(size)
 
 
-@each_recipe
-@each_size
+@recipes_and_sizes("moco_v2", "simclr")
 def test_on_photographs_it_is_as_far_from_the_exact_recipe_as_measured(name, size):
     exact, fused = get_augmentation(name)(size, exact=True), fused_recipe(name, size)
     assert {*MEASURED, "simclr_cifar"} == {*AUGMENTATIONS}
@@ -130,8 +139,7 @@ def test_on_photographs_it_is_as_far_from_the_exact_recipe_as_measured(name, siz
     assert difference.max() < 1.3 * largest
 
 
-@each_recipe
-@each_size
+@recipes_and_sizes("moco_v1", "moco_v2")
 def test_where_nothing_is_clamped_it_is_the_exact_recipe_to_rounding(name, size):
     fused = fused_recipe(name, size)
     draws = draws_for(fused, 32, seed=3)

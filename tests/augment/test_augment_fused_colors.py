@@ -18,7 +18,7 @@ from tests.augment.oracles import NAMES, ORDERS, PHOTOS, floats, gray_of, hue_of
 
 CROP_DRAWS = RandomResizedCrop.num_draws
 JITTER = slice(CROP_DRAWS, CROP_DRAWS + 6)  # its draws, where it comes right after the crop
-PHOTO = PHOTOS[1, 100:228:4, 200:328:4]  # (32, 32, 3)
+PHOTO = PHOTOS[1, 100:228:8, 200:328:8]  # (16, 16, 3)
 
 
 def low_contrast(image):
@@ -37,7 +37,7 @@ def in_every_order(view, image, strengths, amounts, columns=JITTER):
 def test_one_colour_operation_alone_is_that_of_numpy_to_rounding(index):
     strengths = (0.0, 0.0, 0.0, 0.5) if index == 3 else (0.5, 0.5, 0.5, 0.0)
     amounts = [-0.5, -0.1, 0.0, 0.07, 0.4] if index == 3 else [0.5, 0.8, 1.0, 1.1, 1.5]
-    view = Fused([whole(32), RandomColorJitter(*strengths)])
+    view = Fused([whole(16), RandomColorJitter(*strengths)])
     draws = np.zeros((5, view.num_draws), "float32")
     for row, amount in zip(draws, amounts, strict=True):
         row[JITTER] = jitter_draws(strengths, [amount if i == index else float(i < 3) for i in range(4)])
@@ -56,11 +56,11 @@ def test_a_large_image_takes_the_mean_of_contrast_from_some_rows_and_columns():
 
 
 def test_hue_is_colorsys_on_the_whole_cube():
-    # 32 x 32 images of all colours with channels of 0, 17, 34, ... 255: ties, grays, and the corners.
-    cube = np.array(list(itertools.product(range(0, 256, 17), repeat=3)), "uint8").reshape(4, 32, 32, 3)
+    # 16 x 16 images of all colours with channels of 0, 17, 34, ... 255: ties, grays, and the corners.
+    cube = np.array(list(itertools.product(range(0, 256, 17), repeat=3)), "uint8").reshape(16, 16, 16, 3)
     strengths = (0.0, 0.0, 0.0, 0.5)
-    view = Fused([whole(32), RandomColorJitter(*strengths)])
-    draws = np.zeros((4, view.num_draws), "float32")
+    view = Fused([whole(16), RandomColorJitter(*strengths)])
+    draws = np.zeros((16, view.num_draws), "float32")
     for shift in (-0.45, 1e-3, 1 / 3):
         draws[:, JITTER] = jitter_draws(strengths, (1, 1, 1, shift))
         expected = np.stack([hue_of(image, shift) for image in cube])
@@ -68,7 +68,7 @@ def test_hue_is_colorsys_on_the_whole_cube():
 
 
 def test_images_that_draw_no_change_keep_their_values():
-    view = Fused([whole(32), RandomColorJitter(0.4, 0.4, 0.4, 0.4, rate=0.8), RandomGrayscale(rate=0.2)])
+    view = Fused([whole(16), RandomColorJitter(0.4, 0.4, 0.4, 0.4, rate=0.8), RandomGrayscale(rate=0.2)])
     draws = np.full((4, view.num_draws), 0.9, "float32")
     draws[:, CROP_DRAWS] = [0.79, 0.81, 0.81, 0.81]
     draws[:, -1] = [0.21, 0.19, 0.21, 0.99]
@@ -81,7 +81,7 @@ def test_images_that_draw_no_change_keep_their_values():
 @pytest.mark.parametrize("gray", ["never", "first", "last"])
 def test_all_24_orders_are_those_of_numpy_where_nothing_is_clamped(gray):
     strengths, amounts = (0.2, 0.2, 0.2, 0.1), (1.17, 0.84, 1.19, 0.08)
-    layers = [whole(32), RandomColorJitter(*strengths)]
+    layers = [whole(16), RandomColorJitter(*strengths)]
     columns = JITTER
     if gray == "first":
         layers.insert(1, RandomGrayscale(rate=0.5))
@@ -104,9 +104,9 @@ def test_all_24_orders_are_those_of_numpy_where_nothing_is_clamped(gray):
 def test_gray_images_get_brightness_contrast_and_blur_only(hue):
     strengths, amounts = (0.3, 0.3, 0.3, hue), (1.2, 0.75, 1.3, hue)
     image = low_contrast(PHOTO[..., :1])
-    view = Fused([whole(32), RandomColorJitter(*strengths), RandomGrayscale(1.0), RandomGaussianBlur((1.5, 1.5), 1.0)])
+    view = Fused([whole(16), RandomColorJitter(*strengths), RandomGrayscale(1.0), RandomGaussianBlur((1.5, 1.5), 1.0)])
     views = in_every_order(view, image, strengths, amounts)
-    assert views.shape == (24, 32, 32, 1)
+    assert views.shape == (24, 16, 16, 1)
     expected = operate("contrast", operate("brightness", image.astype("float64"), 1.2), 0.75)
     expected = gaussian_filter(np.round(expected), (1.5, 1.5, 0), mode="nearest")
     np.testing.assert_allclose(views, np.stack([expected] * 24), atol=1.1)  # rounded twice
@@ -115,7 +115,7 @@ def test_gray_images_get_brightness_contrast_and_blur_only(hue):
 @pytest.mark.parametrize("channels", [2, 4])
 def test_images_of_other_channels_keep_their_colours(channels):
     strengths, amounts = (0.3, 0.3, 0.3, 0.4), (1.2, 0.75, 1.3, 0.4)
-    view = Fused([whole(32), RandomColorJitter(*strengths), RandomGrayscale(1.0)])
+    view = Fused([whole(16), RandomColorJitter(*strengths), RandomGrayscale(1.0)])
     image = low_contrast(PHOTO[..., np.arange(channels) % 3])
     brighter = image * 1.2
     expected = np.stack([brighter.mean() + 0.75 * (brighter - brighter.mean())] * 24)

@@ -91,7 +91,7 @@ def test_two_views_in_tf_data_of_an_image_whose_size_is_unknown(exact):
     sizes = [[40, 48], [30, 20], [48, 48]]
 
     def view(size, draws):
-        return two_views(augmentation, IMAGES[:1, : size[0], : size[1]], draws)
+        return two_views(augmentation, tf.constant(IMAGES[:1])[:, : size[0], : size[1]], draws)
 
     views = tf.data.Dataset.from_tensor_slices((sizes, draws)).map(view)
     assert views.element_spec["query"].shape.as_list() == [1, 24, 24, 3]

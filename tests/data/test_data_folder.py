@@ -107,5 +107,5 @@ def test_a_folder_that_cannot_be_opened_is_refused(tmp_path, files, split, recei
     for name in files or []:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"not an image")
-    with pytest.raises(ValueError, match=f"Received: .*{received.format(folder)}"):
+    with pytest.raises(ValueError, match=received.format(folder)):
         open_source(f"folder:{folder}", split)

@@ -119,7 +119,5 @@ def test_an_enormous_image_is_good(tmp_path):
     np.testing.assert_allclose(example["image"][::9, ::9].astype(int), pixels[::9, ::9].astype(int), atol=6)
     whole = Fused([RandomResizedCrop(30, scale=(1, 1), ratio=(1.5, 1.5))])
     view = take(pretrain_dataset(source, whole, 1), 1)["query"][0]
-    blocks = (
-        pixels[:3990].reshape(30, 133, 30, 200, 3).mean(axis=(1, 3))
-    )  # nearly what a resize gives
+    blocks = pixels[:3990].reshape(30, 133, 30, 200, 3).mean(axis=(1, 3))  # nearly what a resize gives
     np.testing.assert_allclose(view[2:-2, 2:-2, :2], blocks[2:-2, 2:-2, :2], atol=2)

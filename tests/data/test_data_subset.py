@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(params=["arrays", "folder", "tfrecord"])
+@pytest.fixture(params=["arrays", "folder", pytest.param("tfrecord", marks=pytest.mark.slow)])
 def source(request, folder, tmp_path):
     if request.param == "folder":
         return open_source(f"folder:{folder}")
@@ -65,7 +65,7 @@ def test_a_subset_holds_the_chosen_images_in_the_order_of_its_source(source):
     assert [int(example["label"]) for example in examples] == [0, 0, 1, 2]
     np.testing.assert_array_equal(part.labels(), [0, 0, 1, 2])
     np.testing.assert_array_equal(source.labels(), np.arange(12) // EACH)
-    orders = {tuple(brightness(part.examples(seed))) for seed in range(5)}
+    orders = {tuple(brightness(part.examples(seed))) for seed in range(3)}
     assert len(orders) > 1 and {tuple(sorted(order)) for order in orders} == {(2, 3, 5, 9)}
 
 
