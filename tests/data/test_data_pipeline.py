@@ -1,5 +1,6 @@
 """Batches of a source: their shapes, order and entries, and how workers share them."""
 
+import functools
 import pathlib
 
 import numpy as np
@@ -11,6 +12,8 @@ from keras_moco.data import evaluation_dataset, open_source, plain_read_errors, 
 from keras_moco.data.draws import order_seed
 from tests.batches import assert_same, take
 from tests.data.written import encoded, smooth, write
+
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +39,6 @@ def streamed(tmp_path_factory):
     files = [encoded(smooth(number, 9 + number, 12), "png") for number in range(13)]
     name, data_dir = write(tmp_path_factory.mktemp("streamed"), "tfds", files)
     return open_source(name, data_dir=data_dir)
-
-
-SLOW_SHARES = [("digits", 60, 1, 2), ("streamed", 12, 2, 4)]
 
 
 class Untouched(Augmentation):
@@ -74,7 +74,7 @@ def test_no_batch_spans_two_epochs(digits):
 
 @pytest.mark.parametrize(
     "kind, size, workers, replicas",
-    [("digits", 60, 2, 4), *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW_SHARES)],
+    [("digits", 60, 2, 4), slow("digits", 60, 1, 2), slow("streamed", 12, 2, 4)],
 )
 def test_workers_share_every_batch_in_the_order_of_their_replicas(kind, size, workers, replicas, crop, request):
     source = request.getfixturevalue(kind)

@@ -12,6 +12,7 @@ from tests.batches import assert_same, take
 from tests.data.written import encoded, smooth, write
 
 IMAGES, BATCH, SIZE = 24, 8, 16
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def test_another_seed_gives_another_order_and_other_views(opened, two_epochs):
     assert changed(in_order(other)["query"], in_order(expected)["query"]) > 0.95
 
 
-@pytest.mark.parametrize("kind, exact", [pytest.param("folder", False, marks=pytest.mark.slow), ("small arrays", True)])
+@pytest.mark.parametrize("kind, exact", [slow("folder", False), ("small arrays", True)])
 def test_the_batch_size_does_not_change_the_views(opened, two_epochs, kind, exact):
     views = take(pretrain_dataset(opened(kind), short_recipe(exact), 12, seed=2), 4)
     expected = two_epochs(kind, exact)
@@ -128,7 +129,7 @@ def test_the_batch_size_does_not_change_the_views(opened, two_epochs, kind, exac
         ("small arrays", 0, 3),
         ("large arrays", 1, 1),
         ("folder", 1, 1),
-        pytest.param("tfds", 1, 1, marks=pytest.mark.slow),
+        slow("tfds", 1, 1),
     ],
 )
 def test_a_resumed_epoch_is_as_if_never_stopped(opened, two_epochs, kind, epoch, step):
@@ -137,9 +138,7 @@ def test_a_resumed_epoch_is_as_if_never_stopped(opened, two_epochs, kind, epoch,
     assert_same(take(resumed, 2), part(two_epochs(kind), slice(start, start + 2 * BATCH)))
 
 
-@pytest.mark.parametrize(
-    "kind", ["folder", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("tfds", "tfrecord"))]
-)
+@pytest.mark.parametrize("kind", ["folder", slow("tfds"), slow("tfrecord")])
 def test_a_cached_source_gives_the_same_batches(opened, two_epochs, kind):
     cached = pretrain_dataset(opened(kind, cache=True), short_recipe(), BATCH, seed=2)
     assert_same(take(cached, 6), two_epochs(kind))

@@ -19,6 +19,7 @@ SEED, EPOCH = 2, 1
 # How many are unreadable, scattered: some that the rest of the epoch makes up for, so many that the third batch is the
 # last full one of its round, and so many that it holds the end of one round and the beginning of the next.
 SOME, THREE_BATCHES, MANY = 3, 9, 10
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 def damaged(count):
@@ -84,7 +85,7 @@ def assert_resumes(source, step, expected):
     assert_same(rest, {name: array[step * BATCH :] for name, array in expected.items()})
 
 
-@pytest.mark.parametrize("count", [pytest.param(SOME, marks=pytest.mark.slow), THREE_BATCHES, MANY])
+@pytest.mark.parametrize("count", [slow(SOME), THREE_BATCHES, MANY])
 def test_an_epoch_begins_its_order_anew_where_unreadable_images_leave_it_short(opened, undisturbed, count):
     source = opened("folder", count)
     good = [int(example["index"]) for example in source.examples()]
@@ -103,9 +104,9 @@ def test_an_epoch_begins_its_order_anew_where_unreadable_images_leave_it_short(o
     [
         (SOME, 1),
         (THREE_BATCHES, 3),
-        pytest.param(MANY, 2, marks=pytest.mark.slow),
+        slow(MANY, 2),
         (MANY, 3),
-        pytest.param(MANY, 4, marks=pytest.mark.slow),
+        slow(MANY, 4),
     ],
 )
 def test_knowing_those_of_the_steps_before_is_enough(opened, undisturbed, count, step):
@@ -114,9 +115,7 @@ def test_knowing_those_of_the_steps_before_is_enough(opened, undisturbed, count,
     assert_resumes(source, step, undisturbed("folder", count))
 
 
-@pytest.mark.parametrize(
-    "kind", ["folder", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("tfrecord", "tfds"))]
-)
+@pytest.mark.parametrize("kind", ["folder", slow("tfrecord"), slow("tfds")])
 def test_what_one_process_has_met_is_all_that_the_next_one_needs(opened, undisturbed, kind):
     first = opened(kind, MANY)
     take(batches(first), 3)
