@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from sklearn.datasets import load_digits, load_sample_image
+from sklearn.datasets import load_digits
 
 from keras_moco.augment import central_view
+from tests.augment.oracles import PHOTOS
 
-PHOTO = load_sample_image("china.jpg")  # (427, 640, 3)
+PHOTO = PHOTOS[0]
 
 
 def resize_and_crop(image, shorter, size):
@@ -23,22 +24,22 @@ def resize_and_crop(image, shorter, size):
     return resized[top : top + size, left : left + size]
 
 
-@pytest.mark.parametrize("image", [PHOTO, PHOTO.swapaxes(0, 1), PHOTO[:100, :101]], ids=["wide", "tall", "small"])
-@pytest.mark.parametrize(("size", "shorter"), [(224, 256), (64, 73), (96, 110), (32, 32)])
-def test_it_is_the_imagenet_protocol_in_proportion(image, size, shorter):
-    view = central_view(np.stack([image, image]), size)
-    assert view.dtype == "float32"
-    np.testing.assert_allclose(view[0], resize_and_crop(np.ascontiguousarray(image), shorter, size), atol=1.01)
-    np.testing.assert_array_equal(view[0], view[1])
+@pytest.mark.parametrize(("size", "shorter"), [(224, 256), (64, 73), (32, 32)])
+def test_it_is_the_imagenet_protocol_in_proportion(size, shorter):
+    for image in (PHOTO, PHOTO.swapaxes(0, 1), PHOTO[:100, :101]):
+        view = central_view(image[None], size)
+        assert view.dtype == "float32"
+        # PIL rounds to whole levels twice.
+        oracle = resize_and_crop(np.ascontiguousarray(image), shorter, size)
+        np.testing.assert_allclose(view[0], oracle, atol=1.01, err_msg=str(image.shape))
 
 
 def test_small_square_images_are_only_resized():
     digits = (load_digits().images[:3] * 15.9).astype("uint8")
-    np.testing.assert_array_equal(central_view(digits[..., None], 8)[..., 0], digits)
-    larger = central_view(digits[..., None], 28).numpy()[..., 0]
-    for digit, view in zip(digits, larger, strict=True):
+    np.testing.assert_allclose(central_view(digits[..., None], 8)[..., 0], digits, atol=1e-3)  # of their own size
+    for digit, view in zip(digits, central_view(digits[..., None], 28), strict=True):
         oracle = Image.fromarray(digit).resize((28, 28), Image.Resampling.BILINEAR)
-        np.testing.assert_allclose(view, np.asarray(oracle, "float32"), atol=1.01)
+        np.testing.assert_allclose(view[..., 0], np.asarray(oracle, "float32"), atol=1.01)
 
 
 def test_the_image_size_may_be_unknown_in_a_graph():
@@ -50,16 +51,16 @@ def test_the_image_size_may_be_unknown_in_a_graph():
     assert view.get_concrete_function().output_shapes.as_list() == [1, 64, 64, 3]
 
 
-@pytest.mark.parametrize("channels", [1, 2, 4])
-def test_each_channel_is_resized_alone(channels):
-    image = PHOTO[:90, :70, np.arange(channels) % 3]
-    expected = central_view(PHOTO[None, :90, :70], 64).numpy()[..., np.arange(channels) % 3]
-    np.testing.assert_allclose(central_view(image[None], 64), expected, atol=1e-3)
+def test_each_channel_is_resized_alone():
+    expected = central_view(PHOTO[None, :90, :70], 64).numpy()
+    for channels in (1, 2, 4):
+        places = np.arange(channels) % 3
+        np.testing.assert_allclose(central_view(PHOTO[None, :90, :70, places], 64), expected[..., places], atol=1e-3)
 
 
 def test_images_are_a_batch_with_a_known_number_of_channels():
-    with pytest.raises(ValueError, match=r"`images` must have the shape .* Received: shape=\(8, 8, 3\)."):
+    with pytest.raises(ValueError, match=r"`images` .*shape=\(8, 8, 3\)"):
         central_view(np.zeros((8, 8, 3)), 8)
     unknown = tf.function(lambda images: central_view(images, 8), input_signature=[tf.TensorSpec([1, 8, 8, None])])
-    with pytest.raises(ValueError, match=r"a known number of channels. Received: shape=\(1, 8, 8, None\)."):
+    with pytest.raises(ValueError, match=r"`images` .*shape=\(1, 8, 8, None\)"):
         unknown(np.zeros((1, 8, 8, 3), "float32"))

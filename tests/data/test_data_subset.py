@@ -1,18 +1,16 @@
 """Some of the images of a source, and labelled views of them."""
 
 import collections
-import re
 
 import numpy as np
 import pytest
-import tensorflow as tf
-from PIL import Image
 
 from keras_moco.augment import RandomResizedCrop, supervised
 from keras_moco.data import (
     array_source,
     balanced_indices,
     evaluation_dataset,
+    labelled_dataset,
     open_source,
     pretrain_dataset,
     read_images,
@@ -20,6 +18,7 @@ from keras_moco.data import (
 )
 from keras_moco.data.subset import sample
 from tests.batches import take
+from tests.data.written import encoded, record, write_records
 
 CLASSES, EACH = ("ant", "bee", "cat"), 4
 CHOSEN = [9, 2, 5, 3]  # in this order on purpose
@@ -32,30 +31,23 @@ def folder(tmp_path_factory):
     for number in range(len(CLASSES) * EACH):
         (folder / CLASSES[number // EACH]).mkdir(exist_ok=True)
         pixels = np.full((10 + number, 12, 3), 10 * number, "uint8")
-        Image.fromarray(pixels).save(folder / CLASSES[number // EACH] / f"{number:02}.png")
+        (folder / CLASSES[number // EACH] / f"{number:02}.png").write_bytes(encoded(pixels, "png"))
     return folder
 
 
-@pytest.fixture(scope="module")
-def records(folder, tmp_path_factory):
-    out = tmp_path_factory.mktemp("records")
-    (out / "labels.txt").write_text("\n".join(CLASSES))
-    with tf.io.TFRecordWriter(str(out / "train-0")) as writer:
-        for number, path in enumerate(sorted(folder.rglob("*.png"))):
-            feature = {
-                "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[path.read_bytes()])),
-                "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[number // EACH])),
-            }
-            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
-    return out
-
-
-@pytest.fixture(params=["arrays", "folder", "tfrecord"])
-def source(request, folder, records):
+@pytest.fixture(params=["arrays", "folder", pytest.param("tfrecord", marks=pytest.mark.slow)])
+def source(request, folder, tmp_path):
     if request.param == "folder":
         return open_source(f"folder:{folder}")
     if request.param == "tfrecord":
-        return open_source(f"tfrecord:{records}/{{split}}-*")
+        (tmp_path / "labels.txt").write_text("\n".join(CLASSES))
+        files = [path.read_bytes() for path in sorted(folder.rglob("*.png"))]
+        write_records(tmp_path / "train-0", [record(file, number // EACH) for number, file in enumerate(files)])
+        return open_source(f"tfrecord:{tmp_path}/{{split}}-*")
+    return arrays()
+
+
+def arrays():
     images = np.broadcast_to(np.arange(12).reshape(-1, 1, 1, 1) * 10, (12, 16, 16, 3)).astype("uint8")
     return array_source(images, np.arange(12) // EACH, CLASSES)
 
@@ -64,86 +56,67 @@ def brightness(examples):
     return [int(example["image"][0, 0, 0]) // 10 for example in examples]
 
 
-def test_a_subset_holds_what_was_chosen_in_the_order_of_its_source(source):
+def test_a_subset_holds_the_chosen_images_in_the_order_of_its_source(source):
     part = subset(source, CHOSEN)
     assert part.num_examples == 4 and part.class_names == CLASSES
-    assert brightness(part.examples()) == sorted(CHOSEN)
-    assert [int(example["index"]) for example in part.examples()] == [0, 1, 2, 3]
-    assert [int(example["label"]) for example in part.examples()] == [0, 0, 1, 2]
+    examples = list(part.examples())
+    assert brightness(examples) == sorted(CHOSEN)
+    assert [int(example["index"]) for example in examples] == [0, 1, 2, 3]
+    assert [int(example["label"]) for example in examples] == [0, 0, 1, 2]
     np.testing.assert_array_equal(part.labels(), [0, 0, 1, 2])
     np.testing.assert_array_equal(source.labels(), np.arange(12) // EACH)
-
-
-def test_a_subset_can_be_shuffled_trained_on_and_evaluated(source):
-    part = subset(source, CHOSEN)
-    orders = {tuple(brightness(part.examples(seed))) for seed in range(8)}
+    orders = {tuple(brightness(part.examples(seed))) for seed in range(3)}
     assert len(orders) > 1 and {tuple(sorted(order)) for order in orders} == {(2, 3, 5, 9)}
+
+
+def test_a_subset_can_be_trained_on_and_evaluated(source):
+    part = subset(source, CHOSEN)
     batch = take(pretrain_dataset(part, RandomResizedCrop(8), 4, entries=("query", "label", "index")), 3)
     levels = (batch["query"][:, 0, 0, 0] / 10).round().astype(int)
     np.testing.assert_array_equal(levels, np.sort(CHOSEN)[batch["index"]])
     np.testing.assert_array_equal(batch["label"], levels // EACH)
-    (whole,) = evaluation_dataset(part, 8).as_numpy_iterator()
-    np.testing.assert_array_equal(whole["label"], [0, 0, 1, 2])
+    np.testing.assert_array_equal(take(evaluation_dataset(part, 8), 1)["label"], [0, 0, 1, 2])
 
 
-def test_files_of_a_subset_keep_their_names(folder):
-    part = subset(open_source(f"folder:{folder}"), CHOSEN)
-    assert [path[-6:] for path in part.files] == ["02.png", "03.png", "05.png", "09.png"]
-
-
-def test_an_unreadable_image_of_a_subset_is_told_by_its_name(folder, tmp_path):
+def test_files_of_a_subset_keep_their_names_in_messages_too(folder, tmp_path):
     for path in folder.rglob("*.png"):
         (tmp_path / path.parent.name).mkdir(exist_ok=True)
         (tmp_path / path.parent.name / path.name).write_bytes(b"" if path.name == "05.png" else path.read_bytes())
     part = subset(open_source(f"folder:{tmp_path}", max_bad_fraction=0.5), CHOSEN)
+    assert [path[-6:] for path in part.files] == ["02.png", "03.png", "05.png", "09.png"]
     assert brightness(part.examples()) == [2, 3, 9]
-    assert re.fullmatch(r"1 of 4 images .*/bee/05\.png \(an empty file\)", part.bad.summary())
+    assert part.bad.summary().startswith("1 of 4 ") and str(tmp_path / "bee" / "05.png") in part.bad.summary()
 
 
-@pytest.mark.parametrize(
-    "indices, received",
-    [
-        ([], "0 indices."),
-        ([3, 3], "2 indices, 1 different ones from 3 to 3."),
-        ([12], "1 indices, 1 different ones from 12"),
-    ],
-)
-def test_indices_must_be_those_of_images(indices, received, source):
-    with pytest.raises(
-        ValueError, match=f"^`indices` must be of images, each once, from 0 to 11. Received: {received}"
-    ):
-        subset(source, indices)
+def test_indices_must_be_those_of_images():
+    refused = {(): "0 indices", (3, 3): "2 indices, 1 different", (12,): "from 12 to 12", (-1,): "from -1 to -1"}
+    for indices, received in refused.items():
+        with pytest.raises(ValueError, match=f"`indices` .*from 0 to 11. Received: .*{received}"):
+            subset(arrays(), indices)
 
 
-def test_one_view_with_its_label_is_the_first_of_two(source):
+def test_labelled_batches_are_the_first_of_two_views():
     augmentation = supervised(8, crop_scale=(0.5, 1.0))
-    two = take(pretrain_dataset(source, augmentation, 5, seed=3), 4)
-    one = take(pretrain_dataset(source, augmentation, 5, seed=3, entries=("query", "index", "label")), 4)
-    np.testing.assert_array_equal(one["query"], two["query"])
-    np.testing.assert_array_equal(one["index"], two["index"])
-    np.testing.assert_array_equal(one["label"], one["index"] // EACH)
-    assert set(one) == {"query", "index", "label"}
+    two = take(pretrain_dataset(arrays(), augmentation, 5, seed=3), 4)
+    pairs = list(labelled_dataset(arrays(), augmentation, 5, seed=3).take(4).as_numpy_iterator())
+    np.testing.assert_array_equal(np.concatenate([image for image, _ in pairs]), two["query"])
+    np.testing.assert_array_equal(np.concatenate([label for _, label in pairs]), two["index"] // EACH)
 
 
-# Shares of the labels
+# Shares of the labels.
 
 
-@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.25, 1.0])
-def test_every_class_has_as_many(fraction):
-    labels = np.random.default_rng(0).permutation(np.arange(1000) % 10)
-    chosen = balanced_indices(labels, fraction, seed=1)
-    assert len(chosen) == len(set(chosen.tolist())) == round(1000 * fraction)
-    assert set(collections.Counter(labels[chosen].tolist()).values()) == {round(100 * fraction)}
+def test_every_class_has_as_many_or_one_more_or_all_it_has():
+    def shares(labels, fraction):
+        labels = np.random.default_rng(0).permutation(labels)
+        chosen = balanced_indices(labels, fraction, seed=1)
+        assert len(chosen) == len(set(chosen.tolist()))
+        return sorted(collections.Counter(labels[chosen].tolist()).values())
 
-
-def test_what_a_division_leaves_over_goes_to_single_images_of_classes():
-    chosen = balanced_indices(np.arange(100) % 4, 0.1)
-    assert sorted(collections.Counter((chosen % 4).tolist()).values()) == [2, 2, 3, 3]
-
-
-def test_a_class_that_is_short_of_images_gives_what_it_has():
-    labels = np.array([0] * 90 + [1] * 10)
-    assert collections.Counter(labels[balanced_indices(labels, 0.5)].tolist()) == {0: 25, 1: 10}
+    for fraction, each in ((0.01, 1), (0.25, 25), (1.0, 100)):
+        assert shares(np.arange(1000) % 10, fraction) == 10 * [each]
+    assert shares(np.arange(100) % 4, 0.1) == [2, 2, 3, 3]
+    assert shares([0] * 90 + [1] * 10, 0.5) == [10, 25]
 
 
 def test_the_seed_decides_and_each_image_is_as_likely():
@@ -155,54 +128,52 @@ def test_the_seed_decides_and_each_image_is_as_likely():
 
 
 @pytest.mark.parametrize(
-    "labels, fraction, message",
+    "labels, fraction, received",
     [
-        ([0, 1, 2], 0.5, "at least one of each class. Received: 50 % of 3 images, 2, for 3 classes. Raise the share."),
-        ([0, -1, 1], 1.0, "Received: 1 images without a label, classes without an image: []."),
-        ([0, 2, 2], 1.0, "Received: 0 images without a label, classes without an image: [1]."),
+        ([0, 1, 2], 0.5, "50 % of 3 images, 2, for 3 classes"),
+        ([0, -1, 1], 1.0, r"1 images without a label, classes without an image: \[\]"),
+        ([0, 2, 2], 1.0, r"0 images without a label, classes without an image: \[1\]"),
     ],
 )
-def test_labels_that_cannot_be_shared_out(labels, fraction, message):
-    with pytest.raises(ValueError) as caught:
+def test_labels_that_cannot_be_shared_out(labels, fraction, received):
+    with pytest.raises(ValueError, match=f"Received: {received}"):
         balanced_indices(labels, fraction)
-    assert str(caught.value).endswith(message)
 
 
-# Single files
+# Single files.
 
 
 def test_single_files_are_read_as_for_evaluation(folder):
     paths = sorted(folder.rglob("*.png"))[3:5]
     images = read_images(paths, 8, channels=3)
-    expected = [batch["image"] for batch in evaluation_dataset(open_source(f"folder:{folder}"), 8).as_numpy_iterator()]
-    np.testing.assert_array_equal(images, np.concatenate(expected)[3:5])
+    expected = take(evaluation_dataset(open_source(f"folder:{folder}"), 8), -1)["image"]
+    np.testing.assert_allclose(images, expected[3:5], atol=1e-3)  # eager and in a graph
     assert read_images(paths[:1], 8, channels=1).shape == (1, 8, 8, 1)
 
 
-@pytest.mark.parametrize("content, reason", [(None, "No such file or directory"), (b"x", "no JPEG, PNG, BMP or GIF")])
-def test_a_file_that_is_no_image_is_told(content, reason, tmp_path):
+def test_a_file_that_is_no_image_is_named(tmp_path):
     path = tmp_path / "x.png"
-    if content:
-        path.write_bytes(content)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=rf"Received: {path} \(No such file or directory\)"):
         read_images([path], 8, 3)
-    assert str(caught.value) == (
-        f"An image file must be a complete JPEG, PNG, BMP or GIF. Received: {path} ({reason}). Correct or leave it out."
-    )
+    path.write_bytes(b"x")
+    with pytest.raises(ValueError, match=rf"Received: {path} \(no JPEG, PNG, BMP or GIF\)"):
+        read_images([path], 8, 3)
+    with pytest.raises(ValueError, match="Received: none"):
+        read_images([], 8, 3)
 
 
 def test_a_sample_is_some_images_with_their_own_indices(source):
     part = sample(source, 5, seed=1)
-    indices = [int(example["index"]) for example in part.examples()]
+    examples = list(part.examples())
+    indices = [int(example["index"]) for example in examples]
     assert part.num_examples == len(set(indices)) == 5
-    assert brightness(part.examples()) == indices
-    assert [int(example["label"]) for example in part.examples()] == [index // EACH for index in indices]
-    batches = evaluation_dataset(part, 8, batch_size=2)
-    assert [index for batch in batches for index in batch["index"].numpy().tolist()] == indices
+    assert brightness(examples) == indices
+    assert [int(example["label"]) for example in examples] == [index // EACH for index in indices]
+    assert take(evaluation_dataset(part, 8, batch_size=2), -1)["index"].tolist() == indices
     assert sample(source, 12) is source
 
 
-def test_a_sample_is_drawn_by_lot_but_out_of_large_files_it_is_what_comes_first(source):
+def test_a_sample_is_random_but_out_of_large_files_it_is_the_first_images(source):
     samples = [[int(each["index"]) for each in sample(source, 5, seed).examples()] for seed in range(3)]
     if source.name.startswith("tfrecord:"):
         assert samples == 3 * [[0, 1, 2, 3, 4]]

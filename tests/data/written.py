@@ -1,0 +1,78 @@
+"""Images written as files, TFRecords and TensorFlow Datasets, for tests of sources."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+
+def smooth(number, height, width):
+    """An image with an outline of its own, in which every crop looks different."""
+    coarse = np.random.default_rng(number).integers(0, 256, (6, 5, 3), dtype="uint8")
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def encoded(pixels, kind, **options):
+    """The bytes of an image file, written by Pillow."""
+    with io.BytesIO() as file:
+        Image.fromarray(pixels).save(file, kind, **options)
+        return file.getvalue()
+
+
+def record(image=None, label=None, feature="image/encoded"):
+    """A serialised `tf.train.Example`."""
+    features = {}
+    if image is not None:
+        features[feature] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))
+    if label is not None:
+        features["image/class/label"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+def write_records(path, records, options=None):
+    with tf.io.TFRecordWriter(str(path), options) as writer:
+        for each in records:
+            writer.write(each)
+
+
+def store_tfds(data_dir, name, splits, channels=3, classes=0, encoding="png", **image):
+    """Stores a set without registering it; `splits` are lists of images or paths, with classes of `(image, label)`."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    tfds.disable_progress_bar()
+    features = {"image": tfds.features.Image(shape=(None, None, channels), encoding_format=encoding, **image)}
+    if classes:
+        features["label"] = tfds.features.ClassLabel(num_classes=classes)
+
+    def rows(examples):
+        for row, example in enumerate(examples):
+            yield row, dict(zip(features, example if classes else [example], strict=True))
+
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name=name,
+        version="1.0.0",
+        data_dir=data_dir,
+        features=tfds.features.FeaturesDict(features),
+        split_datasets={split: rows(examples) for split, examples in splits.items()},
+    )
+
+
+def write(folder, kind, files):
+    """Writes encoded images, in this order, as the source of a kind; returns its name and `data_dir`."""
+    if kind == "tfrecord":
+        for shard in range(2):
+            write_records(folder / f"images-{shard}", map(record, files[shard::2]))
+        return f"tfrecord:{folder}/images-*", None
+    paths = [folder / f"{number:02}.jpg" for number in range(len(files))]
+    for path, data in zip(paths, files, strict=True):
+        path.write_bytes(data)
+    if kind == "folder":
+        return f"folder:{folder}", None
+    store_tfds(folder / "sets", "stored", {"train": map(str, paths)}, encoding=None)  # files are taken as they are
+    return "tfds:stored", folder / "sets"
+
+
+def read(source, seed=None):
+    """All examples of a source."""
+    return list(source.examples(seed).as_numpy_iterator())
