@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import setuptools
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -41,13 +40,6 @@ def lowest(specifiers):
     """The lowest version that a requirement admits: of `>=1.2,<2` 1.2, of `==0.9.*` 0.9.0."""
     [version] = [found.version for found in specifiers if found.operator in (">=", "==")]
     return Version(version.replace("*", "0"))
-
-
-def test_the_lowest_version_of_a_requirement_is_found():
-    assert lowest(SpecifierSet(">=2.20,<2.22")) == Version("2.20.0")
-    assert lowest(SpecifierSet("==0.9.*")) == Version("0.9")
-    with pytest.raises(ValueError):
-        lowest(SpecifierSet("<3"))
 
 
 def test_every_requirement_has_a_lowest_version_and_the_oldest_constraints_have_it(metadata):

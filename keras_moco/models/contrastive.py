@@ -142,7 +142,7 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
                 # Gradients are summed over replicas, the loss is a mean over all their examples.
                 scaled = self.optimizer.scale_loss(loss / distribution.num_replicas())
             gradients = tape.gradient(scaled, self.trainable_variables)
-            finite = self._all_finite(loss, gradients)
+            finite = self._all_finite(loss, gradients, statistics)
             if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
                 gradients = distribution.share_overflow(gradients)
 
@@ -169,12 +169,13 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
             self.not_finite.assign_add(tf.cast(~finite, "int64"))
         return logs
 
-    def _all_finite(self, loss, gradients):
+    def _all_finite(self, loss, gradients, statistics):
         """Whether loss and gradients are finite on all replicas: a bool tensor, the same on each."""
         finite = distribution.all_finite([loss, *gradients])
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
-            # It lets gradients overflow to find its scale. At a scale of 1 it is not the scale that made them so.
-            finite |= distribution.all_finite([loss]) & (self.optimizer.dynamic_scale > 1)
+            # It lets gradients overflow to find its scale. At a scale of 1 it is not the scale that made them so, nor
+            # where BatchNorm has seen NaN: ReLU makes 0 of it on some CPUs, and the loss is finite.
+            finite |= distribution.all_finite([loss, *statistics]) & (self.optimizer.dynamic_scale > 1)
         return finite
 
     def _finish(self, views):

@@ -24,8 +24,7 @@ def looked(count=7, side=8, channels=1):
 
 def read(path):
     """The configuration, and the sprite cut up into images."""
-    config = text_format.Parse(path.read_text(), projector.ProjectorConfig())
-    [embedding] = config.embeddings
+    [embedding] = text_format.Parse(path.read_text(), projector.ProjectorConfig()).embeddings
     with Image.open(path.parent / embedding.sprite.image_path) as picture:
         sprite = np.asarray(picture.convert("RGB"))
     width, height = embedding.sprite.single_image_dim
@@ -35,9 +34,9 @@ def read(path):
     return embedding, cells.reshape(rows * columns, height, width, 3)
 
 
-def test_points_images_and_labels_are_in_one_order(tmp_path):
-    shown = looked()
-    path = write_projector(tmp_path / "log", shown, class_names=["ant\tlion", "bee"])
+def test_points_images_and_labels_are_in_one_order_and_replace_earlier_ones(tmp_path):
+    write_projector(tmp_path / "log", looked(9))
+    path = write_projector(tmp_path / "log", shown := looked(), class_names=["ant\tlion", "bee"])
     embedding, cells = read(path)
     assert path.name == "projector_config.pbtxt" and list(embedding.tensor_shape) == [7, 5]
     np.testing.assert_allclose(np.loadtxt(path.parent / embedding.tensor_path), shown.features, rtol=1e-4)
@@ -55,13 +54,7 @@ def test_without_classes_a_point_is_its_index_and_there_is_no_header(tmp_path):
 
 
 @pytest.mark.parametrize("limit, side", [(8192, 48), (64, 21)])
-def test_large_images_are_made_smaller_so_that_the_sprite_keeps_its_limit(limit, side, monkeypatch, tmp_path):
+def test_large_images_are_shrunk_until_the_sprite_is_within_its_limit(limit, side, monkeypatch, tmp_path):
     monkeypatch.setattr(ours, "LIMIT", limit)
     _, cells = read(write_projector(tmp_path, looked(side=96, channels=3)))
     assert cells.shape == (9, side, side, 3)
-
-
-def test_it_is_written_in_place_of_what_was_there(tmp_path):
-    write_projector(tmp_path, looked(9))
-    embedding, _ = read(write_projector(tmp_path, looked(4)))
-    assert list(embedding.tensor_shape) == [4, 5] and len(list(tmp_path.iterdir())) == 4

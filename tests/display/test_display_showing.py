@@ -1,4 +1,4 @@
-"""What is shown at the end of a run, and that none of it can end the run."""
+"""What is shown at the beginning and at the end of a run, and that none of it can end the run."""
 
 from types import SimpleNamespace
 
@@ -17,6 +17,7 @@ from keras_moco.plan import Plan
 from keras_moco.run_directory import RunDirectory
 
 CONFIG = Config(dataset="digits", image_size=8, knn_features="backbone", batch_size=64, queue_size=64, bn_splits=1)
+PLAN = Plan(CONFIG, 1437, 1, 1)
 PIXELS = SimpleNamespace(features=lambda images: ops.reshape(images, (-1, 64)))  # what pixels alone make of images
 COLLAPSED = SimpleNamespace(features=lambda images: ops.ones((ops.shape(images)[0], 4)))
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1), dtype="uint8")
@@ -31,7 +32,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """What is drawn of neighbours, by name, in place of drawing it."""
+    """What is to be drawn, by name: neighbours, and the labels of the map, whose t-SNE takes its time."""
     drawn = {}
 
     def draw(path, queries, neighbours, similarity, **known):
@@ -65,7 +66,7 @@ def test_without_test_images_no_image_is_its_own_neighbour(run, drawn):
     assert (run.events / "labels.tsv").read_text().split() == list(map(str, range(30)))
 
 
-def test_there_is_a_limit_to_the_images_of_each(run, drawn, monkeypatch):
+def test_the_number_of_images_is_limited(run, drawn, monkeypatch):
     counts = []
     extract = FeatureExtractor.extract
 
@@ -81,43 +82,39 @@ def test_there_is_a_limit_to_the_images_of_each(run, drawn, monkeypatch):
     assert len(np.unique(drawn["labels"])) == 10  # not those of the first classes
 
 
+@pytest.mark.slow
 def test_the_pictures_are_written(run, capsys):
     show_end(run, CONFIG, PIXELS, array_source(IMAGES, np.arange(30) % 3))
     assert {path.name for path in run.path.iterdir()} == {"neighbours.png", "embedding.png", "tensorboard"}
     assert capsys.readouterr().out == ""
 
 
-def test_what_cannot_be_drawn_is_told_and_the_rest_is_written(run, capsys):
-    """A map of images that are all one, and a picture in whose place there is a folder."""
+def test_what_cannot_be_drawn_is_reported_and_the_rest_is_written(run, capsys):
+    """A map of images whose features are all alike, and a picture in whose place there is a folder."""
     run.neighbours.mkdir()
     show_end(run, CONFIG, COLLAPSED, array_source(IMAGES))
-    told = capsys.readouterr().out.splitlines()
-    assert [line.partition(" was not written (")[0] for line in told] == [
-        f"warning: {run.neighbours}",
-        f"warning: {run.embedding}",
-    ]
+    first, second = capsys.readouterr().out.splitlines()
+    assert f"{run.neighbours} was not written (" in first and f"{run.embedding} was not written (" in second
     assert not run.embedding.exists() and (run.events / "projector_config.pbtxt").exists()
     assert list(run.path.rglob(".*")) == []
 
 
-def test_where_nothing_can_be_written_lines_tell_of_it(run, capsys):
+def test_a_run_that_can_write_nothing_only_reports_it(run, drawn, capsys, monkeypatch):
+    monkeypatch.setattr(showing, "fed_views", lambda *_: [IMAGES[:8]] * 2)
     run.path.rmdir()
     run.path.write_text("a file where the folder was")
-    plan = Plan(CONFIG, 1437, 1, 1)
-    show_start(run, plan, open_source("digits"), moco_cifar(8), ("query", "key"))
+    show_start(run, PLAN, open_source("digits"), moco_cifar(8), ("query", "key"))
     show_end(run, CONFIG, PIXELS, array_source(IMAGES))
-    told = capsys.readouterr().out.splitlines()
-    assert len(told) == 5 and all(line.startswith("warning: ") for line in told)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and all(line.startswith("warning: ") for line in lines)
     assert run.path.read_text() == "a file where the folder was"
 
 
 def test_views_are_drawn_once_in_the_life_of_a_run_and_settings_at_each_start(run):
-    arguments = (Plan(CONFIG, 1437, 1, 1), open_source("digits"), moco_cifar(8), ("query", "index"))
-    show_start(run, *arguments)
-    settings = run.events / "events.out.tfevents.0.settings.whole"
-    before = settings.stat().st_mtime_ns, run.views.stat().st_mtime_ns
-    show_start(run, *arguments)
-    assert settings.stat().st_mtime_ns > before[0] and run.views.stat().st_mtime_ns == before[1]
-
+    settings, inodes = run.events / "events.out.tfevents.0.settings.whole", []
+    for _ in range(2):
+        show_start(run, PLAN, open_source("digits"), moco_cifar(8), ("query", "index"))
+        inodes.append((settings.stat().st_ino, run.views.stat().st_ino))  # a file that is replaced has another one
+    assert inodes[0][0] != inodes[1][0] and inodes[0][1] == inodes[1][1]
     with Image.open(run.views) as picture:
         assert picture.size == (8 * 96 + 7 * 4, 96)  # queries alone
