@@ -15,14 +15,15 @@ from keras_moco.export import export_backbone
 from keras_moco.initial_weights import initial_weights
 from keras_moco.plan import Plan
 from keras_moco.run_directory import RunDirectory
+from tests.small_training import variables
 from tests.tiny import tiny_config
 
 SETTINGS = dict(train_examples=1437, channels=1, head="mlp", queue_size=32, batch_size=16, seed=5)
 IMAGES = np.random.default_rng(0).uniform(0, 255, (6, 8, 8, 1)).astype("float32")
 
 
-def plan_of(**settings):
-    config = tiny_config("", **{**SETTINGS, **settings})
+def plan_of(workdir="", **settings):
+    config = tiny_config(workdir, **{**SETTINGS, **settings})
     return Plan(config, 1437, 1, config.replicas or 1)
 
 
@@ -53,7 +54,7 @@ def assert_equal(ours, theirs):
 def files(tmp_path_factory):
     """One trained model in every form, and the model."""
     folder = tmp_path_factory.mktemp("trained")
-    plan = plan_of(workdir=str(folder / "run"))
+    plan = plan_of(folder / "run")
     model = building.build_model(plan, make_strategy("one"))
     run = RunDirectory(folder / "run")
     run.claim(plan.config)
@@ -99,37 +100,40 @@ def test_exported_backbone_keeps_the_new_head(files):
 # What a model makes of them
 
 
-@pytest.mark.parametrize("name, replicas", [("run", 2), ("moco.keras", 1), ("moco.safetensors", 2)])
-def test_both_encoders_begin_with_them_and_nothing_else_does(name, replicas, files):
+def test_both_encoders_begin_with_them_on_every_replica_and_nothing_else_does(files):
     folder, source = files
-    plan = plan_of(seed=7, replicas=replicas)
-    strategy = make_strategy("mirrored" if replicas > 1 else "one", replicas)
-    model = building.build_model(plan, strategy, prepare=initial_weights(folder / name))
+    plan, strategy = plan_of(seed=7, replicas=2), make_strategy("mirrored", 2)
     plain = building.build_model(plan, strategy)
-    assert_equal(model.encoder, source.encoder)
-    assert_equal(model.key_encoder, source.encoder)
-    for variable in (*model.encoder.weights, *model.key_encoder.weights):
-        first, *others = map(np.array, strategy.experimental_local_results(variable.value))
-        assert len(others) == replicas - 1
-        assert all(np.array_equal(first, other) for other in others)
-    # The queue, the counters, the optimizer.
-    copied = {id(weight) for weight in (*model.encoder.weights, *model.key_encoder.weights)}
-    pairs = zip((*model.weights, *model.optimizer.variables), (*plain.weights, *plain.optimizer.variables), strict=True)
-    others = [(ours, theirs) for ours, theirs in pairs if id(ours) not in copied]
-    assert len(others) > 10 and model.steps_done == 0
-    for ours, theirs in others:
-        np.testing.assert_array_equal(np.array(ours), np.array(theirs), err_msg=ours.path)
+    for name in ("run", "moco.safetensors"):
+        model = building.build_model(plan, strategy, prepare=initial_weights(folder / name))
+        assert_equal(model.encoder, source.encoder)
+        assert_equal(model.key_encoder, source.encoder)
+        copied = [*model.encoder.weights, *model.key_encoder.weights]
+        for weight in copied:
+            first, second = map(np.array, strategy.experimental_local_results(weight.value))
+            assert np.array_equal(first, second), weight.path
+        # The queue, the counters, the optimizer.
+        copied = {id(weight) for weight in copied}
+        pairs = zip(variables(model), variables(plain), strict=True)
+        others = [(ours, theirs) for ours, theirs in pairs if id(ours) not in copied]
+        assert len(others) > 10 and model.steps_done == 0
+        for ours, theirs in others:
+            np.testing.assert_array_equal(np.array(ours), np.array(theirs), err_msg=ours.path)
 
 
 def test_both_encoders_are_trained(files):
     folder, source = files
     model = building.build_model(plan_of(), make_strategy("one"), prepare=initial_weights(folder / "encoder.keras"))
+    model.run_eagerly = True
     views = np.random.default_rng(1).uniform(0, 255, (2, 16, 8, 8, 1)).astype("float32")
-    data = tf.data.Dataset.from_tensors({"query": views[0], "key": views[1]})
+    options = tf.data.Options()
+    options.autotune.enabled = False  # its thread may take a minute to end
+    data = tf.data.Dataset.from_tensors({"query": views[0], "key": views[1]}).with_options(options)
     assert np.isfinite(model.fit(data, verbose=0).history["loss"]).all()
     for encoder in (model.encoder, model.key_encoder):
-        pairs = zip(encoder.weights, arrays(encoder), arrays(source.encoder), strict=True)
-        assert not [weight.path for weight, ours, theirs in pairs if np.array_equal(ours, theirs)]
+        # A hundredth of a small step is less than the rounding of a few of them.
+        pairs = zip(arrays(encoder), arrays(source.encoder), strict=True)
+        assert sum(not np.array_equal(*pair) for pair in pairs) > 10
 
 
 # What is no source of weights
@@ -166,7 +170,6 @@ def test_damaged_keras_file_is_refused(content, tmp_path):
 
 OTHERS = {
     "width": {"backbone_width": 4},
-    "depth": {"backbone": "resnet10"},
     "stem": {"stem": "imagenet"},
     "head": {"head": "linear"},
     "embedding": {"embedding_dim": 8},
@@ -178,7 +181,7 @@ def test_another_architecture_is_refused_and_nothing_has_changed(other, files):
     folder, _ = files
     encoder = fresh(**OTHERS[other])
     before = arrays(encoder)
-    for name in ["encoder.keras", *(["export/backbone.keras"] if other in ("width", "depth", "stem") else [])]:
+    for name in ["encoder.keras", *(["export/backbone.keras"] if other in ("width", "stem") else [])]:
         assert f"{folder / name}, whose weights have other shapes" in refusal(initial_weights(folder / name), encoder)
         assert all(map(np.array_equal, arrays(encoder), before)), name
 

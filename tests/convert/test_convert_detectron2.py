@@ -9,16 +9,26 @@ import numpy as np
 import pytest
 
 from keras_moco.backbones import RESNETS, resnet
+from keras_moco.backbones.resnet import _basic_block, _bottleneck_block
 from keras_moco.convert import detectron2, to_detectron2
 from keras_moco.models import Encoder, MoCo, linear_head, simclr_head
 from tests.convert.small_moco import refused
 
-CONVOLUTIONS = {"resnet18": 2, "resnet50": 3}  # in a block
+NETWORKS = {"basic": (_basic_block, (2, 1)), "bottleneck": (_bottleneck_block, (2, 1))}
 
 
-def make_encoder(name, channels=3, **settings):
+@pytest.fixture
+def small(monkeypatch):
+    """Lets small networks pass for those of Detectron2, which take ten times as long."""
+    for name, network in NETWORKS.items():
+        monkeypatch.setitem(RESNETS, name, network)
+    monkeypatch.setattr(detectron2, "DEPTHS", tuple(NETWORKS))
+    monkeypatch.setattr(detectron2, "STEM_KERNEL", (4, 3, 7, 7))
+
+
+def make_encoder(name, width=4, channels=3, **settings):
     """An encoder whose statistics are not those it starts with."""
-    backbone = resnet(name, input_shape=(None, None, channels), **settings)
+    backbone = resnet(name, width, input_shape=(None, None, channels), **settings)
     encoder = Encoder(backbone, linear_head(backbone.output_shape[-1]), mean=0.5, std=0.25)
     rng = np.random.default_rng(0)
     for layer in encoder.backbone.layers:
@@ -28,12 +38,12 @@ def make_encoder(name, channels=3, **settings):
     return encoder
 
 
-@pytest.fixture(scope="module")
-def encoder():
-    return make_encoder("resnet18")
+@pytest.fixture
+def encoder(small):
+    return make_encoder("basic")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def file(encoder, tmp_path_factory):
     return to_detectron2(encoder, tmp_path_factory.mktemp("detectron2") / "backbone.pkl")
 
@@ -42,10 +52,11 @@ def expected_arrays(encoder, name):
     """By the names of Detectron2's `BasicStem`, `BasicBlock` and `BottleneckBlock`."""
     layers = {layer.name: layer for layer in encoder.backbone.layers}
     places = {"stem.conv1": ("conv1", "bn1")}
-    for stage, depth in enumerate(RESNETS[name][1], 1):
+    block_of, depths = RESNETS[name]
+    for stage, depth in enumerate(depths, 1):
         for block in range(depth):
             ours, theirs = f"layer{stage}_{block}", f"res{stage + 1}.{block}"
-            for k in range(1, CONVOLUTIONS[name] + 1):
+            for k in (1, 2) if block_of is _basic_block else (1, 2, 3):
                 places[f"{theirs}.conv{k}"] = (f"{ours}_conv{k}", f"{ours}_bn{k}")
             if f"{ours}_downsample_conv" in layers:
                 places[f"{theirs}.shortcut"] = (f"{ours}_downsample_conv", f"{ours}_downsample_bn")
@@ -67,10 +78,8 @@ def read(path):
         return pickle.load(file, encoding="latin1")
 
 
-@pytest.mark.parametrize("name, shortcuts", [("resnet18", "345"), ("resnet50", "2345")])
-def test_every_array_has_detectron2s_name(tmp_path, name, shortcuts, encoder):
-    encoder = encoder if name == "resnet18" else make_encoder(name)
-    content = read(to_detectron2(encoder, tmp_path / "backbone.pkl"))
+def check(encoder, name, shortcuts, path):
+    content = read(to_detectron2(encoder, path))
     assert content["matching_heuristics"] is True
     found, expected = content["model"], expected_arrays(encoder, name)
     assert set(found) == set(expected)
@@ -78,6 +87,17 @@ def test_every_array_has_detectron2s_name(tmp_path, name, shortcuts, encoder):
         assert (found[place].dtype, found[place].shape) == (expected[place].dtype, expected[place].shape), place
         np.testing.assert_array_equal(found[place], expected[place], err_msg=place)
     assert {f"res{stage}.0.shortcut.weight" for stage in shortcuts} == {x for x in found if "shortcut.weight" in x}
+
+
+@pytest.mark.parametrize("name, shortcuts", [("basic", "3"), ("bottleneck", "23")])
+def test_every_array_has_detectron2s_name(name, shortcuts, tmp_path, small):
+    check(make_encoder(name), name, shortcuts, tmp_path / "backbone.pkl")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, shortcuts", [("resnet18", "345"), ("resnet50", "2345")])
+def test_networks_that_detectron2_has(name, shortcuts, tmp_path):
+    check(make_encoder(name, 64), name, shortcuts, tmp_path / "backbone.pkl")
 
 
 class Names(pickle.Unpickler):
@@ -99,22 +119,22 @@ def test_file_asks_for_nothing_that_numpy_1_lacks_and_its_arrays_can_be_written_
 
 
 def test_of_a_moco_it_is_the_query_encoder_with_any_head(encoder, file, tmp_path):
-    model = MoCo(Encoder(encoder.backbone, simclr_head(512, 8), mean=0.5, std=0.25), queue_size=16)
+    model = MoCo(Encoder(encoder.backbone, simclr_head(8, 8), mean=0.5, std=0.25), queue_size=16)
     for variable in model.key_encoder.variables:
         variable.assign(variable * 0)
     assert to_detectron2(model, tmp_path / "moco.pkl").read_bytes() == file.read_bytes()
 
 
 UNFIT = {
-    "the stem": (dict(name="resnet18", stem="cifar"), "resnet18 that begins with (64, 3, 3, 3)"),
-    "the width": (dict(name="resnet18", width=4), "resnet18 that begins with (4, 3, 7, 7)"),
-    "the depth": (dict(name="resnet10"), "resnet10 that begins with (64, 3, 7, 7)"),
-    "the channels": (dict(name="resnet18", channels=1), "resnet18 that begins with (64, 1, 7, 7)"),
+    "the stem": (dict(name="basic", stem="cifar"), "basic that begins with (4, 3, 3, 3)"),
+    "the width": (dict(name="basic", width=8), "basic that begins with (8, 3, 7, 7)"),
+    "the depth": (dict(name="resnet10"), "resnet10 that begins with (4, 3, 7, 7)"),
+    "the channels": (dict(name="basic", channels=1), "basic that begins with (4, 1, 7, 7)"),
 }
 
 
 @pytest.mark.parametrize("settings, found", UNFIT.values(), ids=UNFIT)
-def test_network_that_detectron2_lacks(settings, found, tmp_path):
+def test_network_that_detectron2_lacks(settings, found, tmp_path, small):
     with refused(f"Received: {found}."):
         to_detectron2(make_encoder(**settings), tmp_path / "backbone.pkl")
     assert not any(tmp_path.iterdir())
