@@ -149,7 +149,7 @@ def test_training_equals_pytorchs_and_is_resumed_there(tmp_path, head, stem, set
         pytorch.save(tmp_path / "start.pth")
         model = from_checkpoint(tmp_path / "start.pth", setting)
         expected = pytorch.train(views, range(STEPS))
-        assert np.ptp(expected) > 0.5
+        assert np.ptp(expected) > 0.2  # there is something to compare
         losses = train_keras(model, views, range(HALF))
         convert.to_pytorch(model, tmp_path / "half.pth", epoch=1)
         losses += train_keras(model, views, range(HALF, STEPS))
