@@ -145,27 +145,22 @@ def refusal(action, *arguments):
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["weights.h5", "keras"])
-def test_other_files_are_refused(name, tmp_path):
-    assert f"`init_from` must exist. Received: {tmp_path / name}." in refusal(initial_weights, tmp_path / name)
-    (tmp_path / name).write_text("years of work")
-    assert f".keras file, or a .pth, .pth.tar or .safetensors checkpoint. Received: {tmp_path / name}." in refusal(
-        initial_weights, tmp_path / name
-    )
-
-
-def test_folder_without_a_run_or_a_checkpoint_is_refused(files, tmp_path):
-    assert f"{tmp_path}, without flags.cfg" in refusal(initial_weights, tmp_path)
+def test_what_is_no_source_of_weights_is_refused(files, tmp_path):
     run = shutil.copytree(files[0] / "run", tmp_path / "run")
     shutil.rmtree(run / "checkpoints")
-    assert f"must hold a checkpoint. Received: {run}" in refusal(initial_weights, run)
-
-
-@pytest.mark.parametrize("content", [b"", b"years of work", b"PK\x03\x04 and no more of an archive"])
-def test_damaged_keras_file_is_refused(content, tmp_path):
-    path = tmp_path / "x.keras"
-    path.write_bytes(content)
-    assert f"Received: {path}, and Keras says: " in refusal(initial_weights, path)
+    for name, content, found in (
+        ("absent.keras", None, "must exist. Received: {}."),
+        ("weights.h5", b"years of work", ".safetensors checkpoint. Received: {}."),
+        ("keras", b"years of work", ".safetensors checkpoint. Received: {}."),
+        ("empty.keras", b"", "Received: {}, and Keras says: "),
+        ("text.keras", b"years of work", "Received: {}, and Keras says: "),
+        ("half.keras", b"PK\x03\x04 and no more of an archive", "Received: {}, and Keras says: "),
+        ("run", None, "must hold a checkpoint. Received: {}"),
+        (".", None, "Received: {}, without flags.cfg"),
+    ):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        assert found.format(tmp_path / name) in refusal(initial_weights, tmp_path / name)
 
 
 OTHERS = {
@@ -177,18 +172,17 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("other", OTHERS)
-def test_another_architecture_is_refused_and_nothing_has_changed(other, files):
+def test_another_architecture_is_refused_and_nothing_has_changed(other, files, tmp_path):
     folder, _ = files
     encoder = fresh(**OTHERS[other])
     before = arrays(encoder)
-    for name in ["encoder.keras", *(["export/backbone.keras"] if other in ("width", "stem") else [])]:
-        assert f"{folder / name}, whose weights have other shapes" in refusal(initial_weights(folder / name), encoder)
-        assert all(map(np.array_equal, arrays(encoder), before)), name
-
-
-def test_another_model_of_keras_is_refused(tmp_path):
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(tmp_path / "dense.keras")
-    assert "whose weights have other shapes" in refusal(initial_weights(tmp_path / "dense.keras"), fresh())
+    paths = [folder / "encoder.keras", tmp_path / "dense.keras"]
+    if other in ("width", "stem"):
+        paths.append(folder / "export" / "backbone.keras")
+    for path in paths:
+        assert f"{path}, whose weights have other shapes" in refusal(initial_weights(path), encoder)
+        assert all(map(np.array_equal, arrays(encoder), before)), path
 
 
 @pytest.mark.torch

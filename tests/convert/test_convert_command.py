@@ -73,15 +73,10 @@ def test_show_lists_what_a_file_holds(call, checkpoint):
     status, stdout, _ = call("show", checkpoint)
     assert status == 0
     shown = dict(line.split(maxsplit=1) for line in stdout.splitlines())
-    for name, found in {
-        "network": "tiny of width 4, cifar stem, linear head of 8, images of 1 channel(s), float32",
-        "queue": f"8 x 300, a key in each column; pointer [{22 * 128 % 300}]",
-        "trained": "0 epochs, 22 batches",
-        "optimizer": "none",
-        "numbers": "momentum 0.999, temperature 0.2, mean [0.5], std [0.25]",
-    }.items():
-        assert shown.pop(name).startswith(found), name
-    assert not shown
+    assert shown["network"] == "tiny of width 4, cifar stem, linear head of 8, images of 1 channel(s), float32"
+    assert shown["queue"].startswith("8 x 300, ") and shown["queue"].endswith(f" pointer [{22 * 128 % 300}]")
+    assert shown["trained"].startswith("0 epochs, 22 batches") and shown["optimizer"] == "none"
+    assert shown["numbers"].startswith("momentum 0.999, temperature 0.2, mean [0.5], std [0.25]")
 
 
 def test_backbone_writes_one_that_stock_keras_opens(call, checkpoint, tmp_path):

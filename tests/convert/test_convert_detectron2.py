@@ -78,8 +78,18 @@ def read(path):
         return pickle.load(file, encoding="latin1")
 
 
-def check(encoder, name, shortcuts, path):
-    content = read(to_detectron2(encoder, path))
+BIG = [("resnet18", "345", 64), ("resnet50", "2345", 64)]
+
+
+@pytest.mark.parametrize(
+    "name, shortcuts, width",
+    [("basic", "3", 4), ("bottleneck", "23", 4), *(pytest.param(*case, marks=pytest.mark.slow) for case in BIG)],
+)
+def test_every_array_has_detectron2s_name(name, shortcuts, width, tmp_path, request):
+    if name in NETWORKS:
+        request.getfixturevalue("small")
+    encoder = make_encoder(name, width)
+    content = read(to_detectron2(encoder, tmp_path / "backbone.pkl"))
     assert content["matching_heuristics"] is True
     found, expected = content["model"], expected_arrays(encoder, name)
     assert set(found) == set(expected)
@@ -87,17 +97,6 @@ def check(encoder, name, shortcuts, path):
         assert (found[place].dtype, found[place].shape) == (expected[place].dtype, expected[place].shape), place
         np.testing.assert_array_equal(found[place], expected[place], err_msg=place)
     assert {f"res{stage}.0.shortcut.weight" for stage in shortcuts} == {x for x in found if "shortcut.weight" in x}
-
-
-@pytest.mark.parametrize("name, shortcuts", [("basic", "3"), ("bottleneck", "23")])
-def test_every_array_has_detectron2s_name(name, shortcuts, tmp_path, small):
-    check(make_encoder(name), name, shortcuts, tmp_path / "backbone.pkl")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name, shortcuts", [("resnet18", "345"), ("resnet50", "2345")])
-def test_networks_that_detectron2_has(name, shortcuts, tmp_path):
-    check(make_encoder(name, 64), name, shortcuts, tmp_path / "backbone.pkl")
 
 
 class Names(pickle.Unpickler):

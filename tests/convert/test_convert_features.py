@@ -21,11 +21,6 @@ every_stem = pytest.mark.parametrize("stem", ["imagenet", "cifar"])
 every_network = pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 
 
-def relative(ours, theirs):
-    ours, theirs = np.asarray(ours, "float64"), np.asarray(theirs, "float64")
-    return np.abs(ours - theirs).max() / np.abs(theirs).max()
-
-
 def images(n, size, channels=3):
     return np.random.default_rng(1).integers(0, 256, (n, *size, channels)).astype("float32")
 
@@ -59,7 +54,7 @@ def keras_computes(encoder, images, training=False):
 
 def differences(ours, theirs):
     assert set(ours) == set(theirs)
-    return {name: relative(ours[name], theirs[name]) for name in theirs}
+    return {name: reference.relative(ours[name], theirs[name]) for name in theirs}
 
 
 # At least 8 numbers per channel in the smallest feature maps: 4 amplify rounding to 6e-4 in ResNet-34.
@@ -134,35 +129,22 @@ def assert_same_tensors(ours, theirs):
         assert ours[name].numpy().tobytes() == theirs[name].numpy().tobytes(), name
 
 
-def checkpoint(path, name="resnet10", stem="cifar", head="linear"):
+def checkpoint(path, *kind):
     """Writes what `main_moco.py` writes in the midst of training, and returns it."""
-    model = reference.MoCo(random_network(name, stem, head), 50, 128, 0.999, 0.2)
-    model.encoder_k.load_state_dict(random_network(name, stem, head, seed=1).state_dict())
-    model.encoder_k.requires_grad_(False)
+    model = reference.MoCo(random_network(*kind), 50, 128, 0.999, 0.2)
+    model.encoder_k.load_state_dict(random_network(*kind, seed=1).state_dict())
     model.queue_ptr[:] = 48
-    optimizer = torch.optim.SGD(model.parameters(), 0.03, momentum=0.9, weight_decay=1e-4)
-    for parameter in model.encoder_q.parameters():
-        optimizer.state[parameter]["momentum_buffer"] = torch.randn_like(parameter)
-    content = {
-        "epoch": 3,
-        "arch": name,
-        "state_dict": {f"module.{key}": tensor for key, tensor in model.state_dict().items()},
-        "optimizer": optimizer.state_dict(),
-    }
+    content = reference.checkpoint_of(model, epoch=3, arch=kind[0])
     torch.save(content, path)
     return content
-
-
-def read(path):
-    return torch.load(path, weights_only=True)
 
 
 @pytest.mark.parametrize("kind", [("resnet10", "cifar", "linear"), ("resnet50", "imagenet", "mlp")], ids=str)
 def test_checkpoint_comes_back_to_the_bit_with_its_optimizer(tmp_path, kind):
     theirs = checkpoint(tmp_path / "theirs.pth.tar", *kind)
-    optimizer = SGD(0.03, momentum=0.9, weight_decay=1e-4)
+    optimizer = SGD(0.03, momentum=0.9, weight_decay=1e-3)
     model = convert.from_pytorch(tmp_path / "theirs.pth.tar", optimizer=optimizer)
-    ours = read(convert.to_pytorch(model, tmp_path / "ours.pth.tar", epoch=3))
+    ours = reference.read(convert.to_pytorch(model, tmp_path / "ours.pth.tar", epoch=3))
     assert (ours["epoch"], ours["arch"]) == (theirs["epoch"], theirs["arch"])
     assert_same_tensors(ours["state_dict"], theirs["state_dict"])
 
@@ -178,17 +160,19 @@ def test_checkpoint_comes_back_to_the_bit_with_its_optimizer(tmp_path, kind):
     # PyTorch resumes from it.
     network = reference.MoCo(random_network(*kind, seed=2), 50, 128, 0.999, 0.2)
     network.load_state_dict({name.removeprefix("module."): tensor for name, tensor in ours["state_dict"].items()})
-    optimizer = torch.optim.SGD(network.parameters(), 1.0)
+    optimizer = reference.sgd_of(network, 1.0)
     optimizer.load_state_dict(ours["optimizer"])
     first = optimizer.state[next(network.encoder_q.parameters())]["momentum_buffer"]
     assert torch.equal(first, theirs["optimizer"]["state"][0]["momentum_buffer"])
 
 
 def test_checkpoint_survives_keras_and_safetensors_files(tmp_path):
-    theirs = checkpoint(tmp_path / "theirs.pth.tar")["state_dict"]
+    theirs = checkpoint(tmp_path / "theirs.pth.tar", "resnet10", "cifar", "linear")["state_dict"]
     model = convert.from_pytorch(tmp_path / "theirs.pth.tar")
     model.save(tmp_path / "model.keras")
-    saved = read(convert.to_pytorch(keras.models.load_model(tmp_path / "model.keras"), tmp_path / "ours.pth.tar"))
+    saved = reference.read(
+        convert.to_pytorch(keras.models.load_model(tmp_path / "model.keras"), tmp_path / "ours.pth.tar")
+    )
     assert_same_tensors(saved["state_dict"], theirs)
     assert "optimizer" not in saved
 
@@ -207,7 +191,7 @@ def test_encoder_comes_back_to_the_bit_and_pytorch_takes_it(tmp_path, kind):
     expected = pytorch_computes(theirs, images(2, SMALL))
     found = differences(keras_computes(encoder, images(2, SMALL)), expected)
     assert max(found.values()) < 1e-5, found
-    ours = read(convert.to_pytorch(encoder, tmp_path / "ours.pth"))
+    ours = reference.read(convert.to_pytorch(encoder, tmp_path / "ours.pth"))
     state = theirs.state_dict().items()
     assert_same_tensors(ours, {name: torch.zeros_like(t) if "tracked" in name else t for name, t in state})
     random_network(*kind, seed=2, width=4).load_state_dict(ours, strict=True)

@@ -22,18 +22,11 @@ STEPS_PER_EPOCH = 1437 // 128  # of the digits
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A file as `main_moco.py` leaves it after two epochs; its `queue_ptr` is where these have led."""
-    torch.manual_seed(0)
-    network = reference.MoCo(reference.ResNet("tiny", "cifar", "linear", 4, 8, channels=1), 300, 8, 0.999, 0.07)
-    optimizer = torch.optim.SGD(network.parameters(), 0.03, momentum=0.9, weight_decay=1e-4)
-    for _ in range(2):
-        loss = network(torch.randn(16, 1, 8, 8), torch.randn(16, 1, 8, 8))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    encoder = reference.randomise(reference.ResNet("tiny", "cifar", "linear", 4, 8, channels=1))
+    network = reference.MoCo(encoder, 300, 8, 0.999, 0.07)
     network.queue_ptr[:] = 2 * STEPS_PER_EPOCH * 128 % 300
-    state = {f"module.{name}": tensor for name, tensor in network.state_dict().items()}
     path = tmp_path_factory.mktemp("authors") / "checkpoint_0002.pth.tar"
-    torch.save({"epoch": 2, "arch": "tiny", "state_dict": state, "optimizer": optimizer.state_dict()}, path)
+    torch.save(reference.checkpoint_of(network, epoch=2, arch="tiny"), path)
     return path
 
 
@@ -44,7 +37,7 @@ def test_the_authors_run_is_resumed_and_written_back(checkpoint, tmp_path, capsy
     assert command.main([*map(str, arguments)]) == 0
     _, model = load_model(workdir)
     assert model.steps_done == int(model.optimizer.iterations) == steps
-    before = torch.load(checkpoint, weights_only=True)
+    before = reference.read(checkpoint)
     momentum = before["optimizer"]["state"][0]["momentum_buffer"].numpy()
     velocity = np.array(model.optimizer.velocity_of(model.encoder.backbone.get_layer("conv1").kernel))
     assert np.array_equal(velocity.transpose(3, 2, 0, 1), momentum) and np.abs(momentum).max() > 0
@@ -52,11 +45,11 @@ def test_the_authors_run_is_resumed_and_written_back(checkpoint, tmp_path, capsy
     capsys.readouterr()
     assert command.main(["show", str(checkpoint)]) == 0
     shown = capsys.readouterr().out
-    assert "\ntrained    2 epochs, 2 batches" in shown and "\noptimizer  state of 11 parameters\n" in shown
+    assert "\ntrained    2 epochs, 7 batches" in shown and "\noptimizer  state of 11 parameters\n" in shown
 
     assert command.main(["to_pytorch", str(workdir), str(back)]) == 0
     assert capsys.readouterr().out.endswith(f"Wrote {back}: {steps} steps, epoch 2.\n")
-    after = torch.load(back, weights_only=True)
+    after = reference.read(back)
     assert after["epoch"] == 2
     weights = [name for name in before["state_dict"] if "num_batches" not in name]
     assert all(torch.equal(before["state_dict"][name], after["state_dict"][name]) for name in weights)

@@ -7,6 +7,7 @@ import contextlib
 import copy
 
 import keras
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -143,15 +144,29 @@ def small_moco():
     return model
 
 
-def checkpoint_of(moco, optimizer=None):
-    """What `main_moco.py` saves, after one step on random gradients; by default of SGD with momentum."""
-    parameters = moco.parameters()
-    optimizer = optimizer(parameters, lr=0.0) if optimizer else torch.optim.SGD(parameters, lr=0.0, momentum=0.9)
+def sgd_of(moco, lr=0.03):
+    """As in `main_moco.py`."""
+    return torch.optim.SGD(moco.parameters(), lr, momentum=0.9, weight_decay=1e-3)
+
+
+def checkpoint_of(moco, optimizer=None, epoch=1, arch="resnet10"):
+    """What `main_moco.py` saves, after one step on random gradients."""
+    optimizer = optimizer or sgd_of(moco)
     for parameter in moco.encoder_q.parameters():
         parameter.grad = torch.randn(parameter.shape)
     optimizer.step()
     state = {f"module.{name}": tensor.clone() for name, tensor in moco.state_dict().items()}
-    return {"epoch": 1, "arch": "resnet10", "state_dict": state, "optimizer": optimizer.state_dict()}
+    return {"epoch": epoch, "arch": arch, "state_dict": state, "optimizer": optimizer.state_dict()}
+
+
+def read(path):
+    return torch.load(path, weights_only=True)
+
+
+def relative(ours, theirs):
+    """The largest difference in units of the largest number."""
+    ours, theirs = np.asarray(ours, "float64"), np.asarray(theirs, "float64")
+    return np.abs(ours - theirs).max() / np.abs(theirs).max()
 
 
 def normalised(images, mean, std):
