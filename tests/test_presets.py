@@ -1,13 +1,14 @@
-"""A preset has the numbers of the recipe of its name, and says which others there are."""
+"""A preset has the numbers of the recipe of its name, and its model has them."""
 
 import dataclasses
 from pathlib import Path
 
-import keras
 import pytest
 
+import tests.tiny  # noqa: F401 (the backbone of that name)
 from keras_moco import presets
 from keras_moco.config import read_flagfile
+from keras_moco.convert import from_pytorch, to_pytorch
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 RECIPES = {
@@ -37,22 +38,23 @@ def test_names_say_what_they_are():
 
 
 @pytest.mark.parametrize("name", ["moco_v2_resnet18_imagenet", "moco_v1_symmetric_resnet18_cifar10"])
-def test_a_model_is_what_its_preset_says(name):
-    preset = presets.PRESETS[name]
+def test_model_is_what_its_preset_says(name, monkeypatch, tmp_path):
+    preset = dataclasses.replace(presets.PRESETS[name], backbone="tiny")
+    monkeypatch.setitem(presets.PRESETS, name, preset)
     model = presets.moco(name, input_shape=(32, 32, 3), queue_size=64)
-    config = model.get_config()
-    for field in ("temperature", "momentum", "symmetric"):
-        assert config[field] == getattr(preset, field)
-    assert model.encoder.mean == list(preset.mean) and model.encoder.std == list(preset.std)
-    assert model.queue.features.shape == (64, preset.embedding_dim)
-    assert len([layer for layer in model.encoder.head.layers if isinstance(layer, keras.layers.Dense)]) == (
-        2 if preset.head == "mlp" else 1
-    )
+    path = to_pytorch(model, tmp_path / "moco.safetensors")
+    for made in (model, from_pytorch(path, preset=name, queue_size=64)):
+        config = made.get_config()
+        for field in ("temperature", "momentum", "symmetric"):
+            assert config[field] == getattr(preset, field)
+        assert made.encoder.mean == list(preset.mean) and made.encoder.std == list(preset.std)
+        assert made.queue.features.shape == (64, preset.embedding_dim)
+        names = [layer.name for layer in made.encoder.head.layers]
+        assert names == (["fc1", "fc2"] if preset.head == "mlp" else ["fc"])
+        first = made.encoder.backbone.get_layer("conv1").kernel
+        assert first.shape == ((7, 7, 3, 64) if preset.stem == "imagenet" else (3, 3, 3, 64))
 
 
-def test_an_unknown_name_lists_the_known():
-    with pytest.raises(ValueError) as caught:
+def test_unknown_name_lists_the_known():
+    with pytest.raises(ValueError, match=f"{', '.join(presets.PRESETS)}. Received: 'moco_v4'"):
         presets.moco("moco_v4")
-    assert str(caught.value) == (
-        f"`preset` must be one of {', '.join(presets.PRESETS)}. Received: 'moco_v4'. Choose one of them."
-    )

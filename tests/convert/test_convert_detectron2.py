@@ -1,22 +1,35 @@
 """Backbones as Detectron2 reads them: names, arrays, and a pickle that asks for nothing but NumPy."""
 
 import io
+import os
 import pickle
 
+import keras
 import numpy as np
 import pytest
 
-from keras_moco import convert
 from keras_moco.backbones import RESNETS, resnet
+from keras_moco.backbones.resnet import _basic_block, _bottleneck_block
+from keras_moco.convert import detectron2, to_detectron2
 from keras_moco.models import Encoder, MoCo, linear_head, simclr_head
+from tests.convert.small_moco import refused
 
-CONVOLUTIONS = {"resnet18": 2, "resnet50": 3}  # in a block
+NETWORKS = {"basic": (_basic_block, (2, 1)), "bottleneck": (_bottleneck_block, (2, 1))}
 
 
-def lived_in(name, **kwargs):
+@pytest.fixture
+def small(monkeypatch):
+    """Lets small networks pass for those of Detectron2, which take ten times as long."""
+    for name, network in NETWORKS.items():
+        monkeypatch.setitem(RESNETS, name, network)
+    monkeypatch.setattr(detectron2, "DEPTHS", tuple(NETWORKS))
+    monkeypatch.setattr(detectron2, "STEM_KERNEL", (4, 3, 7, 7))
+
+
+def make_encoder(name, width=4, channels=3, **settings):
     """An encoder whose statistics are not those it starts with."""
-    backbone = resnet(name, **kwargs)
-    encoder = Encoder(backbone, linear_head(backbone.output_shape[-1]))
+    backbone = resnet(name, width, input_shape=(None, None, channels), **settings)
+    encoder = Encoder(backbone, linear_head(backbone.output_shape[-1]), mean=0.5, std=0.25)
     rng = np.random.default_rng(0)
     for layer in encoder.backbone.layers:
         if "bn" in layer.name:
@@ -25,14 +38,25 @@ def lived_in(name, **kwargs):
     return encoder
 
 
+@pytest.fixture
+def encoder(small):
+    return make_encoder("basic")
+
+
+@pytest.fixture
+def file(encoder, tmp_path_factory):
+    return to_detectron2(encoder, tmp_path_factory.mktemp("detectron2") / "backbone.pkl")
+
+
 def expected_arrays(encoder, name):
     """By the names of Detectron2's `BasicStem`, `BasicBlock` and `BottleneckBlock`."""
     layers = {layer.name: layer for layer in encoder.backbone.layers}
     places = {"stem.conv1": ("conv1", "bn1")}
-    for stage, depth in enumerate(RESNETS[name][1], 1):
+    block_of, depths = RESNETS[name]
+    for stage, depth in enumerate(depths, 1):
         for block in range(depth):
             ours, theirs = f"layer{stage}_{block}", f"res{stage + 1}.{block}"
-            for k in range(1, CONVOLUTIONS[name] + 1):
+            for k in (1, 2) if block_of is _basic_block else (1, 2, 3):
                 places[f"{theirs}.conv{k}"] = (f"{ours}_conv{k}", f"{ours}_bn{k}")
             if f"{ours}_downsample_conv" in layers:
                 places[f"{theirs}.shortcut"] = (f"{ours}_downsample_conv", f"{ours}_downsample_bn")
@@ -54,10 +78,18 @@ def read(path):
         return pickle.load(file, encoding="latin1")
 
 
-@pytest.mark.parametrize("name, shortcuts", [("resnet18", "345"), ("resnet50", "2345")])
-def test_every_array_has_the_name_that_detectron2_gives_it(tmp_path, name, shortcuts):
-    encoder = lived_in(name)
-    content = read(convert.to_detectron2(encoder, tmp_path / "backbone.pkl"))
+BIG = [("resnet18", "345", 64), ("resnet50", "2345", 64)]
+
+
+@pytest.mark.parametrize(
+    "name, shortcuts, width",
+    [("basic", "3", 4), ("bottleneck", "23", 4), *(pytest.param(*case, marks=pytest.mark.slow) for case in BIG)],
+)
+def test_every_array_has_detectron2s_name(name, shortcuts, width, tmp_path, request):
+    if name in NETWORKS:
+        request.getfixturevalue("small")
+    encoder = make_encoder(name, width)
+    content = read(to_detectron2(encoder, tmp_path / "backbone.pkl"))
     assert content["matching_heuristics"] is True
     found, expected = content["model"], expected_arrays(encoder, name)
     assert set(found) == set(expected)
@@ -65,13 +97,6 @@ def test_every_array_has_the_name_that_detectron2_gives_it(tmp_path, name, short
         assert (found[place].dtype, found[place].shape) == (expected[place].dtype, expected[place].shape), place
         np.testing.assert_array_equal(found[place], expected[place], err_msg=place)
     assert {f"res{stage}.0.shortcut.weight" for stage in shortcuts} == {x for x in found if "shortcut.weight" in x}
-
-
-def test_arrays_can_be_written_to(tmp_path):
-    content = read(convert.to_detectron2(lived_in("resnet18"), tmp_path / "backbone.pkl"))
-    for name, array in content["model"].items():
-        assert type(array) is np.ndarray and array.flags.writeable and array.flags.c_contiguous, name
-        array[...] = 0
 
 
 class Names(pickle.Unpickler):
@@ -82,53 +107,55 @@ class Names(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def test_the_file_asks_for_nothing_that_numpy_1_lacks(tmp_path):
-    path = convert.to_detectron2(lived_in("resnet18"), tmp_path / "backbone.pkl")
-    reader = Names(io.BytesIO(path.read_bytes()), encoding="latin1")
+def test_file_asks_for_nothing_that_numpy_1_lacks_and_its_arrays_can_be_written_to(file):
+    reader = Names(io.BytesIO(file.read_bytes()), encoding="latin1")
     reader.asked = set()
-    reader.load()
+    arrays = reader.load()["model"]
     assert reader.asked == {"numpy.ndarray", "builtins.bytearray"}
+    for name, array in arrays.items():
+        assert type(array) is np.ndarray and array.flags.writeable and array.flags.c_contiguous, name
+        array[...] = 0
 
 
-def test_of_a_moco_it_is_the_query_encoder(tmp_path):
-    model = MoCo(lived_in("resnet18"), queue_size=16)
+def test_of_a_moco_it_is_the_query_encoder_with_any_head(encoder, file, tmp_path):
+    model = MoCo(Encoder(encoder.backbone, simclr_head(8, 8), mean=0.5, std=0.25), queue_size=16)
     for variable in model.key_encoder.variables:
         variable.assign(variable * 0)
-    found = read(convert.to_detectron2(model, tmp_path / "backbone.pkl"))["model"]
-    np.testing.assert_array_equal(
-        found["res2.0.conv1.norm.weight"], model.encoder.backbone.get_layer("layer1_0_bn1").gamma
-    )
+    assert to_detectron2(model, tmp_path / "moco.pkl").read_bytes() == file.read_bytes()
 
 
-def test_the_head_does_not_matter(tmp_path):
-    encoder = lived_in("resnet18")
-    other = Encoder(encoder.backbone, simclr_head(encoder.feature_dim))
-    found, expected = (read(convert.to_detectron2(x, tmp_path / f"{x.name}.pkl"))["model"] for x in (other, encoder))
-    assert found.keys() == expected.keys()
+UNFIT = {
+    "the stem": (dict(name="basic", stem="cifar"), "basic that begins with (4, 3, 3, 3)"),
+    "the width": (dict(name="basic", width=8), "basic that begins with (8, 3, 7, 7)"),
+    "the depth": (dict(name="resnet10"), "resnet10 that begins with (4, 3, 7, 7)"),
+    "the channels": (dict(name="basic", channels=1), "basic that begins with (4, 1, 7, 7)"),
+}
 
 
-@pytest.mark.parametrize(
-    "name, kwargs",
-    [
-        ("resnet10", {}),
-        ("resnet18", {"width": 32}),
-        ("resnet18", {"stem": "cifar"}),
-        ("resnet18", {"stem": "half"}),
-        ("resnet18", {"input_shape": (None, None, 1)}),
-    ],
-    ids=str,
-)
-def test_networks_that_detectron2_lacks_are_refused(tmp_path, name, kwargs):
-    with pytest.raises(ValueError, match=f"must be one of resnet18, .* Received: {name} that begins with"):
-        convert.to_detectron2(lived_in(name, **kwargs), tmp_path / "backbone.pkl")
+@pytest.mark.parametrize("settings, found", UNFIT.values(), ids=UNFIT)
+def test_network_that_detectron2_lacks(settings, found, tmp_path, small):
+    with refused(f"Received: {found}."):
+        to_detectron2(make_encoder(**settings), tmp_path / "backbone.pkl")
     assert not any(tmp_path.iterdir())
 
 
-def test_a_model_without_an_encoder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="must be an Encoder.* Received: Functional. Build one"):
-        convert.to_detectron2(resnet("resnet10", width=4), tmp_path / "backbone.pkl")
+def test_file_needs_its_suffix_and_a_model_its_encoder(encoder, tmp_path):
+    with refused(".pkl", tmp_path / "backbone.pth"):
+        to_detectron2(encoder, tmp_path / "backbone.pth")
+    with refused("`model`", "Received: Sequential."):
+        to_detectron2(keras.Sequential(), tmp_path / "backbone.pkl")
+    assert not any(tmp_path.iterdir())
 
 
-def test_another_ending_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="must end in .pkl.* Received: .*backbone.pth. Rename it"):
-        convert.to_detectron2(lived_in("resnet10", width=4), tmp_path / "backbone.pth")
+def test_failed_write_leaves_the_old_file(encoder, file, tmp_path, monkeypatch):
+    def half(pickler, content):
+        raise OSError("disk full")
+
+    path = tmp_path / "backbone.pkl"
+    path.write_bytes(b"mine")
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="^disk full$"):
+        patched.setattr(detectron2._Pickler, "dump", half)
+        to_detectron2(encoder, path, overwrite=True)
+    assert path.read_bytes() == b"mine" and os.listdir(tmp_path) == [path.name]
+    assert to_detectron2(encoder, path, overwrite=True) == path
+    assert path.read_bytes() == file.read_bytes() and os.listdir(tmp_path) == [path.name]

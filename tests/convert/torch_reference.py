@@ -7,6 +7,7 @@ import contextlib
 import copy
 
 import keras
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 torch.set_num_threads(1)
 
 BLOCKS = {
+    "tiny": ("basic", (1,)),
     "resnet10": ("basic", (1, 1, 1, 1)),
     "resnet18": ("basic", (2, 2, 2, 2)),
     "resnet34": ("basic", (3, 4, 6, 3)),
@@ -60,7 +62,7 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.pool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()
-        before = width
+        before, self.stages = width, len(depths)
         for stage, depth in enumerate(depths):
             w = width * 2**stage
             kernels, outputs = ((3, 3), (w, w)) if kind == "basic" else ((1, 3, 1), (w, w, 4 * w))
@@ -78,7 +80,7 @@ class ResNet(nn.Module):
 
     def features(self, x):
         x = self.pool(F.relu(self.bn1(self.conv1(x))))
-        for stage in range(1, 5):
+        for stage in range(1, self.stages + 1):
             x = getattr(self, f"layer{stage}")(x)
         return x.mean((2, 3))
 
@@ -132,6 +134,39 @@ def randomise(module, seed=0):
                 uniform(layer.running_var, 0.5, 1.5)
                 layer.num_batches_tracked.fill_(7)
     return module
+
+
+def small_moco():
+    """A ResNet-10 with seven steps on its counters."""
+    torch.manual_seed(1)
+    model = MoCo(randomise(ResNet("resnet10", "cifar", width=4, dim=8)), 20, 8, 0.99, 0.2)
+    model.queue_ptr[:] = 3
+    return model
+
+
+def sgd_of(moco, lr=0.03):
+    """As in `main_moco.py`."""
+    return torch.optim.SGD(moco.parameters(), lr, momentum=0.9, weight_decay=1e-3)
+
+
+def checkpoint_of(moco, optimizer=None, epoch=1, arch="resnet10"):
+    """What `main_moco.py` saves, after one step on random gradients."""
+    optimizer = optimizer or sgd_of(moco)
+    for parameter in moco.encoder_q.parameters():
+        parameter.grad = torch.randn(parameter.shape)
+    optimizer.step()
+    state = {f"module.{name}": tensor.clone() for name, tensor in moco.state_dict().items()}
+    return {"epoch": epoch, "arch": arch, "state_dict": state, "optimizer": optimizer.state_dict()}
+
+
+def read(path):
+    return torch.load(path, weights_only=True)
+
+
+def relative(ours, theirs):
+    """The largest difference in units of the largest number."""
+    ours, theirs = np.asarray(ours, "float64"), np.asarray(theirs, "float64")
+    return np.abs(ours - theirs).max() / np.abs(theirs).max()
 
 
 def normalised(images, mean, std):

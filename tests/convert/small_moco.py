@@ -1,0 +1,45 @@
+"""A MoCo that is built in a moment, and what tests of conversion say of files that do not fit it."""
+
+import contextlib
+import re
+
+import numpy as np
+import pytest
+
+import tests.tiny  # noqa: F401 (the backbone of that name)
+from keras_moco.backbones import resnet
+from keras_moco.models import Encoder, linear_head
+
+QUERY, KEY, QUEUE, POINTER = "module.encoder_q.", "module.encoder_k.", "module.queue", "module.queue_ptr"
+
+
+def make_encoder(name="tiny", head=linear_head, width=4, stem="cifar", channels=3):
+    backbone = resnet(name, width, stem, input_shape=(None, None, channels))
+    return Encoder(backbone, head(backbone.output_shape[-1], 8), mean=0.5, std=0.25)
+
+
+def without(tensors, pattern):
+    """Those whose name the pattern is not found in."""
+    return {name: tensor for name, tensor in tensors.items() if not re.search(pattern, name)}
+
+
+def variables(model):
+    """Weights, and those of the optimizer where there is one."""
+    optimizer = getattr(model, "optimizer", None)
+    return [*model.weights, *(optimizer.variables if optimizer else [])]
+
+
+@contextlib.contextmanager
+def refused(*found, unchanged=(), error=ValueError):
+    """An error with all of `found` in its message, after which the models in `unchanged` have all their bits."""
+    before = [[np.array(variable).tobytes() for variable in variables(model)] for model in unchanged]
+    with pytest.raises(error) as caught:
+        yield caught
+    for part in map(str, found):
+        assert part in str(caught.value), f"{part!r} is not in: {caught.value}"
+    assert [[np.array(variable).tobytes() for variable in variables(model)] for model in unchanged] == before
+
+
+def left_over(message):
+    """What a message lists, one in a line: tensors of the file after a -, weights of the model after a +."""
+    return [line.strip() for line in str(message).splitlines() if re.match(r"  [-+] ", line)]
