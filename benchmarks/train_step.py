@@ -12,7 +12,7 @@ Every candidate lives in a process of its own, whose peak memory is thus its own
 round after the other, so that a change of the machine's speed meets all of them alike. Only ratios travel to other
 machines. `--quick` takes two rounds of what the ratios need, of ResNet-18 with 32 images and of ResNet-50 at 128
 pixels, and all cases share the processes: it says whether all this runs, and its ratios are rough. Cases in bfloat16
-are skipped where the processor only emulates it.
+are skipped on processors without AVX-512, which only emulate it.
 """
 
 import argparse
