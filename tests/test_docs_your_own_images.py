@@ -8,26 +8,20 @@ import contextlib
 import dataclasses
 import io
 import re
-import shlex
-import subprocess
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from absl import flags
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from keras_moco import data, settings
-from keras_moco.augment import preview
+from keras_moco import data
 from keras_moco.config import Config, read_flagfile
-from keras_moco.evaluating import evaluate
-from keras_moco.evaluation_config import EvaluationConfig
 from keras_moco.plan import Plan
 from keras_moco.run_directory import RunDirectory
-from keras_moco.training import pretrain
 from tests import tiny  # noqa: F401 (the backbone "tiny")
+from tests.run_command import parsed, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "your_own_images.md").read_text(encoding="utf-8")
@@ -68,30 +62,6 @@ def make_photos(folder):
     (folder / "new" / "two000.png").rename(folder / "new" / "two.png")
 
 
-def parsed(kind, arguments):
-    """`(settings, mode)` of the arguments of a command."""
-    values = flags.FlagValues()
-    settings.define_flags(kind, values)
-    _, *others = values(["program", *arguments])
-    return settings.from_flags(kind, values), " ".join(others)
-
-
-def run(command):
-    """Runs a command: bash's own by bash, ours in this process, which saves it the start of TensorFlow."""
-    if not command.startswith("python "):
-        subprocess.run(["bash", "-ec", command], check=True)
-        return
-    _, program, *arguments = shlex.split(command)
-    if program == "train.py":
-        pretrain(parsed(Config, [*arguments, *SMALLER[program].split()])[0])
-    elif program == "evaluate.py":
-        config, mode = parsed(EvaluationConfig, [*arguments, *SMALLER.get(arguments[0], "").split()])
-        evaluate(mode, config)
-    else:
-        assert (program, arguments[0]) == ("-m", "keras_moco.augment.preview")
-        assert preview.main(arguments[1:]) == 0
-
-
 def run_block(language, block):
     """Runs a block of the page: what it printed."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -99,7 +69,8 @@ def run_block(language, block):
             exec(compile(block, "docs/your_own_images.md", "exec"), {"__name__": "__main__"})
         else:  # a file that is written in place is one command
             for command in re.findall(r"^.+<<'END'\n(?:.*\n)*?END$|^.+$", re.sub(r"\\\n *", "", block), re.MULTILINE):
-                run(command)
+                smaller = [flags for name, flags in SMALLER.items() if f" {name} " in command]
+                run_command(command, *smaller)
     return printed.getvalue()
 
 
