@@ -22,13 +22,12 @@ ROOT = Path(__file__).resolve().parents[1]
 README, EVALUATION = ROOT / "README.md", ROOT / "docs" / "evaluation.md"
 BASH = re.compile(r"^```bash\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 
-QUICKSTART = "make quickstart"
 TENSORBOARD = "tensorboard --logdir runs"
 EVALUATE = "python evaluate.py {} --workdir=runs/quickstart"
 LINEAR = EVALUATE.format("linear") + " --linear_on=features"
 # The commands of the README, in their order, and what each prints.
 RUN = {
-    QUICKSTART: r"kNN top-1: [\d.]+ % before, [\d.]+ % after training\n(.*\n)+evaluate: ",
+    "make quickstart": r"kNN top-1: [\d.]+ % before, [\d.]+ % after training\n(.*\n)+evaluate: ",
     ". .venv/bin/activate": "",
     "python -m keras_moco": r"(?s)(?=.*train\.py)(?=.*evaluate\.py)(?=.*keras_moco\.augment\.preview)",
     "python -m keras_moco.augment.preview --source digits --recipe moco_cifar --out runs/views.png": "",
