@@ -5,6 +5,7 @@ import functools
 import importlib
 import pkgutil
 import re
+import sys
 from pathlib import Path
 
 import keras
@@ -113,15 +114,12 @@ def is_name(text):
 
 def has(holder, names):
     """Whether a module or class has an attribute, or its objects do: `["queue", "pointer"]`."""
-    for number, name in enumerate(names):
-        if not hasattr(holder, name):
-            set_later = name in getattr(holder, "__annotations__", ())
-            if isinstance(holder, type) and not set_later:
-                source = Path(importlib.import_module(holder.__module__).__file__).read_text(encoding="utf-8")
-                set_later = f"self.{name} = " in source
-            return set_later and number == len(names) - 1
-        holder = getattr(holder, name)
-    return True
+    if names and hasattr(holder, names[0]):
+        return has(getattr(holder, names[0]), names[1:])
+    if len(names) == 1 and isinstance(holder, type):
+        source = Path(sys.modules[holder.__module__].__file__).read_text(encoding="utf-8")
+        return names[0] in getattr(holder, "__annotations__", ()) or f"self.{names[0]} = " in source
+    return not names
 
 
 def is_file(text):
