@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from steps import CASES, MOMENTUM, new_file
+from steps import CASES, MOMENTUM, bfloat16, new_file
 
 KINDS = {
     "Conv2DBackpropFilter": "convolution, gradient of kernels",
@@ -94,6 +94,9 @@ def main():
     parser.add_argument("--json", type=new_file, metavar="PATH", help="write the figures there too")
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if arguments.precision == "bfloat16" and (reason := bfloat16.reason_to_skip()):
+        print(reason)
+        return
     import tensorflow as tf
     from steps import in_keras
 

@@ -11,7 +11,8 @@ pytorch     MoCo's step in PyTorch, where it is installed, in its default layout
 Every candidate lives in a process of its own, whose peak memory is thus its own; they take their steps in turns, one
 round after the other, so that a change of the machine's speed meets all of them alike. Only ratios travel to other
 machines. `--quick` takes two rounds of what the ratios need, of ResNet-18 with 32 images and of ResNet-50 at 128
-pixels, and all cases share the processes: it says whether all this runs, and its ratios are rough.
+pixels, and all cases share the processes: it says whether all this runs, and its ratios are rough. Cases in bfloat16
+are skipped on processors without AVX-512, which only emulate it.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import json
 import os
 import statistics
 
-from steps import CASES, device, divisor_of_batches, new_file, peak_memory, prepare, processes_of, take
+from steps import CASES, bfloat16, device, divisor_of_batches, new_file, peak_memory, prepare, processes_of, take
 
 ROUNDS = 9
 SMALLER = {"resnet18": {"batch": 32}, "resnet50": {"pixels": 128}}
@@ -42,6 +43,15 @@ def candidates(quick, xla):
         print("PyTorch is not installed: without it.")
         names = [name for name in names if FRAMEWORKS[name] != "pytorch"]
     return names
+
+
+def measurable(labels):
+    """The cases without those in bfloat16 where the processor only emulates it, which is printed."""
+    in_float32 = [label for label in labels if LABELS[label][1] == "float32"]
+    if in_float32 != labels and (reason := bfloat16.reason_to_skip()):
+        print(reason)
+        return in_float32
+    return labels
 
 
 def prepare_all(processes, cases, at_once):
@@ -117,7 +127,8 @@ def main():
     names = candidates(arguments.quick, arguments.xla)
     found = {"cases": {}, "ratios": {}}
     # One by one, so that times are of one that builds and memory of one case; or all at once, which is faster.
-    for labels in [arguments.only] if arguments.quick else [[label] for label in arguments.only]:
+    only = measurable(arguments.only)
+    for labels in filter(None, [only] if arguments.quick else [[label] for label in only]):
         cases = {label: case_of(label, arguments) for label in labels}
         with processes_of(names) as processes:
             first = prepare_all(processes, cases.values(), at_once=arguments.quick)

@@ -1,47 +1,15 @@
-"""docs/mechanisms.md shows what the stored cells say, and the benchmark goes on where it was stopped."""
+"""The benchmark of the mechanisms resumes where it was stopped, and its summaries are those of its cells."""
 
-import importlib.util
 import json
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-CELLS, PAGE = ROOT / "docs" / "mechanisms.jsonl", ROOT / "docs" / "mechanisms.md"
+from tests.load_benchmark import ROOT, load_benchmark
+from tests.user_environment import user_environment
 
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-plot, mechanisms = load("plot_mechanisms"), load("mechanisms")
-
-
-def test_the_stored_cells_are_those_of_the_benchmark():
-    done = mechanisms.finished(CELLS)
-    assert done and all(cell in mechanisms.all_cells(quick=False) for cell in done)
-    assert len({json.dumps(cell) for cell in done}) == len(done)
-
-
-def test_the_page_shows_the_tables_of_the_stored_cells():
-    text, cells = PAGE.read_text(), plot.read_cells(CELLS)
-    assert plot.with_tables(text, cells) == text
-    assert all(f"<!-- table: {name} -->\n{make(cells)}\n<!-- end -->" in text for name, make in plot.TABLES.items())
-
-
-@pytest.mark.parametrize("draw, name", [("draw_accuracy", "mechanisms_accuracy"), ("draw_cost", "mechanisms_cost")])
-def test_the_figures_are_drawn_and_shown(draw, name, tmp_path):
-    getattr(plot, draw)(plot.read_cells(CELLS), tmp_path / "figure.png")
-    with Image.open(tmp_path / "figure.png") as ours, Image.open(ROOT / "docs" / f"{name}.png") as theirs:
-        assert ours.size == theirs.size
-    assert re.search(rf"!\[.+\]\({name}\.png\)", PAGE.read_text())
+plot, mechanisms = load_benchmark("plot_mechanisms"), load_benchmark("mechanisms")
 
 
 def test_a_summary_is_a_mean_and_a_deviation_over_seeds():
@@ -52,7 +20,7 @@ def test_a_summary_is_a_mean_and_a_deviation_over_seeds():
     assert plot.text([], "linear") == ""
 
 
-def test_the_ablations_share_the_cells_of_the_comparison():
+def test_ablations_share_the_cells_of_the_comparison():
     cells = mechanisms.all_cells(quick=False)
     assert len({json.dumps(cell) for cell in cells}) == len(cells)
     for momentum in (0.0, 0.9, 0.99, 0.999):
@@ -60,14 +28,13 @@ def test_the_ablations_share_the_cells_of_the_comparison():
 
 
 @pytest.mark.slow
-def test_a_finished_cell_is_not_run_again(tmp_path):
-    command = [sys.executable, ROOT / "benchmarks" / "mechanisms.py", "--quick", "--json", tmp_path / "cells.jsonl"]
-    first = subprocess.run(command, check=True, cwd=tmp_path, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-    lines = (tmp_path / "cells.jsonl").read_text().splitlines()
-    assert len(first) == len(lines) == len(mechanisms.all_cells(quick=True))
-    (tmp_path / "cells.jsonl").write_text("\n".join(lines[:4] + lines[5:]) + "\n")
-    [again] = subprocess.run(command, check=True, cwd=tmp_path, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-    cell, repeated = json.loads(lines[4]), json.loads((tmp_path / "cells.jsonl").read_text().splitlines()[-1])
-    assert again.startswith(f"5/{len(lines)} ") and cell["study"] == "accuracy"
-    # The same seed, the same numbers, time aside.
-    assert {**repeated, "seconds": 0} == {**cell, "seconds": 0}
+def test_only_what_is_not_finished_runs(tmp_path):
+    cells, path = mechanisms.all_cells(quick=True), tmp_path / "cells.jsonl"
+    missing = [next(cell for cell in cells if cell["study"] == study) for study in ("accuracy", "cost")]
+    path.write_text("".join(json.dumps(cell) + "\n" for cell in cells if cell not in missing))
+    command = [sys.executable, ROOT / "benchmarks" / "mechanisms.py", "--quick", "--json", path]
+    subprocess.run(command, check=True, cwd=tmp_path, env=user_environment(PYTHONPATH=str(ROOT)))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(lines) == len(cells)
+    for cell, line in zip(missing, lines[-2:], strict=True):
+        assert cell.items() < line.items()

@@ -1,14 +1,16 @@
 """What the benchmarks of the step compare is the same work, and their ratios are those of their times."""
 
 import importlib
+import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+from tests.load_benchmark import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
 
 
 @pytest.fixture
@@ -24,10 +26,12 @@ def small_case(load):
     return load("steps").Case("resnet10", "cifar", pixels=8, batch=8, queue_size=32, features=512, bn_splits=2)
 
 
-@pytest.mark.parametrize("name", ["fit", "limit", "supervised"])
-def test_steps_in_keras_train(load, name):
-    take = load("steps.in_keras").CANDIDATES[name](small_case(load), "float32")
-    assert 0 < take() < 60 and 0 < take() < 60
+@pytest.mark.slow
+def test_steps_in_keras_train(load):
+    candidates = load("steps.in_keras").CANDIDATES
+    for name in ("fit", "limit", "supervised"):
+        take = candidates[name](small_case(load), "float32")
+        assert take() > 0 and take() > 0, name
 
 
 def test_ratios_are_the_medians_over_rounds(load, capsys):
@@ -46,25 +50,46 @@ def test_ratios_are_the_medians_over_rounds(load, capsys):
     assert "speed_vs_pytorch 3.000" in capsys.readouterr().out
 
 
-def test_the_queue_benchmark_does_not_stand_in_the_way_of_pythons_own():
+ZEN_2 = "processor\t: 0\nflags\t\t: fpu avx avx2 fma\nbugs\t\t: avx512f avx512bw avx512dq avx512vl\n"
+SKYLAKE = "processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512bw avx512dq avx512vl\n"
+KNIGHTS_LANDING = "flags\t: fpu avx2 avx512f avx512pf avx512er avx512cd\n"
+ARM = "processor\t: 0\nFeatures\t: fp asimd bf16 i8mm\n"
+
+
+def test_bfloat16_is_measured_where_it_is_not_slow(load):
+    missing = load("steps.bfloat16").what_is_missing
+    assert missing(SKYLAKE, {}) == missing(ARM, {}) == missing(SKYLAKE, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}) == ""
+    assert all("AVX-512" in missing(cpuinfo, {}) for cpuinfo in (ZEN_2, KNIGHTS_LANDING, ""))
+    assert missing(SKYLAKE, {"ONEDNN_MAX_CPU_ISA": "avx2"}) == "ONEDNN_MAX_CPU_ISA=AVX2"
+    assert missing(ZEN_2, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_AMX"})
+
+
+def test_emulated_bfloat16_is_skipped(load, monkeypatch, capsys):
+    train_step, bfloat16 = load("train_step"), load("steps.bfloat16")
+    monkeypatch.setattr(bfloat16, "reason_to_skip", lambda: "skipped: bfloat16")
+    assert train_step.measurable(["resnet50_bfloat16", "resnet18_float32"]) == ["resnet18_float32"]
+    assert capsys.readouterr().out == "skipped: bfloat16\n"
+    assert train_step.measurable(["resnet18_float32"]) == ["resnet18_float32"]
+    assert capsys.readouterr().out == ""
+
+
+def test_the_queue_benchmark_leaves_pythons_own_alone():
     code = "import queue; assert queue.Queue().empty(); print(queue.__file__)"
     script = f"import sys; sys.path[:1] = 2 * [{str(BENCHMARKS)!r}]; {code}"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "benchmarks" not in found.stdout
 
 
-@pytest.mark.parametrize(
-    "script, flag, said",
-    [
-        ("train_step.py", "--bn_splits=3", "must divide the batches, 128 and 16. Received: 3. Give 1, 2, 4 or 8."),
-        ("queue.py", "--json=nowhere/a.json", "must lie in a folder that exists. Received: nowhere/a.json. Make "),
-    ],
-)
-def test_what_cannot_work_is_said_before_anything_is_measured(script, flag, said):
-    done = subprocess.run([sys.executable, BENCHMARKS / script, flag], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+@pytest.mark.parametrize("flag, said", [("--bn_splits=3", "128 and 16.* 3"), ("--json=nowhere/a.json", "nowhere/a")])
+def test_what_cannot_work_is_refused_before_anything_is_measured(load, flag, said, monkeypatch, capsys):
+    train_step = load("train_step")
+    monkeypatch.setattr(sys, "argv", ["train_step.py", flag])
+    with pytest.raises(SystemExit, match="2"):
+        train_step.main()
+    assert re.search(said, capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_both_ways_to_enqueue_write_the_same(load):
     queues = load("steps.queues")
     written = []
@@ -81,14 +106,9 @@ def test_both_ways_to_enqueue_write_the_same(load):
 @pytest.mark.parametrize("backbone, features", [("resnet18", 512), ("resnet50", 2048)])
 def test_pytorch_trains_the_same_network(load, backbone, features):
     in_pytorch, in_keras = load("steps.in_pytorch"), load("steps.in_keras")
-    case = load("steps").Case(backbone, "cifar", 32, 8, 64, features, 2)
-    theirs = in_pytorch.resnet(backbone, "cifar", in_pytorch.torch.nn.BatchNorm2d, 128)
-    ours = in_keras._encoder(case, "float32")
-    sizes = [
-        sorted(int(np.prod(p.shape)) for p in parameters)
-        for parameters in (theirs.parameters(), ours.trainable_variables)
-    ]
-    assert sizes[0] == sizes[1]
+    theirs = in_pytorch.resnet(backbone, "cifar", in_pytorch.torch.nn.BatchNorm2d, 128).parameters()
+    ours = in_keras._encoder(small_case(load)._replace(backbone=backbone, features=features), "float32")
+    assert sorted(p.numel() for p in theirs) == sorted(int(np.prod(v.shape)) for v in ours.trainable_variables)
 
 
 @pytest.mark.torch

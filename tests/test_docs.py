@@ -1,4 +1,4 @@
-"""What `docs/` shows can be done as it stands."""
+"""The Python blocks of README and `docs/` run as they stand, and the launch scripts start every worker."""
 
 import os
 import re
@@ -10,28 +10,29 @@ import pytest
 from keras_moco import presets
 from keras_moco.convert import to_pytorch
 from keras_moco.distribution import Cluster, read_cluster
+from tests.user_environment import user_environment
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
-# The programs of transfer.md belong into processes without this package: tests/transfer runs them. What
-# your_own_images.md shows goes on with what the block before has left: test_docs_your_own_images.py runs it as a whole.
-PAGES = sorted(set(DOCS.glob("*.md")) - {DOCS / "transfer.md", DOCS / "your_own_images.md"})
+ROOT = Path(__file__).resolve().parents[1]
+# tests/transfer runs the programs of transfer.md, in processes without this package; test_docs_your_own_images.py
+# runs that page as a whole, since each of its blocks needs what the one before has left.
+ELSEWHERE = {ROOT / "docs" / "transfer.md", ROOT / "docs" / "your_own_images.md"}
+PAGES = sorted({ROOT / "README.md", *(ROOT / "docs").glob("*.md")} - ELSEWHERE)
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 
 
-def blocks(language):
-    return [
-        pytest.param(match.group(2), id=f"{page.name} {number}")
-        for page in PAGES
-        for number, match in enumerate(FENCE.finditer(page.read_text(encoding="utf-8")))
-        if match.group(1) == language
-    ]
+def blocks(*languages):
+    """`(source, page and number)` of the blocks in some languages."""
+    for page in PAGES:
+        for number, match in enumerate(FENCE.finditer(page.read_text(encoding="utf-8"))):
+            if match.group(1) in languages:
+                yield match.group(2), f"{page.name} {number}"
 
 
 def python_blocks():
     """Those that read PyTorch's files belong to the tier `torch`."""
-    for block in blocks("python"):
-        torch = "keras_moco.convert" in block.values[0]
-        yield pytest.param(*block.values, id=block.id, marks=[pytest.mark.torch] if torch else [])
+    for source, name in blocks("python"):
+        tier = pytest.mark.torch if "keras_moco.convert" in source else pytest.mark.slow
+        yield pytest.param(source, id=name, marks=tier)
 
 
 @pytest.fixture(scope="module")
@@ -52,20 +53,21 @@ def test_a_python_block_runs(source, tmp_path, monkeypatch, request):
     exec(compile(source, "docs", "exec"), {"__name__": "__main__"})
 
 
-def launched(script, folder, **environment):
-    """The clusters that a launch script gives its workers, in place of starting them."""
+def launched(text, folder, after="", **environment):
+    """The clusters that the launch script with such a text gives its workers, in place of starting them."""
+    [script] = [source for source, _ in blocks("bash", "yaml") if text in source]
     tools = {
         "python": 'echo "$TF_CONFIG" >> configs; echo "$*" >> commands',
         "scontrol": "printf 'node7\\nnode9\\n'",
         "srun": 'shift; for SLURM_PROCID in 0 1; do export SLURM_PROCID; "$@"; done',
     }
-    for name, text in tools.items():
-        (folder / name).write_text(f"#!/bin/bash\n{text}\n")
+    folder.mkdir()
+    for name, lines in tools.items():
+        (folder / name).write_text(f"#!/bin/bash\n{lines}\n")
         (folder / name).chmod(0o755)
-    path = f"{folder}:{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-c", script], cwd=folder, env={"PATH": path, **environment}, capture_output=True, text=True
-    )
+    environment = user_environment(PATH=f"{folder}:{os.environ['PATH']}", **environment)
+    command = ["bash", "-c", script.partition(after)[2] if after else script]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8")
     assert done.returncode == 0 and not done.stderr, done.stderr
     commands = (folder / "commands").read_text().splitlines()
     assert all(re.match(r"train.py --flagfile=configs/\w+.cfg --strategy=multiworker", line) for line in commands)
@@ -73,30 +75,18 @@ def launched(script, folder, **environment):
     return sorted(clusters, key=lambda cluster: cluster.index)
 
 
-def block_with(text):
-    [found] = [
-        block.values[0] for language in ("bash", "yaml") for block in blocks(language) if text in block.values[0]
+def workers(*addresses):
+    return [Cluster(addresses, index) for index in range(len(addresses))]
+
+
+def test_launch_scripts_name_every_worker(tmp_path):
+    local = launched("localhost:12345", tmp_path / "local")
+    assert local == workers("localhost:12345", "localhost:12346")
+    slurm = launched("#SBATCH", tmp_path / "slurm", SLURM_JOB_NODELIST="node[7,9]", SLURM_JOB_ID="1")
+    assert slurm == workers("node7:12345", "node9:12345")
+    kubernetes = [
+        launched("kind: Job", tmp_path / index, after="- |\n", JOB_COMPLETION_INDEX=index)[0] for index in "01"
     ]
-    return found
-
-
-def test_the_launch_on_one_machine_names_both_workers(tmp_path):
-    addresses = ("localhost:12345", "localhost:12346")
-    assert launched(block_with("localhost:12345"), tmp_path) == [Cluster(addresses, 0), Cluster(addresses, 1)]
-
-
-def test_the_slurm_script_names_every_node(tmp_path):
-    found = launched(block_with("#SBATCH"), tmp_path, SLURM_JOB_NODELIST="node[7,9]", SLURM_JOB_ID="1")
-    addresses = ("node7:12345", "node9:12345")
-    assert found == [Cluster(addresses, 0), Cluster(addresses, 1)]
-
-
-def test_the_kubernetes_job_names_every_pod(tmp_path):
-    manifest = block_with("kind: Job")
-    script = manifest.partition("- |\n")[2]
+    assert kubernetes == workers("moco-0.moco:12345", "moco-1.moco:12345")
+    [manifest] = [source for source, _ in blocks("yaml") if "kind: Job" in source]
     assert "completions: 2" in manifest and "parallelism: 2" in manifest
-    addresses = ("moco-0.moco:12345", "moco-1.moco:12345")
-    for index in range(2):
-        folder = tmp_path / str(index)
-        folder.mkdir()
-        assert launched(script, folder, JOB_COMPLETION_INDEX=str(index)) == [Cluster(addresses, index)]

@@ -1,15 +1,12 @@
 """Imports point one way, and each large dependency enters by one door; read from the source with `ast`."""
 
 import ast
+import os
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "keras_moco"
-SOURCES = sorted((ROOT / PACKAGE).rglob("*.py")) + [
-    path for path in (ROOT / "train.py", ROOT / "evaluate.py") if path.exists()
-]
+SOURCES = [*sorted((ROOT / PACKAGE).rglob("*.py")), ROOT / "train.py", ROOT / "evaluate.py"]
 
 # The parts of the package from the ground up. A part imports from those of lower floors, never from its own
 # floor; `data` alone also imports from `augment`, beside it.
@@ -47,25 +44,13 @@ COMMANDS = {
 
 # Who may import what from outside: paths relative to the package, a folder with everything in it.
 DOORS = {
-    "keras_cv": ["augment/"],
-    "tensorflow_datasets": ["data/"],
-    "torch": ["convert/files.py"],
-    "safetensors": ["convert/files.py"],
-    "tensorflow": [
-        "models/contrastive.py",
-        "models/trainer.py",
-        "distribution/",
-        "layers/feature_bank.py",
-        "layers/feature_queue.py",
-        "layers/split_batch_normalization.py",
-        "step_checks.py",
-        "data/",
-        "augment/",
-        "callbacks/",
-        "display/",
-        "export.py",
-        "determinism.py",
-    ],
+    "keras_cv": "augment/",
+    "tensorflow_datasets": "data/",
+    "torch": "convert/files.py",
+    "safetensors": "convert/files.py",
+    "tensorflow": "augment/ callbacks/ data/ determinism.py display/ distribution/ export.py layers/feature_bank.py "
+    "layers/feature_queue.py layers/split_batch_normalization.py models/contrastive.py models/trainer.py "
+    "step_checks.py",
 }
 
 
@@ -122,31 +107,35 @@ def wrong_directions(source, module, is_package=False):
 def wrong_doors(source, path):
     """The imports of outside packages that do not belong into the file at `path`, relative to the package."""
     for imported in imported_modules(source, "x"):
-        doors = DOORS.get(imported.split(".")[0])
-        if doors is not None and not any(
-            path.startswith(door) if door.endswith("/") else path == door for door in doors
-        ):
+        doors = DOORS.get(imported.split(".")[0], path).split()
+        if not any(path.startswith(door) if door.endswith("/") else path == door for door in doors):
             yield imported
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_name)
-def test_imports_point_down(path):
-    assert part_of(module_name(path)) in FLOOR, "a part must be listed in FLOORS"
-    wrong = wrong_directions(path.read_text(encoding="utf-8"), module_name(path), path.name == "__init__.py")
-    assert list(wrong) == []
+def found_in_sources(check):
+    """What `check(path, source)` finds in each file of the package: `{name of the module: [...]}`."""
+    found = {module_name(path): list(check(path, path.read_text(encoding="utf-8"))) for path in SOURCES}
+    return {name: things for name, things in found.items() if things}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_name)
-def test_outside_packages_enter_by_their_doors(path):
-    source = path.read_text(encoding="utf-8")
-    inside = ROOT / PACKAGE in path.parents
-    name = path.relative_to(ROOT / PACKAGE).as_posix() if inside else path.name
-    assert list(wrong_doors(source, name if inside else f"../{name}")) == []
+def test_imports_point_down():
+    assert {part_of(module_name(path)) for path in SOURCES} == FLOOR.keys(), "FLOORS lists the parts"
+    assert {} == found_in_sources(
+        lambda path, source: wrong_directions(source, module_name(path), path.name == "__init__.py")
+    )
 
 
-@pytest.mark.parametrize(
-    "module, source, expected",
-    [
+def test_outside_packages_enter_by_their_doors():
+    assert {} == found_in_sources(lambda path, source: wrong_doors(source, os.path.relpath(path, ROOT / PACKAGE)))
+
+
+def test_the_design_has_a_place_for_every_part():
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8").partition("## A run")[0]
+    assert {part for part in FLOOR.keys() - FLOORS[-1] if f"`{part}`" not in design} == set()
+
+
+def test_the_check_of_directions_finds_what_it_should():
+    for module, source, expected in [
         ("keras_moco.layers.x", "from keras_moco import distribution", []),
         ("keras_moco.layers.x", "from keras_moco.models import MoCo", ["keras_moco.models"]),
         ("keras_moco.layers.x", "def f():\n    import keras_moco.training", ["keras_moco.training"]),
@@ -155,33 +144,23 @@ def test_outside_packages_enter_by_their_doors(path):
         ("keras_moco.layers.x", "from keras_moco import MoCo", ["keras_moco.MoCo"]),
         ("keras_moco.layers.x", "import keras_moco\nkeras_moco.models.MoCo", ["keras_moco.models"]),
         ("keras_moco.export", "import keras_moco\nkeras_moco.__version__", []),
-        ("keras_moco.export", "from keras_moco.evaluation import knn", ["keras_moco.evaluation"]),
         ("keras_moco.data.x", "from keras_moco.augment import central_view", []),
         ("keras_moco.data.x", "from keras_moco import models", ["keras_moco.models"]),
         ("keras_moco.augment.x", "from keras_moco.data import open_source", ["keras_moco.data"]),
         ("keras_moco.augment.preview", "from keras_moco.data import open_source", []),
-        ("keras_moco.augment.preview", "from keras_moco import models", ["keras_moco.models"]),
         ("keras_moco.augment.x", "from . import preview", ["keras_moco.augment.preview"]),
-        ("keras_moco.data.x", "from keras_moco.augment.preview import main", ["keras_moco.augment.preview"]),
         ("train", "import keras_moco.augment.preview", ["keras_moco.augment.preview"]),
-        ("train", "from keras_moco.training import pretrain", []),
-    ],
-)
-def test_the_check_of_directions_finds_what_it_should(module, source, expected):
-    assert list(wrong_directions(source, module)) == expected
+    ]:
+        assert list(wrong_directions(source, module)) == expected, (module, source)
 
 
-@pytest.mark.parametrize(
-    "path, source, expected",
-    [
+def test_the_check_of_doors_finds_what_it_should():
+    for path, source, expected in [
         ("augment/crop.py", "import keras_cv", []),
         ("layers/x.py", "from keras_cv.layers import Blur", ["keras_cv.layers"]),
         ("models/moco.py", "import tensorflow as tf", ["tensorflow"]),
-        ("models/contrastive.py", "import tensorflow as tf", []),
         ("export.py", "def f():\n    import torch", ["torch"]),
         ("../train.py", "import tensorflow_datasets as tfds", ["tensorflow_datasets"]),
         ("layers/x.py", "import keras, numpy", []),
-    ],
-)
-def test_the_check_of_doors_finds_what_it_should(path, source, expected):
-    assert list(wrong_doors(source, path)) == expected
+    ]:
+        assert list(wrong_doors(source, path)) == expected, (path, source)

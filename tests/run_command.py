@@ -1,0 +1,37 @@
+"""Runs the package's commands as pages show them, in this process, which saves it the start of TensorFlow."""
+
+import shlex
+import subprocess
+
+from absl import flags
+
+from keras_moco import settings
+from keras_moco.augment import preview
+from keras_moco.config import Config
+from keras_moco.evaluating import evaluate
+from keras_moco.evaluation_config import EvaluationConfig
+from keras_moco.training import pretrain
+
+
+def parsed(kind, arguments):
+    """`(settings, mode)` of the arguments of a command."""
+    values = flags.FlagValues()
+    settings.define_flags(kind, values)
+    _, *others = values(["program", *arguments])
+    return settings.from_flags(kind, values), " ".join(others)
+
+
+def run_command(command, more=""):
+    """Runs a command with more flags; bash runs what is not ours."""
+    if not command.startswith("python "):
+        subprocess.run(["bash", "-ec", command], check=True)
+        return
+    _, program, *arguments = shlex.split(f"{command} {more}")
+    if program == "train.py":
+        pretrain(parsed(Config, arguments)[0])
+    elif program == "evaluate.py":
+        config, mode = parsed(EvaluationConfig, arguments)
+        evaluate(mode, config)
+    else:
+        assert (program, arguments[0]) == ("-m", "keras_moco.augment.preview")
+        assert preview.main(arguments[1:]) == 0

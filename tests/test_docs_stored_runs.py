@@ -1,0 +1,62 @@
+"""docs/reading_the_curves.md and docs/mechanisms.md show the tables and figures of the runs stored beside them."""
+
+import json
+import math
+import re
+
+import pytest
+from PIL import Image
+
+from keras_moco.callbacks import health
+from keras_moco.config import read_flagfile
+from tests.load_benchmark import ROOT, load_benchmark
+
+curves, plot_curves, mechanisms, plot_mechanisms = map(
+    load_benchmark, ("curves", "plot_curves", "mechanisms", "plot_mechanisms")
+)
+DOCS = ROOT / "docs"
+LOGS, CELLS = plot_curves.read_all(), plot_mechanisms.read_cells(DOCS / "mechanisms.jsonl")
+REFERENCE, FIRST_STEPS, RUNS, FACTS = LOGS
+FIGURES = {name: (draw, LOGS, "reading_the_curves.md") for name, draw in plot_curves.FIGURES.items()}
+FIGURES["mechanisms_accuracy"] = (plot_mechanisms.draw_accuracy, CELLS, "mechanisms.md")
+FIGURES["mechanisms_cost"] = (plot_mechanisms.draw_cost, CELLS, "mechanisms.md")
+
+
+def test_the_pages_show_the_tables_of_the_stored_runs():
+    for name, plot, results in [
+        ("reading_the_curves.md", plot_curves, (LOGS,)),
+        ("mechanisms.md", plot_mechanisms, (CELLS,)),
+    ]:
+        page = (DOCS / name).read_text(encoding="utf-8")
+        assert plot.with_tables(page, *results) == page, name
+        assert set(re.findall("<!-- table: (.+) -->", page)) == plot.TABLES.keys(), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_figures_are_drawn_and_shown(name, tmp_path):
+    draw, results, page = FIGURES[name]
+    draw(results, tmp_path / "figure.png")
+    with Image.open(tmp_path / "figure.png") as ours, Image.open(DOCS / f"{name}.png") as theirs:
+        assert ours.size == theirs.size
+    assert re.search(rf"!\[.+\]\({name}\.png\)", (DOCS / page).read_text(encoding="utf-8"))
+
+
+def test_the_stored_runs_are_those_of_the_benchmarks(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert RUNS.keys() == plot_curves.NAMES.keys()
+    assert {name: facts["flags"] for name, facts in FACTS.items()} == curves.RUNS
+    quick, fashion = (read_flagfile(f"configs/{name}.cfg") for name in ("quickstart", "fashion_mnist"))
+    assert plot_curves.chance("runs") == math.log(1 + quick.queue_size)
+    assert plot_curves.chance("reference") == math.log(1 + fashion.queue_size)
+    assert {len(rows) for rows in RUNS.values()} == {quick.epochs} and len(REFERENCE) == fashion.epochs
+    assert len(FIRST_STEPS) == curves.STEPS
+    done, wanted = mechanisms.finished(DOCS / "mechanisms.jsonl"), mechanisms.all_cells(quick=False)
+    assert all(cell in wanted for cell in done) and len({json.dumps(cell) for cell in done}) == len(done) > 0
+
+
+def test_the_warnings_are_those_of_today():
+    templates = [text.partition(" Look at")[0] for text in (health.COLLAPSE, health.TOO_EASY, health.AT_CHANCE)]
+    today = [re.sub(r"\\{.+?\\}", r"\\S+", re.escape(template)) for template in templates]
+    warnings = [warning for facts in FACTS.values() for warning in facts["warnings"]]
+    assert warnings and [warning for warning in warnings if not re.match("|".join(today), warning)] == []
