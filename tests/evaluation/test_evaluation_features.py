@@ -1,3 +1,5 @@
+"""Features of whole data sets, in blocks and at once."""
+
 import keras
 import numpy as np
 import pytest
@@ -20,20 +22,17 @@ def channel_means(images):
     return ops.mean(images, axis=(1, 2))
 
 
-def test_rows_keep_the_order_of_the_data_set_and_the_last_batch_may_be_smaller():
-    features, labels, index = extract_features(channel_means, dataset(11, 4))
-    np.testing.assert_allclose(features, rows(11)["image"].mean(axis=(1, 2)), rtol=1e-5)
-    np.testing.assert_array_equal(labels, rows(11)["label"])
-    np.testing.assert_array_equal(index, rows(11)["index"])
-    assert (features.dtype, labels.dtype, index.dtype) == ("float32", "int32", "int64")
+def test_rows_keep_the_order_of_the_data_set():
+    unknown_length = dataset(11, 4).filter(lambda batch: True)  # ends without a warning
+    for data in (dataset(11, 4), unknown_length, list(dataset(11, 4).as_numpy_iterator())):
+        features, labels, index = extract_features(channel_means, data)
+        np.testing.assert_allclose(features, rows(11)["image"].mean(axis=(1, 2)), rtol=1e-5)
+        np.testing.assert_array_equal(labels, rows(11)["label"])
+        np.testing.assert_array_equal(index, rows(11)["index"])
+        assert (features.dtype, labels.dtype, index.dtype) == ("float32", "int32", "int64")
 
 
-def test_a_data_set_of_unknown_length_ends_without_a_warning():
-    unknown = dataset(11, 4).filter(lambda batch: True)
-    assert len(extract_features(channel_means, unknown).index) == 11
-
-
-def test_one_trace_serves_all_batches_data_sets_and_later_weights():
+def test_one_trace_is_used_for_all_data_sets_and_weights():
     weight = keras.Variable(np.eye(3, dtype="float32"))
     traces = []
 
@@ -51,24 +50,23 @@ def test_one_trace_serves_all_batches_data_sets_and_later_weights():
     np.testing.assert_allclose(second, 2 * first)
 
 
-def test_a_list_of_numpy_batches_is_a_data_set_too():
-    whole = rows(5)
-    batches = [
-        {name: values[:3] for name, values in whole.items()},
-        {name: v[3:] for name, v in whole.items()},
-    ]
-    np.testing.assert_array_equal(extract_features(channel_means, batches).index, whole["index"])
-
-
-@pytest.mark.parametrize("plain", [False, True])
-@pytest.mark.parametrize(("limit", "sizes"), [(8, [8, 3]), (7, [4, 4, 3]), (1, [4, 4, 3]), (100, [11])])
-def test_blocks_are_whole_batches_and_together_the_data_set(limit, sizes, plain):
-    batches = list(dataset(11, 4).as_numpy_iterator()) if plain else dataset(11, 4)
-    blocks = list(FeatureExtractor(channel_means).blocks(batches, rows=limit))
-    whole = extract_features(channel_means, dataset(11, 4))
-    assert [len(block.index) for block in blocks] == sizes
-    for parts, expected in zip(zip(*blocks, strict=True), whole, strict=True):
-        np.testing.assert_array_equal(np.concatenate(parts), expected)
+def test_blocks_are_whole_batches_and_together_the_data_set():
+    extractor = FeatureExtractor(channel_means)
+    whole = extractor.extract(dataset(11, 4))
+    plain = list(dataset(11, 4).as_numpy_iterator())
+    for batches, limit, sizes in (
+        (dataset(11, 4), 8, [8, 3]),
+        (plain, 8, [8, 3]),
+        (plain, 7, [4, 4, 3]),
+        (plain, 1, [4, 4, 3]),
+        (plain, 100, [11]),
+    ):
+        blocks = list(extractor.blocks(batches, rows=limit))
+        assert [len(block.index) for block in blocks] == sizes
+        features, labels, index = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+        np.testing.assert_allclose(features, whole.features, rtol=1e-6)
+        np.testing.assert_array_equal(labels, whole.labels)
+        np.testing.assert_array_equal(index, whole.index)
 
 
 def test_blocks_are_embedded_when_they_are_asked_for():
@@ -92,5 +90,5 @@ def test_images_are_not_rounded_by_a_half_precision_policy():
 
 
 def test_feature_maps_are_refused():
-    with pytest.raises(ValueError, match=r"`embed` must return .*Received: features of shape \(4, 6, 6, 3\). Pool"):
+    with pytest.raises(ValueError, match=r"`embed` .*Received: features of shape \(4, 6, 6, 3\)"):
         extract_features(lambda images: images, dataset(4, 4))

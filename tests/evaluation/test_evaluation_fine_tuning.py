@@ -29,39 +29,16 @@ def values(model):
     return [np.array(weight) for weight in model.weights]
 
 
-@pytest.fixture(scope="module")
-def tuned():
-    network = backbone()
+def test_every_variable_moves_and_the_classes_are_found():
+    network, history = backbone(), keras.callbacks.History()
     before = values(network)
-    history = keras.callbacks.History()
-    classifier = fine_tune(
-        network,
-        tinted(),
-        8,
-        epochs=20,
-        batch_size=16,
-        base_learning_rate=1.0,
-        crop_scale=(0.5, 1.0),
-        callbacks=[history],
-    )
-    return network, before, classifier, history
-
-
-def test_every_variable_moves_and_the_classes_are_found(tuned):
-    network, before, classifier, history = tuned
+    settings = {"epochs": 12, "batch_size": 16, "base_learning_rate": 1.0, "crop_scale": (0.5, 1.0)}
+    classifier = fine_tune(network, tinted(), 8, callbacks=[history], **settings)
     assert all(np.any(new != old) for new, old in zip(values(network), before, strict=True))
     assert history.history["loss"][-1] < 0.3 * history.history["loss"][0]
     scores, labels = predict_labelled(classifier, tinted(seed=1), 8)
     np.testing.assert_array_equal(labels, np.arange(60) % CLASSES)
     assert accuracy_of(scores, labels).top1 > 90
-
-
-def test_the_classifier_can_be_kept(tuned, tmp_path):
-    classifier = tuned[2]
-    classifier.save(tmp_path / "classifier.keras")
-    again = keras.models.load_model(tmp_path / "classifier.keras")
-    images = np.random.default_rng(0).uniform(0, 255, (4, 8, 8, 3))
-    np.testing.assert_allclose(again(images), classifier(images), atol=1e-6)
 
 
 def test_the_seed_decides_everything():
@@ -70,39 +47,31 @@ def test_the_seed_decides_everything():
     def trained(seed):
         network = backbone()
         network.set_weights(start)
-        return values(fine_tune(network, tinted(), 8, epochs=2, batch_size=16, seed=seed))
+        network.layers[2].trainable = False  # which stays as it is
+        model = fine_tune(network, tinted(), 8, epochs=1, batch_size=16, base_learning_rate=1.0, seed=seed)
+        np.testing.assert_array_equal(network.layers[2].kernel, start[0])
+        return np.concatenate([np.ravel(weight) for weight in model.weights])
 
     one, again, other = trained(0), trained(0), trained(1)
-    assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
-    assert any(not np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    np.testing.assert_allclose(one, again, atol=1e-5)  # sums of several threads have no fixed order
+    assert np.abs(one - other).max() > 1e-3
 
 
-def test_what_is_frozen_stays():
-    network = backbone()
-    network.layers[2].trainable = False
-    before = np.array(network.layers[2].kernel)
-    fine_tune(network, tinted(), 8, epochs=1, batch_size=16)
-    np.testing.assert_array_equal(network.layers[2].kernel, before)
-
-
-def test_a_batch_is_no_larger_than_the_images_are_many():
+def test_a_batch_is_no_larger_than_the_number_of_images():
     steps = []
     counting = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append(batch))
     fine_tune(backbone(), tinted(9), 8, epochs=2, callbacks=[counting])
     assert len(steps) == 2
 
 
-def test_a_class_that_never_occurs_cannot_be_learnt():
-    with pytest.raises(ValueError) as caught:
+def test_every_class_must_occur():
+    with pytest.raises(ValueError, match=r"Received: 3 classes, and no image of 1 of them \(2\)"):
         fine_tune(backbone(), tinted(classes=2), 8)
-    assert str(caught.value) == (
-        "Every class must occur in the labels of `train`, or the classifier never learns it. Received: 3 classes, and "
-        "no image of 1 of them (2). Add images, or leave those classes out."
-    )
 
 
-def test_a_fresh_copy_is_the_same_network_at_other_weights(tuned):
-    network = tuned[0]
+def test_a_fresh_copy_is_the_same_network_with_other_weights():
+    keras.utils.set_random_seed(2)
+    network = backbone()
     fresh, again, other = (fresh_copy(network, seed) for seed in (0, 0, 1))
     assert [weight.shape for weight in fresh.weights] == [weight.shape for weight in network.weights]
     assert all(np.array_equal(a, b) for a, b in zip(values(fresh), values(again), strict=True))

@@ -48,7 +48,7 @@ def test_every_head_is_trained_as_it_would_be_alone_in_numpy():
         np.testing.assert_allclose(heads.bias[head], bias, rtol=1e-4, atol=1e-5)
 
 
-def test_a_head_that_goes_astray_leads_no_other_one_astray():
+def test_a_head_that_diverges_does_not_change_the_others():
     train, test = clusters(), clusters(seed=1)
     wild = linear_sweep(train, test, CLASSES, rates=(1.0, 1e38), epochs=4, batch_size=16)
     tame = linear_sweep(train, test, CLASSES, rates=(1.0, 0.5), epochs=4, batch_size=16)
@@ -56,15 +56,16 @@ def test_a_head_that_goes_astray_leads_no_other_one_astray():
     assert wild.tests[1.0].top1 > 60
 
 
-def test_the_rate_is_chosen_by_the_held_out_tenth_and_never_by_the_test_images():
+def test_the_rate_is_chosen_by_the_held_out_images():
     train, test = clusters(200), clusters(seed=1)
     found = linear_sweep(train, test, CLASSES, rates=(1e-6, 1.0), epochs=5, batch_size=32)
     assert found.rate == 1.0 == max(found.held_out, key=found.held_out.get)
     assert found.accuracy == found.tests[1.0]
     assert found.accuracy.top1 == pytest.approx(100 * np.mean(found.predicted == test.labels))
-    others = test._replace(labels=np.random.default_rng(0).permutation(test.labels))
-    assert linear_sweep(train, others, CLASSES, rates=(1e-6, 1.0), epochs=5, batch_size=32).held_out == found.held_out
     np.testing.assert_array_equal(found.labels, test.labels)
+    shuffled = test._replace(labels=np.random.default_rng(0).permutation(test.labels))
+    same, other = (linear_sweep(train, shuffled, CLASSES, (1e-6, 1.0), 5, 32, seed=seed) for seed in (0, 1))
+    assert same.held_out == found.held_out and other.held_out != found.held_out
 
 
 def test_a_single_rate_is_trained_on_all_images():
@@ -77,13 +78,6 @@ def test_a_single_rate_is_trained_on_all_images():
     )
     found = linear_sweep(rare, rare, 4, rates=(10.0,), epochs=30, batch_size=16)
     assert found.accuracy.top1 == 100 and found.held_out == {}
-
-
-def test_the_seed_decides_everything():
-    train, test = clusters(), clusters(seed=1)
-    one, again, other = (linear_sweep(train, test, CLASSES, (1.0, 3.0), 2, 16, seed=seed) for seed in (0, 0, 1))
-    assert one.held_out == again.held_out and one.tests == again.tests
-    assert one.held_out != other.held_out or one.tests != other.tests
 
 
 # On images
@@ -125,33 +119,20 @@ def test_on_images_the_classes_are_found_and_the_backbone_stays():
     assert model.trainable and len(model.trainable_weights) == 2
 
 
-def test_a_backbone_that_changes_is_no_result():
-    with pytest.raises(RuntimeError, match="^The model must not change while it is evaluated. Received: 1 changed"):
+def test_a_backbone_that_changes_is_an_error():
+    with pytest.raises(RuntimeError, match="Received: 1 changed"):
         linear_sweep_on_images(backbone(cheat=True), tinted(), tinted(), 8, rates=(1.0,), epochs=1, batch_size=16)
 
 
-# Bad input
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (
-            {"labels": np.full(60, -1)},
-            "Labels of `train` must lie in [0, num_classes). Received: 60 labels, from -1 to -1",
-        ),
-        ({"labels": np.arange(60)}, "Received: 60 labels, from 0 to 59, num_classes=3."),
-        ({"features": np.zeros((60, 4))}, "Received: shapes (60, 4) and (60, 5). Take both from the same encoder."),
-        ({"labels": np.zeros(0, int), "features": np.zeros((0, 5))}, "Received: 0 labels, none, num_classes=3."),
-    ],
-)
-def test_features_and_labels_must_fit(change, message):
-    with pytest.raises(ValueError) as caught:
-        linear_sweep(clusters()._replace(**change), clusters(), CLASSES)
-    assert message in str(caught.value)
-
-
-@pytest.mark.parametrize("rates", [(), (0.0, 1.0), (-1.0,)])
-def test_rates_must_be_positive(rates):
-    with pytest.raises(ValueError, match="^`rates` must be positive numbers. Received: rates="):
-        linear_sweep(clusters(), clusters(), CLASSES, rates=rates)
+def test_bad_arguments_are_refused():
+    for change, settings, variable in (
+        ({"labels": np.full(60, -1)}, {}, "60 labels, from -1 to -1"),
+        ({"labels": np.arange(60)}, {}, "60 labels, from 0 to 59, num_classes=3"),
+        ({"features": np.zeros((60, 4))}, {}, "shapes (60, 4) and (60, 5)"),
+        ({"labels": np.zeros(0, int), "features": np.zeros((0, 5))}, {}, "0 labels, none, num_classes=3"),
+        ({}, {"rates": ()}, "rates=()"),
+        ({}, {"rates": (0.0, 1.0)}, "rates=(0.0, 1.0)"),
+    ):
+        with pytest.raises(ValueError) as caught:
+            linear_sweep(clusters()._replace(**change), clusters(), CLASSES, **settings)
+        assert f"Received: {variable}" in str(caught.value)

@@ -1,8 +1,12 @@
+"""Pictures of an evaluation: what they show. That they are drawn at all, `DRAW` at the end sees."""
+
 import sys
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
+import sklearn.manifold
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
@@ -18,10 +22,14 @@ RESULTS = {"fine-tuned": {0.1: [83.0, 84.0, 85.5], 0.01: [70.0, 72.0], 1: [90.0]
 
 @pytest.fixture
 def figures(monkeypatch):
-    """All figures that are saved."""
-    saved, savefig = [], Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (saved.append(self), savefig(self, *a, **k)))
+    """All figures that would be saved; most of the time goes into painting them, which is not done."""
+    saved = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: (saved.append(self), Path(path).write_bytes(b"")))
     return saved
+
+
+def texts_of(labels):
+    return [label.get_text() for label in labels]
 
 
 def size(path):
@@ -45,143 +53,101 @@ def neighbours_of_digits(rows=3, columns=4):
 
 def test_cells_are_percent_of_the_true_class(tmp_path, figures):
     truth, predicted = [0, 0, 0, 0, 1, 1, 2], [0, 0, 0, 1, 1, 2, 2]
-    path = draw_confusion(tmp_path / "a.png", truth, predicted, ("cat", "dog", "cow", "never seen"))
+    draw_confusion(tmp_path / "a.png", truth, predicted, ("cat", "dog", "cow", "never seen"))
     axes = figures[0].axes[0]
     expected = np.array([[75, 25, 0, 0], [0, 50, 50, 0], [0, 0, 100, 0], 4 * [np.nan]])
     np.testing.assert_array_equal(np.ma.filled(axes.images[0].get_array(), np.nan), expected)
     texts = {text.get_position()[::-1]: text.get_text() for text in axes.texts}
     assert texts == {(0, 0): "75.0", (0, 1): "25.0", (1, 1): "50.0", (1, 2): "50.0", (2, 2): "100"}
-    assert axes.get_title() == "Accuracy 71.43 % of 7 images"
+    assert "71.43 % of 7 images" in axes.get_title()
     for axis in (axes.xaxis, axes.yaxis):
-        assert [label.get_text() for label in axis.get_ticklabels()] == ["cat", "dog", "cow", "never seen"]
+        assert texts_of(axis.get_ticklabels()) == ["cat", "dog", "cow", "never seen"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
-    assert path == tmp_path / "a.png" and size(path) == (500, 440)
 
 
-@pytest.mark.parametrize("classes, numbers, names", [(20, True, True), (21, False, True), (61, False, False)])
-def test_many_classes_go_without_numbers_and_very_many_without_names(classes, numbers, names, tmp_path, figures):
-    labels = np.arange(classes)
-    draw_confusion(tmp_path / "a.png", labels, labels, [f"class {n}" for n in labels])
-    axes = figures[0].axes[0]
-    assert len(axes.texts) == classes * numbers
-    assert ("class 0" in [label.get_text() for label in axes.get_xticklabels()]) == names
+def test_many_classes_have_no_numbers_and_very_many_no_names(tmp_path, figures):
+    for classes, numbers, names in ((20, True, True), (21, False, True), (60, False, True), (61, False, False)):
+        labels = np.arange(classes)
+        draw_confusion(tmp_path / "a.png", labels, labels, [f"class {n}" for n in labels])
+        axes = figures[-1].axes[0]
+        assert len(axes.texts) == classes * numbers
+        assert ("class 0" in texts_of(axes.get_xticklabels())) == names, classes
 
 
-def test_a_thousand_classes_have_a_pixel_each(tmp_path, figures):
-    labels = np.arange(1000)
+@pytest.mark.slow
+def test_a_thousand_classes_have_a_pixel_each(tmp_path, monkeypatch):
+    labels, saved, savefig = np.arange(1000), [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (saved.append(self), savefig(self, *a, **k)))
     assert size(draw_confusion(tmp_path / "a.png", labels, labels[::-1], list(map(str, labels)))) == (1400, 1232)
-    assert min(figures[0].axes[0].get_window_extent().size) >= 1000
-
-
-@pytest.mark.parametrize(
-    "name, labels, words",
-    [
-        ("truth", ([], []), "a list of at least one, a label for each image. Received: truth of shape (0,)."),
-        ("truth", ([[1]], [1]), "a list of at least one, a label for each image. Received: truth of shape (1, 1)."),
-        ("predicted", ([1, 0], [1]), "of shape (2,), a label for each image. Received: predicted of shape (1,)."),
-        ("truth", ([1, -1], [1, 1]), "numbers of classes, from 0. Received: labels from -1 to 1, 2 class names."),
-        ("predicted", ([1, 1], [1, 2]), "numbers of classes, from 0. Received: labels from 1 to 2, 2 class names."),
-    ],
-)
-def test_labels_that_do_not_fit_are_refused(name, labels, words, tmp_path):
-    with pytest.raises(ValueError) as error:
-        draw_confusion(tmp_path / "a.png", *labels, ("cat", "dog"))
-    assert str(error.value).startswith(f"`{name}` must be {words} ")
-    assert list(tmp_path.iterdir()) == []
+    assert min(saved[0].axes[0].get_window_extent().size) >= 1000
 
 
 # A map
 
 CLUSTERS = np.repeat(np.eye(3, 8), 20, axis=0) + np.random.default_rng(0).normal(0, 0.05, (60, 8))
 CLUSTER = np.repeat([0, 1, 2], 20)
-MATRIX = "`features` must be a matrix (n, D) of at least 4 rows and 2 columns. "
-NUMBERS = "`labels` must be one number of a class per row, from 0, or -1 without a label. "
 
 
-def test_images_of_a_cluster_lie_together_in_the_colour_of_their_class(tmp_path, figures):
+@pytest.fixture
+def quick(monkeypatch):
+    """The first two numbers of each row in place of t-SNE, which takes longer."""
+    monkeypatch.setattr(sklearn.manifold.TSNE, "fit_transform", lambda self, features: features[:, :2])
+
+
+@pytest.mark.slow
+def test_images_of_a_cluster_are_close_together(tmp_path, figures):
     lengths = np.random.default_rng(1).uniform(0.1, 10, (60, 1))  # only the direction counts
-    path = draw_projection(tmp_path / "a.png", lengths * CLUSTERS, CLUSTER, ("cat", "dog", "cow"))
-    assert size(path) == (900, 700)
-    groups = figures[0].axes[0].collections
-    assert [group.get_label() for group in groups] == ["cat", "dog", "cow"]
-    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["cat", "dog", "cow"]
-    assert len({to_hex(group.get_facecolor()[0]) for group in groups}) == 3
-    places = np.concatenate([np.asarray(group.get_offsets()) for group in groups])
+    draw_projection(tmp_path / "a.png", lengths * CLUSTERS, CLUSTER, ("cat", "dog", "cow"))
+    places = np.concatenate([np.asarray(group.get_offsets()) for group in figures[0].axes[0].collections])
     distances = np.linalg.norm(places[:, None] - places, axis=-1) + np.diag(np.full(60, np.inf))
     np.testing.assert_array_equal(CLUSTER[distances.argmin(axis=1)], CLUSTER)
 
 
-def test_a_seed_chooses_which_images_are_drawn(tmp_path, figures):
+def test_images_have_the_colour_of_their_class(tmp_path, figures, quick):
+    draw_projection(tmp_path / "a.png", 7 * CLUSTERS, CLUSTER, ("cat", "dog", "cow"))
+    groups = figures[0].axes[0].collections
+    assert [group.get_label() for group in groups] == ["cat", "dog", "cow"]
+    assert texts_of(figures[0].legends[0].get_texts()) == ["cat", "dog", "cow"]
+    assert len({to_hex(group.get_facecolor()[0]) for group in groups}) == 3
+    unit = CLUSTERS / np.linalg.norm(CLUSTERS, axis=1, keepdims=True)
+    for label, group in enumerate(groups):
+        np.testing.assert_allclose(group.get_offsets(), unit[CLUSTER == label, :2])
+
+
+def test_a_seed_chooses_which_images_are_drawn(tmp_path, figures, quick):
     for number, seed in enumerate((0, 0, 1)):
         draw_projection(tmp_path / f"{number}.png", CLUSTERS, None, None, limit=12, seed=seed)
     places = [np.asarray(figure.axes[0].collections[0].get_offsets()) for figure in figures]
     assert [len(these) for these in places] == [12, 12, 12]
     np.testing.assert_array_equal(places[0], places[1])
     assert not np.allclose(places[0], places[2])
-    assert figures[0].axes[0].get_title() == "t-SNE of the features of 12 images"
-
-
-def test_images_without_labels_have_one_colour_and_no_legend(tmp_path, figures):
-    draw_projection(tmp_path / "a.png", CLUSTERS, None, None, limit=10)
+    assert "12 images" in figures[0].axes[0].get_title()
+    # Without labels they have one colour and no legend.
     (group,) = figures[0].axes[0].collections
     assert len(group.get_facecolor()) == 1 and figures[0].legends == []
 
 
-def test_some_images_without_labels_are_gray(tmp_path, figures):
-    labels = np.where(np.arange(60) % 2, CLUSTER, -1)
-    draw_projection(tmp_path / "a.png", CLUSTERS, labels, NAMES)
+def test_missing_labels_are_gray_and_many_classes_have_a_scale(tmp_path, figures, quick):
+    draw_projection(tmp_path / "a.png", CLUSTERS, np.where(np.arange(60) % 2, CLUSTER, -1), NAMES)
     groups = {group.get_label(): group for group in figures[0].axes[0].collections}
-    assert [(name, len(group.get_offsets())) for name, group in groups.items()] == [
-        ("no label", 30),
-        *((name, 10) for name in "012"),
-    ]
+    counts = {name: len(group.get_offsets()) for name, group in groups.items()}
+    assert counts == {"no label": 30, "0": 10, "1": 10, "2": 10}
     assert to_hex(groups["no label"].get_facecolor()[0]) == to_hex("lightgray")
-
-
-def test_many_classes_have_a_scale_in_place_of_a_legend(tmp_path, figures):
     draw_projection(tmp_path / "a.png", CLUSTERS, CLUSTER + 20, list(map(str, range(23))))
-    (group,) = figures[0].axes[0].collections
+    (group,) = figures[1].axes[0].collections
     np.testing.assert_array_equal(group.get_array(), CLUSTER + 20)
     assert group.get_clim() == (0, 22)
-    assert figures[0].legends == [] and figures[0].axes[1].get_ylabel() == "class number"
-
-
-@pytest.mark.parametrize(
-    "features, labels, settings, words",
-    [
-        (CLUSTERS[0], None, {}, MATRIX + "Received: shape (8,)."),
-        (CLUSTERS[:3], None, {}, MATRIX + "Received: shape (3, 8)."),
-        (CLUSTERS[:, :1], None, {}, MATRIX + "Received: shape (60, 1)."),
-        (CLUSTERS, None, {"limit": 3}, "`limit` must be at least 4 images. Received: limit=3."),
-        (np.nan * CLUSTERS, None, {}, "`features` must be finite. Received: NaN or infinite features."),
-        (np.ones((60, 8)), None, {}, "`features` must differ from image to image. Received: features that are "),
-        (CLUSTERS, CLUSTER[1:], {}, NUMBERS + "Received: 59 labels from 0 to 2, 3 class names, 60 rows."),
-        (CLUSTERS, CLUSTER + 1, {}, NUMBERS + "Received: 60 labels from 1 to 3, 3 class names, 60 rows."),
-        (CLUSTERS, CLUSTER - 2, {}, NUMBERS + "Received: 60 labels from -2 to 0, 3 class names, 60 rows."),
-    ],
-)
-def test_what_cannot_be_mapped_is_refused(features, labels, settings, words, tmp_path):
-    with pytest.raises(ValueError) as error:
-        draw_projection(tmp_path / "a.png", features, labels, ("cat", "dog", "cow"), **settings)
-    assert str(error.value).startswith(words)
-    assert list(tmp_path.iterdir()) == []
+    assert figures[1].legends == [] and figures[1].axes[1].get_ylabel() == "class number"
 
 
 # Neighbours
 
 
-def frames(figure, rows=3):
-    """The colours of the frames, row by row."""
-    colors = [to_hex(axes.spines["left"].get_edgecolor()) for axes in figure.axes]
-    return np.array(colors).reshape(rows, -1)
-
-
-def test_neighbours_stand_beside_their_query_with_similarity_and_class(tmp_path, figures):
+def test_neighbours_are_beside_their_query_with_similarity_and_class(tmp_path, figures):
     queries, neighbours, similarity, labels = neighbours_of_digits()
     labels[1, 2] = 7  # not that of the query, 1
     names = [f"digit {n}" for n in range(10)]
-    path = draw_neighbours(tmp_path / "a.png", queries, neighbours, similarity, [0, 1, 2], labels, names)
-    assert size(path) == (600, 450)
+    draw_neighbours(tmp_path / "a.png", queries, neighbours, similarity, [0, 1, 2], labels, names)
     grid = np.array(figures[0].axes).reshape(3, 5)
     for row in range(3):
         np.testing.assert_array_equal(grid[row, 0].images[0].get_array(), queries[row, ..., 0])
@@ -192,63 +158,28 @@ def test_neighbours_stand_beside_their_query_with_similarity_and_class(tmp_path,
             assert axes.images[0].get_clim() == (0, 255)
             assert axes.get_title() == f"{similarity[row, column]:.3f}"
             assert axes.get_xlabel() == f"digit {labels[row, column]}"
-    equal = labels == np.arange(3)[:, None]
-    assert not equal.all()
-    np.testing.assert_array_equal(frames(figures[0])[:, 1:] == to_hex("tab:green"), equal)
-    np.testing.assert_array_equal(frames(figures[0])[:, 1:] == to_hex("tab:red"), ~equal)
+            frame = to_hex(axes.spines["left"].get_edgecolor())
+            assert frame == to_hex("tab:green" if labels[row, column] == row else "tab:red")
 
 
-def test_without_labels_frames_are_gray_and_nothing_stands_below(tmp_path, figures):
-    queries, neighbours, similarity, _ = neighbours_of_digits()
+def test_labels_and_names_of_neighbours_may_be_missing(tmp_path, figures):
+    queries, neighbours, similarity, labels = neighbours_of_digits(rows=1)
     draw_neighbours(tmp_path / "a.png", np.repeat(queries, 3, -1), np.repeat(neighbours, 3, -1), similarity)
     assert {axes.get_xlabel() for axes in figures[0].axes} == {""}
-    assert set(frames(figures[0])[:, 1:].ravel()) == {to_hex("lightgray")}
+    assert {to_hex(axes.spines["left"].get_edgecolor()) for axes in figures[0].axes[1:]} == {to_hex("lightgray")}
     assert figures[0].axes[0].images[0].get_array().shape == (8, 8, 3)
-
-
-def test_classes_without_names_are_numbers(tmp_path, figures):
-    queries, neighbours, similarity, labels = neighbours_of_digits(rows=1)
     draw_neighbours(tmp_path / "a.png", queries, neighbours, similarity, [12], labels)
-    assert [axes.get_xlabel() for axes in figures[0].axes] == ["12", *map(str, labels[0])]
-
-
-def test_images_that_do_not_fit_are_refused(tmp_path):
-    queries, neighbours, similarity, labels = neighbours_of_digits()
-    for wrong in (
-        (queries[..., 0], neighbours[..., 0], similarity),
-        (queries[:2], neighbours, similarity),
-        (queries, neighbours[:, :3], similarity),
-        (queries, neighbours, similarity[:, :0]),
-        (queries / 255, neighbours, similarity),
-        (np.repeat(queries, 2, -1), np.repeat(neighbours, 2, -1), similarity),
-        (queries[:, :4], neighbours, similarity),
-    ):
-        with pytest.raises(ValueError) as error:
-            draw_neighbours(tmp_path / "a.png", *wrong)
-        assert str(error.value) == (
-            "`queries`, `neighbours` and `similarity` must be uint8 (n, h, w, c), uint8 (n, k, h, w, c) and (n, k), c "
-            f"1 or 3. Received: {wrong[0].dtype} {wrong[0].shape}, {wrong[1].dtype} {wrong[1].shape} and "
-            f"{wrong[2].shape}. Give as many neighbours to every query."
-        )
-    with pytest.raises(ValueError, match="^`query_labels` and `neighbour_labels` must be given together. Received: "):
-        draw_neighbours(tmp_path / "a.png", queries, neighbours, similarity, neighbour_labels=labels)
-    with pytest.raises(ValueError, match=r"^`neighbour_labels` must be of shape \(3, 4\), a label for each image\. "):
-        draw_neighbours(tmp_path / "a.png", queries, neighbours, similarity, [0, 1, 2], labels[:2])
-    with pytest.raises(ValueError, match="^`query_labels` must be numbers of classes, from 0. Received: labels from "):
-        draw_neighbours(tmp_path / "a.png", queries, neighbours, similarity, [0, 1, 10], labels, NAMES)
-    assert list(tmp_path.iterdir()) == []
+    assert [axes.get_xlabel() for axes in figures[1].axes] == ["12", *map(str, labels[0])]
 
 
 # Shares of labels
 
-PERCENT = "`results` must map fractions in (0, 1] to accuracies in percent, one at least. "
-
 
 def test_lines_are_means_over_seeds_with_their_deviations(tmp_path, figures):
-    assert size(draw_label_fractions(tmp_path / "a.png", RESULTS)) == (700, 500)
+    draw_label_fractions(tmp_path / "a.png", RESULTS)
     (axes,) = figures[0].axes
     assert axes.get_xscale() == "log"
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["1 %", "10 %", "100 %"]
+    assert texts_of(axes.get_xticklabels()) == ["1 %", "10 %", "100 %"]
     tuned, scratch = axes.containers
     assert [container.get_label() for container in axes.containers] == list(RESULTS)
     np.testing.assert_allclose(tuned.lines[0].get_xydata(), [[1, 71], [10, (83 + 84 + 85.5) / 3], [100, 90]])
@@ -258,50 +189,33 @@ def test_lines_are_means_over_seeds_with_their_deviations(tmp_path, figures):
     assert len(bars) == 2
     np.testing.assert_allclose(bars[0], [71 - 2**0.5, 71 + 2**0.5])
     np.testing.assert_allclose(bars[1][1] - bars[1][0], 2 * np.sqrt(((7 / 6) ** 2 + (1 / 6) ** 2 + (4 / 3) ** 2) / 2))
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(RESULTS)
+    assert texts_of(axes.get_legend().get_texts()) == list(RESULTS)
 
 
-@pytest.mark.parametrize(
-    "results, words",
-    [
-        ({}, "`results` must hold a name with a fraction at least. Received: {}. "),
-        ({"a": {}}, "`results` must hold a name with a fraction at least. Received: {'a': []}. "),
-        ({"a": {0: [1.0]}}, PERCENT + "Received: a: 0: [1.0]. "),
-        ({"a": {10: [1.0]}}, PERCENT + "Received: a: 10: [1.0]. "),
-        ({"a": {0.1: []}}, PERCENT + "Received: a: 0.1: []. "),
-        ({"a": {0.1: [101]}}, PERCENT + "Received: a: 0.1: [101]. "),
-    ],
-)
-def test_results_that_cannot_be_are_refused(results, words, tmp_path):
-    with pytest.raises(ValueError) as error:
-        draw_label_fractions(tmp_path / "a.png", results)
-    assert str(error.value).startswith(words)
-
-
-# All of them
+# All of them: a function that draws, and the size of the picture.
 
 DRAW = {
-    "confusion": lambda path: draw_confusion(path, [0, 1], [0, 0], ("cat", "dog")),
-    "projection": lambda path: draw_projection(path, CLUSTERS, CLUSTER, NAMES, limit=8),
-    "neighbours": lambda path: draw_neighbours(path, *neighbours_of_digits(1, 2)[:3]),
-    "fractions": lambda path: draw_label_fractions(path, RESULTS),
+    "confusion": (lambda path: draw_confusion(path, [0, 1], [0, 0], ("cat", "dog")), (500, 440)),
+    "projection": (lambda path: draw_projection(path, CLUSTERS, CLUSTER, NAMES, limit=8), (900, 700)),
+    "neighbours": (lambda path: draw_neighbours(path, *neighbours_of_digits(1, 2)[:3]), (360, 135)),
+    "fractions": (lambda path: draw_label_fractions(path, RESULTS), (700, 500)),
 }
 
 
-@pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW)
-def test_a_picture_replaces_another_and_leaves_nothing_beside_it_nor_in_matplotlib(draw, tmp_path):
+@pytest.mark.parametrize("draw, expected", DRAW.values(), ids=DRAW)
+def test_a_picture_replaces_another_and_changes_nothing_else(draw, expected, tmp_path):
     pyplot_before, settings = "matplotlib.pyplot" in sys.modules, dict(matplotlib.rcParams)
     path = tmp_path / "a.png"
     path.write_text("not a picture")
-    assert draw(path) == path and size(path)
+    assert draw(path) == path and size(path) == expected
     assert list(tmp_path.iterdir()) == [path]
     assert ("matplotlib.pyplot" in sys.modules) == pyplot_before
     assert dict(matplotlib.rcParams) == settings
 
 
 def test_a_picture_that_cannot_be_written_leaves_the_one_before_it(tmp_path, monkeypatch):
-    path = draw_label_fractions(tmp_path / "a.png", RESULTS)
-    before = path.read_bytes()
+    path = tmp_path / "a.png"
+    path.write_bytes(b"before")
 
     def full(self, target, **_):
         target.write_bytes(b"half")
@@ -310,4 +224,64 @@ def test_a_picture_that_cannot_be_written_leaves_the_one_before_it(tmp_path, mon
     monkeypatch.setattr(Figure, "savefig", full)
     with pytest.raises(OSError, match="no space left"):
         draw_label_fractions(path, {"other": {0.5: [1.0]}})
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
+
+
+# What is refused; nothing may be written then.
+
+
+def check_refused(folder, draw, cases):
+    """Each of the cases, arguments and what was received, is an error."""
+    for *arguments, received in cases:
+        with pytest.raises(ValueError) as error:
+            draw(folder / "a.png", *arguments)
+        assert received in str(error.value)
+        assert list(folder.iterdir()) == []
+
+
+def test_labels_and_results_that_do_not_fit_are_refused(tmp_path):
+    confusions = [
+        ([], [], "truth of shape (0,)"),
+        ([[1]], [1], "truth of shape (1, 1)"),
+        ([1, 0], [1], "predicted of shape (1,)"),
+        ([1, -1], [1, 1], "labels from -1 to 1, 2 class names"),
+        ([1, 1], [1, 2], "labels from 1 to 2, 2 class names"),
+    ]
+    check_refused(tmp_path, lambda path, *labels: draw_confusion(path, *labels, ("cat", "dog")), confusions)
+    results = [({}, "Received: {}"), ({"a": {}}, "{'a': []}"), ({"a": {0: [1.0]}}, "a: 0: [1.0]")]
+    results += [({"a": {10: [1.0]}}, "a: 10: [1.0]"), ({"a": {0.1: []}}, "a: 0.1: []"), ({"a": {0.1: [101]}}, "[101]")]
+    check_refused(tmp_path, draw_label_fractions, results)
+
+
+def test_what_cannot_be_mapped_is_refused(tmp_path):
+    names = ("cat", "dog", "cow")
+    cases = [
+        (CLUSTERS[0], None, names, "shape (8,)"),
+        (CLUSTERS[:3], None, names, "shape (3, 8)"),
+        (CLUSTERS[:, :1], None, names, "shape (60, 1)"),
+        (CLUSTERS, None, names, 3, "limit=3"),
+        (np.nan * CLUSTERS, None, names, "NaN or infinite"),
+        (np.ones((60, 8)), None, names, "`features` must differ"),
+        (CLUSTERS, CLUSTER[1:], names, "59 labels from 0 to 2, 3 class names, 60 rows"),
+        (CLUSTERS, CLUSTER + 1, names, "60 labels from 1 to 3, 3 class names, 60 rows"),
+        (CLUSTERS, CLUSTER - 2, names, "60 labels from -2 to 0, 3 class names, 60 rows"),
+    ]
+    check_refused(tmp_path, draw_projection, cases)
+
+
+def test_images_that_do_not_fit_are_refused(tmp_path):
+    queries, neighbours, similarity, labels = neighbours_of_digits()
+    sound = queries, neighbours, similarity
+    cases = [
+        (queries[..., 0], neighbours[..., 0], similarity, "uint8 (3, 8, 8), uint8 (3, 4, 8, 8) and (3, 4)"),
+        (queries[:2], neighbours, similarity, "uint8 (2, 8, 8, 1)"),
+        (queries, neighbours[:, :3], similarity, "uint8 (3, 3, 8, 8, 1)"),
+        (queries, neighbours, similarity[:, :0], "and (3, 0)"),
+        (queries / 255, neighbours, similarity, "float64 (3, 8, 8, 1)"),
+        (np.repeat(queries, 2, -1), np.repeat(neighbours, 2, -1), similarity, "uint8 (3, 8, 8, 2)"),
+        (queries[:, :4], neighbours, similarity, "uint8 (3, 4, 8, 1)"),
+        (*sound, None, labels, "Received: one of them"),
+        (*sound, [0, 1, 2], labels[:2], "neighbour_labels of shape (2, 4)"),
+        (*sound, [0, 1, 10], labels, NAMES, "labels from 0 to 10, 10 class names"),
+    ]
+    check_refused(tmp_path, draw_neighbours, cases)

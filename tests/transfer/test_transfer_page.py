@@ -24,12 +24,9 @@ def programs():
     return found
 
 
-ALONE = """
+MEASURES = """
 import sys
 sys.modules["keras_moco"] = None
-"""
-
-MEASURES = """
 import numpy as np
 
 expected = np.load("expected.npz")
@@ -156,7 +153,7 @@ interpreter.resize_tensor_input(entry["index"], larger.shape)
 interpreter.allocate_tensors()
 interpreter.set_tensor(entry["index"], larger)
 interpreter.invoke()
-np.testing.assert_array_equal(interpreter.get_tensor(exit["index"]), small)
+assert np.abs(interpreter.get_tensor(exit["index"]) - wanted).max() < 1e-5 * wanted.max()
 
 fixed = [tf.TensorSpec((1, 16, 16, 1), tf.float32, name="images")]
 backbone.export("fixed.tflite", format="litert", input_signature=fixed)
@@ -182,17 +179,18 @@ assert np.abs(found - wanted).max() < 1e-5 * wanted.max()
 
 
 def with_checks(source, before, after):
-    """The program with what is to be measured in between and at its end; its own lines stay as they are."""
+    """The program with checks within it and at its end; its own lines stay as they are."""
     for line, inserted in before.items():
         [place] = [match.start() for match in re.finditer(f"^{re.escape(line)}", source, flags=re.MULTILINE)]
         source = f"{source[:place]}{inserted}\n{source[place:]}"
-    return ALONE + MEASURES + source + after
+    return MEASURES + source + after
 
 
 def test_every_program_of_the_page_is_checked():
     assert programs().keys() == CHECKS.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heading", CHECKS)
 def test_a_program_of_the_page_runs_elsewhere_and_learns(heading, folder):
     program = with_checks(programs()[heading], *CHECKS[heading])

@@ -1,0 +1,29 @@
+"""One finished run for all tests that evaluate one."""
+
+import shutil
+
+import pytest
+
+from keras_moco.data import evaluation_dataset, open_source
+from keras_moco.evaluation import extract_features
+from tests.evaluation.finished_run import SIZE, make_run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of its folder, for this test alone."""
+    return shutil.copytree(trained.path, tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def features(trained):
+    """Of its backbone, by split."""
+    return {
+        split: extract_features(trained.encoder.features, evaluation_dataset(open_source("digits", split), SIZE))
+        for split in ("train", "test")
+    }

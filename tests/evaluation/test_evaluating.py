@@ -1,0 +1,254 @@
+"""The modes of evaluate.py, on a finished run."""
+
+import json
+
+import keras
+import matplotlib.image
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from sklearn.preprocessing import normalize
+
+from keras_moco.building import build_augmentation
+from keras_moco.data import open_source, pretrain_dataset
+from keras_moco.evaluating import evaluate
+from keras_moco.evaluation import (
+    accuracy_of,
+    knn_accuracy,
+    linear_accuracy,
+    representation_measures,
+)
+from keras_moco.evaluation_config import EvaluationConfig
+from keras_moco.modes import frozen, tuned, use
+from keras_moco.run_directory import RunDirectory
+from tests.evaluation.finished_run import SIZE, digits, results, write_images
+
+ONE_IMAGE = 100 / 360  # percent; rounding that differs from processor to processor may decide a close vote
+
+
+def test_knn_votes_for_every_k_and_temperature(run, features, capsys, monkeypatch):
+    maps = {}  # t-SNE takes seconds
+    monkeypatch.setattr(frozen, "draw_projection", lambda path, rows, labels, *_, **__: maps.update({path.name: rows}))
+    settings = {"knn_k": (5, 200), "knn_temperature": (0.002, 0.5), "features": "backbone"}
+    evaluate("knn", EvaluationConfig(workdir=str(run), **settings))
+    found = results(run)
+    train, test = features["train"], features["test"]
+    for k in (5, 200):
+        for temperature in (0.002, 0.5):
+            expected = knn_accuracy(*train[:2], *test[:2], 10, k=k, temperature=temperature)
+            assert found["knn_backbone"][f"k={k}, temperature={temperature}"] == pytest.approx(expected, abs=ONE_IMAGE)
+    assert len({tuple(pair) for pair in found["knn_backbone"].values()}) > 2
+    assert found["knn_top1_backbone"] == found["knn_backbone"]["k=5, temperature=0.002"][0]
+    assert matplotlib.image.imread(run / "evaluation" / "confusion_knn_backbone.png").shape[0] > 200
+    assert {name: rows.shape for name, rows in maps.items()} == {"projection_backbone.png": (360, 8)}
+    assert found["steps"] == 22 and "knn_top1_embedding" not in found  # what was there stays
+    assert f"{found['knn_top1_backbone']:.2f} %" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("on", ["features", pytest.param("images", marks=pytest.mark.slow)])
+def test_linear_trains_all_rates_and_not_the_encoder(on, run, capsys):
+    rates, epochs = {"features": ((0.01, 30.0), 4), "images": ((30.0,), 8)}[on]
+    settings = {"linear_on": on, "rates": rates, "epochs": epochs, "batch_size": 64, "crop_min_area": 0.6}
+    evaluate("linear", EvaluationConfig(workdir=str(run), **settings))
+    found = results(run)
+    assert found["linear_rate"] == 30.0 and found["linear_on"] == on
+    assert list(found["linear_rates"]) == [f"{rate:g}" for rate in rates]
+    assert found["linear_rates"]["30"] == [found["linear_top1"], found["linear_top5"]]
+    assert 16 < found["linear_top1"] < found["linear_top5"] <= 100  # chance is 10, give or take 1.6
+    assert f"{found['linear_top1']:.2f} %" in capsys.readouterr().out
+    assert [path.name for path in (run / "evaluation").iterdir()] == ["confusion_linear.png"]
+
+
+def test_logistic_is_on_the_card_with_what_the_backbone_is(run, trained, features):
+    evaluate("logistic", EvaluationConfig(workdir=str(run)))
+    found = results(run)
+    # Three images: the solver multiplies what rounding makes of features.
+    assert found["logistic_top1"] == pytest.approx(linear_accuracy(*features.values()).accuracy, abs=3 * ONE_IMAGE)
+    assert 40 < found["logistic_top1"] <= 100
+    card = (run / "export" / "MODEL_CARD.md").read_text()
+    parameters = sum(np.prod(weight.shape) for weight in trained.encoder.backbone.trainable_weights)
+    for text in (
+        "`(n, height, width, 1)`",
+        "divided by 255, less 0.3, divided by 0.38",
+        "`(n, 8)` float32",
+        f"| parameters | {parameters:,} |",
+        "`digits`, 1,437 images",
+        "| CC BY 4.0 (Alpaydin and Kaynak",
+        "| steps | 22 |",
+        "| queue_size | `500` |",
+        f"| logistic top1 | {found['logistic_top1']:g} |",
+    ):
+        assert text in card, text
+
+
+def test_semi_compares_shares_of_the_labels_and_random_weights(trained, tmp_path, capsys, monkeypatch):
+    """What it trains and keeps; the training itself is replaced."""
+    seen = []
+
+    def fine_tune(backbone, train, size, **settings):
+        seen.append((train.num_examples, settings["seed"], float(np.sum(np.abs(backbone.weights[0])))))
+
+    monkeypatch.setattr(tuned, "fine_tune", fine_tune)
+    monkeypatch.setattr(tuned, "predict_labelled", lambda *_: (np.eye(10)[[0, 1, 2, len(seen) % 10]], np.arange(4)))
+    settings = {"model": str(trained.export), "dataset": "digits", "image_size": SIZE, "output": str(tmp_path)}
+    settings |= {"fractions": (2.0, 10.0), "seeds": 2, "epochs": 1, "batch_size": 64, "learning_rate": 0.4}
+    evaluate("semi", EvaluationConfig(**settings))
+
+    def recorded():
+        return results(tmp_path)["other_data"]["digits"]["semi"]
+
+    found = recorded()
+    for share in ("2 %", "10 %"):
+        assert [len(found[share][name]) for name in ("pre-trained", "random weights")] == [2, 2]
+    assert found["2 %"]["pre-trained"] == [75, 75] and found["2 %"]["random weights"] == [100, 75]
+    assert [(count, seed) for count, seed, _ in seen] == [(29, 0), (29, 1)] * 2 + [(144, 0), (144, 1)] * 2
+    weights = [weight for *_, weight in seen]
+    assert weights[0] == weights[1] == weights[4] and len(set(weights)) == 3  # one pre-trained, random ones by seed
+    assert "random weights: top-1 87.50 +- 12.50 %" in capsys.readouterr().out
+    assert (tmp_path / "label_fractions.png").exists()
+
+    # What an interrupted evaluation had found is kept, under the same settings only.
+    stopped = results(tmp_path)
+    del stopped["other_data"]["digits"]["semi"]["10 %"]["random weights"][1:]
+    (tmp_path / "results.json").write_text(json.dumps(stopped))
+    seen.clear()
+    evaluate("semi", EvaluationConfig(**settings))
+    assert [(count, seed) for count, seed, _ in seen] == [(144, 1)]
+    seen.clear()
+    evaluate("semi", EvaluationConfig(**settings | {"learning_rate": 0.2, "fractions": (2,), "random_weights": False}))
+    assert len(seen) == 2 and set(recorded()["2 %"]) == {"settings", "pre-trained"}
+    assert set(recorded()["10 %"]) == set(found["10 %"])
+
+
+@pytest.mark.slow
+def test_semi_learns_from_few_labels(run):
+    settings = {"fractions": (10.0,), "seeds": 1, "epochs": 20, "batch_size": 16, "learning_rate": 0.8}
+    evaluate("semi", EvaluationConfig(workdir=str(run), crop_min_area=0.6, **settings))
+    found = results(run)["semi"]["10 %"]
+    assert min(found["pre-trained"] + found["random weights"]) > 20  # chance is 10, give or take 1.6
+
+
+def test_finetune_saves_a_classifier(run, capsys):
+    settings = {"epochs": 2, "batch_size": 64, "learning_rate": 1.6, "crop_min_area": 0.6}
+    evaluate("finetune", EvaluationConfig(workdir=str(run), **settings))
+    path = run / "evaluation" / "classifier.keras"
+    images, labels = digits("test")
+    top1 = accuracy_of(keras.models.load_model(path).predict(images.astype("float32"), verbose=0), labels).top1
+    assert results(run)["finetune_top1"] == pytest.approx(top1, abs=ONE_IMAGE) and top1 > 16
+    assert str(path) in capsys.readouterr().out
+    assert {file.name for file in path.parent.iterdir()} == {"classifier.keras", "confusion_finetune.png"}
+
+
+@pytest.mark.slow
+def test_finetune_resumes_after_its_last_epoch(run, monkeypatch):
+    config = EvaluationConfig(workdir=str(run), epochs=3, batch_size=128, pictures=False)
+    epochs = []
+
+    class Epochs(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            epochs.append((epoch, int(self.model.optimizer.iterations)))
+            if len(epochs) == 3:
+                raise KeyboardInterrupt
+
+    real = tuned.backup
+    monkeypatch.setattr(tuned, "backup", lambda *args: keras.callbacks.CallbackList([real(*args), Epochs()]))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate("finetune", config)
+    assert not (run / "evaluation" / "classifier.keras").exists()
+    evaluate("finetune", config)
+    assert epochs == [(0, 0), (1, 11), (2, 22), (2, 22)]
+    assert [file.name for file in (run / "evaluation").iterdir()] == ["classifier.keras"]
+
+
+def test_retrieve_finds_the_most_similar_training_images(run, features, monkeypatch):
+    drawn = {}
+    real = use.draw_neighbours
+
+    def watched(path, queries, neighbours, similarity, **known):
+        drawn.update(queries=queries, neighbours=neighbours, similarity=similarity, **known)
+        real(path, queries, neighbours, similarity, **known)
+
+    monkeypatch.setattr(use, "draw_neighbours", watched)
+    evaluate("retrieve", EvaluationConfig(workdir=str(run), queries=("7", "300", "3"), neighbours=4))
+    (images, labels), (queries, query_labels) = digits("train"), digits("test")
+    unit = {name: normalize(rows.features) for name, rows in features.items()}
+    best = np.sort(unit["test"][[7, 300, 3]] @ unit["train"].T)[:, ::-1][:, :4]
+    np.testing.assert_allclose(drawn["similarity"], best, atol=1e-5)
+    for row, query in enumerate([7, 300, 3]):
+        np.testing.assert_array_equal(drawn["queries"][row], queries[query])
+        assert drawn["query_labels"][row] == query_labels[query]
+        for column in range(4):
+            (place,) = np.flatnonzero((images == drawn["neighbours"][row, column]).all(axis=(1, 2, 3)))
+            assert unit["test"][query] @ unit["train"][place] == pytest.approx(best[row, column], abs=1e-5)
+            assert drawn["neighbour_labels"][row, column] == labels[place]
+    assert (run / "evaluation" / "neighbours.png").exists()
+
+    # An image of a file is found by itself.
+    Image.fromarray(images[100, ..., 0]).save(run / "some.png")
+    evaluate("retrieve", EvaluationConfig(workdir=str(run), queries=(str(run / "some.png"),), neighbours=2))
+    np.testing.assert_array_equal(drawn["neighbours"][0, 0], images[100])
+    assert drawn["similarity"][0, 0] == pytest.approx(1, abs=1e-5)
+
+
+def test_embed_writes_features_with_labels_and_files(run, trained, features, capsys):
+    evaluate("embed", EvaluationConfig(workdir=str(run), features="embedding"))
+    with np.load(run / "evaluation" / "features_test.npz") as found:
+        assert set(found) == {"features", "labels", "index"}
+        expected = trained.encoder(digits("test")[0].astype("float32"))
+        np.testing.assert_allclose(found["features"], expected, atol=1e-5)  # unit vectors in float32
+        np.testing.assert_array_equal(found["labels"], features["test"].labels)
+        np.testing.assert_array_equal(found["index"], np.arange(360))
+    assert "360 x 16 features of digits (test)" in capsys.readouterr().out
+
+
+def test_embed_skips_an_unreadable_file(run, tmp_path):
+    dataset = write_images(tmp_path / "images", "train/a/0.png", "train/a/1.png", "train/b/2.png", "train/b/3.png")
+    (tmp_path / "images" / "train" / "a" / "1.png").write_bytes(b"damaged")
+    evaluate("embed", EvaluationConfig(workdir=str(run), dataset=dataset, split="train"))
+    with np.load(run / "evaluation" / "features_train.npz") as found:
+        assert [path[-7:] for path in found["files"]] == ["a/0.png", "b/2.png", "b/3.png"]
+        assert found["labels"].tolist() == [0, 1, 1] and found["index"].tolist() == [0, 2, 3]
+        assert found["features"].shape == (3, 8)
+
+
+def test_measures_are_those_of_two_views(run, trained):
+    evaluate("measures", EvaluationConfig(workdir=str(run), seed=3, features="embedding", data_licence="MIT"))
+    options = tf.data.Options()
+    options.autotune.enabled = False  # its thread may take a minute to end when the iterator is disposed of
+    augmentation = build_augmentation(RunDirectory(run).config())
+    pairs = pretrain_dataset(open_source("digits", "test"), augmentation, 256, seed=3)
+    (pair,) = pairs.take(1).with_options(options)
+    expected = representation_measures(*(np.array(trained.encoder(pair[name])) for name in ("query", "key")))
+    for name, value in expected._asdict().items():
+        assert results(run)["measures_embedding"][name] == pytest.approx(value, rel=1e-3, abs=1e-4)
+    assert "| licence of the data | MIT |" in (run / "export" / "MODEL_CARD.md").read_text()
+
+
+def test_export_writes_the_backbone_again(run, trained):
+    images = digits("test")[0][:8].astype("float32")
+    for path in (run / "export").glob("*.keras"):
+        path.unlink()
+    evaluate("export", EvaluationConfig(workdir=str(run)))
+    backbone = keras.models.load_model(run / "export" / "backbone.keras")
+    np.testing.assert_allclose(backbone(images), trained.encoder.features(images), atol=1e-5)
+    assert (run / "export" / "saved_model" / "saved_model.pb").exists()
+
+
+# Where results are kept
+
+
+def test_results_on_other_images_stand_apart(run, tmp_path):
+    dataset = write_images(
+        tmp_path / "images",
+        *(f"train/{'ab'[number % 2]}/{number}.png" for number in range(6)),
+        *(f"test/{'ab'[number % 2]}/{number}.png" for number in range(3)),
+    )
+    before = results(run)
+    evaluate("knn", EvaluationConfig(workdir=str(run), dataset=dataset, knn_k=(1,), pictures=False))
+    found = results(run)
+    others = found.pop("other_data")
+    assert set(others[dataset]) == {"knn_top1_backbone", "knn_top1_embedding", "knn_backbone", "knn_embedding"}
+    assert found == before
+    assert dataset in (run / "export" / "MODEL_CARD.md").read_text()
+    assert not (run / "evaluation").exists()  # no pictures
