@@ -42,9 +42,14 @@ def batches(first_step=0, poison=None, steps=200):
         images[step, :, BATCH - 1] *= factor  # the last replica's alone
     index = np.arange(steps * BATCH).reshape(steps, BATCH) % IMAGES
     views = {"query": images[:, 0], "key": images[:, 1], "index": index}
+    return without_autotune(tf.data.Dataset.from_tensor_slices(views).skip(first_step))
+
+
+def without_autotune(dataset):
+    """Without the thread that tunes a data set, which may take a minute to end when its iterator is disposed of."""
     options = tf.data.Options()
-    options.autotune.enabled = False  # its thread may take a minute to end when the iterator is disposed of
-    return tf.data.Dataset.from_tensor_slices(views).skip(first_step).with_options(options)
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def variables(model):
