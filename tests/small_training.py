@@ -45,6 +45,15 @@ def batches(first_step=0, poison=None, steps=200):
     return without_autotune(tf.data.Dataset.from_tensor_slices(views).skip(first_step))
 
 
+def random_batches(steps, batch, seed=0, images=None):
+    """Views of random images for so many steps; each of the `images` comes once before it comes again."""
+    rng = np.random.default_rng(seed)
+    first, second = rng.uniform(0, 255, (2, steps * batch, *SHAPE)).astype("float32")
+    index = np.resize(rng.permutation(images or steps * batch), steps * batch)
+    views = {"query": first, "key": second, "index": index}
+    return without_autotune(tf.data.Dataset.from_tensor_slices(views).batch(batch, drop_remainder=True))
+
+
 def without_autotune(dataset):
     """Without the thread that tunes a data set, which may take a minute to end when its iterator is disposed of."""
     options = tf.data.Options()

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 from sklearn.datasets import load_sample_image
 
-from keras_moco.augment import moco_v2
+from keras_moco.augment import Fused, RandomResizedCrop, moco_v2
 from keras_moco.data import array_source, pretrain_dataset
 from keras_moco.models import Encoder, MoCo, linear_head
 from keras_moco.optimizers import SGD
@@ -28,6 +28,11 @@ def recipe():
     return moco_v2(SIZE)
 
 
+@pytest.fixture(scope="module")
+def crop():
+    return Fused([RandomResizedCrop(SIZE)])  # the whole recipe takes seconds to trace
+
+
 @pytest.fixture
 def without_xla(monkeypatch):
     """Pipelines without XLA, which would compile each of them."""
@@ -40,14 +45,14 @@ def batches(source, recipe, on_host, context=None):
     return without_autotune(data)
 
 
-def train(source, recipe, on_host, replicas=1, finish=True, **compile):
+def train(source, recipe, on_host, replicas=1, finish=True):
     """Losses of three steps, each an epoch, so that the history holds every one."""
     keras.utils.set_random_seed(1)
     strategy = strategy_of(replicas)
     with strategy.scope():
         backbone = keras.Sequential([keras.Input((SIZE, SIZE, 3)), layers.Conv2D(8, 3, strides=2, activation="relu")])
         model = MoCo(Encoder(backbone, linear_head(8, 8)), queue_size=20, momentum=0.9, temperature=0.2)
-        model.compile(optimizer=SGD(0.05), **{"jit_compile": False, **compile})
+        model.compile(optimizer=SGD(0.05), jit_compile=False)
     if not on_host and finish:
         model.augmentation = recipe
     data = strategy.distribute_datasets_from_function(lambda context: batches(source, recipe, on_host, context))
@@ -55,6 +60,7 @@ def train(source, recipe, on_host, replicas=1, finish=True, **compile):
     return np.array(history.history["loss"])
 
 
+@pytest.mark.slow
 def test_views_are_the_same_up_to_a_level(source, recipe, without_xla):
     finish = tf.function(lambda begun, draws: recipe.finish(begun, draws, on_host=False))
     pairs = zip(batches(source, recipe, True).take(1), batches(source, recipe, False).take(1), strict=True)
@@ -69,13 +75,13 @@ def test_views_are_the_same_up_to_a_level(source, recipe, without_xla):
 
 
 @pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_model_learns_the_same_from_either(source, recipe, replicas, without_xla):
-    on_host = train(source, recipe, True, replicas)
-    on_device = train(source, recipe, False, replicas)
+def test_model_learns_the_same_from_either(source, crop, replicas, without_xla):
+    on_host = train(source, crop, True, replicas)
+    on_device = train(source, crop, False, replicas)
     np.testing.assert_allclose(on_device, on_host, rtol=1e-2)  # views differ by a level here and there
     assert np.ptp(on_host) > 0.01
 
 
-def test_unfinished_views_are_refused(source, recipe, without_xla):
+def test_unfinished_views_are_refused(source, crop, without_xla):
     with pytest.raises(ValueError):
-        train(source, recipe, False, finish=False)
+        train(source, crop, False, finish=False)

@@ -95,7 +95,7 @@ def test_steps_per_execution_does_not_matter(replicas, policy):
     models, histories = [], []
     for steps in (1, 4):
         model = make_model(replicas, batch_norm=True, compile={"steps_per_execution": steps})
-        histories.append(model.fit(make_data(12), epochs=2, steps_per_epoch=6, verbose=0).history)
+        histories.append(model.fit(make_data(20).repeat(), epochs=2, steps_per_epoch=6, verbose=0).history)
         models.append(model)
         assert model.steps_done == 12 and np.array(model.queue.count) == 12 * BATCH
     for name in EXACT:
