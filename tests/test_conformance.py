@@ -59,13 +59,13 @@ def config(entry, folder):
 
 def keras_file(entry, folder):
     made = entry.make()
-    model, kept = _model_of(made, entry)
+    model, find = _model_of(made, entry)
     entry.run(made, *_values(entry))  # so that optimizer, queue and bank have a state to be saved
     for place, weight in enumerate(getattr(made, "weights", [])):
         if weight.dtype == "float32":
             weight.assign_add(np.full(weight.shape, 0.01 * (place + 1)))
     model.save(folder / "model.keras")
-    loaded = kept(keras.models.load_model(folder / "model.keras"))
+    loaded = find(keras.models.load_model(folder / "model.keras"))
     assert type(loaded) is type(made)
     assert_close(entry.run(loaded, *_values(entry)), _numbers(entry.run(made, *_values(entry))), entry.tolerance)
 
@@ -135,8 +135,6 @@ class Holder(keras.Model):
 
 def _model_of(made, entry):
     """A model that holds what was made, to be saved, and the function that finds it in a loaded model."""
-    if entry.keep:
-        return entry.keep(made), entry.kept
     if isinstance(made, keras.Model):
         return made, lambda model: model
     if type(made).call is keras.layers.Layer.call:
@@ -178,8 +176,7 @@ def assert_close(found, expected, tolerance):
         np.testing.assert_allclose(ours.astype("float64"), theirs.astype("float64"), rtol=tolerance, atol=tolerance)
 
 
-# The matrix. That a saved model resumes to the bit is tested in tests/models.
-SAVED_TO_THE_BIT = {(f"models.{name}", "keras_file") for name in ("MoCo", "EndToEnd", "MemoryBank", "SimCLR")}
+# The matrix.
 
 
 def cells(exempt):
@@ -190,8 +187,7 @@ def cells(exempt):
                 continue
             if column == "graph" and "xla" in set(entry.columns) - set(entry.exempt):
                 continue
-            default = name.startswith(("models.", "layers.")) and (name, column) not in SAVED_TO_THE_BIT
-            default = default or column == "config"
+            default = name.startswith(("models.", "layers.")) or column == "config"
             marks = [] if default or exempt else pytest.mark.slow
             yield pytest.param(entry, column, id=f"{name}-{column}", marks=marks)
 
@@ -234,7 +230,7 @@ def test_everything_public_is_registered():
         assert OUTSIDE["abstract"](found) or not is_class(found, *SAVED_BY_KERAS), name
     for name, entry in MATRIX.items():
         assert set(entry.exempt) <= set(entry.columns) <= set(COLUMNS), name
-        assert entry.columns == COLUMNS or not is_class(public_object(name.split()[0]), *SAVED_BY_KERAS), name
+        assert "config" in entry.columns or not is_class(public_object(name.split()[0]), *SAVED_BY_KERAS), name
 
 
 def test_modules_with_public_names_are_known():
