@@ -59,8 +59,8 @@ def test_each_group_is_normalised_by_its_own_statistics(shape, splits, dtype, to
         # The average of the groups', with the unbiased variance.
         mean = 0.8 * mean + 0.2 * np.mean([rows.mean(axis=0) for rows in groups], axis=0)
         variance = 0.8 * variance + 0.2 * np.mean([rows.var(axis=0, ddof=1) for rows in groups], axis=0)
-    np.testing.assert_allclose(layer.moving_mean, mean, rtol=tolerance)
-    np.testing.assert_allclose(layer.moving_variance, variance, rtol=tolerance)
+    np.testing.assert_allclose(layer.moving_mean, mean, rtol=min(tolerance, 1e-5))
+    np.testing.assert_allclose(layer.moving_variance, variance, rtol=min(tolerance, 1e-5))
 
 
 @pytest.mark.parametrize("trainable, training", [(True, False), (False, True)], ids=["inference", "frozen"])
