@@ -62,7 +62,7 @@ def command(**settings):
 def arrays(folder):
     """All arrays of the last checkpoint by name."""
     found = {}
-    with h5py.File(max((folder / "run/checkpoints").iterdir()) / "model.weights.h5") as file:
+    with h5py.File(max((folder / "run/checkpoints").glob("step-*")) / "model.weights.h5") as file:
         file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
     return found
 
