@@ -192,7 +192,7 @@ def cells(exempt):
             yield pytest.param(entry, column, id=f"{name}-{column}", marks=marks)
 
 
-@pytest.mark.parametrize("entry, column", cells(exempt=False))
+@pytest.mark.parametrize("entry, column", list(cells(exempt=False)))
 def test_conformance(entry, column, tmp_path):
     CHECKS[column](entry, tmp_path)
 
@@ -206,7 +206,7 @@ def assert_needed(entry, column, folder):
     pytest.fail(f"This exemption is no longer needed: {entry.exempt[column]}")
 
 
-@pytest.mark.parametrize("entry, column", cells(exempt=True))
+@pytest.mark.parametrize("entry, column", list(cells(exempt=True)))
 def test_exemption_is_needed(entry, column, tmp_path):
     assert_needed(entry, column, tmp_path)
 
