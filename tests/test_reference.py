@@ -113,7 +113,7 @@ def test_queue_is_a_ring_that_keeps_the_newest_keys():
         moco.step(query_images, key_images, learning_rate=0.0)
     keys = np.concatenate([reference.encode(moco.key, key_images)[0] for _, key_images in views])  # (24, 6)
     assert moco.pointer == 24 % 13
-    # Key number i lies at i mod K; the newest 13 of 24 are left.
+    # Key number i is at i mod K; the newest 13 of 24 are left.
     np.testing.assert_allclose(moco.queue[np.arange(11, 24) % 13], keys[11:], rtol=1e-12)
 
 

@@ -67,7 +67,7 @@ def arrays(folder):
     return found
 
 
-def resume_to_the_same_bits(folder, undisturbed):
+def resume_to_the_same_bits(folder, uninterrupted):
     """Runs the same command again; returns the step that it resumed from."""
     with Workers(folder, command()) as again:
         again.succeed()
@@ -76,22 +76,22 @@ def resume_to_the_same_bits(folder, undisturbed):
     epochs, steps = divmod(step, STEPS_PER_EPOCH)
     assert f"{epochs} of {EPOCHS} epochs" in line
     assert steps == 0 or f"{steps} of {STEPS_PER_EPOCH} steps" in line
-    ours, theirs = arrays(again.folders[0]), arrays(undisturbed.folders[0])
+    ours, theirs = arrays(again.folders[0]), arrays(uninterrupted.folders[0])
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if not np.array_equal(ours[name], theirs[name])] == []
-    results = [json.loads((run.folders[0] / "run" / "results.json").read_text()) for run in (again, undisturbed)]
+    results = [json.loads((run.folders[0] / "run" / "results.json").read_text()) for run in (again, uninterrupted)]
     assert results[0]["knn_top1"] == results[1]["knn_top1"]
     return step
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    with Workers(tmp_path_factory.mktemp("undisturbed"), command()) as workers:
+def uninterrupted(tmp_path_factory):
+    with Workers(tmp_path_factory.mktemp("uninterrupted"), command()) as workers:
         return workers.succeed()
 
 
-def test_chief_alone_writes_and_reports(undisturbed):
-    chief, other = undisturbed.folders
+def test_chief_alone_writes_and_reports(uninterrupted):
+    chief, other = uninterrupted.folders
     assert sorted(path.name for path in other.iterdir()) == ["stderr", "stdout"]
     results = json.loads((chief / "run" / "results.json").read_text())
     assert (results["epochs"], results["steps"]) == (EPOCHS, EPOCHS * STEPS_PER_EPOCH)
@@ -101,15 +101,15 @@ def test_chief_alone_writes_and_reports(undisturbed):
     for name in ("export/saved_model/saved_model.pb", "views.png", "neighbours.png", "embedding.png"):
         assert (chief / "run" / name).exists()
     for text in ("2 CPU(s) of 2 worker(s)", "on 2 replica(s)", "BatchNorm: shuffle"):
-        assert text in undisturbed.output(0)
-    assert "warning: " not in undisturbed.output(0)
-    assert "worker 2 of 2" in undisturbed.output(1)
+        assert text in uninterrupted.output(0)
+    assert "warning: " not in uninterrupted.output(0)
+    assert "worker 2 of 2" in uninterrupted.output(1)
 
 
-def test_run_is_that_of_two_mirrored_replicas(undisturbed, tmp_path):
+def test_run_is_that_of_two_mirrored_replicas(uninterrupted, tmp_path):
     with Workers(tmp_path, command(strategy="mirrored", replicas=2), number=1) as mirrored:
         mirrored.succeed()
-    ours, theirs = arrays(undisturbed.folders[0]), arrays(mirrored.folders[0])
+    ours, theirs = arrays(uninterrupted.folders[0]), arrays(mirrored.folders[0])
     assert ours.keys() == theirs.keys() and len(ours) > 30
     counters = [name for name, array in theirs.items() if array.dtype.kind in "iu"]
     assert len(counters) >= 3  # steps, optimizer steps, keys
@@ -120,7 +120,7 @@ def test_run_is_that_of_two_mirrored_replicas(undisturbed, tmp_path):
 
 
 @pytest.mark.parametrize("victim", [1, 0], ids=["second worker", "chief"])
-def test_killed_worker_ends_the_others_and_the_run_resumes(victim, undisturbed, tmp_path):
+def test_killed_worker_ends_the_others_and_the_run_resumes(victim, uninterrupted, tmp_path):
     with Workers(tmp_path, command()) as workers:
         workers.wait_for("epoch 2/3 step 5/")
         workers.kill(victim)
@@ -129,7 +129,7 @@ def test_killed_worker_ends_the_others_and_the_run_resumes(victim, undisturbed, 
     error = workers.output(survivor, "stderr")
     [message] = [line for line in error.splitlines() if line.startswith("error: ")]
     assert "UnavailableError" in message and "Traceback" not in error
-    assert STEPS_PER_EPOCH <= resume_to_the_same_bits(tmp_path, undisturbed) < EPOCHS * STEPS_PER_EPOCH
+    assert STEPS_PER_EPOCH <= resume_to_the_same_bits(tmp_path, uninterrupted) < EPOCHS * STEPS_PER_EPOCH
 
 
 def test_mistake_ends_all_workers(tmp_path):
@@ -148,7 +148,7 @@ def test_worker_that_cannot_start_ends_the_others(tmp_path):
     assert "error: " in workers.output(0, "stderr")
 
 
-def test_one_worker_that_is_stopped_stops_all_and_the_run_resumes(undisturbed, tmp_path):
+def test_one_worker_that_is_stopped_stops_all_and_the_run_resumes(uninterrupted, tmp_path):
     """TensorFlow takes SIGTERM for a note of preemption, and would train on."""
     with Workers(tmp_path, command()) as workers:
         workers.wait_for("epoch 2/3 step 5/")
@@ -159,7 +159,7 @@ def test_one_worker_that_is_stopped_stops_all_and_the_run_resumes(undisturbed, t
     [[step, epoch, done]] = re.findall(where, other)
     assert STEPS_PER_EPOCH + 5 <= int(step) == (int(epoch) - 1) * STEPS_PER_EPOCH + int(done)
     assert "SIGTERM" in other and re.findall(where, chief) == re.findall(where, other)
-    assert resume_to_the_same_bits(tmp_path, undisturbed) == int(step)
+    assert resume_to_the_same_bits(tmp_path, uninterrupted) == int(step)
 
 
 def test_worker_that_waits_for_others_can_be_interrupted(tmp_path):
