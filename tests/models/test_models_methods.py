@@ -40,9 +40,6 @@ def simclr(encoder):
     return SimCLR(encoder, temperature=0.2)
 
 
-METHODS = [moco, end_to_end, separate, memory_bank, simclr]
-
-
 def make_model(make, replicas=1, optimizer=None, **compile):
     keras.utils.set_random_seed(1)
     with strategy_of(replicas).scope():
@@ -131,7 +128,7 @@ def test_loss_falls(make):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", METHODS)
+@pytest.mark.parametrize("make", [moco, simclr])  # shuffled and synchronized BatchNorm
 def test_four_replicas_stay_identical(make):
     model = make_model(make, replicas=4)
     history = model.fit(make_data(), epochs=5, verbose=0).history

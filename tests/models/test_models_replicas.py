@@ -55,15 +55,14 @@ def assert_same(model, expected, tolerance=0.0):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("symmetric", [False, True], ids=["one direction", "symmetric"])
-def test_four_replicas_train_as_one(symmetric):
-    one, four = (make_model(replicas, symmetric=symmetric) for replicas in (1, 4))
+def test_four_replicas_train_as_one():
+    one, four = (make_model(replicas, symmetric=True) for replicas in (1, 4))
     expected, history = train(one, 20), train(four, 20)
     names = (*EXACT, "contrast_top1", "contrast_top5", *(name for name in history if name.startswith("loss_")))
     for name in names:
         np.testing.assert_allclose(history[name], expected[name], rtol=1e-5, atol=1e-5, err_msg=name)
     assert_same(four, one, 1e-5)
-    assert four.steps_done == 20 and np.array(four.queue.count) == 20 * BATCH * (1 + symmetric)
+    assert four.steps_done == 20 and np.array(four.queue.count) == 20 * BATCH * 2
 
 
 @pytest.mark.slow
@@ -78,17 +77,7 @@ def test_prediction_does_not_depend_on_the_replica_of_an_image():
 # How steps are executed
 
 
-@pytest.mark.parametrize(
-    "replicas, policy",
-    [
-        (2, "float32"),
-        *(
-            pytest.param(n, policy, marks=pytest.mark.slow)
-            for n in (1, 2)
-            for policy in ("mixed_bfloat16", "mixed_float16")
-        ),
-    ],
-)
+@pytest.mark.parametrize("replicas, policy", [(2, "float32"), pytest.param(2, "mixed_float16", marks=pytest.mark.slow)])
 def test_steps_per_execution_does_not_matter(replicas, policy):
     """Two epochs of 6 steps, 4 at a time: the second execution of an epoch is shorter."""
     keras.config.set_dtype_policy(policy)
