@@ -1,4 +1,4 @@
-"""An exercise: MoCo v3 (Chen, Xie, He: ICCV 2021, Algorithm 1) as a newcomer would add it, by hooks and nothing else.
+"""An exercise: MoCo v3 (Chen, Xie, He: ICCV 2021, Algorithm 1) as a newcomer would add it, by hooks alone.
 
 Without its factor of 2 T on the loss, which a learning rate takes over. tests/test_new_method.py trains with it.
 """
@@ -17,7 +17,7 @@ DIRECTIONS = [("query", "key"), ("key", "query")]
 
 @keras.saving.register_keras_serializable(package="new_method")
 class MoCoV3(ContrastiveModel):
-    """Queries pass a predictor, and meet the keys of a momentum encoder within the batch, in both directions."""
+    """Queries pass a predictor and are compared with the keys of a momentum encoder, in both directions."""
 
     def __init__(self, encoder, momentum=0.99, temperature=0.2, **kwargs):
         super().__init__(encoder, temperature, logs=[f"loss_{q}_to_{k}" for q, k in DIRECTIONS], **kwargs)

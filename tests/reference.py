@@ -19,7 +19,7 @@ BATCH_NORM_MOMENTUM = 0.9
 BATCH_NORM_EPSILON = 1e-5
 
 
-def initial_parameters(input_dim, hidden_dim, embedding_dim, seed=0, batch_norm=False, dtype=np.float64):
+def initial_parameters(input_dim, hidden_dim, embedding_dim, seed=0, batch_norm=False):
     """Draws the encoder's weights, in the order in which a Keras model of these layers lists them."""
     rng = np.random.default_rng(seed)
     parameters = {
@@ -31,12 +31,12 @@ def initial_parameters(input_dim, hidden_dim, embedding_dim, seed=0, batch_norm=
         parameters["beta"] = rng.normal(0, 0.1, (hidden_dim,))
     parameters["w2"] = rng.normal(0, hidden_dim**-0.5, (hidden_dim, embedding_dim))
     parameters["b2"] = rng.normal(0, 0.1, (embedding_dim,))
-    return {name: value.astype(dtype) for name, value in parameters.items()}
+    return parameters
 
 
-def initial_statistics(hidden_dim, dtype=np.float64):
+def initial_statistics(hidden_dim):
     """Moving mean 0 and variance 1, the start of every batch normalisation."""
-    return {"mean": np.zeros(hidden_dim, dtype), "variance": np.ones(hidden_dim, dtype)}
+    return {"mean": np.zeros(hidden_dim), "variance": np.ones(hidden_dim)}
 
 
 def interleaved(n, splits):
@@ -72,7 +72,7 @@ def batch_norm_backward(gradient, cache):
     normalized, inverse, gamma, groups = cache
     gradient = gradient[groups]
     inner = gradient * gamma
-    dx = np.empty((groups.size, gradient.shape[-1]), gradient.dtype)
+    dx = np.empty((groups.size, gradient.shape[-1]))
     # The mean and the variance both depend on x: take out what moves only them.
     dx[groups] = inverse * (inner - inner.mean(axis=0) - normalized * (inner * normalized).mean(axis=0))
     return dx, (gradient * normalized).sum(axis=(0, 1)), gradient.sum(axis=(0, 1))
@@ -81,16 +81,11 @@ def batch_norm_backward(gradient, cache):
 def encode(parameters, images, statistics=None, groups=None):
     """Embeds images in training mode.
 
-    Args:
-        parameters: dict of the encoder's weights.
-        images: (n, ...) array.
-        statistics: dict of moving "mean" and "variance", updated in place; None without batch norm.
-        groups: (n/S, S) rows of each batch-norm group; None for one group.
-
-    Returns:
-        Embeddings (n, D) of unit length, and what `encode_backward` needs.
+    `statistics` is a dict of moving "mean" and "variance", updated in place, None without batch norm; `groups` has the
+    `(n/S, S)` rows of each batch-norm group, None for one group. Returns embeddings `(n, D)` of unit length, and what
+    `encode_backward` needs.
     """
-    x = images.reshape(len(images), -1).astype(parameters["w1"].dtype)  # (n, d)
+    x = images.reshape(len(images), -1)  # (n, d)
     hidden = x @ parameters["w1"] + parameters["b1"]  # (n, h)
     norm_cache = None
     if "gamma" in parameters:
@@ -99,7 +94,7 @@ def encode(parameters, images, statistics=None, groups=None):
         # Every group updates the moving statistics from the same start and the results are averaged.
         for name, value in (("mean", mean), ("variance", variance)):
             moved = BATCH_NORM_MOMENTUM * statistics[name] + (1 - BATCH_NORM_MOMENTUM) * value  # (S, h)
-            statistics[name] = moved.mean(axis=0).astype(x.dtype)
+            statistics[name] = moved.mean(axis=0)
     active = np.maximum(hidden, 0)
     output = active @ parameters["w2"] + parameters["b2"]  # (n, D)
     length = np.sqrt((output**2).sum(axis=-1, keepdims=True))  # (n, 1)
@@ -147,15 +142,8 @@ def sgd(parameters, velocity, gradients, learning_rate, momentum, weight_decay):
 class MoCoReference:
     """The state of a MoCo run and its one operation, `step`.
 
-    Args:
-        query: dict of the query encoder's weights; the key encoder starts as a copy.
-        queue: (K, D) unit rows, the starting queue.
-        momentum: float, momentum `m` of the key encoder (eq. 2).
-        temperature: float, `T`.
-        sgd_momentum: float, the optimizer's momentum.
-        weight_decay: float, coupled L2 on every weight of the query encoder.
-        symmetric: bool, add the loss with the two views exchanged.
-        groups: (n/S, S) rows of each batch-norm group; counts only when `query` holds "gamma" and "beta".
+    The key encoder starts as a copy of `query`, a dict of weights. `queue` is `(K, D)` unit rows; `groups` has the
+    `(n/S, S)` rows of each batch-norm group, and counts only when `query` holds "gamma" and "beta".
     """
 
     query: dict
@@ -178,9 +166,8 @@ class MoCoReference:
         self.velocity = {name: np.zeros_like(value) for name, value in self.query.items()}
         self.queue = self.queue.copy()
         if "gamma" in self.query:
-            hidden_dim, dtype = len(self.query["gamma"]), self.queue.dtype
-            self.query_statistics = initial_statistics(hidden_dim, dtype)
-            self.key_statistics = initial_statistics(hidden_dim, dtype)
+            self.query_statistics = initial_statistics(len(self.query["gamma"]))
+            self.key_statistics = initial_statistics(len(self.query["gamma"]))
 
     def step(self, query_images, key_images, learning_rate, permutation=None):
         """One training step; `permutation` (n,) shuffles the key images before encoding, and their keys back.

@@ -67,15 +67,9 @@ def statistics_of(parameters):
 
 @dataclass
 class EndToEndReference:
-    """Both encoders learn; they are one, or start alike.
+    """Both encoders learn; with `shared` they are one, or else they start alike.
 
-    Args:
-        query: dict of the query encoder's weights.
-        shared: bool, whether it encodes keys too.
-        temperature: float.
-        sgd_momentum: float.
-        weight_decay: float.
-        groups: (n/S, S) rows of each batch-norm group.
+    `query` is a dict of weights, `groups` `(n/S, S)` rows of each batch-norm group.
     """
 
     query: dict
@@ -115,17 +109,7 @@ class EndToEndReference:
 
 @dataclass
 class MemoryBankReference:
-    """A bank of one unit vector per image.
-
-    Args:
-        query: dict of the encoder's weights.
-        bank: (M, D) unit rows, the starting bank.
-        bank_momentum: float.
-        temperature: float.
-        sgd_momentum: float.
-        weight_decay: float.
-        groups: (n/S, S) rows of each batch-norm group.
-    """
+    """A bank `(M, D)` of one unit vector per image."""
 
     query: dict
     bank: np.ndarray
@@ -155,15 +139,7 @@ class MemoryBankReference:
 
 @dataclass
 class SimCLRReference:
-    """Both views pass the encoder as one batch, with one set of batch-norm statistics; LARS descends.
-
-    Args:
-        query: dict of the encoder's weights.
-        temperature: float.
-        momentum: float, of LARS.
-        weight_decay: float.
-        trust: float, of LARS.
-    """
+    """Both views pass the encoder as one batch, with one set of batch-norm statistics; LARS descends."""
 
     query: dict
     temperature: float = 0.5

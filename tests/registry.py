@@ -1,7 +1,7 @@
-"""Every public object of the package: what `tests/test_conformance.py` does with it, or why nothing.
+"""Every public object of the package: what `tests/test_conformance.py` checks of it, or why nothing.
 
-Public is what stands in the `__all__` of `MODULES`. `MATRIX` holds what computes with tensors or is saved by Keras;
-`OUTSIDE` the rest, by kinds whose reason a test tries.
+Public is what is in the `__all__` of `MODULES`. `MATRIX` holds what computes with tensors or is saved by Keras.
+Everything else is of a kind in `OUTSIDE`, one of `MAKERS`, named in `ON_FILES`, or `TESTED_APART`.
 """
 
 import dataclasses
@@ -17,51 +17,21 @@ import tensorflow as tf
 from keras import layers as keras_layers
 from keras.optimizers.schedules import CosineDecay
 
-from keras_moco import (
-    augment,
-    backbones,
-    batch_norm,
-    distribution,
-    evaluation,
-    export,
-    layers,
-    models,
-    optimizers,
-    schedules,
-)
+from keras_moco import augment, backbones, distribution, evaluation, export, layers, models, optimizers, schedules
 from tests.small_encoder import SHAPE, small_encoder
 
-MODULES = [
-    "augment",
-    "backbones",
-    "batch_norm",
-    "callbacks",
-    "config",
-    "contrast",
-    "convert",
-    "data",
-    "distribution",
-    "evaluating",
-    "evaluation",
-    "evaluation_config",
-    "export",
-    "layers",
-    "loading",
-    "methods",
-    "models",
-    "momentum",
-    "optimizers",
-    "presets",
-    "schedules",
-    "training",
-]
-
+MODULES = """
+augment backbones batch_norm callbacks config contrast convert data distribution evaluating evaluation
+evaluation_config export layers loading methods models momentum optimizers presets schedules training
+""".split()
+# Their functions are tested on replicas and in graphs by tests/distribution, test_batch_norm.py and test_momentum.py.
+TESTED_APART = ("batch_norm.", "distribution.", "momentum.")
 TENSORS = ("graph", "mixed", "replicas", "xla")
 COLUMNS = ("config", "keras_file", *TENSORS)
 
 
 def public_names():
-    """`module.name` of everything public: a list."""
+    """All public names as `module.name`: a list."""
     modules = {module: importlib.import_module(f"keras_moco.{module}") for module in MODULES}
     return [f"{module}.{name}" for module, holder in modules.items() for name in holder.__all__]
 
@@ -73,41 +43,30 @@ def public_object(name):
 
 @dataclass(frozen=True)
 class Whole:
-    """An input of which each replica is given all, where others are split in rows."""
+    """An input that every replica gets whole; other inputs are split by rows."""
 
     value: Any
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the matrix.
+    """A row of the matrix: how to make an object, and how to run it."""
 
-    Attributes:
-        make: function without arguments that makes the object, under the policy and the strategy of a column.
-        inputs: arrays.
-        run: function of the object and the inputs that gives tensors in any structure.
-        columns: what is asked of it: `COLUMNS`, or `TENSORS` of what has no configuration.
-        exempt: dict of a column to the reason why it cannot be met; that it cannot is tried.
-        same: bool, whether each replica gives the whole result. Else those parts are rows that are rows of a batch.
-        compute_dtype: bool, whether floats come out in the type that the policy computes in. Else in their own.
-        expected: function without arguments of what comes out, where that is not what one replica gives.
-        part: function of the object to that part of it which has a configuration.
-        keep: function of the object to a `keras.Model` that is saved with it; `kept` finds it again in there.
-        tolerance: absolute and relative, in float32.
-        half_tolerance: likewise, of half precision beside float32.
-    """
-
+    # Without arguments; called under the policy and the strategy of a column.
     make: Callable
     inputs: tuple = ()
+    # Function of the object and the inputs; returns tensors in any structure.
     run: Callable = lambda made, *inputs: made(*inputs)
     columns: tuple = COLUMNS
+    # Columns that the object cannot meet, with the reason; a test tries that it cannot.
     exempt: dict = field(default_factory=dict)
+    # Whether every replica returns the whole result; if not, each returns its rows of the batch.
     same: bool = False
+    # Whether floats come out in the compute dtype of the policy, or else in float32.
     compute_dtype: bool = False
-    expected: Callable | None = None
+    # Function of the object that returns the part of it that has a configuration.
     part: Callable = lambda made: made
-    keep: Callable | None = None
-    kept: Callable | None = None
+    # Absolute and relative, in float32, and of half precision compared with float32.
     tolerance: float = 1e-5
     half_tolerance: float = 0.03
 
@@ -121,11 +80,10 @@ ROWS = _rng.normal(size=(BATCH, 6)).astype("float32")
 UNIT = ROWS / np.linalg.norm(ROWS, axis=1, keepdims=True)
 OTHERS = UNIT[::-1].copy()
 INDICES = np.arange(BATCH)
-ORDER = Whole(np.int32([2, 0, 3, 1]))
 
 
 def contrastive(kind, **settings):
-    """A training step, and what the encoder says of images behind it."""
+    """A training step, and the embeddings after it."""
 
     def make():
         model = kind(small_encoder(), **settings)
@@ -137,11 +95,11 @@ def contrastive(kind, **settings):
         loss = model.train_step({"query": query, "key": key, "index": index})["loss"]
         return {"loss": loss, "embeddings": model(query)}
 
-    return Entry(make, (IMAGES, KEYS, INDICES), step)
+    return Entry(make, (IMAGES, KEYS, INDICES), step, ("config", *TENSORS))  # saved to the bit in tests/models
 
 
 def scaled(optimizer):
-    """Half precision scales the loss, at first by 2^15, with which the first steps would overflow and be left out."""
+    """float16 scales the loss by 2^15 at first, with which the first steps would overflow and be skipped."""
     if keras.config.dtype_policy().name != "mixed_float16":
         return optimizer
     return keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=16.0)
@@ -176,38 +134,13 @@ def schedule(kind):
     def rates(made, steps):
         return tf.stack([made(step) for step in tf.unstack(steps)])
 
-    def compiled(made):
-        model = keras.Sequential([keras.Input((6,)), keras_layers.Dense(3)])
-        model.compile(optimizer=optimizers.SGD(made))
-        model.optimizer.build(model.trainable_variables)
-        return model
-
-    return Entry(
-        lambda: kind(CosineDecay(0.5, decay_steps=4), steps=3),
-        (Whole(np.float32([0, 3, 7, 12])),),
-        rates,
-        same=True,
-        keep=compiled,
-        kept=lambda model: model.optimizer._learning_rate,
-    )
+    make, steps = lambda: kind(CosineDecay(0.5, decay_steps=4), steps=3), Whole(np.float32([0, 3, 7, 12]))
+    return Entry(make, (steps,), rates, ("config", *TENSORS), same=True)
 
 
 def function(name, *inputs, run=None, **settings):
-    """A function of tensors; `run` is given it in front of them."""
+    """A function of tensors; `run` gets it as its first argument."""
     return Entry(lambda: public_object(name), inputs, *filter(None, [run]), **{"columns": TENSORS, **settings})
-
-
-def on_layers(name, run):
-    """A function that changes variables: `run(function, first, second, rows)` with two built layers."""
-
-    def make():
-        return [keras.Sequential([keras.Input((6,)), keras_layers.Dense(3)]) for _ in range(2)]
-
-    def act(made, rows):
-        run(public_object(name), *made, rows)
-        return tensors(variable for layer in made for variable in layer.variables)
-
-    return Entry(make, (ROWS,), act, TENSORS, same=True)
 
 
 def tensors(variables):
@@ -215,7 +148,7 @@ def tensors(variables):
 
 
 def built(layer):
-    """With weights: a function that is traced for several replicas cannot make them."""
+    """Builds a layer: a function that is traced for several replicas cannot create variables."""
     layer.build(ROWS.shape)
     return layer
 
@@ -235,14 +168,6 @@ def move(bank, rows, indices):
     return {"all": tf.identity(bank.features), "own": bank.look_up(indices), "drawn": bank.draw(3, indices, 7)}
 
 
-def there_and_back(mode, images):
-    return mode.unshuffle(*mode.shuffle(images, 3, 7))  # an order of four that is not its own inverse
-
-
-def mode_of_batch_norm(make, **settings):
-    return Entry(make, (ROWS,), there_and_back, TENSORS, same=True, **settings)
-
-
 def own_rows(function, first, second, *args):
     """In-batch contrasts, each replica with its rows against all."""
     own = distribution.local_slice(tf.range(BATCH))
@@ -251,17 +176,6 @@ def own_rows(function, first, second, *args):
 
 def labelled(extractor, images, numbers):
     return extractor({"image": images, "label": numbers, "index": numbers})
-
-
-def assign_mean(function, first, second, rows):
-    """Gives the first layer another bias on each replica."""
-    first.layers[0].bias.assign(tf.reduce_mean(rows, axis=0)[:3])
-    function([first.layers[0].bias])
-
-
-def assign_if(function, first, second, rows):
-    function(tf.constant(True), first.layers[0].bias.assign, tf.ones(3))
-    function(tf.constant(False), second.layers[0].bias.assign, tf.ones(3))
 
 
 def small_resnet():
@@ -290,7 +204,7 @@ MATRIX = {
         lambda: evaluation.FeatureExtractor(small_encoder().features),
         (IMAGES, INDICES),
         labelled,
-        exempt=dict.fromkeys(("config", "keras_file"), "it holds any callable, which has no configuration"),
+        exempt=dict.fromkeys(("config", "keras_file"), "it holds a callable, which has no configuration"),
     ),
     # Layers.
     "layers.FeatureQueue": Entry(lambda: layers.FeatureQueue(5, 6, seed=2), (UNIT,), enqueue),
@@ -327,7 +241,7 @@ MATRIX = {
         augment.two_views,
         TENSORS,
     ),
-    # Optimisers and schedules.
+    # Optimizers and schedules.
     "optimizers.SGD": optimizer(optimizers.SGD, momentum=0.8, weight_decay=0.1, nesterov=True),
     "optimizers.LARS": optimizer(optimizers.LARS, momentum=0.8, weight_decay=0.1, trust=0.1),
     "schedules.InSteps": schedule(schedules.InSteps),
@@ -337,28 +251,6 @@ MATRIX = {
     "contrast.info_nce": function("contrast.info_nce", UNIT, OTHERS, Whole(UNIT), Whole(0.2)),
     "contrast.in_batch": function("contrast.in_batch", UNIT, OTHERS, run=own_rows),
     "contrast.nt_xent": function("contrast.nt_xent", UNIT, OTHERS, UNIT, run=own_rows),
-    "momentum.copy_weights": on_layers("momentum.copy_weights", lambda copy, a, b, _: copy(a, b)),
-    "momentum.momentum_update": on_layers("momentum.momentum_update", lambda update, a, b, _: update(a, b, 0.9)),
-    "batch_norm.Split": mode_of_batch_norm(lambda: batch_norm.Split(2)),
-    "batch_norm.Plain": mode_of_batch_norm(lambda: batch_norm.Plain()),
-    "batch_norm.Shuffle": mode_of_batch_norm(
-        lambda: batch_norm.Shuffle(),
-        expected=lambda: ROWS,
-        exempt=dict.fromkeys(("graph", "mixed", "xla"), "it refuses one replica, on which it changes nothing"),
-    ),
-    # What crosses replicas.
-    "distribution.all_gather": function("distribution.all_gather", ROWS, same=True),
-    "distribution.all_finite": function("distribution.all_finite", ROWS, run=lambda made, x: made([x]), same=True),
-    "distribution.average": on_layers("distribution.average", assign_mean),
-    "distribution.local_slice": function("distribution.local_slice", Whole(ROWS)),
-    "distribution.mean": function("distribution.mean", ROWS, run=lambda made, x: made(tf.reduce_mean(x)), same=True),
-    "distribution.num_replicas": function("distribution.num_replicas", run=lambda made: tf.constant(made() > 0)),
-    "distribution.permutation": function("distribution.permutation", run=lambda made: made(9, 3, 5), same=True),
-    "distribution.random_rows": function("distribution.random_rows", run=lambda made: made(5, 11, 3, 7), same=True),
-    "distribution.run_if": on_layers("distribution.run_if", assign_if),
-    "distribution.share_overflow": function("distribution.share_overflow", ROWS, run=lambda made, x: made([x])),
-    "distribution.shuffle": function("distribution.shuffle", ROWS, ORDER),
-    "distribution.unshuffle": function("distribution.unshuffle", ROWS, ORDER, same=True),
 }
 
 
@@ -366,13 +258,9 @@ def is_class(found, *kinds):
     return isinstance(found, type) and issubclass(found, kinds)
 
 
-def is_record(found):
-    return isinstance(found, type) and (dataclasses.is_dataclass(found) or hasattr(found, "_fields"))
-
-
 def is_abstract(found):
-    """By `abc`, or as an augmentation that does nothing yet (keras-cv's base class knows no `abc`)."""
-    if not inspect.isabstract(found):
+    """By `abc`, or an augmentation that does nothing yet (keras-cv's base class does not use `abc`)."""
+    if is_class(found, augment.Augmentation) and not inspect.isabstract(found):
         try:
             found().augment(None, None)
         except NotImplementedError:
@@ -380,28 +268,19 @@ def is_abstract(found):
     return inspect.isabstract(found)
 
 
-def is_about_a_strategy(found):
-    """Whether a function takes a strategy, or nothing that a replica could give it."""
-    parameters = inspect.signature(found).parameters
-    return "strategy" in parameters or all(p.default is not p.empty for p in parameters.values())
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Public objects that are not in the matrix.
-
-    Attributes:
-        reason: why not.
-        holds: function of such an object that tells whether the reason holds.
-        names: of them.
-    """
-
-    reason: str
-    holds: Callable
-    names: tuple
-
-
-# How to call what makes an object of the matrix, or of Keras.
+# Kinds of public objects that need no row of the matrix.
+OUTSIDE = {
+    "a constant": lambda found: isinstance(found, dict | list | tuple) and not isinstance(found, type),
+    "a record, which computes nothing": lambda found: (
+        isinstance(found, type) and (dataclasses.is_dataclass(found) or hasattr(found, "_fields"))
+    ),
+    "an error": lambda found: is_class(found, Exception),
+    "a callback, which Keras does not save": lambda found: (
+        is_class(found, keras.callbacks.Callback) and not hasattr(found, "get_config")
+    ),
+    "abstract": is_abstract,
+}
+# How to call a function that makes an object of the matrix, or of Keras.
 MAKERS = {
     "augment.moco_cifar": lambda make: make(8),
     "augment.moco_v1": lambda make: make(8),
@@ -409,107 +288,26 @@ MAKERS = {
     "augment.simclr": lambda make: make(8),
     "augment.simclr_cifar": lambda make: make(8),
     "augment.supervised": lambda make: make(8),
-    "batch_norm.resolve": lambda make: make("split", 2, 1),
     "evaluation.fresh_copy": lambda make: make(small_resnet()),
     "layers.splittable": lambda make: make(small_resnet()),
-    "momentum.duplicate": lambda make: make(small_encoder(), "copy"),
     "presets.moco": lambda make: make("moco_v1_resnet18_cifar10", queue_size=8),
     "schedules.constant": lambda make: make(0.1, 3),
     "schedules.cosine": lambda make: make(0.1, 3),
     "schedules.learning_rate": lambda make: make("cosine", 0.1, 3, 2, warmup_epochs=1),
     "schedules.step": lambda make: make(0.1, 3),
 }
-
-
-def is_in_matrix_or_keras(made):
-    ours = {public_object(name.split()[0]) for name in MATRIX}
-    return type(made) in ours or type(made).__module__.startswith("keras.")
-
-
-def refuses_tensors(function):
-    """Whether a function cannot be given tensors of a graph for all that it must be given, or gives none."""
-    required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
-    count = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in required)
-    try:
-        tf.function(function).get_concrete_function(*[tf.TensorSpec((4, 4))] * count)
-    except Exception:
-        return True
-    return False
-
-
-def words(text):
-    return tuple(text.split())
-
-
-OUTSIDE = [
-    Kind(
-        "a constant",
-        lambda found: isinstance(found, dict | list | tuple) and not isinstance(found, type),
-        words(
-            "augment.AUGMENTATIONS backbones.RESNETS backbones.STEMS batch_norm.BN_MODES distribution.STRATEGIES "
-            "evaluation.LEVELS methods.METHODS models.HEADS models.IMAGENET_MEAN models.IMAGENET_STD presets.PRESETS "
-            "schedules.SCHEDULES"
-        ),
-    ),
-    Kind(
-        "a record, which computes nothing",
-        is_record,
-        words(
-            "callbacks.SavedState config.Config data.Source distribution.Cluster evaluation.Accuracy "
-            "evaluation.Features evaluation.LinearProbe evaluation.LinearSweep evaluation.Neighbours "
-            "evaluation.RepresentationMeasures evaluation.Voters evaluation_config.EvaluationConfig models.Contrast "
-            "presets.Preset"
-        ),
-    ),
-    Kind(
-        "an error",
-        lambda found: is_class(found, Exception),
-        words("callbacks.NotFiniteError callbacks.Stopped distribution.WorkerLost"),
-    ),
-    Kind(
-        "a callback, which Keras does not save, and which runs between steps",
-        lambda found: is_class(found, keras.callbacks.Callback) and not hasattr(found, "get_config"),
-        words(
-            "callbacks.Checkpoint callbacks.Curves callbacks.EpochLog callbacks.EventLog callbacks.Expendable "
-            "callbacks.Health callbacks.KnnMonitor callbacks.NotFiniteGuard callbacks.Progress "
-            "callbacks.RepresentationMonitor callbacks.Stopping"
-        ),
-    ),
-    Kind(
-        "abstract",
-        is_abstract,
-        words("augment.Augmentation batch_norm.BatchNorm methods.InBatch methods.Method models.ContrastiveModel"),
-    ),
-    Kind("makes an object of the matrix, or of Keras", callable, tuple(MAKERS)),
-    Kind(
-        "asks or tells a strategy, its devices or its workers, between steps",
-        is_about_a_strategy,
-        words(
-            "distribution.any_worker distribution.broadcast distribution.check_gpu distribution.check_training "
-            "distribution.count_replicas distribution.describe distribution.endless distribution.has_workers "
-            "distribution.is_chief distribution.make_strategy distribution.on_all_replicas "
-            "distribution.plain_worker_errors distribution.read_cluster"
-        ),
-    ),
-    Kind(
-        "works on files, NumPy arrays, data sets or whole models, outside of any graph",
-        lambda found: inspect.isfunction(found) and refuses_tensors(found),
-        words(
-            "augment.get_augmentation batch_norm.batch_norm_layers batch_norm.moving_statistics callbacks.drop_events "
-            "callbacks.find_step callbacks.is_saved callbacks.restore callbacks.save callbacks.saved_steps "
-            "convert.encoder_from_pytorch convert.from_pytorch convert.load_pytorch convert.to_detectron2 "
-            "convert.to_pytorch data.array_source data.balanced_indices data.evaluation_dataset data.labelled_dataset "
-            "data.open_source data.plain_read_errors data.pretrain_dataset data.read_images data.steps_per_epoch "
-            "data.subset evaluating.evaluate evaluation.accuracy_of evaluation.alignment evaluation.at_level "
-            "evaluation.draw_confusion evaluation.draw_label_fractions evaluation.draw_neighbours "
-            "evaluation.draw_projection evaluation.effective_rank evaluation.extract_features evaluation.feature_std "
-            "evaluation.fine_tune evaluation.frozen evaluation.knn_accuracies evaluation.knn_accuracy "
-            "evaluation.knn_predict evaluation.knn_vote evaluation.linear_accuracy evaluation.linear_probe "
-            "evaluation.linear_sweep evaluation.linear_sweep_on_images evaluation.nearest_neighbours "
-            "evaluation.nearest_voters evaluation.predict_labelled evaluation.representation_measures "
-            "evaluation.uniformity export.export_backbone loading.load_backbone loading.load_encoder "
-            "loading.load_keras methods.get_method "
-            "presets.closest presets.get_preset training.pretrain"
-        ),
-    ),
-]
+# Functions of files, NumPy arrays, data sets or whole models, outside any graph.
+ON_FILES = """
+augment.get_augmentation callbacks.drop_events callbacks.find_step callbacks.is_saved callbacks.restore callbacks.save
+callbacks.saved_steps convert.encoder_from_pytorch convert.from_pytorch convert.load_pytorch convert.to_detectron2
+convert.to_pytorch data.array_source data.balanced_indices data.evaluation_dataset data.labelled_dataset
+data.open_source data.plain_read_errors data.pretrain_dataset data.read_images data.steps_per_epoch data.subset
+evaluating.evaluate evaluation.accuracy_of evaluation.alignment evaluation.at_level evaluation.draw_confusion
+evaluation.draw_label_fractions evaluation.draw_neighbours evaluation.draw_projection evaluation.effective_rank
+evaluation.extract_features evaluation.feature_std evaluation.fine_tune evaluation.frozen evaluation.knn_accuracies
+evaluation.knn_accuracy evaluation.knn_predict evaluation.knn_vote evaluation.linear_accuracy evaluation.linear_probe
+evaluation.linear_sweep evaluation.linear_sweep_on_images evaluation.nearest_neighbours evaluation.nearest_voters
+evaluation.predict_labelled evaluation.representation_measures evaluation.uniformity export.export_backbone
+loading.load_backbone loading.load_encoder loading.load_keras methods.get_method presets.closest presets.get_preset
+training.pretrain
+""".split()

@@ -42,9 +42,23 @@ def batches(first_step=0, poison=None, steps=200):
         images[step, :, BATCH - 1] *= factor  # the last replica's alone
     index = np.arange(steps * BATCH).reshape(steps, BATCH) % IMAGES
     views = {"query": images[:, 0], "key": images[:, 1], "index": index}
+    return without_autotune(tf.data.Dataset.from_tensor_slices(views).skip(first_step))
+
+
+def random_batches(steps, batch, seed=0, images=None):
+    """Views of random images for so many steps; each of the `images` comes once before it comes again."""
+    rng = np.random.default_rng(seed)
+    first, second = rng.uniform(0, 255, (2, steps * batch, *SHAPE)).astype("float32")
+    index = np.resize(rng.permutation(images or steps * batch), steps * batch)
+    views = {"query": first, "key": second, "index": index}
+    return without_autotune(tf.data.Dataset.from_tensor_slices(views).batch(batch, drop_remainder=True))
+
+
+def without_autotune(dataset):
+    """Without the thread that tunes a data set, which may take a minute to end when its iterator is disposed of."""
     options = tf.data.Options()
-    options.autotune.enabled = False  # its thread may take a minute to end when the iterator is disposed of
-    return tf.data.Dataset.from_tensor_slices(views).skip(first_step).with_options(options)
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def variables(model):

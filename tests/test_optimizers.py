@@ -7,7 +7,6 @@ from keras import layers, ops
 from keras.optimizers.schedules import ExponentialDecay
 
 from keras_moco.optimizers import LARS, SGD
-from keras_moco.schedules import learning_rate
 from tests import reference_mechanisms
 
 STEPS = 6
@@ -36,9 +35,7 @@ def run(optimizer, start, gradients):
     return np.array(w)
 
 
-@pytest.mark.parametrize("nesterov", [False, True], ids=["plain", "nesterov"])
-@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("momentum, weight_decay, nesterov", [(0.9, 0.1, False), (0.9, 0.1, True), (0.0, 0.0, False)])
 def test_sgd_is_pytorchs(momentum, weight_decay, nesterov):
     gradients, start = gradients_and_start()
     optimizer = SGD(RATES, momentum, weight_decay, nesterov)
@@ -47,15 +44,7 @@ def test_sgd_is_pytorchs(momentum, weight_decay, nesterov):
     np.testing.assert_allclose(optimizer.velocities[0], velocity, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 0.1], ids=["rate in the velocity", "and decoupled decay"])
-def test_keras_own_sgd_is_another_algorithm_when_the_rate_changes(weight_decay):
-    gradients, start = gradients_and_start()
-    theirs = run(keras.optimizers.SGD(RATES, 0.9, weight_decay=weight_decay or None), start, gradients)
-    expected, _ = pytorch(start, gradients, 0.9, weight_decay, nesterov=False)
-    assert np.abs(theirs - expected).max() > 0.1
-
-
-def test_keras_own_sgd_is_the_same_at_a_constant_rate_without_decay():
+def test_keras_sgd_is_the_same_at_a_constant_rate_without_decay():
     gradients, start = gradients_and_start()
     ours = run(SGD(0.1, 0.9, weight_decay=0.0), start, gradients)
     np.testing.assert_allclose(ours, run(keras.optimizers.SGD(0.1, 0.9), start, gradients), rtol=1e-5, atol=1e-6)
@@ -71,36 +60,23 @@ def test_weight_decay_reaches_biases_and_batch_norm():
         np.testing.assert_allclose(w, np.full(w.shape, 2.0 - 0.5 * 0.1 * 2.0), rtol=1e-6)
 
 
-def test_the_configuration_makes_the_same_optimizer():
-    gradients, start = gradients_and_start()
-    optimizer = SGD(learning_rate("cosine", 0.3, 3, 2), momentum=0.8, weight_decay=0.05, nesterov=True, clipnorm=1.0)
-    restored = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
-    assert type(restored) is SGD
-    assert restored.get_config() == optimizer.get_config()
-    np.testing.assert_array_equal(run(restored, start, gradients), run(optimizer, start, gradients))
-
-
-@pytest.mark.parametrize("optimizer", [SGD, LARS])
-@pytest.mark.parametrize("momentum", [-0.1, 1.0])
-def test_momentum_must_be_in_range(momentum, optimizer):
-    with pytest.raises(ValueError) as error:
-        optimizer(momentum=momentum)
-    assert str(error.value) == f"`momentum` must be in [0, 1). Received: momentum={momentum}. The recipes use 0.9."
-
-
-@pytest.mark.parametrize("optimizer", [SGD, LARS])
-def test_weight_decay_must_not_be_negative(optimizer):
-    with pytest.raises(ValueError) as error:
-        optimizer(weight_decay=-0.1)
-    assert str(error.value) == ("`weight_decay` must not be negative. Received: weight_decay=-0.1. Use 0 for none.")
+@pytest.mark.parametrize(
+    "optimizer, name, value",
+    [(SGD, "momentum", -0.1), (LARS, "momentum", 1.0), (SGD, "weight_decay", -0.1), (LARS, "trust", 0.0)],
+)
+def test_arguments_out_of_range_are_refused(optimizer, name, value):
+    with pytest.raises(ValueError, match=f"`{name}` .* Received: {name}={value}"):
+        optimizer(**{name: value})
 
 
 # LARS
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("shape", [(3, 2), (2, 2, 3, 4), (5,)], ids=["dense", "convolution", "bias"])
+@pytest.mark.parametrize(
+    "shape, momentum, weight_decay",
+    [((3, 2), 0.9, 0.1), ((2, 2, 3, 4), 0.9, 0.1), ((5,), 0.9, 0.1), ((3, 2), 0.0, 0.0)],
+    ids=["dense", "convolution", "bias", "plain"],
+)
 def test_lars_is_the_papers(shape, momentum, weight_decay):
     gradients, start = gradients_and_start(shape)
     optimizer = LARS(RATES, momentum, weight_decay, trust=0.02)
@@ -127,17 +103,3 @@ def test_lars_leaves_biases_and_batch_norm_without_decay():
     np.testing.assert_allclose(kernel, np.full(kernel.shape, 2.0 - 0.5 * 0.001 * 2.0), rtol=1e-6)
     for w in others:
         np.testing.assert_array_equal(w, np.full(w.shape, 2.0))
-
-
-def test_the_configuration_makes_the_same_lars():
-    gradients, start = gradients_and_start()
-    optimizer = LARS(learning_rate("cosine", 0.3, 3, 2), momentum=0.8, weight_decay=0.05, trust=0.01)
-    restored = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
-    assert type(restored) is LARS and restored.get_config() == optimizer.get_config()
-    np.testing.assert_array_equal(run(restored, start, gradients), run(optimizer, start, gradients))
-
-
-def test_the_trust_must_be_positive():
-    with pytest.raises(ValueError) as error:
-        LARS(trust=0.0)
-    assert str(error.value) == "`trust` must be positive. Received: trust=0.0. The paper uses 0.001."

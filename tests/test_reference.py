@@ -48,12 +48,6 @@ def test_info_nce_gradient_matches_finite_differences():
     np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-8)
 
 
-def test_info_nce_of_equal_similarities_is_log_of_one_plus_queue_size():
-    q = np.tile(np.eye(4)[0], (3, 1))
-    loss, _ = reference.info_nce(q, q, np.tile(q[:1], (7, 1)), TEMPERATURE)
-    assert loss == pytest.approx(np.log(1 + 7), abs=1e-12)
-
-
 @pytest.mark.parametrize(
     "batch_norm, groups",
     [(False, None), (True, None), (True, reference.interleaved(8, 4)), (True, reference.contiguous(8, 2))],
@@ -76,12 +70,7 @@ def test_encoder_gradients_match_finite_differences(batch_norm, groups):
         np.testing.assert_allclose(gradients[name], expected, rtol=1e-5, atol=1e-7, err_msg=name)
 
 
-def test_embeddings_have_unit_length():
-    q, _ = reference.encode(reference.initial_parameters(12, 10, 6), make_views()[0])
-    np.testing.assert_allclose(np.linalg.norm(q, axis=-1), 1, rtol=1e-12)
-
-
-def test_each_batch_norm_share_is_normalized_alone():
+def test_each_batch_norm_group_is_normalized_alone():
     x = np.random.default_rng(6).normal(2, 3, (12, 5))
     output, _, (mean, variance) = reference.batch_norm(x, np.ones(5), np.zeros(5), reference.interleaved(12, 4))
     for share in range(4):
@@ -98,35 +87,19 @@ def test_groups_of_rows_are_those_of_splits_and_of_replicas():
     np.testing.assert_array_equal(reference.contiguous(6, 3).T, [[0, 1], [2, 3], [4, 5]])
 
 
-def test_sgd_with_constant_gradient_follows_the_geometric_series():
+def test_sgd_decays_through_the_velocity_and_keeps_the_rate_outside():
     weights, velocity = {"w": np.array([1.0])}, {"w": np.array([0.0])}
-    for _ in range(5):
-        reference.sgd(weights, velocity, {"w": np.array([2.0])}, 0.1, momentum=0.5, weight_decay=0.0)
-    # v_t = 2 (1 - 0.5^t) / (1 - 0.5), and the weight loses 0.1 v_t at each step.
-    assert weights["w"][0] == pytest.approx(1 - 0.1 * sum(4 * (1 - 0.5**t) for t in range(1, 6)))
-
-
-def test_sgd_keeps_the_learning_rate_outside_the_velocity():
-    weights, velocity = {"w": np.array([1.0])}, {"w": np.array([0.0])}
-    reference.sgd(weights, velocity, {"w": np.array([2.0])}, 1.0, momentum=0.5, weight_decay=0.0)
-    reference.sgd(weights, velocity, {"w": np.array([0.0])}, 0.1, momentum=0.5, weight_decay=0.0)
-    # The remembered gradient counts with today's rate: 1 - 1.0 * 2 - 0.1 * (0.5 * 2).
-    assert weights["w"][0] == pytest.approx(-1.1)
-
-
-def test_weight_decay_passes_through_the_velocity():
-    weights, velocity = {"w": np.array([1.0])}, {"w": np.array([0.0])}
+    reference.sgd(weights, velocity, {"w": np.array([0.0])}, 1.0, momentum=0.5, weight_decay=0.2)
     reference.sgd(weights, velocity, {"w": np.array([0.0])}, 0.1, momentum=0.5, weight_decay=0.2)
-    reference.sgd(weights, velocity, {"w": np.array([0.0])}, 0.1, momentum=0.5, weight_decay=0.2)
-    # v1 = 0.2, w1 = 0.98; v2 = 0.5 * 0.2 + 0.2 * 0.98, w2 = 0.98 - 0.1 * v2.
-    assert weights["w"][0] == pytest.approx(0.98 - 0.1 * (0.1 + 0.196))
+    # v1 = 0.2, w1 = 0.8; v2 = 0.5 * 0.2 + 0.2 * 0.8, w2 = 0.8 - 0.1 * v2.
+    assert weights["w"][0] == pytest.approx(0.8 - 0.1 * (0.1 + 0.16))
 
 
 def test_key_encoder_follows_the_query_weights_of_the_step_before():
     moco = make_reference(momentum=0.9)
     first = moco.query["w1"].copy()
     moco.step(*make_views(0), learning_rate=0.5)
-    np.testing.assert_allclose(moco.key["w1"], first, rtol=1e-12)  # equal at the start, so the first update is idle
+    np.testing.assert_allclose(moco.key["w1"], first, rtol=1e-12)  # equal before the first step
     second = moco.query["w1"].copy()
     assert np.abs(second - first).max() > 1e-3
     moco.step(*make_views(1), learning_rate=0.5)
@@ -140,7 +113,7 @@ def test_queue_is_a_ring_that_keeps_the_newest_keys():
         moco.step(query_images, key_images, learning_rate=0.0)
     keys = np.concatenate([reference.encode(moco.key, key_images)[0] for _, key_images in views])  # (24, 6)
     assert moco.pointer == 24 % 13
-    # Key number i lies at i mod K; the newest 13 of 24 are left.
+    # Key number i is at i mod K; the newest 13 of 24 are left.
     np.testing.assert_allclose(moco.queue[np.arange(11, 24) % 13], keys[11:], rtol=1e-12)
 
 
@@ -167,7 +140,7 @@ def test_symmetric_loss_is_the_sum_of_both_directions_against_one_queue():
     np.testing.assert_allclose(symmetric.queue, np.concatenate([there.queue[:8], back.queue[:8]]), rtol=1e-12)
 
 
-def test_permutation_changes_keys_only_through_batch_norm_shares():
+def test_permutation_changes_keys_only_through_batch_norm_groups():
     query_images, key_images = make_views()
     permutation = np.random.default_rng(7).permutation(8)
     split, replicas = reference.interleaved(8, 4), reference.contiguous(8, 2)
@@ -190,19 +163,3 @@ def test_moving_statistics_are_each_encoders_own():
         np.testing.assert_allclose(statistics["mean"], 0.1 * hidden.mean(axis=0), rtol=1e-9)
         variance = np.mean([hidden[share::4].var(axis=0, ddof=1) for share in range(4)], axis=0)
         np.testing.assert_allclose(statistics["variance"], 0.9 + 0.1 * variance, rtol=1e-9)
-
-
-def test_training_lowers_the_loss():
-    moco = make_reference(queue_size=64, momentum=0.9)
-    losses = [moco.step(*make_views(step, noise=0.5), learning_rate=0.05) for step in range(400)]
-    # From step 10 on the queue holds real keys alone.
-    assert np.mean(losses[-40:]) < np.mean(losses[10:50]) - 0.3
-
-
-def test_float32_stays_float32():
-    parameters = reference.initial_parameters(12, 10, 6, batch_norm=True, dtype=np.float32)
-    queue = unit_rows(np.random.default_rng(4), 13, 6).astype(np.float32)
-    moco = MoCoReference(parameters, queue, weight_decay=1e-2, groups=reference.interleaved(8, 2))
-    moco.step(*make_views(), learning_rate=0.1)
-    arrays = [*moco.query.values(), *moco.key.values(), *moco.key_statistics.values(), moco.queue]
-    assert {array.dtype for array in arrays} == {np.dtype(np.float32)}

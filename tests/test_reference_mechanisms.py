@@ -89,6 +89,6 @@ def test_lars_moves_a_kernel_by_its_own_length_times_the_trust():
     mechanisms.lars(parameters, velocity, gradients, learning_rate=2.0, momentum=0.9, weight_decay=0.0, trust=0.1)
     np.testing.assert_allclose(parameters["kernel"], [[3.0, 3.0]])  # 4 - 2 * 0.1 * 5, whatever the gradient's length
     np.testing.assert_allclose(parameters["bias"], [0.0])  # 1 - 2 * 0.5
-    # The velocity holds the rate: half of it goes on at 0.9 * 2 although the next rate is 0.
+    # The rate is part of the velocity, so the weights move on although the next rate is 0.
     mechanisms.lars(parameters, velocity, gradients, learning_rate=0.0, momentum=0.9, weight_decay=0.0, trust=0.1)
     np.testing.assert_allclose(parameters["kernel"], [[3.0, 2.1]])

@@ -5,9 +5,9 @@ import math
 import keras
 import numpy as np
 import pytest
-from keras.optimizers.schedules import CosineDecay, PiecewiseConstantDecay
+from keras.optimizers.schedules import PiecewiseConstantDecay
 
-from keras_moco.schedules import InSteps, Staircase, Warmup, learning_rate
+from keras_moco.schedules import Staircase, Warmup, learning_rate
 
 RATE, STEPS = 0.03, 7
 
@@ -32,21 +32,15 @@ def rates(schedule, steps):
     return np.array([float(schedule(step)) for step in steps])
 
 
-@pytest.mark.parametrize("epochs", [200, 10])
 @pytest.mark.parametrize("name", FORMULAS)
-def test_the_rate_of_every_epoch_is_the_official_formula(name, epochs):
-    schedule = learning_rate(name, RATE, epochs, STEPS)
-    first = rates(schedule, range(0, epochs * STEPS, STEPS))
-    np.testing.assert_allclose(first, [FORMULAS[name](epoch, epochs) for epoch in range(epochs)], rtol=1e-5, atol=1e-8)
+def test_rate_of_every_epoch_is_the_official_formula(name):
+    epochs = 20
+    every = rates(learning_rate(name, RATE, epochs, STEPS), range(epochs * STEPS)).reshape(epochs, STEPS)
+    np.testing.assert_allclose(every[:, 0], [FORMULAS[name](e, epochs) for e in range(epochs)], rtol=1e-5, atol=1e-8)
+    np.testing.assert_array_equal(every, np.repeat(every[:, :1], STEPS, axis=1))  # constant within an epoch
 
 
-@pytest.mark.parametrize("name", FORMULAS)
-def test_the_rate_does_not_change_within_an_epoch(name):
-    every = rates(learning_rate(name, RATE, 20, STEPS), range(20 * STEPS)).reshape(20, STEPS)
-    np.testing.assert_array_equal(every, np.repeat(every[:, :1], STEPS, axis=1))
-
-
-def test_the_steps_of_moco_v1_fall_at_epochs_120_and_160():
+def test_steps_of_moco_v1_fall_at_epochs_120_and_160():
     schedule = learning_rate("step", RATE, 200, STEPS)
     around = [epoch * STEPS + offset for epoch in (120, 160) for offset in (-1, 0)]
     np.testing.assert_allclose(rates(schedule, around), [0.03, 0.003, 0.003, 0.0003], rtol=1e-6)
@@ -57,11 +51,12 @@ def test_per_step_the_formula_takes_fractions_of_epochs(name):
     epochs = 20
     every = rates(learning_rate(name, RATE, epochs, STEPS, per_step=True), range(epochs * STEPS))
     expected = [FORMULAS[name](step / STEPS, epochs) for step in range(epochs * STEPS)]
+    # The cosine of float32: next to its end, where the rate is near 0, rounding is a large part of it.
     np.testing.assert_allclose(every, expected, rtol=1e-4, atol=1e-8)
 
 
 @pytest.mark.parametrize("per_step", [False, True], ids=["per epoch", "per step"])
-def test_warm_up_is_a_line_from_0_and_the_schedule_follows_over_the_remaining_epochs(per_step):
+def test_warm_up_is_a_line_from_0_and_the_schedule_follows(per_step):
     epochs, warmup = 20, 5
     schedule = learning_rate("cosine", RATE, epochs, STEPS, per_step=per_step, warmup_epochs=warmup)
     rise = warmup * STEPS
@@ -72,35 +67,18 @@ def test_warm_up_is_a_line_from_0_and_the_schedule_follows_over_the_remaining_ep
     np.testing.assert_allclose(rates(schedule, range(epochs * STEPS)), expected, rtol=1e-4, atol=1e-8)
 
 
-@pytest.mark.parametrize(
-    "schedule",
-    [
-        Staircase(CosineDecay(RATE, 10), steps=STEPS),
-        InSteps(CosineDecay(RATE, 10), steps=STEPS),
-        Warmup(CosineDecay(RATE, 10), steps=STEPS),
-        Warmup(Staircase(PiecewiseConstantDecay([2, 4], [1.0, 0.1, 0.01]), steps=STEPS), steps=3),
-    ],
-    ids=["Staircase", "InSteps", "Warmup", "nested"],
-)
-def test_a_schedule_survives_serialisation(schedule):
+def test_nested_schedule_survives_serialisation():
+    schedule = Warmup(Staircase(PiecewiseConstantDecay([2, 4], [1.0, 0.1, 0.01]), steps=STEPS), steps=3)
     restored = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
-    assert type(restored) is type(schedule)
     np.testing.assert_array_equal(rates(restored, range(50)), rates(schedule, range(50)))
 
 
-def test_an_unknown_schedule_lists_the_known():
-    with pytest.raises(ValueError) as error:
+def test_unknown_schedule_lists_the_known():
+    with pytest.raises(ValueError, match="constant, step, cosine.*'cosin'"):
         learning_rate("cosin", RATE, 10, STEPS)
-    assert str(error.value) == (
-        "`schedule` must be one of constant, step, cosine. Received: 'cosin'. Choose one of them."
-    )
 
 
-@pytest.mark.parametrize("warmup", [-1, 10, 11])
+@pytest.mark.parametrize("warmup", [-1, 10])
 def test_warm_up_must_leave_an_epoch(warmup):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=f"warmup_epochs={warmup}, epochs=10"):
         learning_rate("cosine", RATE, 10, STEPS, warmup_epochs=warmup)
-    assert str(error.value) == (
-        "`warmup_epochs` must be at least 0 and less than `epochs`. "
-        f"Received: warmup_epochs={warmup}, epochs=10. Shorten the warm-up or train longer."
-    )

@@ -1,22 +1,21 @@
-"""Which devices train, by name and number; what is not there is said."""
+"""Which devices train, by name and number, and what is refused."""
 
 import json
 
+import keras
 import pytest
 import tensorflow as tf
 
 from keras_moco import distribution
-
-NAMES = "auto, one, mirrored, multiworker, tpu"
+from tests.small_training import strategy_of
 
 
 @pytest.mark.parametrize("name", ["auto", "one"])
-def test_without_gpus_one_device_trains(name):
+def test_without_gpus_one_device_trains(name, monkeypatch):
+    monkeypatch.setattr("keras_moco.distribution.strategies._gpus", list)
     strategy = distribution.make_strategy(name)
-    assert strategy.num_replicas_in_sync == 1
-    assert distribution.describe(strategy) == "one CPU"
+    assert strategy.num_replicas_in_sync == distribution.count_replicas(name) == 1
     assert distribution.is_chief(strategy)
-    assert distribution.count_replicas(name) == 1
 
 
 @pytest.mark.parametrize("name", ["auto", "mirrored"])
@@ -24,41 +23,25 @@ def test_replicas_can_be_asked_for(name):
     strategy = distribution.make_strategy(name, replicas=3)
     assert isinstance(strategy, tf.distribute.MirroredStrategy)
     assert strategy.num_replicas_in_sync == distribution.count_replicas(name, 3) == 3
-    assert distribution.describe(strategy) == "3 CPUs, MirroredStrategy"
+    assert distribution.describe(strategy).startswith("3 ")
     assert distribution.is_chief(strategy)
-
-
-def test_a_process_has_one_strategy_per_kind():
-    assert distribution.make_strategy("mirrored", 2) is distribution.make_strategy("mirrored", 2)
-
-
-def test_mirrored_is_the_mirrored_strategy():
-    assert isinstance(distribution.make_strategy("mirrored"), tf.distribute.MirroredStrategy)
+    assert distribution.make_strategy("mirrored", 3) is strategy  # one of a kind in a process
 
 
 @pytest.mark.parametrize("function", [distribution.make_strategy, distribution.count_replicas])
-def test_an_unknown_strategy_lists_the_known(function):
-    with pytest.raises(ValueError) as error:
+def test_unknown_strategy_lists_the_known(function):
+    with pytest.raises(ValueError, match="auto, one, mirrored, multiworker, tpu.*'horovod'"):
         function("horovod")
-    assert str(error.value) == f"`strategy` must be one of {NAMES}. Received: 'horovod'. Choose one of them."
 
 
-@pytest.mark.parametrize(
-    "name, replicas, message",
-    [
-        ("mirrored", 5, "`strategy=mirrored` finds, or less. Received: replicas=5, 4 device(s). Correct or omit"),
-        ("auto", 5, "`strategy=mirrored` finds, or less. Received: replicas=5, 4 device(s). Correct or omit"),
-        ("one", 2, "`strategy=one` finds. Received: replicas=2, 1 device(s). Correct or omit --replicas."),
-    ],
-)
-def test_more_replicas_than_devices_are_refused(name, replicas, message):
-    with pytest.raises(ValueError) as error:
+@pytest.mark.parametrize("name, replicas", [("mirrored", 50), ("auto", 50), ("one", 2)])
+def test_more_replicas_than_devices_are_refused(name, replicas):
+    with pytest.raises(ValueError, match=rf"Received: replicas={replicas}, \d device"):
         distribution.make_strategy(name, replicas)
-    assert str(error.value).startswith("`replicas` must be the number of devices that ")
-    assert message in str(error.value)
 
 
 def test_several_machines_are_counted_without_waiting_for_them(monkeypatch):
+    monkeypatch.setattr("keras_moco.distribution.strategies._gpus", list)
     cluster = {"worker": ["nowhere.invalid:1", "nowhere.invalid:2"]}
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 0}}))
     assert distribution.count_replicas("multiworker") == 2
@@ -67,32 +50,39 @@ def test_several_machines_are_counted_without_waiting_for_them(monkeypatch):
 @pytest.mark.parametrize("function", [distribution.make_strategy, distribution.count_replicas])
 def test_several_machines_need_their_names(function, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    with pytest.raises(ValueError, match="^`TF_CONFIG` must be set.* Received: none. Set it on every worker"):
+    with pytest.raises(ValueError, match="`TF_CONFIG`.* Received: none"):
         function("multiworker")
 
 
-def test_a_gpu_that_is_required_and_not_there_is_told_with_what_hides_it(monkeypatch):
+def test_required_gpu_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with pytest.raises(
-        ValueError, match=rf"Received: none, by TensorFlow {tf.__version__}, built with(out)? support of"
-    ):
+    with pytest.raises(ValueError, match=rf"Received: none, by TensorFlow {tf.__version__}") as error:
         distribution.check_gpu()
+    assert "CUDA_VISIBLE_DEVICES" not in str(error.value)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    with pytest.raises(
-        ValueError, match=", with CUDA_VISIBLE_DEVICES=-1. Look at what nvidia-smi lists, .* on the CPU.$"
-    ):
+    with pytest.raises(ValueError, match="CUDA_VISIBLE_DEVICES=-1"):
         distribution.check_gpu()
-
-
-def test_a_gpu_that_is_there_is_enough(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["/physical_device:GPU:0"] * (kind == "GPU"))
     distribution.check_gpu()
 
 
-def test_without_a_tpu_it_is_said_what_is_wanted():
-    with pytest.raises(ValueError, match="^`strategy=tpu` must find a TPU. Received: TensorFlow .* Set TPU_NAME"):
+def test_tpu_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="`strategy=tpu`.* Received: TensorFlow .*TPU_NAME"):
         distribution.make_strategy("tpu")
-    with pytest.raises(ValueError, match="Received: replicas=None. Add --replicas=N.$"):
+    with pytest.raises(ValueError, match="Received: replicas=None"):
         distribution.count_replicas("tpu")
     assert distribution.count_replicas("tpu", 8) == 8
+
+
+@pytest.mark.parametrize(
+    "option", [{"clipnorm": 1.0}, {"global_clipnorm": 1.0}, {"clipvalue": 1.0}, {"gradient_accumulation_steps": 2}]
+)
+def test_optimizer_options_that_keras_applies_per_replica_are_refused(option):
+    [(name, value)] = option.items()
+    optimizer = keras.optimizers.SGD(0.1, **option)
+    for each in (optimizer, keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1, **option))):
+        with pytest.raises(ValueError, match=f"`{name}` .* Received: {name}={value}"):
+            distribution.check_training(strategy_of(2), each, jit_compile=False)
+    distribution.check_training(strategy_of(1), optimizer, jit_compile=True)  # left to Keras
+    distribution.check_training(strategy_of(2), keras.optimizers.SGD(0.1), jit_compile=False)

@@ -1,4 +1,4 @@
-"""What one worker does in `test_workers.py`: `fit` in somebody's own code, and its numbers in a file.
+"""What one worker does in `test_workers.py`: `fit` in a program of one's own, and its numbers in a file.
 
 python -m tests.multiworker.fit '{"batch_norm": true}' result.npz
 """
@@ -37,6 +37,7 @@ def train(strategy, make="moco", batch_norm=False, precision="float32", repeat=F
     views = {"query": images[0], "key": images[1], "index": np.arange(len(images[0]))}
     data = tf.data.Dataset.from_tensor_slices(views).batch(BATCH, drop_remainder=True)
     options = tf.data.Options()
+    options.autotune.enabled = False  # its thread may take a minute to end
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     data = data.with_options(options)
     # Finite, as most people have it, or endless.

@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# Beyond this something waits for ever; a test ends in seconds.
+# Seconds after which something waits for ever; a test ends in seconds.
 LIMIT = 240
 
 
 def free_ports(number):
-    """Ports that nobody listens on now; held together, so that they differ."""
+    """Ports that are free now; all held at once, so that they differ."""
     sockets = [socket.socket() for _ in range(number)]
     for each in sockets:
         each.bind(("localhost", 0))

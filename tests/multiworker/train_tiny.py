@@ -1,0 +1,19 @@
+"""`train.py` with the small network of `tests.tiny`; on two logical CPUs where it trains on two replicas alone.
+
+python -m tests.multiworker.train_tiny --flag=value ...
+"""
+
+import sys
+
+import tensorflow as tf
+
+import train
+from keras_moco import command_line
+from keras_moco.config import Config
+from tests import tiny  # noqa: F401, for the backbone
+
+if __name__ == "__main__":
+    if "--strategy=mirrored" in sys.argv:
+        [cpu] = tf.config.list_physical_devices("CPU")
+        tf.config.set_logical_device_configuration(cpu, 2 * [tf.config.LogicalDeviceConfiguration()])
+    command_line.run(train.main, Config)
