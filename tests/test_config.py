@@ -76,27 +76,23 @@ def test_flag_sets_its_field_and_no_other():
         assert type(getattr(config, name)) is type(value), name
 
 
-def test_bool_is_a_switch():
+def test_flags_may_be_switches_and_lists_and_are_checked():
     assert with_flags("--symmetric").symmetric
     assert not with_flags("--symmetric", "--nosymmetric").symmetric
-
-
-def test_list_must_hold_numbers():
     with pytest.raises(ValueError, match=r"`image_std` .*'0\.2,red,0\.2'.* --image_std=0\.229,0\.224,0\.225"):
         with_flags("--image_std=0.2,red,0.2")
+    with pytest.raises(ValueError, match="`temperature` must be positive. Received: temperature=-1.0"):
+        with_flags("--temperature=-1")
 
 
 # Flagfiles
 
 
-def test_flagfile_keeps_each_setting(tmp_path):
+def test_flagfile_keeps_each_setting_alone_and_together(tmp_path):
     for name in KEPT:
         config = Config(**{name: OTHER[name]})
         read = round_trip(config, tmp_path)
         assert read == config and type(getattr(read, name)) is type(OTHER[name]), name
-
-
-def test_flagfile_keeps_all_settings_together(tmp_path):
     assert round_trip(Config(**OTHER), tmp_path) == Config(**{name: OTHER[name] for name in KEPT})
     assert round_trip(Config(), tmp_path) == Config()
 
@@ -217,26 +213,15 @@ def test_every_number_has_a_range():
 
 def test_edges_of_ranges():
     """For a few settings, what is the last value that makes sense, and what makes none."""
-    edges = {
-        "temperature": (1e-9, 0.0),
-        "base_learning_rate": (1e-300, 0.0),
-        "weight_decay": (0.0, -1e-9),
-        "key_momentum": (1.0, 1.001),  # a key encoder that stays as it is
-        "bank_momentum": (0.0, -0.001),
-        "optimizer_momentum": (0.999, 1.0),
-        "max_bad_fraction": (0.0, 1.0),
-        "crop_min_area": (1.0, 0.0),
-        "checkpoint_share": (1.0, 0.0),
-        "queue_size": (1, 0),
-        "epochs": (1, 0),
-        "keep_checkpoints": (1, 0),
-        "steps_per_execution": (1, 0),
-        "warmup_epochs": (0, -1),
-        "knn_every_epochs": (0, -1),
-        "checkpoint_minutes": (0.0, -0.1),
-        "max_minutes": (0.0, -0.1),
-        "seed": (0, -1),
-    }
+    edges = dict(
+        **dict(temperature=(1e-9, 0.0), base_learning_rate=(1e-300, 0.0), weight_decay=(0.0, -1e-9), seed=(0, -1)),
+        **dict(key_momentum=(1.0, 1.001), bank_momentum=(0.0, -0.001), optimizer_momentum=(0.999, 1.0)),
+        **dict(max_bad_fraction=(0.0, 1.0), crop_min_area=(1.0, 0.0), checkpoint_share=(1.0, 0.0)),
+        **dict(queue_size=(1, 0), epochs=(1, 0), keep_checkpoints=(1, 0), steps_per_execution=(1, 0)),
+        **dict(
+            warmup_epochs=(0, -1), knn_every_epochs=(0, -1), checkpoint_minutes=(0.0, -0.1), max_minutes=(0.0, -1.0)
+        ),
+    )
     for name, (good, bad) in edges.items():
         assert getattr(Config(**{name: good}), name) == good
         with pytest.raises(ValueError, match=f"`{name}` .*{name}={bad}"):
@@ -249,11 +234,6 @@ def test_word_must_be_one_of_its_choices(name, choices):
         assert getattr(Config(**{name: choice}), name) == choice
     with pytest.raises(ValueError, match=f"`{name}` must be {' or '.join(choices)}. Received: {name}='maybe'"):
         Config(**{name: "maybe"})
-
-
-def test_flags_are_checked_like_fields():
-    with pytest.raises(ValueError, match="`temperature` must be positive. Received: temperature=-1.0"):
-        with_flags("--temperature=-1")
 
 
 # What follows

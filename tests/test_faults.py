@@ -18,7 +18,6 @@ from keras_moco.evaluation_config import EvaluationConfig
 from tests.runs import (
     STEPS,
     arrays,
-    begin,
     checkpoints,
     comparable,
     contents,
@@ -171,23 +170,6 @@ def test_run_with_a_damaged_checkpoint_ends_in_the_same_bits(early, undisturbed)
     weights.write_bytes(bytes(weights.stat().st_size))
     pretrain(tiny_config(early))
     expect_same(early, undisturbed.path)
-
-
-def test_steps_beyond_the_finite_numbers_are_skipped_ten_times_in_a_row(tmp_path, capsys):
-    config = tiny_config(tmp_path / "run", base_learning_rate=1e30, checkpoint_minutes=1e-9, on_nan="skip")
-    with pytest.raises(callbacks.NotFiniteError, match=r"in step \d+ of epoch [12], .* the 10 steps up to it"):
-        training.pretrain(config)
-    assert len([line for line in capsys.readouterr().out.splitlines() if "skipped: " in line]) == 9
-
-
-def test_run_without_a_place_for_checkpoints_trains_on(tmp_path):
-    run, config = tmp_path / "run", tiny_config(tmp_path / "run", checkpoint_minutes=1e-9)
-    begin(config)
-    (run / "checkpoints").write_text("a file")
-    trained = pretrain(config)
-    assert trained.printed.count("warning: the checkpoint of step ") > 1
-    assert trained.results["steps"] == 2 * STEPS
-    assert (run / "checkpoints").read_text() == "a file"
 
 
 def test_signal_at_the_very_end_loses_nothing(tmp_path, monkeypatch):

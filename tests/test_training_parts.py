@@ -248,15 +248,3 @@ def test_other_versions_are_reported(model, tmp_path, capsys, monkeypatch):
     training.resume(model, checkpoint_of(images(), tmp_path), images())
     (note,) = capsys.readouterr().out.splitlines()
     assert note.startswith("note: ") and f"keras {keras.__version__}, tensorflow {tf.__version__};" in note
-
-
-def test_damaged_checkpoint_is_reported_and_the_one_before_is_used(model, tmp_path, capsys):
-    good, damaged = (saved_with(model, images(), tmp_path, step) for step in (3, 4))
-    with open(damaged / "model.weights.h5", "r+b") as file:
-        file.truncate(1000)
-    checkpoint = checkpoint_of(images(), tmp_path)
-    training.resume(model, checkpoint, images())
-    assert (model.steps_done, checkpoint.saved) == (3, good)
-    (note,) = capsys.readouterr().out.splitlines()
-    aside = damaged.with_name(f"damaged-{damaged.name}")
-    assert note.startswith(f"note: {damaged} is damaged (model.weights.h5 ") and f"now {aside};" in note
