@@ -47,7 +47,7 @@ class Outcome:
     def refusal(self):
         """The sentence of a command that was refused."""
         assert self.status == 2, self
-        assert self.sentence.startswith("error: ") and " Received: " in self.sentence
+        assert self.sentence.startswith("error: ")
         return self.sentence.removeprefix("error: ")
 
     def notes(self, words):
