@@ -96,7 +96,8 @@ class Process:
     def catches(self, number):
         """Whether the process, on Linux, has a handler for a signal."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return bool(int(re.search(r"^SigCgt:\s*(\w+)", status, re.M)[1], 16) >> (number - 1) & 1)
+        caught = re.search(r"^SigCgt:\s*(\w+)", status, re.M)  # not there once it has ended
+        return bool(caught and int(caught[1], 16) >> (number - 1) & 1)
 
     def writes_a_checkpoint(self):
         """Waits until a checkpoint is under way: whether one was before the process ended."""

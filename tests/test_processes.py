@@ -219,7 +219,8 @@ def test_run_on_a_full_disk_trains_on_and_later_ends_in_the_same_bits(room, undi
                 fill(folder / "rubbish")
             outcome = process.outcome()
         print(outcome.stdout, outcome.stderr)
-        assert outcome.refusal
+        # Beside two checkpoints there may just be room for the export.
+        assert outcome.status == 2 or (outcome.status == 0 and room == "no room for a checkpoint")
         assert "No space left on device" in outcome.notes("warning: the checkpoint of step ")[0]
         assert outcome.notes("epoch 5/5 done ") and unfinished(run) == set()
         kept = checkpoints(run)
