@@ -4,7 +4,7 @@ from keras_moco.backbones.resnet import RESNETS, _basic_block
 from keras_moco.config import Config
 
 # One block: two epochs of `tiny_config` are mostly the tracing of two encoders, and this one is traced in a third of
-# the time of a ResNet-10. Known in this process alone, so tests that start `train.py` take another.
+# the time of a ResNet-10. Known in this process alone; tests/processes.py starts `train.py` with it.
 RESNETS.setdefault("tiny", (_basic_block, (1,)))
 
 TINY_RUN = dict(

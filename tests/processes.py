@@ -1,0 +1,117 @@
+"""`train.py` with the tiny network as a process, for tests that kill it."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.runs import Outcome
+
+ROOT = Path(__file__).resolve().parents[1]
+LIMIT = 600  # seconds after which something waits for ever
+PROGRAM = """
+import runpy, sys, tensorflow as tf
+replicas = int(sys.argv.pop(1))
+[cpu] = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, replicas * [tf.config.LogicalDeviceConfiguration()])
+from tests import tiny  # its backbone
+sys.argv[0] = "train.py"
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+class Process:
+    """`train.py` as a process, with its output in files.
+
+    Args:
+        workdir: path, of the run.
+        *flags: str.
+        output: path of the folder of these files. Defaults to that of `workdir`.
+        replicas: int, logical CPUs to train on; with 2 the strategy is a mirrored one.
+        **settings: of `subprocess.Popen`.
+    """
+
+    def __init__(self, workdir, *flags, output=None, replicas=1, **settings):
+        self.workdir = Path(workdir)
+        self.files = [(output or self.workdir.parent) / f"{self.workdir.name}.{name}" for name in ("stdout", "stderr")]
+        self._before = unfinished(self.workdir)
+        flags = [*flags, *([] if replicas == 1 else ["--strategy=mirrored", f"--replicas={replicas}"])]
+        with open(self.files[0], "w") as stdout, open(self.files[1], "w") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, str(replicas), *flags, f"--workdir={workdir}"],
+                cwd=ROOT,
+                env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+                stdout=stdout,
+                stderr=stderr,
+                **settings,
+            )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def stdout(self):
+        return self.files[0].read_text()
+
+    @property
+    def stderr(self):
+        return self.files[1].read_text()
+
+    def outcome(self):
+        """Waits for the end: an `Outcome`."""
+        return Outcome(self.process.wait(timeout=LIMIT), self.stdout, self.stderr)
+
+    def kill(self, number):
+        """Sends a signal and waits for the end, whose status is returned."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=LIMIT)
+
+    def reaches(self, happened):
+        """Waits until something has happened: whether it did before the process ended."""
+        end = time.monotonic() + LIMIT
+        while not happened():
+            if self.process.poll() is not None:
+                return happened()
+            assert time.monotonic() < end, self.stdout
+            time.sleep(0.002)
+        return True
+
+    def prints(self, pattern, times=1):
+        """Waits for lines that match: whether so many came before the process ended."""
+        return self.reaches(lambda: len(re.findall(pattern, self.stdout, re.M)) >= times)
+
+    def lives(self, seconds):
+        """Waits: whether the process is still there afterwards."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=seconds)
+        return self.process.poll() is None
+
+    def catches(self, number):
+        """Whether the process, on Linux, has a handler for a signal."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        caught = re.search(r"^SigCgt:\s*(\w+)", status, re.M)  # not there once it has ended
+        return bool(caught and int(caught[1], 16) >> (number - 1) & 1)
+
+    def writes_a_checkpoint(self):
+        """Waits until a checkpoint is under way: whether one was before the process ended."""
+        return self.reaches(self.leaves_unfinished)
+
+    def leaves_unfinished(self):
+        """Whether there is a checkpoint that this process has begun and not finished."""
+        return bool(unfinished(self.workdir) - self._before)
+
+
+def unfinished(workdir):
+    """The checkpoints in a run's folder that were begun and not finished, each with the time of that."""
+    found = set()
+    for path in (workdir / "checkpoints").glob(".unfinished-*"):
+        with contextlib.suppress(FileNotFoundError):  # finished meanwhile
+            found.add((path.name, path.stat().st_ctime_ns))
+    return found

@@ -1,0 +1,235 @@
+"""`train.py` as a process that is killed, signalled or out of disk resumes, and ends in the same bits."""
+
+import contextlib
+import re
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.processes import Process, unfinished
+from tests.runs import STEPS, TINY_FLAGS, checkpoints, expect_same, log
+
+pytestmark = pytest.mark.slow
+
+EPOCHS = 5
+EVERY_STEP = ["--checkpoint_minutes=1e-9"]  # a checkpoint after each
+COMMON = [flag for flag in TINY_FLAGS if not re.match("--(queue_size|key_momentum|bn_splits|strategy)=", flag)]
+COMMON += [f"--epochs={EPOCHS}", "--log_steps=1", "--strategy=one", "--embedding_dim=128"]
+# The queue of 700 kB is larger than any other file, so that a limit can be drawn between them.
+MOCO = [*COMMON, "--queue_size=1400", "--key_momentum=0.99", "--bn_splits=4"]
+METHODS = {"moco": MOCO, "memory_bank": [*COMMON, "--method=memory_bank", "--num_negatives=300"]}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The folder of a run that nobody disturbs, by method and replicas; made where it is asked for."""
+    folders = {}
+
+    def undisturbed(method="moco", replicas=1):
+        if (method, replicas) not in folders:
+            workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+            with Process(workdir, *METHODS[method], replicas=replicas) as process:
+                outcome = process.outcome()
+            assert outcome.status == 0, outcome.stderr
+            assert outcome.notes(f"on {replicas} replica(s)") and not outcome.notes("warning: ")
+            for name in ("curves", "views", "neighbours", "embedding"):
+                assert (workdir / f"{name}.png").stat().st_size > 1000
+            folders[method, replicas] = workdir
+        return folders[method, replicas]
+
+    return undisturbed
+
+
+# Killed
+
+
+def during_a_step(process, rng):
+    """Somewhere in the first or second epoch."""
+    return process.prints(r"^epoch \d+/\d+ step ", rng.integers(1, STEPS)) and process.lives(rng.uniform(0, 0.3))
+
+
+def while_log_and_events_are_written(process, rng):
+    return process.prints(r"^epoch \d+/\d+ done ") and process.lives(rng.uniform(0, 0.2))
+
+
+def during_a_checkpoint(process, rng):
+    return during_a_step(process, rng) and process.writes_a_checkpoint()
+
+
+def while_it_exports(process, _):
+    return process.reaches(lambda: list(process.workdir.glob("export/.export-*")))
+
+
+def before_the_first_step(process, rng):
+    """While the step is being traced, as well."""
+    return process.prints("^kNN top-1 before training") and process.lives(rng.uniform(0, 3))
+
+
+MOMENTS = (before_the_first_step, during_a_step, during_a_checkpoint, while_log_and_events_are_written)
+MOMENTS += (during_a_checkpoint, while_it_exports)
+
+
+@pytest.mark.parametrize("method, replicas", [("moco", 1), ("moco", 2), ("memory_bank", 2)])
+def test_run_that_is_killed_again_and_again_ends_in_the_same_bits(method, replicas, undisturbed, tmp_path):
+    seed = time.time_ns() % 2**32
+    print(f"seed {seed}")
+    rng, left, moments = np.random.default_rng(seed), 0, list(MOMENTS)
+    run, number = tmp_path / "run0", 0
+    while True:
+        with Process(run, *METHODS[method], *EVERY_STEP, replicas=replicas) as process:
+            if moments and moments[0](process, rng) and process.kill(signal.SIGKILL) == -signal.SIGKILL:
+                print(moments.pop(0).__name__, *process.stdout.splitlines()[-1:])
+                left += process.leaves_unfinished()
+                continue
+            outcome = process.outcome()
+        assert outcome.status == 0, outcome.stderr
+        assert outcome.notes(f"on {replicas} replica(s)")
+        expect_same(run, undisturbed(method, replicas))
+        assert (run / "export" / "saved_model" / "saved_model.pb").exists()
+        if not moments:
+            break
+        number += 1
+        assert number < 5, f"runs end before they can be killed {moments[0].__name__}"
+        run = tmp_path / f"run{number}"
+    assert left >= 1  # a checkpoint unfinished
+
+
+# Stopped
+
+
+def expect_stopped(outcome, workdir, cause):
+    """Checks that a run was stopped with everything saved, and returns the step after which it was."""
+    assert outcome.status == 75, outcome.stderr
+    found = re.search(rf"{cause}.* step (\d+) \(epoch (\d+), (\d+) of 11 steps\)", outcome.sentence)
+    assert found, outcome.sentence
+    step = int(found[1])
+    assert (int(found[2]) - 1, int(found[3])) == divmod(step, STEPS)
+    assert checkpoints(workdir)[-1].name == f"step-{step:09d}" and str(checkpoints(workdir)[-1]) in outcome.sentence
+    return step
+
+
+def heed_interrupts():
+    """What runs in the background ignores SIGINT otherwise, and its children with it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_signal_stops_a_run_and_a_second_one_ends_it_at_once(undisturbed, tmp_path):
+    run, flags = tmp_path / "run", [*MOCO, *EVERY_STEP]
+    steps = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with Process(run, *flags, preexec_fn=heed_interrupts) as process:
+            assert process.prints(r"^epoch \d/5 step ", 3), process.stderr
+            process.kill(number)
+            steps.append(expect_stopped(process.outcome(), run, number.name))
+    assert 3 <= steps[0] < steps[1] < EPOCHS * STEPS
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with Process(run, *flags, preexec_fn=heed_interrupts) as process:
+            assert process.reaches(lambda: process.catches(signal.SIGTERM)), process.stderr  # `Stopping` watches
+            time.sleep(0.1)  # for both signals; the first step takes longer to be traced
+            process.process.send_signal(number)
+            assert process.reaches(lambda number=number: not process.catches(number)), process.stderr
+            assert process.kill(number) == -number
+    with Process(run, *MOCO) as process:
+        assert process.outcome().status == 0, process.stderr
+    expect_same(run, undisturbed())
+
+
+def test_deterministic_runs_have_the_same_bits_stopped_or_not(undisturbed, tmp_path):
+    flags = [*MOCO, *EVERY_STEP, "--deterministic"]
+    with Process(tmp_path / "whole", *flags) as process:
+        assert process.outcome().status == 0, process.stderr
+    with Process(tmp_path / "stopped", *flags, "--max_minutes=0.001") as process:
+        assert expect_stopped(process.outcome(), tmp_path / "stopped", "0.001 minutes") == 1
+    with Process(tmp_path / "stopped", *flags) as process:
+        assert process.outcome().status == 0, process.stderr
+    expect_same(tmp_path / "stopped", tmp_path / "whole")
+    # Not those of other runs, since other operations round otherwise; 11 steps multiply the difference.
+    ours, theirs = (float(log(run)[0]["loss"]) for run in (tmp_path / "whole", undisturbed()))
+    assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+# No room on the disk
+
+
+def limit_files(size):
+    """Makes the system refuse files beyond `size` bytes, as a full disk would."""
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    return limit
+
+
+@pytest.mark.parametrize("size, everything_else", [(600_000, True), (30_000, False)])
+def test_run_that_cannot_write_checkpoints_trains_on(size, everything_else, tmp_path):
+    run, limit = tmp_path / "run", limit_files(size)
+    flags = [*MOCO, *EVERY_STEP, "--epochs=1"]
+    with Process(run, *flags, preexec_fn=limit, start_new_session=True) as process:
+        outcome = process.outcome()
+    assert outcome.notes("epoch 1/1 done ") and len(log(run)) == 1
+    notes = outcome.notes("warning: the checkpoint of step ")
+    assert len(notes) > 1 and all(re.search(r" was not written \(.+\); there is none yet", line) for line in notes)
+    assert list(run.rglob("checkpoints/*")) == list(run.rglob(".*")) == []
+    if everything_else:
+        assert outcome.status == 0, outcome.stderr
+    else:
+        assert outcome.refusal  # for the export
+
+
+@contextlib.contextmanager
+def disk(folder, size):
+    """Mounts a disk of so many bytes in memory, or skips the test where that is not permitted."""
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"mount is not permitted: {done.stderr.strip()}")
+    try:
+        yield Path(folder)
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def fill(path):
+    """Takes all the room that is left."""
+    with open(path, "wb", buffering=0) as file:
+        for size in (65536, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+
+
+@pytest.mark.parametrize("room", ["no room for a checkpoint", "no room for a byte"])
+def test_run_on_a_full_disk_trains_on_and_later_ends_in_the_same_bits(room, undisturbed, tmp_path):
+    whole = undisturbed()
+    checkpoint = sum(path.stat().st_size for path in checkpoints(whole)[-1].iterdir())
+    size = int(2.5 * checkpoint) if room == "no room for a checkpoint" else 2**26
+    with disk(tmp_path / "disk", size) as folder:
+        run = folder / "run"
+        with Process(run, *MOCO, output=tmp_path) as process:
+            if room == "no room for a byte":
+                assert process.reaches(lambda: checkpoints(run)), process.stderr
+                fill(folder / "rubbish")
+            outcome = process.outcome()
+        print(outcome.stdout, outcome.stderr)
+        # Beside two checkpoints there may just be room for the export.
+        assert outcome.status == 2 or (outcome.status == 0 and room == "no room for a checkpoint")
+        assert "No space left on device" in outcome.notes("warning: the checkpoint of step ")[0]
+        assert outcome.notes("epoch 5/5 done ") and unfinished(run) == set()
+        kept = checkpoints(run)
+        assert kept and kept[-1].name < f"step-{EPOCHS * STEPS:09d}"
+
+        (folder / "rubbish").unlink(missing_ok=True)
+        subprocess.run(["mount", "-o", "remount,size=64m", folder], check=True)
+        with Process(run, *MOCO, output=tmp_path) as process:
+            again = process.outcome()
+        assert again.status == 0, again.stderr
+        assert again.notes(f"resumed from {kept[-1]} ") and not again.notes("is damaged")
+        expect_same(run, whole)

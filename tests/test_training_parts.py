@@ -1,0 +1,250 @@
+"""What `pretrain` is made of: the order of its acts, its callbacks, and what it makes of a checkpoint."""
+
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_moco import building, determinism, training
+from keras_moco.callbacks import Checkpoint, save
+from keras_moco.data.bad_images import BadImages
+from keras_moco.distribution import make_strategy
+from keras_moco.models import MoCo
+from keras_moco.optimizers import SGD
+from keras_moco.versions import versions
+from tests.runs import events
+from tests.small_encoder import small_encoder
+from tests.tiny import tiny_config
+
+
+def tiny_plan(folder="nowhere", **settings):
+    return training.Plan(tiny_config(folder, **settings), 1437, 1, 1)
+
+
+# Before anything else
+
+
+@pytest.mark.parametrize(
+    "settings, expected",
+    [
+        ({"dry_run": True}, ["dry run"]),
+        ({"dry_run": True, "deterministic": True, "seed": 5}, ["determinism 5", "dry run"]),
+        ({"require_gpu": True}, ["GPU", "strategy"]),
+        ({}, ["strategy"]),
+    ],
+)
+def test_determinism_and_gpu_come_first(settings, expected, monkeypatch):
+    asked = []
+    monkeypatch.setattr(training, "make_deterministic", lambda seed: asked.append(f"determinism {seed}"))
+    monkeypatch.setattr(training, "dry_run", lambda *_: asked.append("dry run"))
+    monkeypatch.setattr(training.distribution, "check_gpu", lambda: asked.append("GPU"))
+    monkeypatch.setattr(training, "pretrain_on", lambda *_: asked.append("strategy"))
+    training.pretrain(tiny_config("nowhere", **settings))
+    assert asked == expected
+
+
+def test_determinism_is_tensorflows_with_everything_seeded(monkeypatch):
+    asked = []
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: asked.append(True))
+    determinism.make_deterministic(5)
+    first = np.random.random(), float(tf.random.uniform(()))
+    determinism.make_deterministic(5)
+    assert (np.random.random(), float(tf.random.uniform(()))) == first
+    assert asked == [True, True]
+
+
+def test_time_limit_counts_from_the_start(monkeypatch):
+    class Begun(Exception):
+        pass
+
+    def stopping(max_minutes):
+        raise Begun(max_minutes)
+
+    monkeypatch.setattr(training.callbacks, "Stopping", stopping)
+    monkeypatch.setattr(training, "open_split", lambda *_: pytest.fail("images came first"))
+    with pytest.raises(Begun, match="55.5"):
+        training.pretrain(tiny_config("nowhere", max_minutes=55.5))
+
+
+# What is built
+
+
+def initial_weights(**settings):
+    return [np.array(weight) for weight in building.build_encoder(tiny_plan(**settings)).weights]
+
+
+def test_initial_weights_depend_on_the_seed_alone():
+    first = initial_weights()
+    keras.random.normal((3,))
+    keras.layers.Dense(2).build((None, 2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, initial_weights(temperature=0.5), strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(first, initial_weights(seed=1), strict=True))
+
+
+@pytest.mark.parametrize("on_nan, skips", [("stop", False), ("skip", True)])
+def test_model_skips_steps_that_are_not_finite_where_asked_to(on_nan, skips):
+    assert building.build_model(tiny_plan(on_nan=on_nan), make_strategy("one")).skip_not_finite is skips
+
+
+def test_at_most_2048_images_are_measured_and_half_a_batch_is_not(monkeypatch):
+    def pairs(train, augmentation, batch, seed, entries):
+        assert seed == 6 and entries == ("query", "key")  # views that are no training batch
+        return tf.data.Dataset.from_tensors({name: tf.zeros((batch, 8, 8, 1)) for name in entries}).repeat(100)
+
+    monkeypatch.setattr(training.data, "pretrain_dataset", pairs)
+    config = tiny_config("nowhere", knn_every_epochs=0, epochs=7, seed=5)
+    for images, batches, batch in [(10_000, 16, 128), (1437, 11, 128), (40, 1, 40)]:
+        train = SimpleNamespace(num_examples=images)
+        monitor = training.build_representation_monitor(config, train, None)
+        assert (monitor.every_epochs, int(monitor.views.cardinality())) == (7, batches)
+        assert monitor.views.element_spec["image"].shape == (2 * batch, 8, 8, 1)
+
+
+def test_callbacks_that_add_to_the_logs_come_first_and_the_checkpoint_last(tmp_path):
+    run = training.RunDirectory(tmp_path)
+    monitor, checkpoint = keras.callbacks.Callback(), Checkpoint(run.checkpoints)
+    checkpoint.log = {0: {"loss": 4.5}}
+    callbacks = training.build_callbacks(tiny_plan(tmp_path), run, [monitor], checkpoint, 1)
+    names = [type(getattr(callback, "callback", callback)).__name__ for callback in callbacks]
+    assert names == "Callback Progress NotFiniteGuard Health EpochLog EventLog Curves Checkpoint".split()
+    assert callbacks[-1] is checkpoint and callbacks[2].checkpoint is checkpoint
+    # Those that draw and write know what was before, and training can do without them.
+    writers = callbacks[4:7]
+    assert {type(callback).__name__ for callback in writers} == {"Expendable"}
+    assert writers[0].callback.log == writers[2].callback.log == checkpoint.log
+    assert [callback.what for callback in writers] == [str(run.log_csv), str(run.tensorboard), str(run.curves)]
+
+
+def test_events_of_epochs_that_are_trained_again_are_dropped(tmp_path):
+    run = training.RunDirectory(tmp_path)
+    with tf.summary.create_file_writer(str(run.tensorboard / "train")).as_default():
+        for epoch in range(3):
+            tf.summary.scalar("contrast/loss", epoch + 0.5, step=epoch)
+    training.build_callbacks(tiny_plan(tmp_path), run, [], Checkpoint(run.checkpoints), 1)
+    assert events(tmp_path) == [("contrast/loss", 0, 0.5)]
+
+
+def test_checkpoint_has_the_settings_of_the_configuration(tmp_path):
+    settings = dict(checkpoint_epochs=3, checkpoint_minutes=0.5, checkpoint_share=0.2)
+    plan = tiny_plan(tmp_path, keep_checkpoints=4, keep_every_epochs=5, **settings)
+    checkpoint = training.build_checkpoint(plan, training.RunDirectory(tmp_path), images())
+    assert (checkpoint.every_epochs, checkpoint.every_minutes, checkpoint.max_share) == (3, 0.5, 0.2)
+    assert (checkpoint.keep, checkpoint.keep_every_epochs, checkpoint.keep_best) == (4, 5, "knn_top1")
+
+
+def test_labels_without_a_test_split_give_no_accuracy(capsys, tmp_path):
+    (tmp_path / "one_class").mkdir()
+    Image.fromarray(np.zeros((8, 8), "uint8")).save(tmp_path / "one_class" / "0.png")
+    config = tiny_config(tmp_path / "run", dataset=f"folder:{tmp_path}")
+    train = training.data.open_source(config.dataset)
+    assert train.class_names == ("one_class",)
+    assert training.labelled_test_split(config, train) is None
+    assert "no kNN accuracy" in capsys.readouterr().out
+
+
+# What has changed since a checkpoint was saved
+
+
+@pytest.fixture
+def model():
+    """A small one, compiled and built."""
+    model = MoCo(small_encoder(batch_norm=False), queue_size=8)
+    model.compile(optimizer=SGD(0.1))
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def images(number=100, met=()):
+    """What `resume` looks at of a source, and the unreadable images that it has met."""
+    bad = BadImages(number, "number {}".format, max_fraction=0.5)
+    for index in met:
+        bad.report(index)
+    return SimpleNamespace(name="folder:images", num_examples=number, bad=bad)
+
+
+def checkpoint_of(train, folder):
+    return training.build_checkpoint(tiny_plan(folder), training.RunDirectory(folder), train)
+
+
+def saved_with(model, train, folder, step=3):
+    checkpoint = checkpoint_of(train, folder)
+    checkpoint.set_model(model)
+    model.step.assign(step)
+    assert checkpoint.save(epoch=0, step_in_epoch=step)
+    model.step.assign(0)
+    return checkpoint.saved
+
+
+def test_resuming_reports_nothing_where_nothing_has_changed(model, tmp_path, capsys):
+    training.resume(model, checkpoint_of(images(), tmp_path), images(number=7))
+    assert model.steps_done == 0  # there was no checkpoint
+    saved = saved_with(model, images(), tmp_path)
+    checkpoint = checkpoint_of(images(), tmp_path)
+    training.resume(model, checkpoint, images())
+    assert (model.steps_done, checkpoint.saved) == (3, saved)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("number", [99, 101])
+def test_another_number_of_images_is_refused(number, model, tmp_path):
+    saved_with(model, images(), tmp_path)
+    with pytest.raises(ValueError, match=rf"{number} images in folder:images, 100 before.*--init_from={tmp_path}\."):
+        training.resume(model, checkpoint_of(images(number), tmp_path), images(number))
+
+
+def test_checkpoint_without_a_number_of_images_fits_any(model, tmp_path):
+    model.step.assign(3)
+    save(model, tmp_path / "checkpoints")  # as of a converted run
+    model.step.assign(0)
+    training.resume(model, checkpoint_of(images(), tmp_path), images(99))
+    assert model.steps_done == 3
+
+
+def test_unreadable_images_are_known_after_resuming(model, tmp_path, caplog):
+    saved_with(model, images(met=(17, 4)), tmp_path)
+    caplog.clear()
+    train = images()
+    training.resume(model, checkpoint_of(train, tmp_path), train)
+    assert train.bad.met == {17: "number 17", 4: "number 4"}
+    train.bad.report(17)
+    assert train.bad.count == 2 and caplog.records == []
+
+
+def test_images_in_memory_are_never_unreadable(model, tmp_path):
+    train = SimpleNamespace(name="digits", num_examples=100, bad=None)
+    saved_with(model, train, tmp_path)
+    training.resume(model, checkpoint_of(train, tmp_path), train)
+    assert model.steps_done == 3
+
+
+def test_allowed_changes_are_recorded_one_after_the_other(tmp_path, capsys):
+    run = training.RunDirectory(tmp_path)
+    training.note_changes({}, SimpleNamespace(steps_done=7), run)
+    training.note_changes({"epochs": "2 -> 3"}, SimpleNamespace(steps_done=22), run)
+    training.note_changes({"temperature": "0.1 -> 0.2", "epochs": "3 -> 4"}, SimpleNamespace(steps_done=33), run)
+    expected = [{"step": 22, "epochs": "2 -> 3"}, {"step": 33, "temperature": "0.1 -> 0.2", "epochs": "3 -> 4"}]
+    assert run.results() == {"config_changes": expected}
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("note: from step 22 ") and "epochs: 2 -> 3" in first
+    assert "temperature: 0.1 -> 0.2, epochs: 3 -> 4" in second
+
+
+def test_another_number_of_replicas_is_reported(tmp_path, capsys):
+    run = training.RunDirectory(tmp_path)
+    for replicas in (1, 1, 2):
+        config = tiny_config(tmp_path)
+        training.note_replicas(training.Plan(config, 1437, 1, replicas), run)
+    (note,) = capsys.readouterr().out.splitlines()
+    assert note.startswith("note: this run was on 1 replica(s) before, now on 2; ")
+    assert run.results() == {"replicas": 2}
+
+
+def test_other_versions_are_reported(model, tmp_path, capsys, monkeypatch):
+    saved_with(model, images(), tmp_path)
+    monkeypatch.setattr(training, "versions", lambda: {**versions(), "keras": "99"})
+    training.resume(model, checkpoint_of(images(), tmp_path), images())
+    (note,) = capsys.readouterr().out.splitlines()
+    assert note.startswith("note: ") and f"keras {keras.__version__}, tensorflow {tf.__version__};" in note
