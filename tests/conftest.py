@@ -3,12 +3,18 @@
 import itertools
 import os
 
-# Before TensorFlow is imported: its C++ side reads this once, while it is loaded.
+# Before TensorFlow is imported: its C++ side reads these once, while it is loaded.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several workers share the cores, and four logical CPUs in each of them would start as many threads as there are
+    # cores: a thread more than a core only waits for the others.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import keras
 import pytest
 import tensorflow as tf
+
+from keras_moco.augment import compiled
 
 LOGICAL_CPUS = 4
 # Strategies of one process number their collectives alike, so the second one meets those of the first.
@@ -31,3 +37,20 @@ def fresh_keras():
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
+
+
+_has_xla = compiled.has_xla
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_xla():
+    """Augmentations are not compiled by XLA, which every pipeline would do anew, for seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "has_xla", lambda: False)
+        yield
+
+
+@pytest.fixture
+def with_xla(monkeypatch):
+    """Augmentations are compiled, as they are for users."""
+    monkeypatch.setattr(compiled, "has_xla", _has_xla)
