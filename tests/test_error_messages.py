@@ -21,7 +21,9 @@ JOINED = {
     "{}, and preparing it failed": "an ending of it, with the reason that TFDS gives",
 }
 # `{}` stands for what varies, which may be a whole rule or a whole way out.
-GRAMMAR = re.compile(r"(\{\}|.*\b(must|may|holds|needs)\b.*[.)]) Received: .+(\.| says: \{\}) (\(?[A-Z`].*[.)}]|\{\}.*)")
+GRAMMAR = re.compile(
+    r"(\{\}|.*\b(must|may|holds|needs)\b.*[.)]) Received: .+(\.| says: \{\}) (\(?[A-Z`].*[.)}]|\{\}.*)"
+)
 
 
 def text_of(node):

@@ -30,5 +30,4 @@ class Mutation:
         return source.replace(self.old, self.new)
 
 
-MUTATIONS = [
-]
+MUTATIONS = []
