@@ -14,7 +14,6 @@ from selenium import webdriver
 from selenium.common.exceptions import JavascriptException, StaleElementReferenceException
 
 LIMIT = 120  # seconds, beyond which something is broken and not slow
-PROGRAMS = ("chromium", "chromedriver")
 # Nothing of the browser may go out into the net; WebGL, which the projector needs, is computed on the CPU.
 SWITCHES = """--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
 --disable-component-update --disable-sync --enable-unsafe-swiftshader --window-size=1280,800""".split()
@@ -35,22 +34,13 @@ function told(node) {
 """
 
 
-def missing():
-    """Names of the programs that are not installed: a list."""
-    return [name for name in PROGRAMS if not shutil.which(name)]
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
-
-
 @contextlib.contextmanager
 def serve(log_dir):
     """A TensorBoard server of a folder: its address."""
-    address = f"http://localhost:{(port := free_port())}"
-    program = Path(sys.executable).with_name("tensorboard")
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]  # which is free
+    address, program = f"http://localhost:{port}", Path(sys.executable).with_name("tensorboard")
     command = [str(program), f"--logdir={log_dir}", f"--port={port}", "--host=localhost", "--reload_interval=1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
         try:
@@ -94,19 +84,12 @@ def until(happened, what):
 
 
 class Board:
-    """What a person sees on the pages of TensorBoard.
-
-    Args:
-        driver: of `browse`.
-        address: of `serve`.
-    """
+    """What a person sees on the pages of TensorBoard: the address of `serve`, in the driver of `browse`."""
 
     def __init__(self, driver, address):
-        self.driver = driver
-        self.address = address
+        self.driver, self.address = driver, address
 
     def open(self, tab):
-        """Goes to a page, such as `"scalars"`."""
         self.driver.get(f"{self.address}/#{tab}")
         self.driver.refresh()  # a new fragment alone loads nothing
 
@@ -128,17 +111,12 @@ class Board:
 
     def texts(self, selector):
         """Their texts, each with those of its parts."""
-        return [
-            " ".join(text.split()) for text in self.run("return deep(arguments[0]).filter(seen).map(told);", selector)
-        ]
+        texts = self.run("return deep(arguments[0]).filter(seen).map(told);", selector)
+        return [" ".join(text.split()) for text in texts]
 
     def wait_for(self, selector, pattern):
         """Waits until one of these texts matches, and returns that text."""
-
-        def look():
-            return next((text for text in self.texts(selector) if re.search(pattern, text)), None)
-
-        try:
-            return until(look, f"{pattern!r} in {selector}")
-        except AssertionError as error:
-            raise AssertionError(f"{error}; there is {self.texts(selector)}") from None
+        return until(
+            lambda: next((text for text in self.texts(selector) if re.search(pattern, text)), None),
+            f"{pattern!r} in {selector}",
+        )
