@@ -48,11 +48,6 @@ def test_points_images_and_labels_are_in_one_order_and_replace_earlier_ones(tmp_
     assert len(list(path.parent.iterdir())) == 4
 
 
-def test_without_classes_a_point_is_its_index_and_there_is_no_header(tmp_path):
-    path = write_projector(tmp_path, looked(3))
-    assert (path.parent / "labels.tsv").read_text() == "0\n11\n22\n"
-
-
 @pytest.mark.parametrize("limit, side", [(8192, 48), (64, 21)])
 def test_large_images_are_shrunk_until_the_sprite_is_within_its_limit(limit, side, monkeypatch, tmp_path):
     monkeypatch.setattr(ours, "LIMIT", limit)

@@ -82,13 +82,6 @@ def test_the_number_of_images_is_limited(run, drawn, monkeypatch):
     assert len(np.unique(drawn["labels"])) == 10  # not those of the first classes
 
 
-@pytest.mark.slow
-def test_the_pictures_are_written(run, capsys):
-    show_end(run, CONFIG, PIXELS, array_source(IMAGES, np.arange(30) % 3))
-    assert {path.name for path in run.path.iterdir()} == {"neighbours.png", "embedding.png", "tensorboard"}
-    assert capsys.readouterr().out == ""
-
-
 def test_what_cannot_be_drawn_is_reported_and_the_rest_is_written(run, capsys):
     """A map of images whose features are all alike, and a picture in whose place there is a folder."""
     run.neighbours.mkdir()
