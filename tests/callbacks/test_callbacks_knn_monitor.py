@@ -66,13 +66,6 @@ def test_every_so_many_epochs_and_the_last_one_are_measured(every, first, last, 
     assert history["knn_top1"] == [50.0] * len(epochs) and measured.initial_top1 == 50.0
 
 
-def test_a_known_accuracy_before_training_is_not_measured_again():
-    measured = monitor()
-    measured.initial_top1 = 12.5
-    measured.on_train_begin()
-    assert measured.initial_top1 == 12.5
-
-
 def test_bad_settings_are_refused_before_the_first_step(model):
     with pytest.raises(ValueError, match="k=101, bank of 100"):
         model.fit(batches(), steps_per_epoch=1, verbose=0, callbacks=[monitor(k=101)])
