@@ -2,9 +2,9 @@
 
 import contextlib
 import io
-import itertools
 import os
 import types
+from unittest import mock
 
 import keras
 import pytest
@@ -89,16 +89,18 @@ class Bare:
         pass
 
 
-def drive(callback, rows, steps=10, first=0):
-    """Calls a callback as `fit` does in epochs that log these rows."""
+def drive(callback, rows, steps=10, first=0, at_once=1, pass_time=lambda steps: None):
+    """Calls a callback as `fit` does in epochs that log these rows, after steps that take their time."""
     callback.set_model(model := Bare())
     callback.set_params({"epochs": first + len(rows), "steps": steps})
     callback.on_train_begin()
     for epoch, row in enumerate(rows, first):
         callback.on_epoch_begin(epoch)
-        for batch in range(steps):
-            model.steps_done = epoch * steps + batch + 1
-            callback.on_train_batch_end(batch)
+        for begin in range(0, steps, at_once):
+            end = begin + at_once
+            pass_time(min(end, steps) - begin)
+            model.steps_done = epoch * steps + min(end, steps)
+            callback.on_train_batch_end(end - 1)  # as Keras, beyond the end of an epoch
         callback.on_epoch_end(epoch, row)
 
 
@@ -155,7 +157,10 @@ def timeline(tmp_path, monkeypatch):
     """A function that drives a callback through steps of so many seconds: the `(epoch, step)` of what it saves."""
 
     def run(epochs, steps, seconds, save_seconds=0.0, at_once=1, first=0, fail=(), **settings):
-        clock, saved, model = types.SimpleNamespace(now=1000.0), [], Bare()
+        clock, saved = types.SimpleNamespace(now=1000.0), []
+
+        def pass_time(steps):
+            clock.now += steps * seconds
 
         def timed_save(model, directory, epoch, step_in_epoch, *_):
             clock.now += save_seconds
@@ -167,17 +172,7 @@ def timeline(tmp_path, monkeypatch):
         monkeypatch.setattr(checkpoint, "save", timed_save)
         callback = Checkpoint(tmp_path, stream=io.StringIO(), **settings)
         callback._clock = lambda: clock.now
-        callback.set_model(model)
-        callback.set_params({"epochs": epochs, "steps": steps})
-        callback.on_train_begin()
-        for epoch in range(first, epochs):
-            callback.on_epoch_begin(epoch)
-            for begin in range(0, steps, at_once):
-                taken = min(at_once, steps - begin)
-                clock.now += taken * seconds
-                model.steps_done += taken
-                callback.on_train_batch_end(begin + at_once - 1)  # as Keras, beyond the end of an epoch
-            callback.on_epoch_end(epoch, {"loss": 1.0})
+        drive(callback, (epochs - first) * [{"loss": 1.0}], steps, first, at_once, pass_time)
         return saved
 
     return run
@@ -217,26 +212,9 @@ def test_after_a_failure_the_next_try_comes_when_the_next_one_is_due(timeline):
     assert timeline(3, steps=1, seconds=60, fail=[0]) == ["failed", (2, 0), (3, 0)]
 
 
-def test_one_step_is_saved_once(tmp_path, monkeypatch):
-    drive(callback := Checkpoint(tmp_path, max_share=1), knn(None))
-    (resumed := Checkpoint(tmp_path)).restore(callback.model)
-    resumed.set_model(callback.model)
-    monkeypatch.setattr(checkpoint, "save", None)
-    assert callback.save(1, 0) is resumed.save(1, 0) is True
-
-
-# What if it fails.
-
-
 def test_a_checkpoint_that_cannot_be_written_is_reported_and_training_continues(model, tmp_path, monkeypatch, capsys):
-    attempts = itertools.count(1)
-
-    def full(*arguments):
-        if next(attempts) in (2, 3):
-            raise FULL
-        return save(*arguments)
-
-    monkeypatch.setattr(checkpoint, "save", full)
+    attempts = [mock.DEFAULT, FULL, FULL, mock.DEFAULT]
+    monkeypatch.setattr(checkpoint, "save", mock.Mock(wraps=save, side_effect=attempts))
     callback = Checkpoint(tmp_path, max_share=1, keep=1)
     model.fit(batches(), steps_per_epoch=2, epochs=3, verbose=0, callbacks=[callback])
     first, second = capsys.readouterr().out.splitlines()

@@ -2,13 +2,13 @@ import errno
 import functools
 import io
 import os
+from unittest import mock
 
 import keras
 import pytest
 import tensorflow as tf
 
 from keras_moco.callbacks import Expendable
-from keras_moco.callbacks.expendable import expendable
 from tests.small_training import batches
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -37,13 +37,8 @@ def fit(model, *callbacks):
 
 def reported(*errors):
     """Lines that are printed at the ends of epochs in which the callback raises these errors, `None`: nothing."""
-
-    class Failing(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            if errors[epoch] is not None:
-                raise errors[epoch]
-
-    callback = Expendable(Failing(), "the log", stream=(stream := io.StringIO()))
+    failing = mock.Mock(**{"on_epoch_end.side_effect": errors})
+    callback = Expendable(failing, "the log", stream=(stream := io.StringIO()))
     for epoch in range(len(errors)):
         callback.on_epoch_end(epoch, {})
     return stream.getvalue().splitlines()
@@ -76,12 +71,3 @@ def test_training_continues_whichever_hook_fails(model, capsys):
     assert len(fit(model, *failing)["loss"]) == 2
     out = capsys.readouterr().out
     assert all(f"the log of {hook} was not written ([Errno 28]" in out for hook in HOOKS[2:]), out
-
-
-def test_a_block_that_cannot_write_is_reported():
-    for error in (FULL, tf.errors.NotFoundError(None, None, "gone"), ValueError("nothing to draw")):
-        with expendable("the log", stream := io.StringIO()):
-            raise error
-        assert f"the log was not written ({getattr(error, 'message', error)})" in stream.getvalue()
-    with pytest.raises(ZeroDivisionError), expendable("the log"):
-        raise ZeroDivisionError

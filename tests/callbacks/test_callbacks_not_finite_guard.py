@@ -67,9 +67,6 @@ def skipped(text):
     return re.findall(r"^note: (.*) \(epoch 1, learning rate 0\.03\) .* (\d+ of \d+) steps", text, re.MULTILINE)
 
 
-# With a model.
-
-
 def test_the_first_step_that_is_not_finite_ends_the_training(model, tmp_path):
     checkpoint = Checkpoint(tmp_path, max_share=1.0)
     with pytest.raises(NotFiniteError) as caught:
@@ -166,9 +163,6 @@ def test_the_overflow_by_which_loss_scaling_finds_its_scale_is_not_counted(skip,
     assert float(keras.ops.convert_to_numpy(model.optimizer.dynamic_scale)) < 2.0**24
     assert (model.steps_not_finite, capsys.readouterr().out) == (0, "")
     assert_finite(model)
-
-
-# Without one.
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from unittest import mock
 
 import keras
 import numpy as np
@@ -70,11 +71,11 @@ def test_the_newest_of_several_is_used(tmp_path, model):
 
 def test_without_a_checkpoint_the_model_stays(tmp_path, model):
     before = state(model)
-    for name in ("nothing", ".unfinished-000000003", "damaged-step-000000003", "step-3.bak"):
-        if name != "nothing":
-            (tmp_path / name).mkdir()
-        assert restore(model, tmp_path) is None and not is_saved(tmp_path) and saved_steps(tmp_path) == {}, name
-    assert restore(model, tmp_path / "nowhere") is None and state(model) == before
+    for name in (".unfinished-000000003", "damaged-step-000000003", "step-3.bak"):
+        (tmp_path / name).mkdir()
+    for directory in (tmp_path / "nowhere", tmp_path):
+        assert restore(model, directory) is None and not is_saved(directory) and saved_steps(directory) == {}
+    assert state(model) == before
 
 
 def test_a_checkpoint_is_three_files_and_replaces_that_of_the_same_step(tmp_path, model):
@@ -97,13 +98,6 @@ def test_everything_is_on_the_disk_before_it_has_its_name_and_the_name_after_it(
 # Saving that fails.
 
 
-def failing(error):
-    def fail(*_, **__):
-        raise error
-
-    return fail
-
-
 PLACES = [(saved_state, "flush"), (os, "rename"), (saved_state, "_measured"), (json, "dumps")]
 
 
@@ -114,7 +108,7 @@ def test_an_interrupted_save_leaves_the_earlier_checkpoint(tmp_path, model, monk
     saved = state(model)
     scramble(model, 5.5)
     with monkeypatch.context() as patch, pytest.raises(type(error)) as raised:
-        patch.setattr(where, name, failing(error))
+        patch.setattr(where, name, mock.Mock(side_effect=error))
         save(model, tmp_path)
     assert raised.value is error
     if isinstance(error, OSError):
@@ -126,7 +120,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_save(tmp_path, model,
     steps = [(5, 6, [".unfinished-000000005"]), (7, 7, [".unfinished-000000007", "step-000000006"])]
     for killed, next_one, left in steps:
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(os, "rename", failing(KeyboardInterrupt()))
+            patch.setattr(os, "rename", mock.Mock(side_effect=KeyboardInterrupt()))
             save_at(model, tmp_path, killed)
         assert names(tmp_path) == left
         save_at(model, tmp_path, next_one)
@@ -136,7 +130,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_save(tmp_path, model,
 def test_a_checkpoint_that_cannot_be_replaced_stays(tmp_path, model, monkeypatch):
     path = save(model, tmp_path)
     content = {file.name: file.read_bytes() for file in path.iterdir()}
-    monkeypatch.setattr(os, "rename", failing(OSError("no")))
+    monkeypatch.setattr(os, "rename", mock.Mock(side_effect=OSError("no")))
     with pytest.raises(OSError, match="no"):
         save(model, tmp_path)
     assert names(tmp_path) == [path.name]
@@ -226,27 +220,6 @@ def test_a_damaged_checkpoint_set_aside_is_renamed_and_so_is_the_next_one_of_tha
     restore(model, directory)  # those set aside are not reported again
 
 
-def test_each_newer_damaged_checkpoint_is_reported_and_no_older_one(both):
-    directory, model, _ = both
-    save_at(model, directory, 3)
-    scramble(model, 4)
-    save(model, directory)
-    (directory / "step-000000007").mkdir()
-    truncate(directory / "step-000000004" / "model.weights.h5")
-    truncate(directory / "step-000000001" / "model.weights.h5")
-    with pytest.warns(UserWarning, match="is damaged") as warned:
-        assert restore(model, directory, set_aside=True).step == 3
-    found = [re.search(r"step-\d+ is damaged \(\S+", str(warning.message)) for warning in warned]
-    assert [each[0] for each in found if each] == [
-        "step-000000007 is damaged (manifest.json",
-        "step-000000004 is damaged (model.weights.h5",
-    ]
-    assert names(directory)[-3:] == ["step-000000001", "step-000000002", "step-000000003"]
-
-
-# What does not belong together, and what must not be saved.
-
-
 def test_the_checkpoint_of_another_model_or_optimizer_is_refused(both):
     directory, *_ = both
     longer = MoCo(small_encoder(batch_norm=True), queue_size=22, bn_splits=2)
@@ -262,29 +235,20 @@ def test_the_checkpoint_of_another_model_or_optimizer_is_refused(both):
 def test_an_optimizer_whose_state_would_be_skipped_is_refused(tmp_path):
     model = make_model()
     model.compile(optimizer=SGD(0.1))
-    plain = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
-    for each, received in (
-        (model, "model.built=True, optimizer built=False"),
-        (plain, "model.built=True, optimizer missing"),
-        (keras.Sequential([layers.Dense(1)]), "model.built=False, optimizer missing"),
-    ):
+    bare = keras.Sequential([layers.Dense(1)])
+    for each, received in ((model, "built=True, optimizer built=False"), (bare, "built=False, optimizer missing")):
         for act in (save, restore):
-            with pytest.raises(ValueError, match=re.escape(received)):
+            with pytest.raises(ValueError, match=f"model.{received}"):
                 act(each, tmp_path)
     assert names(tmp_path) == []
 
 
 def test_what_is_not_finite_is_not_saved(tmp_path, model):
-    chosen = {
-        "weight": model.encoder.trainable_variables[0],
-        "key encoder": model.key_encoder.weights[-1],
-        "statistic": next(weight for weight in model.encoder.weights if weight.name == "moving_variance"),
-        "queue": model.queue.features,
-        "velocity": model.optimizer.velocities[-1],
-        "learning rate": model.optimizer.variables[1],
-    }
+    statistic = next(weight for weight in model.encoder.weights if weight.name == "moving_variance")
+    chosen = [model.encoder.trainable_variables[0], model.key_encoder.weights[-1], statistic]
+    chosen += [model.queue.features, model.optimizer.velocities[-1], model.optimizer.variables[1]]
     model.step.assign(12)
-    for (name, variable), bad in zip(chosen.items(), 2 * [np.nan, np.inf, -np.inf], strict=True):
+    for variable, bad in zip(chosen, 2 * [np.nan, np.inf, -np.inf], strict=True):
         before = np.array(variable)
         values = before.copy()
         values.flat[-1] = bad
@@ -292,7 +256,7 @@ def test_what_is_not_finite_is_not_saved(tmp_path, model):
         with pytest.raises(NotFiniteError, match=f"Received: {variable.path} .* 12 steps"):
             save(model, tmp_path / "checkpoints")
         variable.assign(before)
-        assert not (tmp_path / "checkpoints").exists(), name
+        assert not (tmp_path / "checkpoints").exists(), variable.path
 
 
 def test_metrics_may_be_nan_and_counters_large(tmp_path):

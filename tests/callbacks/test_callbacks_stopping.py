@@ -24,14 +24,10 @@ def kill(step, number=signal.SIGTERM):
     return During(step, lambda: signal.raise_signal(number))
 
 
-def fit(model, *callbacks, steps=5):
-    model.fit(batches(), steps_per_epoch=steps, epochs=2, verbose=0, callbacks=list(callbacks))
-
-
-def stopped(model, *callbacks, **settings):
+def stopped(model, *callbacks, steps=5):
     """The message with which a training ends."""
     with pytest.raises(Stopped) as caught:
-        fit(model, *callbacks, **settings)
+        model.fit(batches(), steps_per_epoch=steps, epochs=2, verbose=0, callbacks=list(callbacks))
     return str(caught.value)
 
 
@@ -96,7 +92,6 @@ def test_the_time_limit_stops_the_training_after_the_step_in_which_it_is_reached
 
 
 def test_what_another_worker_was_asked_is_named_as_such(model):
-    """Alone, a request of the model is agreed on after the step that is under way."""
     with Stopping() as stopping:
         message = stopped(model, During(2, lambda: setattr(model, "stop_requested", True)), stopping)
     assert message.startswith("stopped by another worker ") and "step 3 " in message
