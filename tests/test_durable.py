@@ -2,6 +2,7 @@
 
 import errno
 import os
+from unittest import mock
 
 import pytest
 
@@ -13,19 +14,16 @@ def path(tmp_path):
     return tmp_path / "file.txt"
 
 
-def raising(error):
-    def fail(*_, **__):
-        raise error
-
-    return fail
-
-
 def half_written(error):
     def write_text(path, text, **_):
         path.write_bytes(text[: len(text) // 2].encode())
         raise error
 
     return write_text
+
+
+def raising(error):
+    return mock.Mock(side_effect=error)
 
 
 FULL = OSError(errno.ENOSPC, "full")

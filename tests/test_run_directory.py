@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from unittest import mock
 
 import pytest
 
@@ -86,13 +87,11 @@ def test_results_are_merged(run):
 
 
 def test_results_and_flagfile_are_replaced_whole_or_not_at_all(run, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
     run.record(knn_top1=10.5)
     before = contents(run.path)
     for write in (lambda: run.record(knn_top1=71.25), lambda: run.claim(dataclasses.replace(CONFIG, log_steps=1))):
         with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left on device"):
-            patch.setattr(os, "replace", full)  # as `keras_moco.durable` ends
+            full = OSError(28, "No space left on device")
+            patch.setattr(os, "replace", mock.Mock(side_effect=full))  # as `keras_moco.durable` ends
             write()
         assert contents(run.path) == before

@@ -7,8 +7,8 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
+from urllib.request import urlopen
 
 from selenium import webdriver
 from selenium.common.exceptions import JavascriptException, StaleElementReferenceException
@@ -44,17 +44,12 @@ def serve(log_dir):
     command = [str(program), f"--logdir={log_dir}", f"--port={port}", "--host=localhost", "--reload_interval=1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
         try:
-            until(lambda: server.poll() is not None or answers(address), "TensorBoard to answer")
+            runs = f"{address}/data/runs"
+            until(lambda: server.poll() is not None or urlopen(runs).read() not in (b"", b"[]"), "an answer")
             assert server.poll() is None, server.stdout.read()
             yield address
         finally:
             server.terminate()
-
-
-def answers(address):
-    with contextlib.suppress(OSError):
-        return urllib.request.urlopen(f"{address}/data/runs").read() not in (b"", b"[]")
-    return False
 
 
 @contextlib.contextmanager
@@ -76,7 +71,8 @@ def until(happened, what):
     """Waits until a function returns something true, and returns that."""
     end = time.monotonic() + LIMIT
     while True:
-        with contextlib.suppress(JavascriptException, StaleElementReferenceException):  # as the page is built
+        # While the server starts, and while the page is built.
+        with contextlib.suppress(OSError, JavascriptException, StaleElementReferenceException):
             if found := happened():
                 return found
         assert time.monotonic() < end, f"{what} did not come within {LIMIT} s"

@@ -19,28 +19,21 @@ def values(path):
     return {value.tag: value for event in events for value in event.summary.value}
 
 
-def text(value):
-    return tf.make_ndarray(value.tensor).item().decode()
-
-
 def hyper_parameters(path):
     content = values(path)["_hparams_/session_start_info"].metadata.plugin_data.content
     start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
-    kinds = {"number_value", "string_value", "bool_value"}
-    return start.group_name, {
-        name: next(getattr(value, kind) for kind in kinds if value.HasField(kind))
-        for name, value in start.hparams.items()
-    }
+    return start.group_name, {name: getattr(value, value.WhichOneof("kind")) for name, value in start.hparams.items()}
 
 
 def test_the_text_is_every_setting_with_changed_ones_in_bold(tmp_path):
-    path = write_settings(tmp_path, plan(temperature=0.2))
-    header, _, *table = text(values(path)["configuration"]).splitlines()
+    found = values(write_settings(tmp_path, plan(temperature=0.2)))
+    texts = {name: tf.make_ndarray(found[name].tensor).item().decode() for name in ("configuration", "plan")}
+    header, _, *table = texts["configuration"].splitlines()
     assert header == "| setting | value | meaning |" and len(table) == len(vars(Config()))
     assert all(line.count("|") == 4 for line in (header, *table))
     for name, value in {"temperature": "**0.2**", "epochs": "200", "dataset": "**folder:a&#124;b&#42;**"}.items():
         assert sum(line.startswith(f"| {name} | {value} |") for line in table) == 1, name
-    lines = text(values(path)["plan"]).splitlines()
+    lines = texts["plan"].splitlines()
     assert "    method: moco" in lines and any("chance is 6.24" in line for line in lines)
 
 
