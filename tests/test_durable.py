@@ -26,9 +26,6 @@ def raising(error):
     return mock.Mock(side_effect=error)
 
 
-FULL = OSError(errno.ENOSPC, "full")
-
-
 def test_a_file_is_replaced_and_nothing_is_left_beside_it(path):
     for text in ("long " * 1000, "first\nÄ → 日本 🙂\r\n\ttab, no newline at the end", ""):
         durable.write_text(str(path), text)
@@ -41,7 +38,7 @@ def test_a_file_is_replaced_and_nothing_is_left_beside_it(path):
 )
 def test_a_full_disk_or_an_interrupt_leaves_the_old_file_alone(module, name, failing, path, monkeypatch):
     path.write_text("the old one")
-    for error in (FULL, KeyboardInterrupt()):
+    for error in (OSError(errno.ENOSPC, "full"), KeyboardInterrupt()):
         with monkeypatch.context() as patch, pytest.raises(type(error)) as caught:
             patch.setattr(module, name, failing(error))
             durable.write_text(path, "the new one")

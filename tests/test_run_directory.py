@@ -1,7 +1,6 @@
 """A folder belongs to one run: others are turned away before anything is written."""
 
 import dataclasses
-import json
 import os
 from unittest import mock
 
@@ -76,14 +75,6 @@ def test_another_configuration_is_refused_with_what_differs_and_what_may_be_allo
     assert text.endswith(" --allow_config_change=epochs,schedule.")
     text = refusal(run.path, dataclasses.replace(CONFIG, **allowed, queue_size=256))
     assert f"Received: {run.path} with queue_size: 512 -> 256. " in text and "--allow_config_change" not in text
-
-
-def test_results_are_merged(run):
-    assert run.results() == {}
-    assert run.record(knn_top1=10.5, epochs=2) == {"knn_top1": 10.5, "epochs": 2}
-    found = run.record(knn_top1=71.25, versions={"keras": "3"})
-    assert found == {"knn_top1": 71.25, "epochs": 2, "versions": {"keras": "3"}}
-    assert found == RunDirectory(run.path).results() == json.loads(run.results_json.read_text())
 
 
 def test_results_and_flagfile_are_replaced_whole_or_not_at_all(run, monkeypatch):

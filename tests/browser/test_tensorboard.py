@@ -41,7 +41,7 @@ def board(run, tmp_path_factory):
         yield Board(driver, address)
 
 
-def test_the_scalars_are_there_in_groups(board, run):
+def test_the_scalars_are_there_in_groups_and_the_loss_in_a_chart_with_that_of_chance(board, run):
     board.open("scalars")
     names = [tag(name) for name in ["chance_loss", *(run / "log.csv").read_text().splitlines()[0].split(",")[1:]]]
     groups = collections.Counter(name.partition("/")[0] for name in names)
@@ -51,9 +51,6 @@ def test_the_scalars_are_there_in_groups(board, run):
         board.run(OPEN, group)
     for name in names:
         board.wait_for("tf-scalar-card", rf"tag: {name}\b.* \d")  # with numbers at its axes
-
-
-def test_a_chart_shows_the_loss_with_that_of_chance(board):
     board.open("custom_scalars")
     both = r"^loss, (?=.* contrast/chance_loss )(?=.* contrast/loss )"  # in whatever order
     board.wait_for("tf-custom-scalar-multi-line-chart-card", both)
