@@ -7,14 +7,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
+from urllib.request import urlopen
 
 from selenium import webdriver
 from selenium.common.exceptions import JavascriptException, StaleElementReferenceException
 
 LIMIT = 120  # seconds, beyond which something is broken and not slow
-PROGRAMS = ("chromium", "chromedriver")
 # Nothing of the browser may go out into the net; WebGL, which the projector needs, is computed on the CPU.
 SWITCHES = """--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
 --disable-component-update --disable-sync --enable-unsafe-swiftshader --window-size=1280,800""".split()
@@ -35,36 +34,22 @@ function told(node) {
 """
 
 
-def missing():
-    """Names of the programs that are not installed: a list."""
-    return [name for name in PROGRAMS if not shutil.which(name)]
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
-
-
 @contextlib.contextmanager
 def serve(log_dir):
     """A TensorBoard server of a folder: its address."""
-    address = f"http://localhost:{(port := free_port())}"
-    program = Path(sys.executable).with_name("tensorboard")
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]  # which is free
+    address, program = f"http://localhost:{port}", Path(sys.executable).with_name("tensorboard")
     command = [str(program), f"--logdir={log_dir}", f"--port={port}", "--host=localhost", "--reload_interval=1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
         try:
-            until(lambda: server.poll() is not None or answers(address), "TensorBoard to answer")
+            runs = f"{address}/data/runs"
+            until(lambda: server.poll() is not None or urlopen(runs).read() not in (b"", b"[]"), "an answer")
             assert server.poll() is None, server.stdout.read()
             yield address
         finally:
             server.terminate()
-
-
-def answers(address):
-    with contextlib.suppress(OSError):
-        return urllib.request.urlopen(f"{address}/data/runs").read() not in (b"", b"[]")
-    return False
 
 
 @contextlib.contextmanager
@@ -86,7 +71,8 @@ def until(happened, what):
     """Waits until a function returns something true, and returns that."""
     end = time.monotonic() + LIMIT
     while True:
-        with contextlib.suppress(JavascriptException, StaleElementReferenceException):  # as the page is built
+        # While the server starts, and while the page is built.
+        with contextlib.suppress(OSError, JavascriptException, StaleElementReferenceException):
             if found := happened():
                 return found
         assert time.monotonic() < end, f"{what} did not come within {LIMIT} s"
@@ -94,19 +80,12 @@ def until(happened, what):
 
 
 class Board:
-    """What a person sees on the pages of TensorBoard.
-
-    Args:
-        driver: of `browse`.
-        address: of `serve`.
-    """
+    """What a person sees on the pages of TensorBoard: the address of `serve`, in the driver of `browse`."""
 
     def __init__(self, driver, address):
-        self.driver = driver
-        self.address = address
+        self.driver, self.address = driver, address
 
     def open(self, tab):
-        """Goes to a page, such as `"scalars"`."""
         self.driver.get(f"{self.address}/#{tab}")
         self.driver.refresh()  # a new fragment alone loads nothing
 
@@ -128,17 +107,12 @@ class Board:
 
     def texts(self, selector):
         """Their texts, each with those of its parts."""
-        return [
-            " ".join(text.split()) for text in self.run("return deep(arguments[0]).filter(seen).map(told);", selector)
-        ]
+        texts = self.run("return deep(arguments[0]).filter(seen).map(told);", selector)
+        return [" ".join(text.split()) for text in texts]
 
     def wait_for(self, selector, pattern):
         """Waits until one of these texts matches, and returns that text."""
-
-        def look():
-            return next((text for text in self.texts(selector) if re.search(pattern, text)), None)
-
-        try:
-            return until(look, f"{pattern!r} in {selector}")
-        except AssertionError as error:
-            raise AssertionError(f"{error}; there is {self.texts(selector)}") from None
+        return until(
+            lambda: next((text for text in self.texts(selector) if re.search(pattern, text)), None),
+            f"{pattern!r} in {selector}",
+        )

@@ -13,19 +13,17 @@ WIDTH, COLOURS = 1000, 128  # of a picture, so that it is no more than about 150
 
 
 def take(board, path):
-    """The page as it stands, on fewer pixels and colours."""
     time.sleep(3)  # lines and points move to their places
     board.driver.save_screenshot(str(path))
     with Image.open(path) as page:
         size = (WIDTH, page.height * WIDTH // page.width)
         page.convert("RGB").resize(size, Image.Resampling.LANCZOS).quantize(COLOURS).save(path, optimize=True)
-    print(f"{path} {path.stat().st_size / 1000:.0f} kB")
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Takes pictures of the pages of TensorBoard.")
-    parser.add_argument("--logdir", required=True, help="folder of finished runs")
-    parser.add_argument("--out", required=True, type=Path, help="folder for the pictures")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--logdir", required=True)
+    parser.add_argument("--out", required=True, type=Path)
     args = parser.parse_args()
     with serve(args.logdir) as address, tempfile.TemporaryDirectory() as profile, browse(profile) as driver:
         board = Board(driver, address)

@@ -1,7 +1,5 @@
-import csv
 import os
 
-import numpy as np
 import pytest
 
 from keras_moco.callbacks import EpochLog
@@ -10,13 +8,6 @@ from keras_moco.callbacks import EpochLog
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "runs" / "1" / "log.csv"
-
-
-def log_epochs(log, *rows):
-    """Calls a callback as `fit` does."""
-    log.on_train_begin()
-    for epoch, row in enumerate(rows):
-        log.on_epoch_end(epoch, row)
 
 
 def test_the_file_is_whole_after_each_epoch(path):
@@ -31,15 +22,10 @@ def test_the_file_is_whole_after_each_epoch(path):
 
 
 def test_a_missing_metric_is_NA_and_a_late_one_gets_its_column(path):
-    log_epochs(EpochLog(path), {"loss": 3}, {"loss": 2, "knn_top1": 50.0}, {"knn_top1": 60.0}, None)
+    log = EpochLog(path)
+    for epoch, row in enumerate(({"loss": 3}, {"loss": 2, "knn_top1": 50.0}, {"knn_top1": 60.0}, None)):
+        log.on_epoch_end(epoch, row)
     assert path.read_text() == "epoch,knn_top1,loss\n0,NA,3\n1,50.0,2\n2,60.0,NA\n3,NA,NA\n"
-
-
-def test_numbers_are_read_back_to_the_bit(path):
-    numbers = [0.1, 1 / 3, float("inf"), float("nan"), 5e-324]
-    log_epochs(EpochLog(path), *[{"loss": number} for number in numbers])
-    with open(path, newline="") as file:
-        np.testing.assert_array_equal([float(row["loss"]) for row in csv.DictReader(file)], numbers)
 
 
 def test_a_resumed_log_has_each_epoch_once_in_order(path):
@@ -48,27 +34,11 @@ def test_a_resumed_log_has_each_epoch_once_in_order(path):
     log.on_train_begin()
     assert path.read_text() == "epoch,loss\n0,3\n1,2\n2,99\n"
     log.on_epoch_end(2, {"loss": 1})
-    assert path.read_text() == "epoch,loss\n0,3\n1,2\n2,1\n"
-    assert before == {1: {"loss": 2}, 0: {"loss": 3}, 2: {"loss": 99}}
+    assert path.read_text() == "epoch,loss\n0,3\n1,2\n2,1\n" and before[2] == {"loss": 99}
 
 
-@pytest.mark.parametrize(("before", "expected"), [(None, "epoch\n"), ({0: {"loss": 3}}, "epoch,loss\n0,3\n")])
-def test_what_another_run_left_in_the_file_is_gone_when_training_begins(before, expected, path):
+def test_what_another_run_left_in_the_file_is_gone_when_training_begins(path):
     path.parent.mkdir(parents=True)
     path.write_text("epoch,other\n0,1\n1,2\n2,hal")
-    EpochLog(path, log=before).on_train_begin()
-    assert path.read_text() == expected
-
-
-def test_after_a_full_disk_the_next_epoch_writes_both(path, monkeypatch):
-    def fail(*_):
-        raise OSError(28, "No space left on device")
-
-    log = EpochLog(path)
-    log_epochs(log, {"loss": 3})
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left on device"):
-        patch.setattr(os, "fsync", fail)
-        log.on_epoch_end(1, {"loss": 2})
-    assert path.read_text() == "epoch,loss\n0,3\n" and os.listdir(path.parent) == ["log.csv"]
-    log.on_epoch_end(2, {"loss": 1})
-    assert path.read_text() == "epoch,loss\n0,3\n1,2\n2,1\n"
+    EpochLog(path).on_train_begin()
+    assert path.read_text() == "epoch\n"

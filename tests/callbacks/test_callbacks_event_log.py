@@ -12,10 +12,10 @@ def events(path):
     return list(tf.compat.v1.train.summary_iterator(str(path)))
 
 
-def epochs_on_disk(folder, tag="contrast/loss"):
-    """Epochs that have a metric, in all files."""
-    found = [event for path in event_files(folder) for event in events(path)]
-    return [event.step for event in found for value in event.summary.value if value.tag == tag]
+def values(paths):
+    """Every `(tag, epoch)` with its value, of some files."""
+    found = [event for path in paths for event in events(path)]
+    return {(value.tag, event.step): tf.make_ndarray(value.tensor) for event in found for value in event.summary.value}
 
 
 def write(path, steps, *others):
@@ -29,19 +29,6 @@ def write(path, steps, *others):
         for event in written:
             writer.write(event.SerializeToString())
     return written
-
-
-def test_a_run_that_crashed_and_resumes_has_each_epoch_once(tmp_path):
-    crashed = EventLog(tmp_path)
-    for epoch in range(3):
-        crashed.on_epoch_end(epoch, {"loss": 1.0})
-        assert epochs_on_disk(tmp_path) == list(range(epoch + 1))  # at once
-    drop_events(tmp_path, first_epoch=1)
-    assert epochs_on_disk(tmp_path) == [0]
-    resumed = EventLog(tmp_path)
-    for epoch in (1, 2):
-        resumed.on_epoch_end(epoch, {"loss": 1.0})
-    assert sorted(epochs_on_disk(tmp_path)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("first", [0, 3])
@@ -61,8 +48,8 @@ def test_metrics_of_later_epochs_are_dropped_and_nothing_else(tmp_path, first):
 @pytest.mark.parametrize(
     "damage, lost",
     [  # of a process that was killed while it wrote the last record, in its length, its numbers or its checksum
-        *[(lambda content, cut=cut: content[:-cut], 1) for cut in (1, 5, 20)],
-        *[(lambda content, more=more: content + content[:more], 0) for more in (3, 12, 20)],
+        *[(lambda content, cut=cut: content[:-cut], 1) for cut in (1, 20)],
+        *[(lambda content, more=more: content + content[:more], 0) for more in (3, 20)],
         (lambda content: content + bytes(100), 0),  # of a power cut
     ],
 )
@@ -75,45 +62,19 @@ def test_a_broken_last_record_is_dropped_and_the_others_stay(tmp_path, damage, l
     assert path.read_bytes() != damaged
 
 
-def test_where_there_is_nothing_to_drop_nothing_is_touched(tmp_path):
-    path, empty = tmp_path / "events.out.tfevents.1.host", tmp_path / "events.out.tfevents.2.host"
-    write(path, [0, 1, 2])
-    empty.touch()
-    before = path.read_bytes(), path.stat().st_ino
-    drop_events(tmp_path, 3)
-    drop_events(tmp_path / "none", 0)
-    assert (path.read_bytes(), path.stat().st_ino) == before and empty.read_bytes() == b""
-    assert set(tmp_path.iterdir()) == {path, empty}
-
-
-class Monitor(keras.callbacks.Callback):
-    """Has measured something in every other epoch."""
-
-    distributions = {}
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.distributions = {} if epoch % 2 else {"similarities/positive": np.array([0.5, 0.5, 1.0])}
-
-
 def test_metrics_are_in_groups_with_constants_and_distributions(tmp_path):
-    monitor, plain = Monitor(), keras.callbacks.Callback()
+    monitor, plain = keras.callbacks.Callback(), keras.callbacks.Callback()
     log = EventLog(tmp_path, {"chance_loss": 6.25}, [plain, monitor])
     for epoch in range(2):
-        monitor.on_epoch_end(epoch)
+        monitor.distributions = {} if epoch else {"similarities/positive": np.array([0.5, 0.5, 1.0])}
         log.on_epoch_end(epoch, {"loss": 5.5 - epoch, "knn_top1": 71.5, "key_momentum": 0.99, "mine": 3.0})
         log.on_train_end()  # a second training may follow
-    found = [
-        (event.step, value) for path in event_files(tmp_path) for event in events(path) for value in event.summary.value
-    ]
-    numbers = {(value.tag, step): tf.make_ndarray(value.tensor) for step, value in found}
-    assert len(numbers) == len(found)
+    numbers = values(event_files(tmp_path))
     histogram = numbers.pop(("similarities/positive", 0))
     assert histogram[0, 0] == 0.5 and histogram[-1, 1] == 1.0 and histogram[:, 2].sum() == 3
     constant = {"contrast/chance_loss": 6.25, "features/knn_top1": 71.5, "schedule/key_momentum": 0.99, "mine": 3.0}
     expected = [{"contrast/loss": 5.5 - epoch, **constant} for epoch in range(2)]
-    assert numbers == {
-        (tag, epoch): pytest.approx(value) for epoch, row in enumerate(expected) for tag, value in row.items()
-    }
+    assert numbers == pytest.approx({(tag, epoch): x for epoch, row in enumerate(expected) for tag, x in row.items()})
 
 
 def test_events_of_the_run_as_a_whole_are_replaced_and_not_dropped(tmp_path):
@@ -123,7 +84,5 @@ def test_events_of_the_run_as_a_whole_are_replaced_and_not_dropped(tmp_path):
         write_events(tmp_path / "train", "settings", lambda: 1 / 0)
     write(tmp_path / "train" / "events.out.tfevents.1.host", [0, 1])
     drop_events(tmp_path, 0)
-    assert epochs_on_disk(tmp_path) == []
-    [event] = [event for event in events(path) if event.HasField("summary")]
-    assert event.step == 0 and float(tf.make_ndarray(event.summary.value[0].tensor)) == 2.0
+    assert values(path.parent.iterdir()) == {("x", 0): 2.0}
     assert len(list(path.parent.iterdir())) == 2

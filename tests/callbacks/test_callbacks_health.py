@@ -49,11 +49,6 @@ def test_healthy_or_missing_metrics_get_no_warning():
     assert printed(*[HEALTHY | {"loss": 5.0}] * 5, chance_loss=None) == ""
 
 
-def test_warnings_go_to_the_standard_output_of_the_time(capsys):
-    printed(*[HEALTHY | {"feature_std": 0.0}] * 5, stream=None)
-    assert capsys.readouterr().out == health.COLLAPSE.format(epoch=4, value=0.0) + "\n"
-
-
 def test_warnings_name_flags_and_modules_that_exist():
     for _, text, _ in UNHEALTHY.values():
         flags = re.findall(r"--(\w+)", text)

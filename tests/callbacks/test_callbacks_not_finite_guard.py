@@ -67,9 +67,6 @@ def skipped(text):
     return re.findall(r"^note: (.*) \(epoch 1, learning rate 0\.03\) .* (\d+ of \d+) steps", text, re.MULTILINE)
 
 
-# With a model.
-
-
 def test_the_first_step_that_is_not_finite_ends_the_training(model, tmp_path):
     checkpoint = Checkpoint(tmp_path, max_share=1.0)
     with pytest.raises(NotFiniteError) as caught:
@@ -78,13 +75,6 @@ def test_the_first_step_that_is_not_finite_ends_the_training(model, tmp_path):
     assert " in step 4 of epoch 2, at learning rate 0.03. " in str(caught.value) and f"{good}." in str(caught.value)
     assert "--on_nan=skip" in str(caught.value)
     assert list(tmp_path.iterdir()) == [good]
-
-
-@pytest.mark.slow
-def test_of_several_steps_at_once_the_range_is_named():
-    """Step 5 turns the weights into NaN, and with them step 6."""
-    with pytest.raises(NotFiniteError, match=" in 2 of the steps 4 to 6 of epoch 1"):
-        fit(make(skip=False, steps_per_execution=3), NotFiniteGuard(), poison=[4], steps=6)
 
 
 def check_a_skipped_step(model, capsys):
@@ -136,7 +126,6 @@ def test_ten_steps_in_a_row_end_the_training(skipping, capsys):
 
 
 def test_an_epoch_of_skipped_steps_alone_is_not_called_sound(skipping, capsys):
-    """Its means are of no step at all."""
     fit(skipping, NotFiniteGuard(), poison=range(3), steps=3, epochs=2)
     out = capsys.readouterr().out
     assert len(skipped(out)) == len(out.splitlines()) == 3
@@ -163,15 +152,6 @@ def test_infinite_gradients_of_a_finite_loss_are_found(capsys):
     assert_finite(model)
 
 
-def test_a_metric_that_is_nan_beside_a_finite_loss_is_reported_once(capsys):
-    model = make(skip=False, run_eagerly=True)
-    model.monitor = lambda: {"queue_fill": NAN, "key_momentum": 0.9}
-    fit(model, NotFiniteGuard(), steps=1, epochs=3)
-    assert model.steps_not_finite == 0
-    [line] = capsys.readouterr().out.splitlines()
-    assert line.startswith("note: `queue_fill` is nan in epoch 1")
-
-
 @pytest.mark.parametrize("skip, replicas", [(False, 1), pytest.param(True, 2, marks=pytest.mark.slow)])
 def test_the_overflow_by_which_loss_scaling_finds_its_scale_is_not_counted(skip, replicas, capsys):
     keras.config.set_dtype_policy("mixed_float16")
@@ -183,9 +163,6 @@ def test_the_overflow_by_which_loss_scaling_finds_its_scale_is_not_counted(skip,
     assert float(keras.ops.convert_to_numpy(model.optimizer.dynamic_scale)) < 2.0**24
     assert (model.steps_not_finite, capsys.readouterr().out) == (0, "")
     assert_finite(model)
-
-
-# Without one.
 
 
 @pytest.fixture
@@ -222,15 +199,7 @@ def test_nine_in_a_row_do_not_end_the_training_even_twice(guard):
     assert execute(guard, 1, *[1] * 9, 0, *[1] * 9, 0) == expected
 
 
-def test_of_several_steps_at_once_those_skipped_are_reported_together(guard):
-    assert execute(guard, 4, 0, 2, 4, 0, 1) == [
-        ("2 of the steps 5 to 8", "2 of 8"),
-        ("4 of the steps 9 to 12", "6 of 12"),
-        ("1 of the steps 17 to 20", "7 of 20"),
-    ]
-
-
-def test_of_several_steps_at_once_ten_in_a_row_end_the_training_too(guard):
-    execute(guard, 4, 4, 4, 3, 4, 4)
+def test_of_several_steps_at_once_ten_in_a_row_end_the_training(guard):
+    assert execute(guard, 4, 4, 4, 3, 4, 4)[2] == ("3 of the steps 9 to 12", "11 of 12")
     with pytest.raises(NotFiniteError, match="4 of the steps 21 to 24 .* 12 steps"):
         execute(guard, 4, 4)

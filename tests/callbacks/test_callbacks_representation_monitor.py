@@ -13,21 +13,15 @@ KEYS = np.clip(QUERIES + RNG.normal(0, 30, QUERIES.shape), 0, 255).astype("float
 NAMES = ("alignment", "uniformity", "effective_rank")
 
 
-def pairs(batch_size=16, queries=QUERIES, keys=KEYS, **more):
+def pairs():
     """Fifty pairs, the last batch smaller."""
-    return tf.data.Dataset.from_tensor_slices({"query": queries, "key": keys, **more}).batch(batch_size)
+    return tf.data.Dataset.from_tensor_slices({"query": QUERIES, "key": KEYS}).batch(16)
 
 
 def by_hand(model, features="embedding"):
     """The pure functions, of features computed outside of any graph."""
     embed = {"embedding": model.encoder, "backbone": model.encoder.features}[features]
     return representation_measures(*(embed(images, training=False).numpy() for images in (QUERIES, KEYS)))
-
-
-def evaluate(model, *args, **settings):
-    monitor = RepresentationMonitor(*args, **settings)
-    monitor.set_model(model)
-    return monitor.evaluate()
 
 
 @pytest.mark.parametrize("features", ["embedding", "backbone"])
@@ -62,34 +56,10 @@ def test_measuring_changes_nothing(model):
     assert found[0] == found[1]
 
 
-def test_a_collapsed_encoder_is_seen(model):
-    *_, kernel, bias = model.encoder.head.weights
-    kernel.assign(np.zeros(kernel.shape))
-    bias.assign(np.ones(bias.shape))
-    assert evaluate(model, pairs())._asdict() == pytest.approx(
-        {"feature_std": 0, "alignment": 0, "uniformity": 0, "effective_rank": 1}, abs=1e-4
-    )
-
-
-def test_identical_views_are_aligned_and_no_less_uniform(model):
-    same = evaluate(model, pairs(keys=QUERIES))
-    # A row's place in the batch decides by which kernel it is summed: unit vectors of float32 differ by some 1e-7, of
-    # which the square is left.
-    assert same.alignment < 1e-12
-    assert same[1:] == pytest.approx(evaluate(model, pairs())[1:], rel=1e-5)
-
-
-def test_batches_further_entries_and_the_type_of_images_do_not_matter(model):
-    whole = evaluate(model, pairs(50))
-    assert evaluate(model, pairs(7, index=np.arange(50))) == pytest.approx(whole, rel=1e-5)
-    rounded = pairs(50, QUERIES.astype("uint8"), KEYS.astype("uint8"))
-    as_float = pairs(50, np.floor(QUERIES), np.floor(KEYS))
-    assert evaluate(model, rounded) == pytest.approx(evaluate(model, as_float), rel=1e-5)
-
-
 def test_several_replicas_are_measured_as_one():
-    model = make_model(replicas=2)
-    assert evaluate(model, pairs()) == pytest.approx(by_hand(model), rel=1e-4)
+    monitor = RepresentationMonitor(pairs())
+    monitor.set_model(model := make_model(replicas=2))
+    assert monitor.evaluate() == pytest.approx(by_hand(model), rel=1e-4)
 
 
 def test_data_without_pairs_or_an_end_are_refused():
@@ -112,11 +82,8 @@ def test_similarities_of_the_first_images_are_kept_for_epochs_that_are_measured(
     monitor.on_epoch_begin(1)
     monitor.on_epoch_end(1, logs := {})
     queries, keys = (model.encoder(images[:20], training=False).numpy() for images in (QUERIES, KEYS))
-    cosines = queries @ keys.T  # of unit vectors
-    positive, negative = monitor.distributions["similarities/positive"], monitor.distributions["similarities/negative"]
-    np.testing.assert_allclose(positive, np.diagonal(cosines), atol=1e-5)
-    assert len(negative) == 20 * 19
-    assert negative.sum() == pytest.approx(cosines.sum() - np.trace(cosines), abs=1e-3)
+    np.testing.assert_allclose(monitor.distributions["similarities/positive"], np.sum(queries * keys, 1), atol=1e-5)
+    assert len(monitor.distributions["similarities/negative"]) == 20 * 19
     assert not monitor.distributions.keys() & logs.keys()  # TensorBoard shows one kind of thing under one name
     monitor.on_epoch_begin(2)
     assert monitor.distributions == {}

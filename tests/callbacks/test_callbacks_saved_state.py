@@ -4,9 +4,7 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
+from unittest import mock
 
 import keras
 import numpy as np
@@ -20,12 +18,10 @@ from keras_moco.optimizers import SGD
 from tests.small_encoder import small_encoder
 from tests.small_training import make_model, scramble, state, variables
 
-ROOT = Path(__file__).resolve().parents[2]
 FILES = ["manifest.json", "model.weights.h5", "state.json"]
 
 
 def save_at(model, directory, step):
-    """A checkpoint as of a step, of which nothing but the number of the step is true."""
     model.step.assign(step)
     return save(model, directory)
 
@@ -59,17 +55,9 @@ def test_where_training_stood_its_log_and_what_else_was_given_come_back(tmp_path
     log = {0: {"loss": 0.1 + 0.2, "knn_top1": 71.5}, 10: {"loss": 1e-30, "infinite": -np.inf}}
     directory = tmp_path / "new" / "folder"
     path = save(model, directory, epoch=11, step_in_epoch=7, log=log, extra={"images": ["é.png", 3]})
-    found = restore(model, directory)
-    assert found == saved_state.SavedState(
-        path=directory / "step-000001170",
-        step=1170,
-        epoch=11,
-        step_in_epoch=7,
-        log=log,
-        versions=versions.versions(),
-        extra={"images": ["é.png", 3]},
-    )
-    assert found.path == path and saved_state.read_state(path) == found
+    place = {"step": 1170, "epoch": 11, "step_in_epoch": 7, "versions": versions.versions()}
+    expected = saved_state.SavedState(path=path, **place, log=log, extra={"images": ["é.png", 3]})
+    assert restore(model, directory) == expected and path == directory / "step-000001170"
 
 
 def test_the_newest_of_several_is_used(tmp_path, model):
@@ -81,27 +69,20 @@ def test_the_newest_of_several_is_used(tmp_path, model):
     assert restore(model, tmp_path, step=20).step == model.steps_done == 20
 
 
-@pytest.mark.parametrize("content", [None, [".unfinished-000000003", "damaged-step-000000003", "step-3.bak"]])
-def test_without_a_checkpoint_the_model_stays(tmp_path, model, content):
-    directory = tmp_path / "checkpoints"
-    for name in content or []:
-        (directory / name).mkdir(parents=True)
+def test_without_a_checkpoint_the_model_stays(tmp_path, model):
     before = state(model)
-    assert restore(model, directory) is None and not is_saved(directory) and saved_steps(directory) == {}
+    for name in (".unfinished-000000003", "damaged-step-000000003", "step-3.bak"):
+        (tmp_path / name).mkdir()
+    for directory in (tmp_path / "nowhere", tmp_path):
+        assert restore(model, directory) is None and not is_saved(directory) and saved_steps(directory) == {}
     assert state(model) == before
 
 
 def test_a_checkpoint_is_three_files_and_replaces_that_of_the_same_step(tmp_path, model):
     for number in (1, 2):
-        assert is_saved(tmp_path) == (number == 2)
         path = save(model, tmp_path, extra={"number": number})
-    found = restore(model, tmp_path)
-    assert names(tmp_path) == ["step-000000000"] and names(path) == FILES
-    assert (found.step, found.epoch, found.step_in_epoch, found.log, found.extra) == (0, 0, 0, {}, {"number": 2})
-    manifest = json.loads((path / "manifest.json").read_text())
-    assert {name: entry["bytes"] for name, entry in manifest.items()} == {
-        name: (path / name).stat().st_size for name in FILES[1:]
-    }
+        assert is_saved(tmp_path) and names(tmp_path) == ["step-000000000"] and names(path) == FILES
+    assert restore(model, tmp_path).extra == {"number": 2}
 
 
 def test_everything_is_on_the_disk_before_it_has_its_name_and_the_name_after_it(tmp_path, model, monkeypatch):
@@ -116,13 +97,6 @@ def test_everything_is_on_the_disk_before_it_has_its_name_and_the_name_after_it(
 # Saving that fails.
 
 
-def failing(error):
-    def fail(*_, **__):
-        raise error
-
-    return fail
-
-
 PLACES = [(saved_state, "flush"), (os, "rename"), (saved_state, "_measured"), (json, "dumps")]
 
 
@@ -133,7 +107,7 @@ def test_an_interrupted_save_leaves_the_earlier_checkpoint(tmp_path, model, monk
     saved = state(model)
     scramble(model, 5.5)
     with monkeypatch.context() as patch, pytest.raises(type(error)) as raised:
-        patch.setattr(where, name, failing(error))
+        patch.setattr(where, name, mock.Mock(side_effect=error))
         save(model, tmp_path)
     assert raised.value is error
     if isinstance(error, OSError):
@@ -145,7 +119,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_save(tmp_path, model,
     steps = [(5, 6, [".unfinished-000000005"]), (7, 7, [".unfinished-000000007", "step-000000006"])]
     for killed, next_one, left in steps:
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(os, "rename", failing(KeyboardInterrupt()))
+            patch.setattr(os, "rename", mock.Mock(side_effect=KeyboardInterrupt()))
             save_at(model, tmp_path, killed)
         assert names(tmp_path) == left
         save_at(model, tmp_path, next_one)
@@ -155,44 +129,11 @@ def test_what_a_killed_process_left_is_removed_by_the_next_save(tmp_path, model,
 def test_a_checkpoint_that_cannot_be_replaced_stays(tmp_path, model, monkeypatch):
     path = save(model, tmp_path)
     content = {file.name: file.read_bytes() for file in path.iterdir()}
-    monkeypatch.setattr(os, "rename", failing(OSError("no")))
+    monkeypatch.setattr(os, "rename", mock.Mock(side_effect=OSError("no")))
     with pytest.raises(OSError, match="no"):
         save(model, tmp_path)
     assert names(tmp_path) == [path.name]
     assert {file.name: file.read_bytes() for file in path.iterdir()} == content
-
-
-def test_what_cannot_be_saved_leaves_nothing_behind(tmp_path, model):
-    with pytest.raises(TypeError):
-        save(model, tmp_path, extra={"no JSON": np.float32(1)})
-    assert names(tmp_path) == []
-    (tmp_path / "checkpoints").write_text("a file")
-    with pytest.raises(OSError):
-        save(model, tmp_path / "checkpoints")
-
-
-LIMITED = """
-import resource, sys
-from keras_moco.callbacks import save
-from tests.small_training import make_model
-
-model = make_model()
-for limit in 20_000, 3_000:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    try:
-        save(model, sys.argv[1])
-    except OSError as error:
-        print(limit, error.errno)
-"""
-
-
-@pytest.mark.slow
-def test_a_file_that_may_not_grow_does_not_end_the_process(tmp_path):
-    command = [sys.executable, "-c", LIMITED, str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["20000 27", "3000 27"]  # EFBIG
-    assert names(tmp_path) == []
 
 
 # Damage.
@@ -200,14 +141,6 @@ def test_a_file_that_may_not_grow_does_not_end_the_process(tmp_path):
 
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-1])
-
-
-def empty(path):
-    path.write_bytes(b"")
-
-
-def zero(path):
-    path.write_bytes(bytes(path.stat().st_size))
 
 
 def flip(path):
@@ -221,12 +154,12 @@ def swap(path):
     path.write_bytes((path.parents[1] / "step-000000001" / path.name).read_bytes())
 
 
-DAMAGES = [truncate, empty, zero, flip, os.remove, swap]
+DAMAGES = [truncate, flip, os.remove, swap]
 
 
 @pytest.fixture(scope="module")
 def two_checkpoints(first_state, tmp_path_factory):
-    """Of steps 1 and 2, which differ in nothing else, and the state of the first one."""
+    """Of steps 1 and 2, and the state of the first one."""
     directory, (model, _) = tmp_path_factory.mktemp("two"), first_state
     scramble(model)
     save_at(model, directory, 1)
@@ -279,43 +212,11 @@ def test_a_damaged_checkpoint_set_aside_is_renamed_and_so_is_the_next_one_of_tha
     for name in ("damaged-step-000000002", "damaged-step-000000002.2", "damaged-step-000000002.3"):
         if not (directory / "step-000000002").exists():
             save_at(model, directory, 2)
-        empty(directory / "step-000000002" / "state.json")
+        truncate(directory / "step-000000002" / "state.json")
         with pytest.warns(UserWarning, match=rf"step-000000002 is damaged .*{directory}/{name};"):
             assert restore(model, directory, set_aside=True).step == 1
         assert names(directory / name) == FILES and list(saved_steps(directory)) == [1]
     restore(model, directory)  # those set aside are not reported again
-
-
-def test_each_newer_damaged_checkpoint_is_reported_and_no_older_one(both):
-    directory, model, _ = both
-    save_at(model, directory, 3)
-    scramble(model, 4)
-    save(model, directory)
-    (directory / "step-000000007").mkdir()
-    truncate(directory / "step-000000004" / "model.weights.h5")
-    empty(directory / "step-000000001" / "model.weights.h5")
-    with pytest.warns(UserWarning, match="is damaged") as warned:
-        assert restore(model, directory, set_aside=True).step == 3
-    found = [re.search(r"step-\d+ is damaged \(\S+", str(warning.message)) for warning in warned]
-    assert [each[0] for each in found if each] == [
-        "step-000000007 is damaged (manifest.json",
-        "step-000000004 is damaged (model.weights.h5",
-    ]
-    assert names(directory)[-3:] == ["step-000000001", "step-000000002", "step-000000003"]
-
-
-@pytest.mark.parametrize("set_aside", [False, True])
-def test_where_all_are_damaged_nothing_is_touched(both, set_aside):
-    directory, model, _ = both
-    flip(directory / "step-000000001" / "model.weights.h5")
-    os.remove(directory / "step-000000002" / "manifest.json")
-    before = state(model)
-    with pytest.raises(ValueError, match=r"step-000000002 \(manifest\.json .*step-000000001 \(model\.weights\.h5 "):
-        restore(model, directory, set_aside)
-    assert state(model) == before and names(directory) == ["step-000000001", "step-000000002"]
-
-
-# What does not belong together, and what must not be saved.
 
 
 def test_the_checkpoint_of_another_model_or_optimizer_is_refused(both):
@@ -333,29 +234,20 @@ def test_the_checkpoint_of_another_model_or_optimizer_is_refused(both):
 def test_an_optimizer_whose_state_would_be_skipped_is_refused(tmp_path):
     model = make_model()
     model.compile(optimizer=SGD(0.1))
-    plain = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
-    for each, received in (
-        (model, "model.built=True, optimizer built=False"),
-        (plain, "model.built=True, optimizer missing"),
-        (keras.Sequential([layers.Dense(1)]), "model.built=False, optimizer missing"),
-    ):
+    bare = keras.Sequential([layers.Dense(1)])
+    for each, received in ((model, "built=True, optimizer built=False"), (bare, "built=False, optimizer missing")):
         for act in (save, restore):
-            with pytest.raises(ValueError, match=re.escape(received)):
+            with pytest.raises(ValueError, match=f"model.{received}"):
                 act(each, tmp_path)
     assert names(tmp_path) == []
 
 
 def test_what_is_not_finite_is_not_saved(tmp_path, model):
-    chosen = {
-        "weight": model.encoder.trainable_variables[0],
-        "key encoder": model.key_encoder.weights[-1],
-        "statistic": next(weight for weight in model.encoder.weights if weight.name == "moving_variance"),
-        "queue": model.queue.features,
-        "velocity": model.optimizer.velocities[-1],
-        "learning rate": model.optimizer.variables[1],
-    }
+    statistic = next(weight for weight in model.encoder.weights if weight.name == "moving_variance")
+    chosen = [model.encoder.trainable_variables[0], model.key_encoder.weights[-1], statistic]
+    chosen += [model.queue.features, model.optimizer.velocities[-1], model.optimizer.variables[1]]
     model.step.assign(12)
-    for (name, variable), bad in zip(chosen.items(), 2 * [np.nan, np.inf, -np.inf], strict=True):
+    for variable, bad in zip(chosen, 2 * [np.nan, np.inf, -np.inf], strict=True):
         before = np.array(variable)
         values = before.copy()
         values.flat[-1] = bad
@@ -363,7 +255,7 @@ def test_what_is_not_finite_is_not_saved(tmp_path, model):
         with pytest.raises(NotFiniteError, match=f"Received: {variable.path} .* 12 steps"):
             save(model, tmp_path / "checkpoints")
         variable.assign(before)
-        assert not (tmp_path / "checkpoints").exists(), name
+        assert not (tmp_path / "checkpoints").exists(), variable.path
 
 
 def test_metrics_may_be_nan_and_counters_large(tmp_path):

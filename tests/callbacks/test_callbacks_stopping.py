@@ -24,14 +24,10 @@ def kill(step, number=signal.SIGTERM):
     return During(step, lambda: signal.raise_signal(number))
 
 
-def fit(model, *callbacks, steps=5):
-    model.fit(batches(), steps_per_epoch=steps, epochs=2, verbose=0, callbacks=list(callbacks))
-
-
-def stopped(model, *callbacks, **settings):
+def stopped(model, *callbacks, steps=5):
     """The message with which a training ends."""
     with pytest.raises(Stopped) as caught:
-        fit(model, *callbacks, **settings)
+        model.fit(batches(), steps_per_epoch=steps, epochs=2, verbose=0, callbacks=list(callbacks))
     return str(caught.value)
 
 
@@ -96,7 +92,6 @@ def test_the_time_limit_stops_the_training_after_the_step_in_which_it_is_reached
 
 
 def test_what_another_worker_was_asked_is_named_as_such(model):
-    """Alone, a request of the model is agreed on after the step that is under way."""
     with Stopping() as stopping:
         message = stopped(model, During(2, lambda: setattr(model, "stop_requested", True)), stopping)
     assert message.startswith("stopped by another worker ") and "step 3 " in message
@@ -108,7 +103,8 @@ def test_a_checkpoint_that_cannot_be_written_is_admitted(model, tmp_path, capsys
     with Stopping(checkpoint) as stopping:
         message = stopped(model, kill(2), checkpoint, stopping)
     assert "step 3 " in message and message.endswith("could not be saved.")
-    assert "checkpoint of step 3 was not written ([Errno " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "checkpoint of step 3 was not written ([Errno " in out and "none yet" in out
 
 
 @pytest.mark.slow
@@ -117,12 +113,6 @@ def test_of_several_steps_at_once_the_last_one_is_saved(tmp_path):
     with Stopping(checkpoint) as stopping:
         message = stopped(make_model(steps_per_execution=3), kill(3), checkpoint, stopping, steps=8)
     assert "step 6 (epoch 1, 6 of 8 steps)" in message and f"{tmp_path / 'step-000000006'}." in message
-
-
-def test_without_a_signal_training_runs_to_its_end(model, handlers):
-    with Stopping(max_minutes=60) as stopping:
-        fit(model, stopping)
-    assert model.steps_done == 10 and current_handlers() == handlers
 
 
 def test_the_handlers_are_put_back_after_an_error_too(handlers):

@@ -1,7 +1,6 @@
 """The files that TensorBoard's projector reads."""
 
 import numpy as np
-import pytest
 from google.protobuf import text_format
 from PIL import Image
 from tensorboard.plugins import projector
@@ -48,13 +47,8 @@ def test_points_images_and_labels_are_in_one_order_and_replace_earlier_ones(tmp_
     assert len(list(path.parent.iterdir())) == 4
 
 
-def test_without_classes_a_point_is_its_index_and_there_is_no_header(tmp_path):
-    path = write_projector(tmp_path, looked(3))
-    assert (path.parent / "labels.tsv").read_text() == "0\n11\n22\n"
-
-
-@pytest.mark.parametrize("limit, side", [(8192, 48), (64, 21)])
-def test_large_images_are_shrunk_until_the_sprite_is_within_its_limit(limit, side, monkeypatch, tmp_path):
-    monkeypatch.setattr(ours, "LIMIT", limit)
-    _, cells = read(write_projector(tmp_path, looked(side=96, channels=3)))
-    assert cells.shape == (9, side, side, 3)
+def test_large_images_are_shrunk_until_the_sprite_is_within_its_limit(monkeypatch, tmp_path):
+    for limit, side in ((8192, 48), (64, 21)):
+        monkeypatch.setattr(ours, "LIMIT", limit)
+        _, cells = read(write_projector(tmp_path, looked(side=96, channels=3)))
+        assert cells.shape == (9, side, side, 3)

@@ -12,7 +12,7 @@ from keras_moco.config import Config
 from keras_moco.data import array_source, open_source
 from keras_moco.display import showing
 from keras_moco.display.showing import show_end, show_start
-from keras_moco.evaluation import FeatureExtractor, nearest_neighbours
+from keras_moco.evaluation import nearest_neighbours
 from keras_moco.plan import Plan
 from keras_moco.run_directory import RunDirectory
 
@@ -67,26 +67,12 @@ def test_without_test_images_no_image_is_its_own_neighbour(run, drawn):
 
 
 def test_the_number_of_images_is_limited(run, drawn, monkeypatch):
-    counts = []
-    extract = FeatureExtractor.extract
-
-    def counted(self, dataset):
-        counts.append(len((found := extract(self, dataset)).labels))
-        return found
-
-    monkeypatch.setattr(FeatureExtractor, "extract", counted)
+    monkeypatch.setattr(showing, "draw", lambda path, queries, bank, names: drawn.update(bank=bank.labels))
     monkeypatch.setattr(showing, "BANK", 100)
     monkeypatch.setattr(showing, "SHOWN", 40)
     show_end(run, CONFIG, PIXELS, open_source("digits"), open_source("digits", "test"))
-    assert counts == [100, 40] and len(drawn["labels"]) == 40
+    assert (len(drawn["bank"]), len(drawn["labels"])) == (100, 40)
     assert len(np.unique(drawn["labels"])) == 10  # not those of the first classes
-
-
-@pytest.mark.slow
-def test_the_pictures_are_written(run, capsys):
-    show_end(run, CONFIG, PIXELS, array_source(IMAGES, np.arange(30) % 3))
-    assert {path.name for path in run.path.iterdir()} == {"neighbours.png", "embedding.png", "tensorboard"}
-    assert capsys.readouterr().out == ""
 
 
 def test_what_cannot_be_drawn_is_reported_and_the_rest_is_written(run, capsys):

@@ -1,31 +1,20 @@
 """The views that are shown are those that are fed."""
 
 import numpy as np
-import pytest
 import tensorflow as tf
 from PIL import Image
 
 from keras_moco.augment import get_augmentation
-from keras_moco.data import open_source, pretrain_dataset
+from keras_moco.data import array_source, open_source, pretrain_dataset
 from keras_moco.display.views import fed_views, write_views
 
 BATCH, SIZE, SEED = 32, 12, 5
 NAMES = ["query", "key"]
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    """A folder of forty colour images of different sizes."""
-    folder = tmp_path_factory.mktemp("photographs")
-    rng = np.random.default_rng(0)
-    for number in range(40):
-        pixels = rng.integers(0, 256, (14 + number % 3, 16, 3), dtype="uint8")
-        Image.fromarray(pixels).save(folder / f"{number:02}.png")
-    return open_source(f"folder:{folder}")
-
-
-def test_they_are_the_first_of_the_first_batch(source):
-    augmentation = get_augmentation("moco_cifar")(SIZE)
+def test_they_are_the_first_of_the_first_batch():
+    images = np.random.default_rng(0).integers(0, 256, (40, 14, 16, 3), dtype="uint8")
+    source, augmentation = array_source(images), get_augmentation("moco_cifar")(SIZE)
     batch = next(iter(pretrain_dataset(source, augmentation, BATCH, SEED)))
     views = fed_views(source, augmentation, BATCH, NAMES, SEED)
     for name, shown in zip(NAMES, views, strict=True):
@@ -44,13 +33,6 @@ def test_where_the_step_finishes_them_they_are_finished_as_there():
         assert views[number].shape == (8, SIZE, SIZE, 1)
 
 
-def test_a_method_of_one_view_shows_one_and_a_small_batch_all_of_it():
-    digits, augmentation = open_source("digits"), get_augmentation("moco_cifar")(SIZE)
-    [queries] = fed_views(digits, augmentation, 3, ["query"], SEED)
-    batch = next(iter(pretrain_dataset(digits, augmentation, 3, SEED, entries=("query",))))
-    np.testing.assert_array_equal(queries, batch["query"])
-
-
 def test_the_picture_and_tensorboard_s_image_are_queries_above_their_keys(tmp_path):
     rng = np.random.default_rng(0)
     views = [rng.integers(0, 256, (8, 32, 32, 1), dtype="uint8") for _ in NAMES]
@@ -66,9 +48,3 @@ def test_the_picture_and_tensorboard_s_image_are_queries_above_their_keys(tmp_pa
     values = [value for event in tf.compat.v1.train.summary_iterator(str(path)) for value in event.summary.value]
     [shown] = [tf.make_ndarray(value.tensor)[2] for value in values if value.tag == "views"]
     np.testing.assert_array_equal(tf.io.decode_png(shown), pixels)
-
-
-def test_large_views_are_not_enlarged(tmp_path):
-    write_views(tmp_path / "views.png", tmp_path, [np.zeros((2, 100, 100, 3), "uint8")], ["query"])
-    with Image.open(tmp_path / "views.png") as picture:
-        assert picture.size == (204, 100)
