@@ -141,4 +141,4 @@ def test_training_equals_pytorchs_and_is_resumed_on_either_side(tmp_path, head, 
             assert int(resumed.optimizer.iterations) == resumed.steps_done == HALF
             assert int(resumed.queue.pointer) == HALF * BATCH % QUEUE
             assert reference.relative(train_keras(resumed, views, rest), expected[HALF:]) < within
-            check_weights(resumed, pytorch, tmp_path / "ours.pth")
+            check_weights(resumed, pytorch, tmp_path / "resumed.pth")
