@@ -1,12 +1,10 @@
 """The lists of what there is say what there is: all of it in docs/api.md, what matters most in the README."""
 
 import importlib
-import inspect
 import re
 
 from keras_moco.backbones.resnet import RESNETS
-from tests.api_table import PAGE, first_sentence, render
-from tests.registry import MODULES
+from tests.api_table import PAGE, render
 
 README = PAGE.parents[1] / "README.md"
 
@@ -14,17 +12,6 @@ README = PAGE.parents[1] / "README.md"
 def test_the_page_lists_everything_public_and_nothing_else(monkeypatch):
     monkeypatch.delitem(RESNETS, "tiny", raising=False)  # of tests/tiny.py, if another test has imported it
     assert PAGE.read_text(encoding="utf-8") == render(), "run: python -m tests.api_table"
-
-
-def test_a_first_sentence_ends_where_it_should():
-    def described():
-        """What it is (sec. 3.3; He et al. 2020): one
-        sentence. Another.
-
-        More.
-        """
-
-    assert first_sentence(described) == "What it is (sec. 3.3; He et al. 2020): one sentence."
 
 
 def unknown_names(row):
@@ -40,12 +27,3 @@ def test_the_readme_names_what_is_there():
     assert len(rows) >= 5
     assert {row: names for row in rows if (names := unknown_names(row))} == {}
     assert unknown_names("| `keras_moco.optimizers`, `.schedules` | `SGD`; `cosine`, `Adam` |") == ["Adam"]
-
-
-def test_all_that_is_public_is_documented():
-    for module in MODULES:
-        holder = importlib.import_module(f"keras_moco.{module}")
-        assert len(set(holder.__all__)) == len(holder.__all__), module
-        for name in holder.__all__:
-            found = getattr(holder, name)
-            assert not callable(found) or inspect.getdoc(found), f"{module}.{name}"

@@ -1,4 +1,4 @@
-"""The benchmark of the mechanisms resumes where it was stopped, and its summaries are those of its cells."""
+"""The benchmark of the mechanisms resumes where it was stopped."""
 
 import json
 import subprocess
@@ -9,22 +9,7 @@ import pytest
 from tests.load_benchmark import ROOT, load_benchmark
 from tests.user_environment import user_environment
 
-plot, mechanisms = load_benchmark("plot_mechanisms"), load_benchmark("mechanisms")
-
-
-def test_a_summary_is_a_mean_and_a_deviation_over_seeds():
-    cells = [{"linear": 80.0}, {"linear": 82.0}, {"linear": 84.0}]
-    assert plot.summary(cells, "linear") == (82.0, 2.0)
-    assert plot.text(cells, "linear") == "82.0 ± 2.0"
-    assert plot.text(cells[:1], "linear") == "80.0"  # one seed has no deviation
-    assert plot.text([], "linear") == ""
-
-
-def test_ablations_share_the_cells_of_the_comparison():
-    cells = mechanisms.all_cells(quick=False)
-    assert len({json.dumps(cell) for cell in cells}) == len(cells)
-    for momentum in (0.0, 0.9, 0.99, 0.999):
-        assert len(plot.selected(cells, study="accuracy", K=4096, epochs=8, momentum=momentum, batch_norm="split")) == 3
+mechanisms = load_benchmark("mechanisms")
 
 
 @pytest.mark.slow

@@ -1,20 +1,11 @@
-"""What the pages refer to is there: other pages and their headings, flags, files, and names in the code."""
+"""What the pages refer to is there: other pages and their headings, and flags."""
 
 import dataclasses
-import functools
-import importlib
-import pkgutil
 import re
-import sys
 from pathlib import Path
 
-import keras
-
-import keras_moco
 from keras_moco.config import Config
 from keras_moco.evaluation_config import EvaluationConfig
-from keras_moco.models import ContrastiveModel
-from keras_moco.run_directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -94,59 +85,20 @@ def test_flags_exist():
     assert found_on(PAGES, unknown_flags) == {}
 
 
-# Names, of the pages that are about the code
-
-
-@functools.cache
-def modules():
-    names = [module.name for module in pkgutil.walk_packages(keras_moco.__path__, "keras_moco.")]
-    return [importlib.import_module(name) for name in names if not name.endswith("__main__")]
-
-
-def is_name(text):
-    """Whether the package has such a module, name, or attribute of a name: `momentum.momentum_update`."""
-    first, *rest = text.split(".")
-    holders = [keras] if first == "keras" else []
-    holders += [vars(module)[first] for module in modules() if first in vars(module)]
-    holders += [module for module in modules() if module.__name__ == f"keras_moco.{first}"]
-    return any(has(holder, rest) for holder in holders)
-
-
-def has(holder, names):
-    """Whether a module or class has an attribute, or its objects do: `["queue", "pointer"]`."""
-    if names and hasattr(holder, names[0]):
-        return has(getattr(holder, names[0]), names[1:])
-    if len(names) == 1 and isinstance(holder, type):
-        source = Path(sys.modules[holder.__module__].__file__).read_text(encoding="utf-8")
-        return names[0] in getattr(holder, "__annotations__", ()) or f"self.{names[0]} = " in source
-    return not names
-
-
-def is_file(text):
-    of_a_run = {path.name for path in vars(RunDirectory("run")).values()} | {"evaluation"}
-    return any((folder / text).exists() for folder in (ROOT, ROOT / "keras_moco")) or text in of_a_run
-
-
-def unknown_names(page, text):
-    """Code words of a page that are neither file nor name nor flag; shapes, formulas and placeholders do not count."""
-    hooks = {name for name in vars(ContrastiveModel) if not name.startswith("_")}
-    others = {"keras_cv", "tensorflow_datasets", "torch", "tensorflow", "fit", "make", "slow", "utils", "num_draws"}
-    for word in re.findall(r"(?<!`)`([^`]+)`(?!`)", FENCE.sub("", text)):
-        if not re.fullmatch(r"[\w./]+", word) or "NAME" in word or word.startswith("."):
-            continue
-        if not (word in hooks | others or is_file(word) or is_name(word)):
-            yield word
-
-
-def test_files_and_names_exist():
-    assert found_on([ROOT / "docs" / "design.md", ROOT / "CONTRIBUTING.md"], unknown_names) == {}
-
-
 def test_what_is_missing_is_found():
     links = "[x](nowhere.md) [y](#a-b-c) [z](#a-b) ![p](docs/p.png) [w](https://w.org)\n```\n[q](q.md)\n```\n"
     assert [*broken_links(ROOT / "README.md", f"# A `b` c\n{links}")] == ["nowhere.md", "#a-b", "docs/p.png"]
     flags = "`--epoch=3`\npython train.py --fractions=1 \\\n  --nosymmetric\npython evaluate.py knn --epochs=1\n"
     assert [*unknown_flags(None, flags)] == ["--epoch", "train.py --fractions"]
-    known = "`models/moco.py` `MoCo.contrast` `Encoder.pool` `(n, D)` `keras.ops`"
-    names = f"{known} `MoCo.contrasts` `models/mocco.py` `momentum.update`"
-    assert [*unknown_names(None, names)] == ["MoCo.contrasts", "models/mocco.py", "momentum.update"]
+
+
+def test_readme_leads_to_every_page_and_its_numbers_are_theirs():
+    readme, results, pins = (
+        (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/results.md", "constraints.txt")
+    )
+    assert not [page.name for page in (ROOT / "docs").glob("*.md") if f"](docs/{page.name}" not in readme]
+    section = readme.partition("\n## Results\n")[2].partition("\n## ")[0]
+    numbers = re.findall(r"\d[\d.]*(?: \+- [\d.]+)? %", section)
+    assert len(numbers) > 10 and not [number for number in numbers if number not in results]
+    pins = dict(re.findall(r"^(\w+)==(\S+)$", pins, re.MULTILINE))
+    assert f"| 3.11 | {pins['tensorflow']} | {pins['keras']} |" in readme

@@ -17,9 +17,6 @@ curves, plot_curves, mechanisms, plot_mechanisms = map(
 DOCS = ROOT / "docs"
 LOGS, CELLS = plot_curves.read_all(), plot_mechanisms.read_cells(DOCS / "mechanisms.jsonl")
 REFERENCE, FIRST_STEPS, RUNS, FACTS = LOGS
-FIGURES = {name: (draw, LOGS, "reading_the_curves.md") for name, draw in plot_curves.FIGURES.items()}
-FIGURES["mechanisms_accuracy"] = (plot_mechanisms.draw_accuracy, CELLS, "mechanisms.md")
-FIGURES["mechanisms_cost"] = (plot_mechanisms.draw_cost, CELLS, "mechanisms.md")
 
 
 def test_the_pages_show_the_tables_of_the_stored_runs():
@@ -33,13 +30,15 @@ def test_the_pages_show_the_tables_of_the_stored_runs():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FIGURES)
-def test_the_figures_are_drawn_and_shown(name, tmp_path):
-    draw, results, page = FIGURES[name]
-    draw(results, tmp_path / "figure.png")
-    with Image.open(tmp_path / "figure.png") as ours, Image.open(DOCS / f"{name}.png") as theirs:
-        assert ours.size == theirs.size
-    assert re.search(rf"!\[.+\]\({name}\.png\)", (DOCS / page).read_text(encoding="utf-8"))
+def test_the_figures_are_drawn(tmp_path):
+    for name, draw, results in [
+        *((name, draw, LOGS) for name, draw in plot_curves.FIGURES.items()),
+        ("mechanisms_accuracy", plot_mechanisms.draw_accuracy, CELLS),
+        ("mechanisms_cost", plot_mechanisms.draw_cost, CELLS),
+    ]:
+        draw(results, tmp_path / "figure.png")
+        with Image.open(tmp_path / "figure.png") as ours, Image.open(DOCS / f"{name}.png") as theirs:
+            assert ours.size == theirs.size, name
 
 
 def test_the_stored_runs_are_those_of_the_benchmarks(monkeypatch):

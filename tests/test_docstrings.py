@@ -1,10 +1,8 @@
 """Every example in a docstring runs and prints what it says."""
 
-import ast
 import doctest
 import importlib
 import pkgutil
-import textwrap
 from pathlib import Path
 
 import keras
@@ -46,11 +44,3 @@ def test_examples_hold():
 @pytest.mark.slow
 def test_examples_of_published_networks_hold():
     assert all(run_examples(name) for name in sorted(SLOW & WITH_EXAMPLES))
-
-
-def test_fenced_examples_are_python():
-    holders = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    for name, source in SOURCES.items():
-        for node in (node for node in ast.walk(ast.parse(source)) if isinstance(node, holders)):
-            for block in (ast.get_docstring(node) or "").split("```python")[1:]:
-                ast.parse(textwrap.dedent(block.split("```")[0]), name)  # a SyntaxError names the module

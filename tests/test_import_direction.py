@@ -134,33 +134,20 @@ def test_the_design_has_a_place_for_every_part():
     assert {part for part in FLOOR.keys() - FLOORS[-1] if f"`{part}`" not in design} == set()
 
 
-def test_the_check_of_directions_finds_what_it_should():
+def test_the_checks_find_what_they_should():
     for module, source, expected in [
         ("keras_moco.layers.x", "from keras_moco import distribution", []),
-        ("keras_moco.layers.x", "from keras_moco.models import MoCo", ["keras_moco.models"]),
         ("keras_moco.layers.x", "def f():\n    import keras_moco.training", ["keras_moco.training"]),
         ("keras_moco.layers.x", "from ..models import MoCo", ["keras_moco.models"]),
         ("keras_moco.layers.x", "from . import feature_queue", []),
         ("keras_moco.layers.x", "from keras_moco import MoCo", ["keras_moco.MoCo"]),
         ("keras_moco.layers.x", "import keras_moco\nkeras_moco.models.MoCo", ["keras_moco.models"]),
-        ("keras_moco.export", "import keras_moco\nkeras_moco.__version__", []),
         ("keras_moco.data.x", "from keras_moco.augment import central_view", []),
         ("keras_moco.data.x", "from keras_moco import models", ["keras_moco.models"]),
-        ("keras_moco.augment.x", "from keras_moco.data import open_source", ["keras_moco.data"]),
         ("keras_moco.augment.preview", "from keras_moco.data import open_source", []),
         ("keras_moco.augment.x", "from . import preview", ["keras_moco.augment.preview"]),
-        ("train", "import keras_moco.augment.preview", ["keras_moco.augment.preview"]),
     ]:
         assert list(wrong_directions(source, module)) == expected, (module, source)
-
-
-def test_the_check_of_doors_finds_what_it_should():
-    for path, source, expected in [
-        ("augment/crop.py", "import keras_cv", []),
-        ("layers/x.py", "from keras_cv.layers import Blur", ["keras_cv.layers"]),
-        ("models/moco.py", "import tensorflow as tf", ["tensorflow"]),
-        ("export.py", "def f():\n    import torch", ["torch"]),
-        ("../train.py", "import tensorflow_datasets as tfds", ["tensorflow_datasets"]),
-        ("layers/x.py", "import keras, numpy", []),
-    ]:
-        assert list(wrong_doors(source, path)) == expected, (path, source)
+    assert list(wrong_doors("import keras_cv, numpy", "augment/crop.py")) == []
+    assert list(wrong_doors("def f():\n    import torch", "export.py")) == ["torch"]
+    assert list(wrong_doors("from keras_cv.layers import Blur", "../train.py")) == ["keras_cv.layers"]

@@ -53,8 +53,5 @@ def test_model_is_what_its_preset_says(name, monkeypatch, tmp_path):
         assert names == (["fc1", "fc2"] if preset.head == "mlp" else ["fc"])
         first = made.encoder.backbone.get_layer("conv1").kernel
         assert first.shape == ((7, 7, 3, 64) if preset.stem == "imagenet" else (3, 3, 3, 64))
-
-
-def test_unknown_name_lists_the_known():
     with pytest.raises(ValueError, match=f"{', '.join(presets.PRESETS)}. Received: 'moco_v4'"):
         presets.moco("moco_v4")

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_moco import training
 from keras_moco.convert import __main__ as command
 from keras_moco.convert import encoder_from_pytorch, to_pytorch
 from keras_moco.convert.files import read
@@ -51,9 +52,8 @@ def checkpoint(tmp_path):
 
 @pytest.fixture
 def flagfile(tmp_path):
-    path = tmp_path / "recipe.cfg"
-    path.write_text(FLAGS + "--image_mean=0.5\n--image_std=0.25\n")
-    return path
+    (tmp_path / "recipe.cfg").write_text(FLAGS + "--image_mean=0.5\n--image_std=0.25\n")
+    return tmp_path / "recipe.cfg"
 
 
 def images():
@@ -69,20 +69,12 @@ def refusal(outcome, folder=None):
     return stderr
 
 
-def test_show_lists_what_a_file_holds(call, checkpoint):
+def test_backbone_of_a_file_is_shown_and_opens_in_stock_keras(call, checkpoint, tmp_path):
     status, stdout, _ = call("show", checkpoint)
-    assert status == 0
-    shown = dict(line.split(maxsplit=1) for line in stdout.splitlines())
-    assert shown["network"] == "tiny of width 4, cifar stem, linear head of 8, images of 1 channel(s), float32"
-    assert shown["queue"].startswith("8 x 300, ") and shown["queue"].endswith(f" pointer [{22 * 128 % 300}]")
-    assert shown["trained"].startswith("0 epochs, 22 batches") and shown["optimizer"] == "none"
-    assert shown["numbers"].startswith("momentum 0.999, temperature 0.2, mean [0.5], std [0.25]")
-
-
-def test_backbone_writes_one_that_stock_keras_opens(call, checkpoint, tmp_path):
+    assert status == 0 and "tiny of width 4, cifar stem, linear head of 8, images of 1 channel(s)" in stdout
+    assert "8 x 300, " in stdout and f" pointer [{22 * 128 % 300}]" in stdout and " 22 batches" in stdout
     folder = tmp_path / "export"
-    status, stdout, _ = call("backbone", checkpoint, folder)
-    assert status == 0 and stdout.startswith(f"Wrote {folder}: tiny, 4 features")
+    assert call("backbone", checkpoint, folder)[0] == 0
     backbone = keras.models.load_model(folder / "backbone.keras")
     expected = encoder_from_pytorch(checkpoint).features(images())
     np.testing.assert_allclose(backbone(images()), expected, rtol=1e-5, atol=1e-6)
@@ -95,7 +87,6 @@ def test_run_can_be_loaded_and_converted_back(call, checkpoint, flagfile, tmp_pa
     status, stdout, _ = call("run", checkpoint, "--flagfile", flagfile, "--workdir", workdir)
     assert status == 0
     assert "a run of 3 epochs, of which 0 are done (22 steps)" in stdout and "\nnote: no state of an SGD" in stdout
-    assert f"python train.py --flagfile={workdir / 'flags.cfg'}" in (workdir / "flags.cfg").read_text()
     plan, model = load_model(workdir)
     assert plan.config.workdir == str(workdir) and int(model.optimizer.iterations) == model.steps_done == 22
     assert RunDirectory(workdir).results()["converted_from"] == str(checkpoint)
@@ -103,19 +94,15 @@ def test_run_can_be_loaded_and_converted_back(call, checkpoint, flagfile, tmp_pa
     np.testing.assert_allclose(model.encoder.features(images()), expected, rtol=1e-5, atol=1e-6)
     assert (workdir / "export" / "backbone.keras").exists()
     assert [path.name for path in workdir.parent.iterdir()] == ["converted"]
-
     back = tmp_path / "back.safetensors"
-    status, stdout, _ = call("to_pytorch", workdir, back)
-    assert (status, stdout) == (0, f"Wrote {back}: 22 steps, epoch 2.\n")
+    assert call("to_pytorch", workdir, back)[:2] == (0, f"Wrote {back}: 22 steps, epoch 2.\n")
     before, after = read(checkpoint).tensors, read(back).tensors
     assert list(after) == list(before)
     assert all(np.array_equal(after[name], before[name]) for name in before)
     monkeypatch.setattr(command, "load_model", lambda *_: (plan, model))  # not a second time
     assert "which exists" in refusal(call("to_pytorch", workdir, back))
     assert call("to_pytorch", workdir, back, "--overwrite")[0] == 0
-
     assert "tiny that begins with (4, 1, 3, 3)" in refusal(call("to_detectron2", workdir, tmp_path / "back.pkl"))
-    assert not (tmp_path / "back.pkl").exists()
 
 
 def test_run_refuses_what_does_not_fit(call, checkpoint, flagfile, tmp_path):
@@ -137,36 +124,40 @@ def test_run_refuses_what_does_not_fit(call, checkpoint, flagfile, tmp_path):
 
 
 def test_failed_run_leaves_nothing(call, checkpoint, flagfile, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(command, "export_backbone", full)
     (tmp_path / "runs").mkdir()
-    status, _, stderr = call("run", checkpoint, "--flagfile", flagfile, "--workdir", tmp_path / "runs" / "converted")
-    assert (status, stderr) == (2, "convert: [Errno 28] No space left on device\n")
-    assert not any((tmp_path / "runs").iterdir())
+    for error, status, printed in (
+        (OSError(28, "full"), 2, "[Errno 28] full\n"),
+        (KeyboardInterrupt, 130, "interrupted"),
+    ):
+        monkeypatch.setattr(command, "export_backbone", lambda *_, error=error: (_ for _ in ()).throw(error))
+        outcome = call("run", checkpoint, "--flagfile", flagfile, "--workdir", tmp_path / "runs" / "converted")
+        assert outcome[0] == status and outcome[2].startswith(f"convert: {printed}") and outcome[2].count("\n") == 1
+        assert not any((tmp_path / "runs").iterdir())
 
 
-def test_to_detectron2_writes_the_model_of_a_run(call, monkeypatch):
-    monkeypatch.setattr(command, "load_model", lambda workdir, data_dir: (None, f"model of {workdir}"))
-    monkeypatch.setattr(command, "to_detectron2", lambda *arguments: arguments)
-    for flags, overwrite in ([], False), (["--overwrite"], True):
-        written = ("model of run", "backbone.pkl", overwrite)
-        assert call("to_detectron2", "run", "backbone.pkl", *flags)[:2] == (0, f"Wrote {written}.\n")
+@pytest.mark.torch
+def test_run_of_the_authors_is_resumed_and_written_back(call, flagfile, tmp_path):
+    pytest.importorskip("torch")
+    from tests.convert import torch_reference as reference
 
-
-def test_interruption_prints_no_traceback(call, checkpoint, monkeypatch):
-    def interrupted(_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(command, "summary", interrupted)
-    status, stdout, stderr = call("show", checkpoint)
-    assert (status, stdout) == (130, "") and stderr.startswith("convert: interrupted") and stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize("arguments", [[], ["absent"], ["show"], ["run", "file"], ["backbone", "a", "b", "--stem=x"]])
-def test_wrong_usage_is_explained(arguments, capsys):
-    with pytest.raises(SystemExit) as caught:
-        command.main(arguments)
-    assert caught.value.code == 2
-    assert capsys.readouterr().err.startswith("usage: python -m keras_moco.convert")
+    network = reference.randomise(reference.ResNet("tiny", "cifar", "linear", 4, 8, channels=1))
+    network, steps = reference.MoCo(network, 300, 8, 0.999, 0.07), 2 * (1437 // 128)  # of the digits
+    network.queue_ptr[:] = steps * 128 % 300
+    before, file = reference.checkpoint_of(network, epoch=2, arch="tiny"), tmp_path / "checkpoint_0002.pth.tar"
+    reference.torch.save(before, file)
+    workdir, back = tmp_path / "run", tmp_path / "back.pth.tar"
+    assert call("run", file, "--flagfile", flagfile, "--workdir", workdir)[0] == 0
+    _, model = load_model(workdir)
+    assert model.steps_done == int(model.optimizer.iterations) == steps
+    assert call("to_pytorch", workdir, back)[0] == 0
+    after = reference.read(back)
+    assert after["epoch"] == 2
+    for name, tensor in before["state_dict"].items():
+        assert "num_batches" in name or reference.torch.equal(tensor, after["state_dict"][name]), name
+    for place, state in before["optimizer"]["state"].items():
+        found = after["optimizer"]["state"][place]["momentum_buffer"]
+        assert reference.torch.equal(found, state["momentum_buffer"]) and found.any()
+    results = training.pretrain(RunDirectory(workdir).config())
+    assert results["epochs"] == 3 and results["steps"] == 3 * steps // 2
+    [_, row] = (workdir / "log.csv").read_text().splitlines()  # after the names: of the third epoch alone
+    assert row.split(",")[0] == "2"

@@ -29,10 +29,6 @@ SETTINGS = [  # precision, rate, temperature, and the largest relative differenc
 ]
 
 
-def rates(rate):
-    return [rate] * DROP + [rate / 10] * (STEPS - DROP)
-
-
 class Listed(keras.optimizers.schedules.LearningRateSchedule):
     """The rate of each step as it is, without a formula between the two sides, and in full precision."""
 
@@ -69,7 +65,7 @@ class PyTorch:
         self.model = reference.MoCo(
             reference.ResNet("resnet10", stem, head, WIDTH, DIM), QUEUE, DIM, MOMENTUM, temperature
         )
-        self.optimizer, self.rates = reference.sgd_of(self.model), rates(rate)
+        self.optimizer, self.rates = reference.sgd_of(self.model), [rate] * DROP + [rate / 10] * (STEPS - DROP)
 
     def train(self, views, steps):
         losses = []
@@ -90,16 +86,9 @@ class PyTorch:
         content = {"epoch": epoch, "state_dict": self.state_dict(), "optimizer": self.optimizer.state_dict()}
         torch.save(content, path)
 
-    def load(self, path):
-        content = reference.read(path)
-        state = {name.removeprefix("module."): tensor for name, tensor in content["state_dict"].items()}
-        self.model.load_state_dict(state)
-        self.optimizer.load_state_dict(content["optimizer"])
-        return content
 
-
-def from_checkpoint(path, rate, temperature):
-    optimizer = SGD(Listed(rates(rate)), momentum=0.9, weight_decay=1e-3)
+def from_checkpoint(path, rates, temperature):
+    optimizer = SGD(Listed(rates), momentum=0.9, weight_decay=1e-3)
     settings = {"momentum": MOMENTUM, "temperature": temperature, "bn_mode": "plain", "mean": MEAN, "std": STD}
     return convert.from_pytorch(path, optimizer=optimizer, **settings)
 
@@ -124,35 +113,32 @@ def check_weights(model, pytorch, path):
 
 @pytest.mark.parametrize("head, stem", [("mlp", "cifar"), ("linear", "imagenet")])
 @pytest.mark.parametrize("dtype, rate, temperature, within", SETTINGS)
-def test_training_equals_pytorchs_and_is_resumed_there(tmp_path, head, stem, dtype, rate, temperature, within):
-    views = make_views()
+def test_training_equals_pytorchs_and_is_resumed_on_either_side(tmp_path, head, stem, dtype, rate, temperature, within):
+    views, rest = make_views(), range(HALF, STEPS)
     with reference.floats(dtype):
         pytorch, other = (PyTorch(rate, temperature, head, stem) for _ in range(2))
         pytorch.save(tmp_path / "start.pth")
-        model = from_checkpoint(tmp_path / "start.pth", rate, temperature)
-        expected = pytorch.train(views, range(STEPS))
+        model = from_checkpoint(tmp_path / "start.pth", pytorch.rates, temperature)
+        expected = pytorch.train(views, range(HALF))
+        pytorch.save(tmp_path / "theirs.pth", epoch=1)
+        expected += pytorch.train(views, rest)
         assert np.ptp(expected) > 0.2  # there is something to compare
         losses = train_keras(model, views, range(HALF))
         convert.to_pytorch(model, tmp_path / "half.pth", epoch=1)
-        losses += train_keras(model, views, range(HALF, STEPS))
+        losses += train_keras(model, views, rest)
         assert reference.relative(losses, expected) < within
+
+        content = reference.read(tmp_path / "half.pth")
+        state = {name.removeprefix("module."): tensor for name, tensor in content["state_dict"].items()}
+        other.model.load_state_dict(state)
+        other.optimizer.load_state_dict(content["optimizer"])
+        assert content["epoch"] == 1 and content["arch"] == "resnet10"
+        assert reference.relative(other.train(views, rest), expected[HALF:]) < within
+
         if dtype == "float64":
             check_weights(model, pytorch, tmp_path / "ours.pth")
-
-        content = other.load(tmp_path / "half.pth")
-        assert content["epoch"] == 1 and content["arch"] == "resnet10"
-        assert reference.relative(other.train(views, range(HALF, STEPS)), expected[HALF:]) < within
-
-
-def test_training_of_pytorch_is_resumed_here(tmp_path):
-    views = make_views()
-    with reference.floats("float64"):
-        pytorch = PyTorch(0.01, 0.2)
-        pytorch.train(views, range(HALF))
-        pytorch.save(tmp_path / "half.pth", epoch=1)
-        model = from_checkpoint(tmp_path / "half.pth", 0.01, 0.2)
-        assert int(model.optimizer.iterations) == model.steps_done == HALF
-        assert int(model.queue.pointer) == HALF * BATCH % QUEUE
-        expected = pytorch.train(views, range(HALF, STEPS))
-        assert reference.relative(train_keras(model, views, range(HALF, STEPS)), expected) < 1e-9
-        check_weights(model, pytorch, tmp_path / "ours.pth")
+            resumed = from_checkpoint(tmp_path / "theirs.pth", pytorch.rates, temperature)
+            assert int(resumed.optimizer.iterations) == resumed.steps_done == HALF
+            assert int(resumed.queue.pointer) == HALF * BATCH % QUEUE
+            assert reference.relative(train_keras(resumed, views, rest), expected[HALF:]) < within
+            check_weights(resumed, pytorch, tmp_path / "resumed.pth")

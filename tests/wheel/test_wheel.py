@@ -17,18 +17,14 @@ pytestmark = pytest.mark.wheel
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ["LICENSE", "README.md", "keras_moco", "pyproject.toml", "setup.py"]
 # What a user does first, and a loss in numbers.
-TESTS = ["test_commands.py", "test_contrast.py", "test_readme.py::test_readme_block_runs"]
+TESTS = ["test_commands.py", "test_contrast.py"]
 OUTSIDE = """
 import importlib
 import pkgutil
 import sys
 from pathlib import Path
 
-import keras
-import numpy as np
-
 import keras_moco
-from tests.small_training import batches, make_model
 
 
 def test_the_installed_package_is_tested():
@@ -42,14 +38,10 @@ def test_every_module_is_there():
         importlib.import_module(name)
 
 
-def test_fit_save_and_load(tmp_path):
-    model = make_model()
-    model.fit(batches(steps=5), epochs=1, verbose=0, shuffle=False)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    images = np.float32(next(iter(batches(steps=1)))["query"])
-    assert model.steps_done == loaded.steps_done == 5
-    np.testing.assert_array_equal(model.predict(images, verbose=0), loaded.predict(images, verbose=0))
+def test_block_of_the_readme_runs(tmp_path, monkeypatch):
+    block = Path("README.md").read_text(encoding="utf-8").split("```python")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
 """
 
 
@@ -86,7 +78,7 @@ def python(wheel, tmp_path_factory):
     return python
 
 
-def test_wheel_holds_the_package_and_its_licence_and_nothing_else(wheel):
+def test_wheel_holds_the_package_and_says_what_it_needs(wheel):
     version = keras_moco.__version__
     assert wheel.name == f"keras_moco-{version}-py3-none-any.whl"
     files = [path for path in (ROOT / "keras_moco").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
@@ -96,21 +88,15 @@ def test_wheel_holds_the_package_and_its_licence_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as file:
         found = set(file.namelist())
         [licence] = [name for name in found if name.endswith("/LICENSE")]
-        assert file.read(licence) == (ROOT / "LICENSE").read_bytes()
-        assert file.read(f"keras_moco-{version}.dist-info/top_level.txt") == b"keras_moco\n"
+        metadata = Parser().parsestr(file.read(f"keras_moco-{version}.dist-info/METADATA").decode())
     assert found == expected | about | {licence}
-
-
-def test_metadata_names_what_it_needs(wheel):
-    with zipfile.ZipFile(wheel) as file:
-        text = file.read(f"keras_moco-{keras_moco.__version__}.dist-info/METADATA").decode()
-    about = Parser().parsestr(text)
-    assert about["Name"].replace("-", "_") == "keras_moco" and about["Version"] == keras_moco.__version__
-    assert about["Requires-Python"] == ">=3.10" and "Apache-2.0" in (about["License-Expression"] or about["License"])
-    needed = about.get_all("Requires-Dist")
+    assert metadata["Requires-Python"] == ">=3.10" and "Apache-2.0" in (
+        metadata["License-Expression"] or metadata["License"]
+    )
+    needed = metadata.get_all("Requires-Dist")
     assert any(line.startswith("tensorflow") for line in needed)
     assert not [line for line in needed if "torch" in line and "extra" not in line]
-    assert about.get_payload().startswith((ROOT / "README.md").read_text(encoding="utf-8")[:50])
+    assert metadata.get_payload().startswith((ROOT / "README.md").read_text(encoding="utf-8")[:50])
 
 
 def test_wheel_works_outside_of_the_checkout(python, tmp_path):
