@@ -72,14 +72,12 @@ def test_momentum_rises_on_a_schedule_and_is_logged():
         momentum = 1 - 0.1 * (1 + np.cos(np.pi * step / steps)) / 2
         pairs = zip(model.query_encoder.weights, model.key_encoder.weights, strict=True)
         query, key = zip(*(pair for pair in pairs if pair[0].trainable), strict=True)
-        expected = [
-            momentum * ours + (1 - momentum) * theirs for ours, theirs in zip(values(key), values(query), strict=True)
-        ]
+        old, new = values(key), values(query)
         model.reset_metrics()
         logged = model.train_step(a_batch(step))["key_momentum"]
         assert float(logged) == pytest.approx(momentum, rel=1e-6)
-        for found, value in zip(key, expected, strict=True):
-            np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-6)
+        for found, ours, theirs in zip(key, old, new, strict=True):
+            np.testing.assert_allclose(found, momentum * ours + (1 - momentum) * theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_end_of_data_of_unknown_length_is_no_step():
