@@ -1,8 +1,8 @@
 """Every public object of the package: what `tests/test_conformance.py` checks of it, or why nothing.
 
 Public is what is in the `__all__` of `MODULES`. `MATRIX` holds what computes with tensors or is saved by Keras.
-Everything else is of a kind in `OUTSIDE`, `TESTED_APART`, or a function that cannot be part of a graph: of files, NumPy
-arrays or whole models, or that makes an object.
+Everything else `is_outside`, `TESTED_APART`, or a function that cannot be part of a graph: of files, NumPy arrays or
+whole models, or that makes an object.
 """
 
 import dataclasses
@@ -55,13 +55,11 @@ class Entry:
 
     make: Callable  # without arguments; called under the policy and the strategy of a column
     inputs: tuple = ()
-    # Function of the object and the inputs; returns tensors in any structure.
-    run: Callable = lambda made, *inputs: made(*inputs)
+    run: Callable = lambda made, *inputs: made(*inputs)  # returns tensors in any structure
     columns: tuple = COLUMNS
     # Columns that the object cannot meet, with the reason; a test tries that it cannot.
     exempt: dict = field(default_factory=dict)
-    # Whether every replica returns the whole result; if not, each returns its rows of the batch.
-    same: bool = False
+    same: bool = False  # whether every replica returns the whole result, or its rows of the batch
     # Whether floats come out in the compute dtype of the policy, or else in float32.
     compute_dtype: bool = False
     # Function of the object that returns the part of it that has a configuration.
@@ -268,15 +266,10 @@ def is_abstract(found):
     return inspect.isabstract(found)
 
 
-# Kinds of public objects that need no row of the matrix.
-OUTSIDE = {
-    "a constant": lambda found: isinstance(found, dict | list | tuple) and not isinstance(found, type),
-    "a record, which computes nothing": lambda found: (
-        isinstance(found, type) and (dataclasses.is_dataclass(found) or hasattr(found, "_fields"))
-    ),
-    "an error": lambda found: is_class(found, Exception),
-    "a callback, which Keras does not save": lambda found: (
-        is_class(found, keras.callbacks.Callback) and not hasattr(found, "get_config")
-    ),
-    "abstract": is_abstract,
-}
+def is_outside(found):
+    """Constants, records, errors, callbacks, which Keras does not save, and abstract classes need no row."""
+    if not isinstance(found, type):
+        return isinstance(found, dict | list | tuple)
+    record = dataclasses.is_dataclass(found) or hasattr(found, "_fields")
+    callback = is_class(found, keras.callbacks.Callback) and not hasattr(found, "get_config")
+    return record or is_class(found, Exception) or callback or is_abstract(found)

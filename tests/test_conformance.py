@@ -28,10 +28,10 @@ from tests.registry import (
     COLUMNS,
     MATRIX,
     MODULES,
-    OUTSIDE,
     TESTED_APART,
     Whole,
     is_class,
+    is_outside,
     public_names,
     public_object,
 )
@@ -140,8 +140,6 @@ def _model_of(made, entry):
 
 
 CHECKS = {check.__name__: check for check in (config, keras_file, graph, mixed, replicas, xla)}
-
-
 _eager_results = {}
 
 
@@ -210,7 +208,7 @@ def unlisted():
     """Public objects without a row, and of no kind that needs none, by name."""
     names = set(public_names()) - {name.split()[0] for name in MATRIX}
     found = {name: public_object(name) for name in names if not name.startswith(TESTED_APART)}
-    return {name: each for name, each in found.items() if not any(holds(each) for holds in OUTSIDE.values())}
+    return {name: each for name, each in found.items() if not is_outside(each)}
 
 
 def test_everything_public_has_a_row_or_a_reason():
