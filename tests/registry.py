@@ -172,10 +172,6 @@ def own_rows(function, first, second, *args):
     return function(first, *(distribution.all_gather(side) for side in (second, *args)), own, 0.2)
 
 
-def labelled(extractor, images, numbers):
-    return extractor({"image": images, "label": numbers, "index": numbers})
-
-
 def small_resnet():
     return backbones.resnet("resnet10", width=4, stem="cifar", input_shape=SHAPE)
 
@@ -201,7 +197,7 @@ MATRIX = {
     "evaluation.FeatureExtractor": Entry(
         lambda: evaluation.FeatureExtractor(small_encoder().features),
         (IMAGES, INDICES),
-        labelled,
+        lambda extractor, images, n: extractor({"image": images, "label": n, "index": n}),
         exempt=dict.fromkeys(("config", "keras_file"), "it holds a callable, which has no configuration"),
     ),
     # Layers.

@@ -105,7 +105,9 @@ def small_model(bn_mode):
     return MoCo(Encoder(backbone, linear_head(48, 6)), queue_size=BATCH, bn_mode=bn_mode)
 
 
-def test_shuffling_on_one_replica_is_refused():
+def test_modes_that_give_pairs_away_are_refused_or_warned_of():
+    with pytest.warns(UserWarning, match="'sync' is not sufficient with a queue"):
+        small_model("sync")
     with pytest.raises(ValueError, match="`bn_mode='shuffle'` .* Received: 1 replica.*bn_mode='split'"):
         batch_norm.resolve("shuffle", 8, 1).check(1)
     model = small_model("shuffle")
@@ -114,11 +116,6 @@ def test_shuffling_on_one_replica_is_refused():
     with pytest.raises(ValueError, match="`bn_mode='shuffle'`"):
         model.fit(tf.data.Dataset.from_tensors({"query": views, "key": views}), verbose=0)
     assert model.steps_done == 0
-
-
-def test_synchronized_statistics_come_with_a_warning():
-    with pytest.warns(UserWarning, match="'sync' is not sufficient with a queue"):
-        small_model("sync")
 
 
 # Models made elsewhere

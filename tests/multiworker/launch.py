@@ -16,9 +16,7 @@ LIMIT = 240
 
 def free_ports(number):
     """Ports that are free now; all held at once, so that they differ."""
-    sockets = [socket.socket() for _ in range(number)]
-    for each in sockets:
-        each.bind(("localhost", 0))
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(number)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
         each.close()
