@@ -11,7 +11,7 @@ The encoder is small enough to differentiate on paper:
 Letters: n images, d inputs, h hidden units, D embedding width, K keys in the queue, S groups of batch norm.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -81,9 +81,8 @@ def batch_norm_backward(gradient, cache):
 def encode(parameters, images, statistics=None, groups=None):
     """Embeds images in training mode.
 
-    `statistics` is a dict of moving "mean" and "variance", updated in place, None without batch norm; `groups` has the
-    `(n/S, S)` rows of each batch-norm group, None for one group. Returns embeddings `(n, D)` of unit length, and what
-    `encode_backward` needs.
+    `statistics`, updated in place, is None without batch norm; `groups` is None for one group. Returns embeddings
+    `(n, D)` of unit length, and what `encode_backward` needs.
     """
     x = images.reshape(len(images), -1)  # (n, d)
     hidden = x @ parameters["w1"] + parameters["b1"]  # (n, h)
@@ -138,6 +137,18 @@ def sgd(parameters, velocity, gradients, learning_rate, momentum, weight_decay):
         parameters[name] = parameters[name] - learning_rate * velocity[name]
 
 
+def copied(parameters):
+    return {name: value.copy() for name, value in parameters.items()}
+
+
+def zeros_like(parameters):
+    return {name: np.zeros_like(value) for name, value in parameters.items()}
+
+
+def statistics_of(parameters):
+    return initial_statistics(len(parameters["gamma"])) if "gamma" in parameters else None
+
+
 @dataclass
 class MoCoReference:
     """The state of a MoCo run and its one operation, `step`.
@@ -155,26 +166,14 @@ class MoCoReference:
     symmetric: bool = False
     groups: np.ndarray | None = None
     pointer: int = 0
-    key: dict = field(init=False)
-    velocity: dict = field(init=False)
-    query_statistics: dict | None = field(init=False, default=None)
-    key_statistics: dict | None = field(init=False, default=None)
 
     def __post_init__(self):
-        self.query = {name: value.copy() for name, value in self.query.items()}
-        self.key = {name: value.copy() for name, value in self.query.items()}
-        self.velocity = {name: np.zeros_like(value) for name, value in self.query.items()}
-        self.queue = self.queue.copy()
-        if "gamma" in self.query:
-            self.query_statistics = initial_statistics(len(self.query["gamma"]))
-            self.key_statistics = initial_statistics(len(self.query["gamma"]))
+        self.query, self.key, self.queue = copied(self.query), copied(self.query), self.queue.copy()
+        self.velocity = zeros_like(self.query)
+        self.query_statistics, self.key_statistics = statistics_of(self.query), statistics_of(self.query)
 
     def step(self, query_images, key_images, learning_rate, permutation=None):
-        """One training step; `permutation` (n,) shuffles the key images before encoding, and their keys back.
-
-        Returns:
-            The loss before the update.
-        """
+        """One training step; `permutation` (n,) shuffles key images for batch norm. Returns the loss before it."""
         # Eq. 2, before the keys are encoded, with the query weights that the previous step left behind.
         for name, value in self.query.items():
             self.key[name] = self.momentum * self.key[name] + (1 - self.momentum) * value
@@ -184,7 +183,7 @@ class MoCoReference:
             directions.append((key_images, query_images))
 
         # Every direction sees the queue as it stood before the step: the batch's own keys are no negatives.
-        loss, gradients, keys = 0.0, {name: np.zeros_like(value) for name, value in self.query.items()}, []
+        loss, gradients, keys = 0.0, zeros_like(self.query), []
         for images_of_q, images_of_k in directions:
             k = self._encode_keys(images_of_k, permutation)
             q, cache = encode(self.query, images_of_q, self.query_statistics, self.groups)
@@ -195,7 +194,9 @@ class MoCoReference:
             keys.append(k)
 
         sgd(self.query, self.velocity, gradients, learning_rate, self.sgd_momentum, self.weight_decay)
-        self._enqueue(np.concatenate(keys))
+        for key in np.concatenate(keys):
+            self.queue[self.pointer] = key
+            self.pointer = (self.pointer + 1) % len(self.queue)
         return float(loss)
 
     def _encode_keys(self, images, permutation):
@@ -205,8 +206,3 @@ class MoCoReference:
         keys = np.empty_like(shuffled)
         keys[permutation] = shuffled
         return keys
-
-    def _enqueue(self, keys):
-        for key in keys:
-            self.queue[self.pointer] = key
-            self.pointer = (self.pointer + 1) % len(self.queue)

@@ -1,15 +1,14 @@
 """The other mechanisms in plain NumPy, and LARS: oracles like `tests.reference`, on the same encoder.
 
 Written from MoCo (Fig. 2 and sec. 4.1), Wu et al. 2018 (the bank), SimCLR (eq. 1 and Algorithm 1) and LARS (You et al.
-2017, Algorithm 1), never from `keras_moco`. Gradients are derived by hand and checked against finite differences in
-`test_reference_mechanisms.py`.
+2017, Algorithm 1), never from `keras_moco`. Gradients are derived by hand; `test_reference.py` checks them.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from tests.reference import encode, encode_backward, info_nce, initial_statistics, sgd
+from tests.reference import copied, encode, encode_backward, info_nce, sgd, statistics_of, zeros_like
 
 
 def softmax_cross_entropy(logits, labels):
@@ -48,23 +47,6 @@ def lars(parameters, velocity, gradients, learning_rate, momentum, weight_decay,
         parameters[name] = weight - velocity[name]
 
 
-def add(*gradients):
-    """Sums dicts of gradients."""
-    return {name: sum(each[name] for each in gradients) for name in gradients[0]}
-
-
-def copied(parameters):
-    return {name: value.copy() for name, value in parameters.items()}
-
-
-def zeros_like(parameters):
-    return {name: np.zeros_like(value) for name, value in parameters.items()}
-
-
-def statistics_of(parameters):
-    return initial_statistics(len(parameters["gamma"])) if "gamma" in parameters else None
-
-
 @dataclass
 class EndToEndReference:
     """Both encoders learn; with `shared` they are one, or else they start alike.
@@ -96,15 +78,13 @@ class EndToEndReference:
         loss, gradient_q, gradient_k = in_batch(q, k, self.temperature)
         of_query = encode_backward(gradient_q, query_cache)
         of_key = encode_backward(gradient_k[permutation], key_cache)
+        settings = (learning_rate, self.sgd_momentum, self.weight_decay)
         if self.shared:
-            self._descend(self.query, self.velocity, add(of_query, of_key), learning_rate)
+            sgd(self.query, self.velocity, {name: of_query[name] + of_key[name] for name in of_query}, *settings)
         else:
-            self._descend(self.query, self.velocity, of_query, learning_rate)
-            self._descend(self.key, self.key_velocity, of_key, learning_rate)
+            sgd(self.query, self.velocity, of_query, *settings)
+            sgd(self.key, self.key_velocity, of_key, *settings)
         return float(loss)
-
-    def _descend(self, parameters, velocity, gradients, learning_rate):
-        sgd(parameters, velocity, gradients, learning_rate, self.sgd_momentum, self.weight_decay)
 
 
 @dataclass
@@ -118,7 +98,6 @@ class MemoryBankReference:
     sgd_momentum: float = 0.9
     weight_decay: float = 0.0
     groups: np.ndarray | None = None
-    statistics: dict | None = field(init=False, default=None)
 
     def __post_init__(self):
         self.query, self.bank = copied(self.query), self.bank.copy()

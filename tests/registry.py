@@ -1,7 +1,8 @@
 """Every public object of the package: what `tests/test_conformance.py` checks of it, or why nothing.
 
 Public is what is in the `__all__` of `MODULES`. `MATRIX` holds what computes with tensors or is saved by Keras.
-Everything else is of a kind in `OUTSIDE`, one of `MAKERS`, named in `ON_FILES`, or `TESTED_APART`.
+Everything else `is_outside`, `TESTED_APART`, or a function that cannot be part of a graph: of files, NumPy arrays or
+whole models, or that makes an object.
 """
 
 import dataclasses
@@ -52,16 +53,13 @@ class Whole:
 class Entry:
     """A row of the matrix: how to make an object, and how to run it."""
 
-    # Without arguments; called under the policy and the strategy of a column.
-    make: Callable
+    make: Callable  # without arguments; called under the policy and the strategy of a column
     inputs: tuple = ()
-    # Function of the object and the inputs; returns tensors in any structure.
-    run: Callable = lambda made, *inputs: made(*inputs)
+    run: Callable = lambda made, *inputs: made(*inputs)  # returns tensors in any structure
     columns: tuple = COLUMNS
     # Columns that the object cannot meet, with the reason; a test tries that it cannot.
     exempt: dict = field(default_factory=dict)
-    # Whether every replica returns the whole result; if not, each returns its rows of the batch.
-    same: bool = False
+    same: bool = False  # whether every replica returns the whole result, or its rows of the batch
     # Whether floats come out in the compute dtype of the policy, or else in float32.
     compute_dtype: bool = False
     # Function of the object that returns the part of it that has a configuration.
@@ -174,10 +172,6 @@ def own_rows(function, first, second, *args):
     return function(first, *(distribution.all_gather(side) for side in (second, *args)), own, 0.2)
 
 
-def labelled(extractor, images, numbers):
-    return extractor({"image": images, "label": numbers, "index": numbers})
-
-
 def small_resnet():
     return backbones.resnet("resnet10", width=4, stem="cifar", input_shape=SHAPE)
 
@@ -203,7 +197,7 @@ MATRIX = {
     "evaluation.FeatureExtractor": Entry(
         lambda: evaluation.FeatureExtractor(small_encoder().features),
         (IMAGES, INDICES),
-        labelled,
+        lambda extractor, images, n: extractor({"image": images, "label": n, "index": n}),
         exempt=dict.fromkeys(("config", "keras_file"), "it holds a callable, which has no configuration"),
     ),
     # Layers.
@@ -268,46 +262,10 @@ def is_abstract(found):
     return inspect.isabstract(found)
 
 
-# Kinds of public objects that need no row of the matrix.
-OUTSIDE = {
-    "a constant": lambda found: isinstance(found, dict | list | tuple) and not isinstance(found, type),
-    "a record, which computes nothing": lambda found: (
-        isinstance(found, type) and (dataclasses.is_dataclass(found) or hasattr(found, "_fields"))
-    ),
-    "an error": lambda found: is_class(found, Exception),
-    "a callback, which Keras does not save": lambda found: (
-        is_class(found, keras.callbacks.Callback) and not hasattr(found, "get_config")
-    ),
-    "abstract": is_abstract,
-}
-# How to call a function that makes an object of the matrix, or of Keras.
-MAKERS = {
-    "augment.moco_cifar": lambda make: make(8),
-    "augment.moco_v1": lambda make: make(8),
-    "augment.moco_v2": lambda make: make(8),
-    "augment.simclr": lambda make: make(8),
-    "augment.simclr_cifar": lambda make: make(8),
-    "augment.supervised": lambda make: make(8),
-    "evaluation.fresh_copy": lambda make: make(small_resnet()),
-    "layers.splittable": lambda make: make(small_resnet()),
-    "presets.moco": lambda make: make("moco_v1_resnet18_cifar10", queue_size=8),
-    "schedules.constant": lambda make: make(0.1, 3),
-    "schedules.cosine": lambda make: make(0.1, 3),
-    "schedules.learning_rate": lambda make: make("cosine", 0.1, 3, 2, warmup_epochs=1),
-    "schedules.step": lambda make: make(0.1, 3),
-}
-# Functions of files, NumPy arrays, data sets or whole models, outside any graph.
-ON_FILES = """
-augment.get_augmentation callbacks.drop_events callbacks.find_step callbacks.is_saved callbacks.restore callbacks.save
-callbacks.saved_steps convert.encoder_from_pytorch convert.from_pytorch convert.load_pytorch convert.to_detectron2
-convert.to_pytorch data.array_source data.balanced_indices data.evaluation_dataset data.labelled_dataset
-data.open_source data.plain_read_errors data.pretrain_dataset data.read_images data.steps_per_epoch data.subset
-evaluating.evaluate evaluation.accuracy_of evaluation.alignment evaluation.at_level evaluation.draw_confusion
-evaluation.draw_label_fractions evaluation.draw_neighbours evaluation.draw_projection evaluation.effective_rank
-evaluation.extract_features evaluation.feature_std evaluation.fine_tune evaluation.frozen evaluation.knn_accuracies
-evaluation.knn_accuracy evaluation.knn_predict evaluation.knn_vote evaluation.linear_accuracy evaluation.linear_probe
-evaluation.linear_sweep evaluation.linear_sweep_on_images evaluation.nearest_neighbours evaluation.nearest_voters
-evaluation.predict_labelled evaluation.representation_measures evaluation.uniformity export.export_backbone
-loading.load_backbone loading.load_encoder loading.load_keras methods.get_method presets.closest presets.get_preset
-training.pretrain
-""".split()
+def is_outside(found):
+    """Constants, records, errors, callbacks, which Keras does not save, and abstract classes need no row."""
+    if not isinstance(found, type):
+        return isinstance(found, dict | list | tuple)
+    record = dataclasses.is_dataclass(found) or hasattr(found, "_fields")
+    callback = is_class(found, keras.callbacks.Callback) and not hasattr(found, "get_config")
+    return record or is_class(found, Exception) or callback or is_abstract(found)

@@ -105,7 +105,9 @@ def small_model(bn_mode):
     return MoCo(Encoder(backbone, linear_head(48, 6)), queue_size=BATCH, bn_mode=bn_mode)
 
 
-def test_shuffling_on_one_replica_is_refused():
+def test_modes_that_give_pairs_away_are_refused_or_warned_of():
+    with pytest.warns(UserWarning, match="'sync' is not sufficient with a queue"):
+        small_model("sync")
     with pytest.raises(ValueError, match="`bn_mode='shuffle'` .* Received: 1 replica.*bn_mode='split'"):
         batch_norm.resolve("shuffle", 8, 1).check(1)
     model = small_model("shuffle")
@@ -114,19 +116,6 @@ def test_shuffling_on_one_replica_is_refused():
     with pytest.raises(ValueError, match="`bn_mode='shuffle'`"):
         model.fit(tf.data.Dataset.from_tensors({"query": views, "key": views}), verbose=0)
     assert model.steps_done == 0
-
-
-def test_unknown_modes_and_numbers_of_groups_are_refused():
-    with pytest.raises(ValueError, match="auto, split, shuffle, sync, plain.*'ghost'"):
-        batch_norm.resolve("ghost", 8, 1)
-    for splits in (0, -1, 2.5):
-        with pytest.raises(ValueError, match=f"bn_splits={splits}"):
-            batch_norm.resolve("split", splits, 1)
-
-
-def test_synchronized_statistics_come_with_a_warning():
-    with pytest.warns(UserWarning, match="'sync' is not sufficient with a queue"):
-        small_model("sync")
 
 
 # Models made elsewhere
@@ -140,14 +129,9 @@ def stock_model():
     return keras.Model(images, layers.ReLU()(x), name="stock")
 
 
-def with_random_weights(model):
-    rng = np.random.default_rng(0)
-    model.set_weights([np.float32(rng.uniform(0.5, 1.5, w.shape)) for w in model.weights])
-    return model
-
-
 def test_stock_models_become_splittable_with_the_same_weights():
-    model = with_random_weights(stock_model())
+    model, rng = stock_model(), np.random.default_rng(0)
+    model.set_weights([np.float32(rng.uniform(0.5, 1.5, w.shape)) for w in model.weights])
     images = np.random.default_rng(1).normal(size=(6, 8, 8, 3)).astype("float32")
     copy = splittable(model)
     assert copy is not model and copy.name == "stock"
@@ -162,11 +146,7 @@ def test_stock_models_become_splittable_with_the_same_weights():
             copy(images, training=training), model(images, training=training), rtol=1e-4, atol=1e-4
         )
     assert [type(norm) for norm in batch_norm.batch_norm_layers(model)] == 2 * [layers.BatchNormalization]
-
-
-def test_models_without_stock_batch_norm_are_not_copied():
-    model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3), SplitBatchNormalization()])
-    assert splittable(model) is model
+    assert splittable(copy) is copy  # nothing to replace
 
 
 class Subclassed(keras.Model):
@@ -183,7 +163,12 @@ class Subclassed(keras.Model):
         return self.norm(inputs, training=training)
 
 
-def test_layer_that_cannot_be_split_is_refused():
+def test_modes_and_layers_that_cannot_be_split_are_refused():
+    with pytest.raises(ValueError, match="auto, split, shuffle, sync, plain.*'ghost'"):
+        batch_norm.resolve("ghost", 8, 1)
+    for splits in (0, 2.5):
+        with pytest.raises(ValueError, match=f"bn_splits={splits}"):
+            batch_norm.resolve("split", splits, 1)
     with pytest.raises(ValueError, match="Received: 'batch_normalization' of class BatchNormalization"):
         batch_norm.resolve("split", 8, 1).set_on(Subclassed())
     batch_norm.resolve("shuffle", 8, 2).set_on(Subclassed())

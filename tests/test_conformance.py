@@ -12,7 +12,6 @@
 The default tier has the models and layers, and the column `config`; the other cells are slow.
 """
 
-import dataclasses
 import inspect
 import json
 import re
@@ -27,14 +26,12 @@ import keras_moco
 from tests.registry import (
     BATCH,
     COLUMNS,
-    MAKERS,
     MATRIX,
     MODULES,
-    ON_FILES,
-    OUTSIDE,
     TESTED_APART,
     Whole,
     is_class,
+    is_outside,
     public_names,
     public_object,
 )
@@ -143,8 +140,6 @@ def _model_of(made, entry):
 
 
 CHECKS = {check.__name__: check for check in (config, keras_file, graph, mixed, replicas, xla)}
-
-
 _eager_results = {}
 
 
@@ -197,40 +192,41 @@ def test_conformance(entry, column, tmp_path):
     CHECKS[column](entry, tmp_path)
 
 
-def assert_needed(entry, column, folder):
-    """Fails for an exemption from what the object does fulfil."""
+@pytest.mark.parametrize("entry, column", list(cells(exempt=True)))
+def test_exemption_is_needed(entry, column, tmp_path):
     try:
-        CHECKS[column](entry, folder)
+        CHECKS[column](entry, tmp_path)
     except Exception:
         return
     pytest.fail(f"This exemption is no longer needed: {entry.exempt[column]}")
 
 
-@pytest.mark.parametrize("entry, column", list(cells(exempt=True)))
-def test_exemption_is_needed(entry, column, tmp_path):
-    assert_needed(entry, column, tmp_path)
-
-
-def test_needless_exemption_fails(tmp_path):
-    entry = dataclasses.replace(MATRIX["schedules.Warmup"], exempt={"config": "made up"})
-    with pytest.raises(pytest.fail.Exception, match="no longer needed: made up"):
-        assert_needed(entry, "config", tmp_path)
-
-
 # What is registered.
 
 
-def test_everything_public_is_registered():
-    listed = [*{name.split()[0] for name in MATRIX}, *MAKERS, *ON_FILES]
-    assert len(listed) == len(set(listed)), "registered twice"
-    assert set(listed) - set(public_names()) == set(), "registered, but not public"
-    for name in set(public_names()) - set(listed):
-        found = public_object(name)
-        assert name.startswith(TESTED_APART) or any(holds(found) for holds in OUTSIDE.values()), name
-        assert OUTSIDE["abstract"](found) or not is_class(found, *SAVED_BY_KERAS), name
+def unlisted():
+    """Public objects without a row, and of no kind that needs none, by name."""
+    names = set(public_names()) - {name.split()[0] for name in MATRIX}
+    found = {name: public_object(name) for name in names if not name.startswith(TESTED_APART)}
+    return {name: each for name, each in found.items() if not is_outside(each)}
+
+
+def test_everything_public_has_a_row_or_a_reason():
+    assert {name.split()[0] for name in MATRIX} <= set(public_names())
+    assert [name for name, found in unlisted().items() if isinstance(found, type) or not callable(found)] == []
     for name, entry in MATRIX.items():
         assert set(entry.exempt) <= set(entry.columns) <= set(COLUMNS), name
         assert "config" in entry.columns or not is_class(public_object(name.split()[0]), *SAVED_BY_KERAS), name
+
+
+@pytest.mark.slow
+def test_functions_without_a_row_cannot_be_part_of_a_graph():
+    for name, function in unlisted().items():
+        required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+        count = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in required)
+        with pytest.raises(Exception):  # noqa: B017, whatever fails
+            tf.function(function).get_concrete_function(*[tf.TensorSpec((4, 4))] * count)
+            pytest.fail(f"{name} computes with tensors: it needs a row of the matrix")
 
 
 def test_modules_with_public_names_are_known():
@@ -243,25 +239,6 @@ def test_modules_with_public_names_are_known():
     public = [public_object(name) for name in public_names()]
     for name in keras_moco.__all__:
         assert any(getattr(keras_moco, name) is each for each in public), name
-
-
-@pytest.mark.slow
-def test_makers_make_objects_of_the_matrix_or_of_keras():
-    classes = {public_object(name.split()[0]) for name in MATRIX}
-    for name, call in MAKERS.items():
-        made = type(call(public_object(name)))
-        assert made in classes or made.__module__.startswith("keras."), name
-
-
-@pytest.mark.slow
-def test_functions_on_files_cannot_be_part_of_a_graph():
-    for name in ON_FILES:
-        function = public_object(name)
-        required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
-        count = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in required)
-        with pytest.raises(Exception):  # noqa: B017, whatever fails
-            tf.function(function).get_concrete_function(*[tf.TensorSpec((4, 4))] * count)
-            pytest.fail(f"{name} computes with tensors: it needs a row of the matrix")
 
 
 @pytest.mark.slow

@@ -36,8 +36,11 @@ def refusal(method, **settings):
     return str(caught.value)
 
 
-def test_methods_have_these_settings_of_their_own():
-    assert {name: set(method.settings) for name, method in METHODS.items()} == {name: set(OWN[name]) for name in OWN}
+def test_unknown_names_list_the_known():
+    message = refusal("byol")
+    assert "moco, end_to_end, memory_bank, simclr" in message and "'byol'" in message
+    with pytest.raises(ValueError, match="sgd, lars.*'adam'"):
+        building.build_optimizer(make_plan("simclr", optimizer="adam"))
 
 
 def test_setting_of_another_method_is_refused():
@@ -51,11 +54,6 @@ def test_setting_of_another_method_is_refused():
                     assert f"--method={owner}" in message
 
 
-def test_unknown_method_lists_the_known():
-    message = refusal("byol")
-    assert "moco, end_to_end, memory_bank, simclr" in message and "'byol'" in message
-
-
 @pytest.mark.parametrize(
     "method, settings, negatives",
     [
@@ -66,16 +64,7 @@ def test_unknown_method_lists_the_known():
     ],
 )
 def test_chance_loss_is_that_of_so_many_negatives(method, settings, negatives):
-    plan = make_plan(method, **settings)
-    assert plan.chance_loss == pytest.approx(math.log(1 + negatives))
-    text = plan.describe()
-    assert f"method: {method}\n" in text
-    assert f"{negatives:,}" in text and f"chance is {plan.chance_loss:.2f}" in text
-
-
-def test_bank_has_a_vector_for_every_image():
-    text = make_plan("memory_bank", num_negatives=300, embedding_dim=64).describe()
-    assert "1,000 vectors of 64, 0.24 MiB" in text  # 1000 * 64 * 4 / 2**20 = 0.244
+    assert make_plan(method, **settings).chance_loss == pytest.approx(math.log(1 + negatives))
 
 
 def test_methods_have_their_batch_norm():
@@ -123,8 +112,3 @@ def test_optimizer_is_built_as_configured(name, kind):
     config = optimizer.get_config()
     assert (config["momentum"], config["weight_decay"]) == (0.8, 0.5)
     np.testing.assert_allclose(float(keras.ops.convert_to_numpy(optimizer.learning_rate)), 1.0)
-
-
-def test_unknown_optimizer_lists_the_known():
-    with pytest.raises(ValueError, match="sgd, lars.*'adam'"):
-        building.build_optimizer(make_plan("simclr", optimizer="adam"))

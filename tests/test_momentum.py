@@ -1,4 +1,4 @@
-"""The key encoder's two moves: the copy at the start, and equation 2 afterwards."""
+"""The momentum update, equation 2."""
 
 import keras
 import numpy as np
@@ -33,14 +33,6 @@ def test_parameters_alone_follow_equation_2(momentum):
         np.testing.assert_allclose(variable, expected, rtol=0 if momentum in (0, 1) else 1e-6)
     for ours, old in zip(key.non_trainable_variables + query.weights, statistics + source, strict=True):
         np.testing.assert_array_equal(ours, old)
-
-
-def test_first_copy_takes_every_weight():
-    key, query = network(1), network(2)
-    copy_weights(query, key)
-    assert len(key.weights) == 8  # moving statistics included
-    for ours, theirs in zip(key.weights, query.weights, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_models_that_do_not_match_are_refused():

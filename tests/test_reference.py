@@ -1,9 +1,13 @@
-"""The NumPy oracle against finite differences, closed forms and loops: an untested oracle proves nothing."""
+"""The NumPy oracles against finite differences and hand-counted numbers.
+
+The comparisons with the package show the rest: which gradients, statistics and velocities follow from these steps.
+"""
 
 import numpy as np
 import pytest
 
 from tests import reference
+from tests import reference_mechanisms as mechanisms
 from tests.reference import MoCoReference
 
 TEMPERATURE = 0.2
@@ -14,17 +18,16 @@ def unit_rows(rng, *shape):
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
-def make_reference(queue_size=13, batch_norm=False, **settings):
-    parameters = reference.initial_parameters(12, 10, 6, seed=3, batch_norm=batch_norm)
-    return MoCoReference(
-        parameters, unit_rows(np.random.default_rng(4), queue_size, 6), temperature=TEMPERATURE, **settings
-    )
+def make_reference(queue_size=8, **settings):
+    parameters = reference.initial_parameters(12, 10, 6, seed=3)
+    queue = unit_rows(np.random.default_rng(4), queue_size, 6)
+    return MoCoReference(parameters, queue, temperature=TEMPERATURE, **settings)
 
 
-def make_views(step=0, batch=8, noise=0.1):
+def make_views(step=0):
     rng = np.random.default_rng(100 + step)
-    images = rng.normal(size=(batch, 3, 4))
-    return [images + noise * rng.normal(size=images.shape) for _ in range(2)]
+    images = rng.normal(size=(8, 3, 4))
+    return [images + 0.1 * rng.normal(size=images.shape) for _ in range(2)]
 
 
 def numerical_gradient(function, array, step=1e-6):
@@ -40,21 +43,9 @@ def numerical_gradient(function, array, step=1e-6):
     return gradient
 
 
-def test_info_nce_gradient_matches_finite_differences():
-    rng = np.random.default_rng(0)
-    q, k, queue = unit_rows(rng, 5, 4), unit_rows(rng, 5, 4), unit_rows(rng, 9, 4)
-    _, gradient = reference.info_nce(q, k, queue, TEMPERATURE)
-    expected = numerical_gradient(lambda: reference.info_nce(q, k, queue, TEMPERATURE)[0], q)
-    np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-8)
-
-
-@pytest.mark.parametrize(
-    "batch_norm, groups",
-    [(False, None), (True, None), (True, reference.interleaved(8, 4)), (True, reference.contiguous(8, 2))],
-    ids=["plain", "batch norm", "split batch norm", "batch norm on two replicas"],
-)
-def test_encoder_gradients_match_finite_differences(batch_norm, groups):
-    parameters = reference.initial_parameters(12, 10, 6, seed=3, batch_norm=batch_norm)
+@pytest.mark.parametrize("groups", [None, reference.interleaved(8, 4)], ids=["plain", "split batch norm"])
+def test_encoder_gradients_match_finite_differences(groups):
+    parameters = reference.initial_parameters(12, 10, 6, seed=3, batch_norm=groups is not None)
     rng = np.random.default_rng(5)
     images, k, queue = make_views()[0], unit_rows(rng, 8, 6), unit_rows(rng, 13, 6)
 
@@ -70,29 +61,7 @@ def test_encoder_gradients_match_finite_differences(batch_norm, groups):
         np.testing.assert_allclose(gradients[name], expected, rtol=1e-5, atol=1e-7, err_msg=name)
 
 
-def test_each_batch_norm_group_is_normalized_alone():
-    x = np.random.default_rng(6).normal(2, 3, (12, 5))
-    output, _, (mean, variance) = reference.batch_norm(x, np.ones(5), np.zeros(5), reference.interleaved(12, 4))
-    for share in range(4):
-        rows = x[share::4]
-        np.testing.assert_allclose(
-            output[share::4], (rows - rows.mean(axis=0)) / np.sqrt(rows.var(axis=0) + 1e-5), rtol=1e-12
-        )
-        np.testing.assert_allclose(mean[share], rows.mean(axis=0), rtol=1e-12)
-        np.testing.assert_allclose(variance[share], rows.var(axis=0, ddof=1), rtol=1e-12)
-
-
-def test_groups_of_rows_are_those_of_splits_and_of_replicas():
-    np.testing.assert_array_equal(reference.interleaved(6, 3).T, [[0, 3], [1, 4], [2, 5]])
-    np.testing.assert_array_equal(reference.contiguous(6, 3).T, [[0, 1], [2, 3], [4, 5]])
-
-
-def test_sgd_decays_through_the_velocity_and_keeps_the_rate_outside():
-    weights, velocity = {"w": np.array([1.0])}, {"w": np.array([0.0])}
-    reference.sgd(weights, velocity, {"w": np.array([0.0])}, 1.0, momentum=0.5, weight_decay=0.2)
-    reference.sgd(weights, velocity, {"w": np.array([0.0])}, 0.1, momentum=0.5, weight_decay=0.2)
-    # v1 = 0.2, w1 = 0.8; v2 = 0.5 * 0.2 + 0.2 * 0.8, w2 = 0.8 - 0.1 * v2.
-    assert weights["w"][0] == pytest.approx(0.8 - 0.1 * (0.1 + 0.16))
+# MoCo
 
 
 def test_key_encoder_follows_the_query_weights_of_the_step_before():
@@ -106,19 +75,8 @@ def test_key_encoder_follows_the_query_weights_of_the_step_before():
     np.testing.assert_allclose(moco.key["w1"], 0.9 * first + 0.1 * second, rtol=1e-12)
 
 
-def test_queue_is_a_ring_that_keeps_the_newest_keys():
-    moco = make_reference(queue_size=13, momentum=1.0)
-    views = [make_views(step) for step in range(3)]
-    for query_images, key_images in views:
-        moco.step(query_images, key_images, learning_rate=0.0)
-    keys = np.concatenate([reference.encode(moco.key, key_images)[0] for _, key_images in views])  # (24, 6)
-    assert moco.pointer == 24 % 13
-    # Key number i is at i mod K; the newest 13 of 24 are left.
-    np.testing.assert_allclose(moco.queue[np.arange(11, 24) % 13], keys[11:], rtol=1e-12)
-
-
 def test_own_keys_are_no_negatives_of_the_step():
-    moco = make_reference(queue_size=8)
+    moco = make_reference()
     queue = moco.queue.copy()
     query_images, key_images = make_views()
     q, _ = reference.encode(moco.query, query_images)
@@ -140,26 +98,50 @@ def test_symmetric_loss_is_the_sum_of_both_directions_against_one_queue():
     np.testing.assert_allclose(symmetric.queue, np.concatenate([there.queue[:8], back.queue[:8]]), rtol=1e-12)
 
 
-def test_permutation_changes_keys_only_through_batch_norm_groups():
-    query_images, key_images = make_views()
-    permutation = np.random.default_rng(7).permutation(8)
-    split, replicas = reference.interleaved(8, 4), reference.contiguous(8, 2)
-    cases = [(False, None, True), (True, None, True), (True, split, False), (True, replicas, False)]
-    for batch_norm, groups, equal in cases:
-        ordered = make_reference(queue_size=8, batch_norm=batch_norm, groups=groups)
-        shuffled = make_reference(queue_size=8, batch_norm=batch_norm, groups=groups)
-        ordered.step(query_images, key_images, 0.1)
-        shuffled.step(query_images, key_images, 0.1, permutation=permutation)
-        assert np.allclose(ordered.queue, shuffled.queue, rtol=0, atol=1e-9) == equal
+# The other mechanisms
 
 
-def test_moving_statistics_are_each_encoders_own():
-    moco = make_reference(batch_norm=True, groups=reference.interleaved(8, 4))
-    query_images, key_images = make_views()
-    moco.step(query_images, key_images, 0.1)
-    start = make_reference(batch_norm=True).query
-    for images, statistics in [(query_images, moco.query_statistics), (key_images, moco.key_statistics)]:
-        hidden = images.reshape(8, -1) @ start["w1"] + start["b1"]
-        np.testing.assert_allclose(statistics["mean"], 0.1 * hidden.mean(axis=0), rtol=1e-9)
-        variance = np.mean([hidden[share::4].var(axis=0, ddof=1) for share in range(4)], axis=0)
-        np.testing.assert_allclose(statistics["variance"], 0.9 + 0.1 * variance, rtol=1e-9)
+def test_nt_xent_is_equation_1_of_simclr_over_both_orders_of_every_pair():
+    z, n = unit_rows(np.random.default_rng(1), 8, 5), 4
+
+    def one(i, j):
+        below = sum(np.exp(z[i] @ z[k] / TEMPERATURE) for k in range(2 * n) if k != i)
+        return -np.log(np.exp(z[i] @ z[j] / TEMPERATURE) / below)
+
+    expected = sum(one(i, i + n) + one(i + n, i) for i in range(n)) / (2 * n)
+    assert mechanisms.nt_xent(z, TEMPERATURE)[0] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "separate"])
+def test_end_to_end_descends_the_numerical_gradient(shared):
+    start = reference.initial_parameters(12, 10, 6, seed=3, batch_norm=True)
+    query, key = make_views()
+    order = np.random.default_rng(2).permutation(len(query))
+    groups = reference.interleaved(8, 2)
+    settings = {"shared": shared, "temperature": TEMPERATURE, "sgd_momentum": 0.0, "groups": groups}
+    oracle = mechanisms.EndToEndReference(start, **settings)
+    oracle.step(query, key, 1.0, order)
+
+    def loss(query_weights, key_weights):
+        q, _ = reference.encode(query_weights, query, reference.initial_statistics(10), groups)
+        shuffled, _ = reference.encode(key_weights, key[order], reference.initial_statistics(10), groups)
+        return mechanisms.in_batch(q, shuffled[np.argsort(order)], TEMPERATURE)[0]
+
+    weights = reference.copied(start)
+    others = weights if shared else reference.copied(start)
+    for name, array in start.items():
+        for found, moved in ((oracle.query, weights), (oracle.key, others)):
+            step = numerical_gradient(lambda: loss(weights, others), moved[name])
+            np.testing.assert_allclose(found[name], array - step, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def test_lars_moves_a_kernel_by_its_own_length_times_the_trust():
+    parameters = {"kernel": np.array([[3.0, 4.0]]), "bias": np.array([1.0])}
+    velocity = reference.zeros_like(parameters)
+    gradients = {"kernel": np.array([[0.0, 0.02]]), "bias": np.array([0.5])}
+    mechanisms.lars(parameters, velocity, gradients, learning_rate=2.0, momentum=0.9, weight_decay=0.0, trust=0.1)
+    np.testing.assert_allclose(parameters["kernel"], [[3.0, 3.0]])  # 4 - 2 * 0.1 * 5, whatever the gradient's length
+    np.testing.assert_allclose(parameters["bias"], [0.0])  # 1 - 2 * 0.5
+    # The rate is part of the velocity, so the weights move on although the next rate is 0.
+    mechanisms.lars(parameters, velocity, gradients, learning_rate=0.0, momentum=0.9, weight_decay=0.0, trust=0.1)
+    np.testing.assert_allclose(parameters["kernel"], [[3.0, 2.1]])

@@ -21,7 +21,6 @@ def config(cluster, kind="worker", index=0):
         # As Kubeflow's training operator writes it: a chief, who comes first, and workers.
         (config({"chief": ["c:1"], **TWO}, "chief", 0), Cluster(("c:1", "a:1", "b:2"), 0)),
         (config({"chief": ["c:1"], **TWO}, "worker", 1), Cluster(("c:1", "a:1", "b:2"), 2)),
-        (config({"worker": ["[::1]:1"]}), Cluster(("[::1]:1",), 0)),
     ],
 )
 def test_cluster_names_the_workers_and_this_one(text, expected, monkeypatch):
@@ -36,19 +35,15 @@ def test_cluster_names_the_workers_and_this_one(text, expected, monkeypatch):
         ("", "be set"),
         ("{'cluster'}", "be JSON"),
         ("[]", 'hold a "cluster"'),
-        (json.dumps({"task": {"type": "worker", "index": 0}}), 'hold a "cluster"'),
         (config({"worker": ["a:1"], "ps": ["b:1"]}), 'hold a "cluster"'),
         (config({"worker": "a:1"}), "list addresses"),
         (config({"worker": ["a"]}), "list addresses"),
-        (config({"worker": [":1"]}), "list addresses"),
         (config({"worker": ["a:port"]}), "list addresses"),
         (config({"worker": []}), "name every worker once"),
         (config({"worker": ["a:1", "a:1"]}), "name every worker once"),
         (json.dumps({"cluster": TWO}), 'hold the "task"'),
         (config(TWO, index=2), 'hold the "task"'),
-        (config(TWO, index=-1), 'hold the "task"'),
         (config(TWO, index="0"), 'hold the "task"'),
-        (config(TWO, index=True), 'hold the "task"'),
         (config(TWO, ["worker"]), 'hold the "task"'),
         (config(TWO, "chief"), 'hold the "task"'),
     ],

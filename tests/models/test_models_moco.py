@@ -1,6 +1,5 @@
 """What MoCo promises around its formulas: who learns, how the key momentum rises, what is logged and refused."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -34,13 +33,6 @@ def values(variables):
     return [np.array(variable) for variable in variables]
 
 
-def parameters(model):
-    """Those of the query encoder, and the variables that follow them in the key encoder."""
-    pairs = zip(model.query_encoder.weights, model.key_encoder.weights, strict=True)
-    queries, keys = zip(*(pair for pair in pairs if pair[0].trainable), strict=True)
-    return values(queries), values(keys)
-
-
 def test_key_encoder_starts_as_an_exact_copy():
     encoder = small_encoder(batch_norm=True)
     encoder(a_batch()["query"], training=True)  # moves the statistics away from their start
@@ -49,11 +41,7 @@ def test_key_encoder_starts_as_an_exact_copy():
     for ours, theirs in zip(model.key_encoder.weights, model.query_encoder.weights, strict=True):
         assert ours is not theirs
         np.testing.assert_array_equal(ours, theirs)
-    assert model.key_encoder.trainable_variables == []
-    trained = model.query_encoder.trainable_variables
-    assert list(map(id, model.trainable_variables)) == list(map(id, trained))
-    # A velocity per parameter, the iteration and the learning rate.
-    assert len(model.optimizer.variables) == len(trained) + 2
+    assert list(map(id, model.trainable_variables)) == list(map(id, model.query_encoder.trainable_variables))
 
 
 def test_gradient_reaches_the_queries_only():
@@ -82,11 +70,13 @@ def test_momentum_rises_on_a_schedule_and_is_logged():
     model = make_model(momentum=CosineDecay(0.9, steps, alpha=1 / 0.9))
     for step in range(steps):
         momentum = 1 - 0.1 * (1 + np.cos(np.pi * step / steps)) / 2
-        query, key = parameters(model)
+        pairs = zip(model.query_encoder.weights, model.key_encoder.weights, strict=True)
+        query, key = zip(*(pair for pair in pairs if pair[0].trainable), strict=True)
+        old, new = values(key), values(query)
         model.reset_metrics()
         logged = model.train_step(a_batch(step))["key_momentum"]
         assert float(logged) == pytest.approx(momentum, rel=1e-6)
-        for found, ours, theirs in zip(parameters(model)[1], key, query, strict=True):
+        for found, ours, theirs in zip(key, old, new, strict=True):
             np.testing.assert_allclose(found, momentum * ours + (1 - momentum) * theirs, rtol=1e-5, atol=1e-6)
 
 
@@ -140,45 +130,28 @@ def test_symmetric_logs_both_losses():
 # What is refused
 
 
-@pytest.mark.parametrize(
-    "change, received",
-    [
+def test_other_batches_are_refused():
+    for change, received in (
         (lambda query, key: (query, key), "'query' and 'key'. Received: tuple"),
         (lambda query, key: {"query": query, "label": key}, "Received: ['label', 'query']"),
         (lambda query, key: {"query": query, "key": key[:, :3]}, "query (4, 4, 4, 3), key (4, 3, 4, 3) on 1 replica"),
-    ],
-    ids=["tuple", "no key", "two shapes"],
-)
-def test_other_batches_are_refused(change, received):
-    model = make_model()
-    with pytest.raises(ValueError) as error:
-        model.fit(make_data().map(lambda views: change(views["query"], views["key"])), verbose=0)
-    assert received in str(error.value) and model.steps_done == 0
+    ):
+        model = make_model()
+        with pytest.raises(ValueError) as error:
+            model.fit(make_data().map(lambda views, change=change: change(views["query"], views["key"])), verbose=0)
+        assert received in str(error.value) and model.steps_done == 0
 
 
-def test_batch_of_unknown_size_is_refused():
+def test_data_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"query \(None, 4, 4, 3\), key .* `drop_remainder=True`"):
         make_model().fit(make_data().unbatch().batch(BATCH), verbose=0)
-
-
-def test_more_keys_per_step_than_the_queue_holds_are_refused():
     with pytest.raises(ValueError, match="queue_size=7, keys per step=8"):
         make_model(queue_size=7, symmetric=True).fit(make_data(), verbose=0)
-
-
-@pytest.mark.parametrize(
-    "name, value", [("momentum", -0.1), ("momentum", 1.1), ("temperature", 0.0), ("temperature", float("nan"))]
-)
-def test_arguments_out_of_range_are_refused(name, value):
-    with pytest.raises(ValueError, match=f"`{name}` must be .* Received: {name}={value}"):
-        make_model(**{name: value})
-
-
-def test_validation_data_is_refused():
     with pytest.raises(ValueError, match="`validation_data`.*KnnMonitor"):
         make_model().fit(make_data(1), validation_data=make_data(1), verbose=0)
 
 
-def test_float16_scales_the_loss():
-    keras.config.set_dtype_policy("mixed_float16")
-    assert isinstance(make_model().optimizer, keras.optimizers.LossScaleOptimizer)
+def test_arguments_out_of_range_are_refused():
+    for name, value in (("momentum", -0.1), ("momentum", 1.1), ("temperature", 0.0), ("temperature", float("nan"))):
+        with pytest.raises(ValueError, match=f"`{name}` must be .* Received: {name}={value}"):
+            make_model(**{name: value})

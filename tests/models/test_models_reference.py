@@ -1,30 +1,71 @@
 """Twenty steps of `fit` equal twenty steps of the NumPy references, in everything that a step changes."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers, ops
 
 from keras_moco import distribution
-from keras_moco.models import EndToEnd, MemoryBank, MoCo, SimCLR
+from keras_moco.layers import SplitBatchNormalization
+from keras_moco.models import Encoder, EndToEnd, MemoryBank, MoCo, SimCLR
 from keras_moco.optimizers import LARS, SGD
 from tests import reference
-from tests.dense_encoder import RATES, STEPS, Listed, make_encoder, make_start, make_views, scaled
 from tests.reference_mechanisms import EndToEndReference, MemoryBankReference, SimCLRReference
 from tests.small_training import strategy_of, without_autotune
 
-BATCH, IMAGES, NEGATIVES = 16, 50, 21
+BATCH, IMAGES, NEGATIVES, STEPS = 16, 50, 21, 20
 QUEUE = 37  # divided by neither 16 nor 32 keys
 # Groups of 8 images: with 2, batch norm magnifies rounding a thousandfold, in NumPy as well.
 SPLITS, SEED = 2, 7
 TEMPERATURE, MOMENTUM, WEIGHT_DECAY = 0.2, 0.9, 1e-2
+SHAPE = (4, 4, 3)
+HIDDEN, EMBEDDING = 24, 12
+MEAN, STD = 0.5, 0.25
+# Another rate at every step, and a fall to a tenth: an SGD that keeps the rate in the velocity differs.
+RATES = 0.05 * np.where(np.arange(STEPS) < STEPS // 2, 1.0, 0.1) * (1 + 0.3 * np.sin(np.arange(STEPS)))
 SETTINGS = {"temperature": TEMPERATURE, "sgd_momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY}
 slow = pytest.mark.slow
 
 
+class Listed(keras.optimizers.schedules.LearningRateSchedule):
+    """The rate of each step from a list, so that no schedule's formula stands between the two sides."""
+
+    def __call__(self, step):
+        return ops.take(ops.convert_to_tensor(RATES, "float32"), ops.cast(step, "int32"))
+
+    def get_config(self):
+        return {}
+
+
+def make_start(batch_norm):
+    return reference.initial_parameters(np.prod(SHAPE), HIDDEN, EMBEDDING, seed=5, batch_norm=batch_norm)
+
+
+def make_encoder(start):
+    """The encoder that `tests.reference` differentiates by hand, in Keras, with these weights."""
+    norm = [SplitBatchNormalization()] if "gamma" in start else []
+    backbone = keras.Sequential(
+        [keras.Input(SHAPE), layers.Flatten(), layers.Dense(HIDDEN), *norm, layers.ReLU()], name="backbone"
+    )
+    head = keras.Sequential([keras.Input((HIDDEN,)), layers.Dense(EMBEDDING)], name="head")
+    encoder = Encoder(backbone, head, mean=MEAN, std=STD)
+    for variable, value in zip(encoder.trainable_variables, start.values(), strict=True):
+        variable.assign(value)
+    return encoder
+
+
+def scaled(images):
+    """What the encoder's scaling makes of images, in float64."""
+    return (np.float64(images) / 255 - MEAN) / STD
+
+
 def make_data():
-    """Views of the images of every step, each time of 16 others of 50."""
-    rng = np.random.default_rng(3)
-    return {**make_views(STEPS, BATCH), "index": np.stack([rng.permutation(IMAGES)[:BATCH] for _ in range(STEPS)])}
+    """Two noisy views of random images for every step, each time of 16 others of 50."""
+    rng, choice = np.random.default_rng(11), np.random.default_rng(3)
+    images = rng.uniform(20, 235, (STEPS, BATCH, *SHAPE))
+    views = {view: np.float32(images + rng.normal(0, 20, images.shape)) for view in ("query", "key")}
+    return {**views, "index": np.stack([choice.permutation(IMAGES)[:BATCH] for _ in range(STEPS)])}
 
 
 def sgd():

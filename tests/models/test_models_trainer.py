@@ -31,13 +31,12 @@ class Recorder(ReplicatedTrainer):
 
     @property
     def taken(self):
-        """Numbers of the batches, in the order of steps."""
         return np.array(self.batches)[: int(np.array(self.count))].tolist()
 
 
-def recorder(steps_per_execution=1, **compile):
+def recorder(steps_per_execution=1):
     model = Recorder()
-    model.compile(optimizer="sgd", steps_per_execution=steps_per_execution, jit_compile=False, **compile)
+    model.compile(optimizer="sgd", steps_per_execution=steps_per_execution, jit_compile=False)
     return model
 
 
@@ -77,11 +76,9 @@ def expected_steps(length, first, at_once):
     return [(begin, begin + at_once - 1) for begin in range(first, length, at_once)]
 
 
-@pytest.mark.parametrize(
-    ("at_once", "initial_step", "eagerly"), [(1, 0, False), (1, 6, False), (3, 1, False), (3, 2, False), (3, 2, True)]
-)
-def test_fit_takes_the_rest_of_an_epoch_then_whole_epochs(at_once, initial_step, eagerly):
-    model, steps = recorder(at_once, run_eagerly=eagerly), Steps()
+@pytest.mark.parametrize(("at_once", "initial_step"), [(1, 0), (1, 6), (3, 1), (3, 2)])
+def test_fit_takes_the_rest_of_an_epoch_then_whole_epochs(at_once, initial_step):
+    model, steps = recorder(at_once), Steps()
     settings = {"steps_per_epoch": 7, "initial_epoch": 2, "epochs": 5, "verbose": 0, "callbacks": [steps]}
     history = model.fit(numbers(initial_step), initial_step=initial_step, **settings)
     assert model.taken == list(range(initial_step, 21))
@@ -90,7 +87,6 @@ def test_fit_takes_the_rest_of_an_epoch_then_whole_epochs(at_once, initial_step,
         3: expected_steps(7, 0, at_once),
         4: expected_steps(7, 0, at_once),
     }
-    assert history.params["steps"] == 7
     assert history.epoch == [2, 3, 4]
     assert history.history["number"] == [6, 13, 20]
 
@@ -111,28 +107,15 @@ def test_initial_step_does_not_affect_the_next_fit():
     assert steps.epochs == {0: expected_steps(4, 0, 1)}
 
 
-def test_stop_in_the_resumed_epoch_ends_the_training():
-    model = recorder()
-
-    def stop(batch, logs):
-        model.stop_training = batch == 3
-
-    callbacks = [keras.callbacks.LambdaCallback(on_train_batch_end=stop)]
-    model.fit(numbers(), steps_per_epoch=6, initial_step=2, epochs=3, verbose=0, callbacks=callbacks)
-    assert model.taken == [0, 1]
-
-
-@pytest.mark.parametrize("initial_step", [0, 2])
-def test_means_start_again_in_each_epoch_except_a_resumed_one(initial_step):
-    model, before = make_model(), {}
-    model.means.steps.assign(2)
-    note = keras.callbacks.LambdaCallback(
-        on_epoch_begin=lambda epoch, _: before.update({epoch: int(np.array(model.means.steps))})
-    )
-    settings = {"steps_per_epoch": 4, "initial_step": initial_step, "epochs": 3, "verbose": 0}
-    model.fit(batches(initial_step), callbacks=[note], **settings)
-    assert before == {0: initial_step, 1: 0, 2: 0}
-    assert int(np.array(model.means.steps)) == 4
+def test_means_start_again_in_each_epoch_except_a_resumed_one():
+    model, before = make_model(), []
+    note = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: before.append(int(np.array(model.means.steps))))
+    for initial_step in (0, 2):
+        model.means.steps.assign(2)
+        settings = {"steps_per_epoch": 4, "initial_step": initial_step, "epochs": 3, "verbose": 0}
+        model.fit(batches(initial_step), callbacks=[note], **settings)
+        assert int(np.array(model.means.steps)) == 4
+    assert before == [0, 0, 0, 2, 0, 0]
 
 
 @pytest.mark.parametrize(("replicas", "at_once"), [(1, 3), pytest.param(2, 1, marks=pytest.mark.slow)])
@@ -185,32 +168,12 @@ def stops(model, request, **settings):
         ("on_train_batch_end", [False, False, False, True, True]),
     ],
 )
-def test_requested_stop_is_agreed_after_the_next_step(request_, expected):
+def test_requested_stop_is_agreed_after_the_next_step_and_reset_by_the_next_fit(request_, expected):
     model = recorder()
     assert stops(model, request_) == expected
     assert model.taken == [0, 1, 2, 3, 4]  # who asked must end the training
-
-
-def test_stop_requested_during_a_step_is_agreed_after_it():
-    model, agreed = recorder(run_eagerly=True), []
-    take = model.train_step
-
-    def step(batch):
-        model.stop_requested = model.stop_requested or int(batch) == 1
-        return take(batch)
-
-    model.train_step = step
-    note = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: agreed.append(model.stop_agreed))
-    model.fit(numbers(), steps_per_epoch=3, verbose=0, callbacks=[note])
-    assert agreed == [False, True, True]
-
-
-def test_fit_resets_a_requested_stop():
-    model = recorder()
-    stops(model, "on_train_batch_begin")
     assert model.stop_requested and model.stop_agreed
-    assert stops(model, "on_test_begin") == [False] * 5  # a hook that is never called
-    assert not model.stop_requested
+    assert stops(model, "on_test_begin") == [False] * 5  # a hook that is never called: `fit` resets the request
 
 
 # Means
@@ -260,40 +223,6 @@ def test_step_that_does_not_count_changes_nothing(replicas, bad):
     assert found[counts].tobytes() == without.tobytes()
     np.testing.assert_array_equal(found[[2, 4]], found[[1, 3]])
     assert int(np.array(means.steps)) == 4
-
-
-def test_reset_clears_all_replicas():
-    means, _ = take_in(2, np.ones((3, 2, 2)))
-    means.reset()
-    for variable in means.weights:
-        values = strategy_of(2).experimental_local_results(variable.value)
-        assert len(values) == 2 and not np.any(values[0]) and not np.any(values[1])
-
-
-def test_means_are_float32_whatever_the_policy():
-    keras.config.set_dtype_policy("mixed_float16")
-    means = EpochMeans(("loss",))
-    for _ in range(3):
-        found = means.update({"loss": tf.constant(1000.125)})["loss"]
-    assert found.dtype == "float32" and float(found) == 1000.125
-    keras.config.set_dtype_policy("float64")
-    assert EpochMeans(("loss",)).sums.dtype == "float32"
-
-
-def test_means_are_saved_with_the_model_and_not_trained(tmp_path):
-    model = make_model()
-    assert not {"sums", "steps"} & {variable.name for variable in model.trainable_variables}
-    history = model.fit(batches(), steps_per_epoch=3, verbose=0).history
-    sums = np.array(model.means.sums)
-    np.testing.assert_allclose(sums / 3, [history[name][0] for name in model.means.names], rtol=1e-6)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    model.save_weights(tmp_path / "model.weights.h5")
-    other = make_model(seed=1)
-    other.load_weights(tmp_path / "model.weights.h5")
-    for each in (loaded, other):
-        assert np.array(each.means.sums).tobytes() == sums.tobytes()
-        assert int(np.array(each.means.steps)) == 3
 
 
 # How long steps wait for their batch

