@@ -42,13 +42,6 @@ def test_small_square_images_are_only_resized():
         np.testing.assert_allclose(view[..., 0], np.asarray(oracle, "float32"), atol=1.01)
 
 
-def test_each_channel_is_resized_alone():
-    expected = central_view(PHOTO[None, :90, :70], 64).numpy()
-    for channels in (1, 2, 4):
-        places = np.arange(channels) % 3
-        np.testing.assert_allclose(central_view(PHOTO[None, :90, :70, places], 64), expected[..., places], atol=1e-3)
-
-
 def test_images_are_a_batch_with_a_known_number_of_channels():
     with pytest.raises(ValueError, match=r"`images` .*shape=\(8, 8, 3\)"):
         central_view(np.zeros((8, 8, 3)), 8)
