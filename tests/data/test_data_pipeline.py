@@ -90,10 +90,8 @@ def test_a_worker_does_not_open_the_images_of_others(photos, crop, tmp_path):
     files = sorted(tmp_path.iterdir())
     for index in order[3:]:  # the second worker's half of the batch
         files[index].write_bytes(b"no image")
-    assert (
-        list(take(pretrain_dataset(source, crop, 6, context=tf.distribute.InputContext(2, 0, 2)), 1)["index"])
-        == order[:3]
-    )
+    first_half = tf.distribute.InputContext(2, 0, 2)
+    assert list(take(pretrain_dataset(source, crop, 6, context=first_half), 1)["index"]) == order[:3]
 
 
 def test_evaluation_reads_all_images_in_order_as_central_views(digits, photos):
