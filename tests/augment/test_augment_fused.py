@@ -164,14 +164,6 @@ def layers_of(names):
     return [MAKERS[name]() for name in names.split()]
 
 
-def test_layers_in_the_order_of_the_recipes_are_taken():
-    for names in ("crop", "crop gray jitter gray", "crop flip blur", "crop blur flip", "crop jitter flip gray blur"):
-        layers = layers_of(names)
-        view = Fused(layers)
-        assert view.layers == layers and view.num_draws == sum(layer.num_draws for layer in layers), names
-        assert view.size == 8
-
-
 def test_other_layers_or_another_order_are_refused():
     refused = ["", "flip", "gray crop", "crop crop", "crop flip gray flip", "crop jitter gray jitter", "crop compose"]
     for names in refused + ["crop blur gray", "crop blur jitter", "crop blur blur"]:
