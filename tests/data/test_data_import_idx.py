@@ -66,11 +66,16 @@ def test_a_name_that_tfds_knows_too_opens_the_imported_set(idx, tmp_path):
     np.testing.assert_array_equal([example["image"][..., 0] for example in loaded.as_numpy_iterator()], images)
 
 
-def test_unnamed_classes_are_numbered_and_a_set_is_not_overwritten(idx, tmp_path, capsys):
+def test_unnamed_classes_are_numbered_and_names_that_do_not_fit_are_refused(idx, tmp_path, capsys):
     assert run(idx[0], tmp_path) == 0
     assert open_source("tfds:tiny_set", data_dir=tmp_path).class_names == ("0", "1", "2")
     assert run(idx[0], tmp_path) == 2
     assert f"Received: {tmp_path / 'tiny_set'}, which exists" in capsys.readouterr().err
+    assert run(idx[0], tmp_path, name="Tiny-Set") == 2
+    assert "name='Tiny-Set'" in capsys.readouterr().err
+    for names in ("cat,dog", "cat,dog,dog"):
+        assert run(idx[0], tmp_path / "other", "--class_names", names) == 2
+        assert f"0 to 2. Received: {names.count(',') + 1} names, {names}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -95,14 +100,6 @@ def test_damaged_files_are_refused_in_one_sentence(idx, tmp_path, capsys, name, 
     assert out == "" and err.startswith("import_idx: ") and err.count("\n") == 1
     assert received in err and str(idx[0]) in err
     assert not (tmp_path / "tiny_set").exists()
-
-
-def test_names_that_do_not_fit_are_refused(idx, tmp_path, capsys):
-    for names in ("cat,dog", "cat,dog,dog"):
-        assert run(idx[0], tmp_path, "--class_names", names) == 2
-        assert f"0 to 2. Received: {names.count(',') + 1} names, {names}" in capsys.readouterr().err
-    assert run(idx[0], tmp_path, name="Tiny-Set") == 2
-    assert "name='Tiny-Set'" in capsys.readouterr().err
 
 
 def test_the_command_has_help(capsys):
