@@ -1,6 +1,5 @@
 """A run that is stopped among unreadable images resumes with the batches it would have had, and opens no more."""
 
-import dataclasses
 import functools
 import json
 
@@ -119,28 +118,6 @@ def test_what_one_process_has_met_is_all_that_the_next_one_needs(opened, undistu
     assert source.bad.met == first.bad.met and all(type(index) is int for index in source.bad.met)
     assert_resumes(source, 3, undisturbed(kind, MANY))
     assert source.bad.count == MANY
-
-
-def watched(source):
-    """The same source, and a list of the contents of all images that are opened."""
-    opened = []
-
-    def note(image):
-        opened.append(image)
-        return image
-
-    def open(image):
-        return source.open(tf.ensure_shape(tf.numpy_function(note, [image], tf.string), []))
-
-    return dataclasses.replace(source, open=open), opened
-
-
-def test_an_image_that_is_known_to_be_unreadable_is_not_opened_again(opened, caplog):
-    source, found = watched(opened("tfrecord", MANY))
-    source.bad.remember({number: f"number {number}" for number in damaged(MANY)})
-    take(batches(source, 1), 2 * STEPS)
-    assert len(found) >= 2 * STEPS * BATCH and not any(image.startswith(b"no image") for image in found)
-    assert source.bad.count == MANY and caplog.records == []  # nor logged again
 
 
 class Noting(Fused):
