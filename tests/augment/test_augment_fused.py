@@ -18,29 +18,12 @@ from keras_moco.augment import (
     RandomResizedCrop,
     get_augmentation,
 )
-from keras_moco.augment.resample import resize_turned
 from tests.augment.oracles import PHOTOS, draws_for, floats, pil_view, whole
 
 PHOTO = PHOTOS[0]
 CROP_DRAWS = RandomResizedCrop.num_draws
 
 # The resampling.
-
-
-@pytest.mark.parametrize(
-    ("image", "size"),
-    [(PHOTO, 32), (PHOTO[:50, :70], 96), (PHOTO[:400, :20], 96), (PHOTO[:1, :3], 8), (PHOTO[:9, :9], 9)],
-    ids=["shrunk", "enlarged", "one-of-each", "a-row", "same-size"],
-)
-def test_resize_turned_is_tf_image_resize_and_pils_within_a_level(image, size):
-    for dtype in ("uint8", "float32"):
-        turned = resize_turned(tf.constant(image.astype(dtype)), size)
-        assert turned.dtype == "float32" and turned.shape == (size, 3, size)
-        upright = np.transpose(turned, [2, 0, 1])
-        # The same sums, but another processor may round in another way: some ten additions of up to 255 in float32.
-        np.testing.assert_allclose(upright, tf.image.resize(image, [size, size], antialias=True), atol=1e-3)
-        # PIL rounds to whole levels after the columns and again after the rows: at most 0.5 each.
-        np.testing.assert_allclose(upright, pil_view(image, (0, 0, *image.shape[:2]), size), atol=1.01)
 
 
 @pytest.mark.parametrize(
