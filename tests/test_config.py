@@ -62,14 +62,6 @@ def test_flags_are_the_fields_with_default_and_help():
         assert len(values[name].help) > 10 and values[name].help.endswith((".", ".)")), name
 
 
-def test_flag_sets_its_field_and_no_other():
-    for name, value in OTHER.items():
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        config = with_flags(f"--{name}={text}")
-        assert value != FIELDS[name].default and config == Config(**{name: value}), name
-        assert type(getattr(config, name)) is type(value), name
-
-
 def test_flags_may_be_switches_and_lists_and_are_checked():
     assert with_flags("--symmetric").symmetric
     assert not with_flags("--symmetric", "--nosymmetric").symmetric
@@ -109,13 +101,6 @@ def test_flagfile_may_have_comments_and_a_broken_one_is_named(tmp_path):
 
 
 # Differences between two starts of one run
-
-
-def test_differences_are_those_that_decide_the_result():
-    for name, field in FIELDS.items():
-        found = Config(**{name: OTHER[name]}).differences(Config())
-        expected = {} if field.metadata["resumable"] else {name: f"{field.default} -> {OTHER[name]}"}
-        assert found == expected, name
 
 
 def test_run_may_resume_elsewhere_and_with_other_reports():
