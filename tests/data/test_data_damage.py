@@ -142,7 +142,7 @@ def test_one_bad_image_too_many_is_an_error_that_names_it(opened, crop, folder):
         take(pretrain_dataset(opened(), crop, 40), 3)
     for fraction in (-0.1, 1):
         with pytest.raises(ValueError, match=f"`max_bad_fraction` .*max_bad_fraction={fraction}"):
-            opened(max_bad_fraction=fraction)
+            open_source(f"folder:{folder}", max_bad_fraction=fraction)
 
 
 def test_strict_stops_at_the_first(opened, folder):
