@@ -255,7 +255,7 @@ def zero(path):
 DAMAGES = {"model.weights.h5": zero, "state.json": truncate, "manifest.json": os.unlink}
 
 
-@pytest.mark.parametrize("name", DAMAGES)
+@pytest.mark.parametrize("name", ["model.weights.h5", pytest.param("manifest.json", marks=pytest.mark.slow)])
 def test_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(name, early):
     before, newest = checkpoints(early)
     DAMAGES[name](newest / name)
