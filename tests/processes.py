@@ -24,15 +24,7 @@ runpy.run_path("train.py", run_name="__main__")
 
 
 class Process:
-    """`train.py` as a process, with its output in files.
-
-    Args:
-        workdir: path, of the run.
-        *flags: str.
-        output: path of the folder of these files. Defaults to that of `workdir`.
-        replicas: int, logical CPUs to train on; with 2 the strategy is a mirrored one.
-        **settings: of `subprocess.Popen`.
-    """
+    """`train.py` as a process on so many logical CPUs, with its output in files beside its run or in `output`."""
 
     def __init__(self, workdir, *flags, output=None, replicas=1, **settings):
         self.workdir = Path(workdir)

@@ -62,14 +62,6 @@ def test_both_files_give_the_features_in_inference_and_in_training(exported):
     np.testing.assert_allclose(served.serve(images()), model(images()), atol=1e-5)
 
 
-def test_image_size_is_free_where_the_backbone_allows_it():
-    encoder = small_encoder()
-    assert encoder.image_shape == (16, 16, 3)
-    model = standalone_backbone(encoder)
-    assert model.input_shape == (None, None, None, 3)
-    assert model(images(size=40)).shape == (6, 6)
-
-
 def test_image_size_stays_where_the_backbone_needs_it():
     flat = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(5), layers.BatchNormalization()])
     encoder = trained(Encoder(flat, linear_head(5, 4), mean=0.3, std=0.2))
@@ -114,6 +106,7 @@ def test_the_export_is_a_trainable_copy():
     encoder.trainable = False
     model = standalone_backbone(encoder)
     assert len(model.trainable_variables) == count and not encoder.trainable_variables
+    assert model.input_shape == (None, None, None, 3) and model(images(size=40)).shape == (6, 6)
     for variable in model.variables:
         variable.assign(variable * 0)
     for weight, old in zip(encoder.get_weights(), before, strict=True):

@@ -1,8 +1,7 @@
-"""RandomGaussianBlur against SciPy's Gaussian filter, and its distance from PIL's approximation."""
+"""RandomGaussianBlur against SciPy's Gaussian filter."""
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
 from scipy.ndimage import gaussian_filter
 
 from keras_moco.augment import RandomGaussianBlur
@@ -21,16 +20,6 @@ def test_blur_is_a_gaussian_with_replicated_edges():
         for sigma in (0.1, 0.7, 2.0):
             oracle = gaussian_filter(image.astype("float64"), (sigma, sigma, 0), mode="nearest", truncate=8)
             np.testing.assert_allclose(blur(image, sigma), oracle, atol=0.01, err_msg=f"{image.shape}, {sigma}")
-
-
-def test_pils_blur_differs_on_a_photograph_as_documented():
-    bounds = {0.3: (1.7, 21, 21), 0.5: (0.6, 5, 5), 1.0: (0.6, 5, 10), 2.0: (0.6, 5, 21)}  # mean, inside, border
-    for sigma, (mean, inside, border) in bounds.items():
-        pil = np.asarray(Image.fromarray(PHOTO).filter(ImageFilter.GaussianBlur(sigma)), "float32")
-        difference = np.abs(blur(PHOTO, sigma) - pil)
-        assert difference.mean() < mean, sigma
-        assert difference[8:-8, 8:-8].max() < inside, sigma
-        assert difference.max() < border, sigma
 
 
 def test_an_impossible_sigma_is_refused():

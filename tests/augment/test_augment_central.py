@@ -42,22 +42,6 @@ def test_small_square_images_are_only_resized():
         np.testing.assert_allclose(view[..., 0], np.asarray(oracle, "float32"), atol=1.01)
 
 
-def test_the_image_size_may_be_unknown_in_a_graph():
-    view = tf.function(
-        lambda images: central_view(images, 64), input_signature=[tf.TensorSpec([1, None, None, 3], "uint8")]
-    )
-    for image in (PHOTO, PHOTO[:90, :70]):
-        np.testing.assert_allclose(view(image[None]), central_view(image[None], 64), atol=1e-3)
-    assert view.get_concrete_function().output_shapes.as_list() == [1, 64, 64, 3]
-
-
-def test_each_channel_is_resized_alone():
-    expected = central_view(PHOTO[None, :90, :70], 64).numpy()
-    for channels in (1, 2, 4):
-        places = np.arange(channels) % 3
-        np.testing.assert_allclose(central_view(PHOTO[None, :90, :70, places], 64), expected[..., places], atol=1e-3)
-
-
 def test_images_are_a_batch_with_a_known_number_of_channels():
     with pytest.raises(ValueError, match=r"`images` .*shape=\(8, 8, 3\)"):
         central_view(np.zeros((8, 8, 3)), 8)

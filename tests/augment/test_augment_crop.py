@@ -1,6 +1,7 @@
 """RandomResizedCrop against PIL, and against torchvision's sampling written in NumPy."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -54,16 +55,6 @@ def test_a_crop_is_pils_crop_and_bilinear_resize(image, size):
             assert abs(np.mean(crop - oracle)) < 0.05 + 1.6 / size  # rounding averages out, a shift does not
 
 
-def test_nothing_outside_the_box_leaks_in():
-    layer = RandomResizedCrop(16, scale=(0.2, 0.2), ratio=(1, 1))
-    draws = draws_for(layer, 2)
-    images = np.full((2, 50, 50, 1), 255.0)
-    for image, (top, left, h, w) in zip(images, np.stack(layer.boxes(draws, 50, 50), 1).astype(int), strict=True):
-        image[top : top + h, left : left + w] = 7.0
-    np.testing.assert_allclose(layer.augment_images(images, draws), 7.0, atol=1e-4)
-    np.testing.assert_allclose(layer.augment_images(images[:1], draws[:1]), 7.0, atol=1e-4)
-
-
 @pytest.mark.parametrize(("height", "width"), [(427, 640), (8, 8), (30, 300), (300, 30)])
 def test_boxes_are_distributed_as_torchvisions(height, width):
     rng = np.random.default_rng(3)
@@ -105,11 +96,13 @@ def test_the_largest_draw_stays_inside():
         assert top + h == side and left + w == side
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"size": 0}, {"scale": (0.5, 1.5)}, {"scale": (0, 1)}, {"scale": (0.5, 0.4)}, {"ratio": (2, 1)}]
-)
-def test_ranges_that_cannot_be_met_are_refused(wrong):
-    [(name, value)] = wrong.items()
-    with pytest.raises(ValueError) as error:
-        RandomResizedCrop(**{"size": 8, **wrong})
-    assert f"`{name}`" in str(error.value) and f"{name}={value}" in str(error.value)
+def test_ranges_that_cannot_be_met_are_refused():
+    for name, value in (
+        ("size", 0),
+        ("scale", (0.5, 1.5)),
+        ("scale", (0, 1)),
+        ("scale", (0.5, 0.4)),
+        ("ratio", (2, 1)),
+    ):
+        with pytest.raises(ValueError, match=re.escape(f"{name}={value}")):
+            RandomResizedCrop(**{"size": 8, name: value})

@@ -62,13 +62,6 @@ def test_a_batch_is_as_many_batches_of_one(make):
     np.testing.assert_allclose(together, alone, atol=1 if dtype_of_views(layer) == "uint8" else 2e-3)
 
 
-@both_forms
-def test_it_runs_inside_tf_data_on_single_images(make):
-    layer = make(seed=3)
-    singles = list(tf.data.Dataset.from_tensor_slices(IMAGES).map(layer).as_numpy_iterator())
-    assert [single.shape for single in singles] == [(24, 24, 3)] * 6
-
-
 def test_its_own_generator_moves_on_and_repeats_by_seed():
     layer = LAYERS["exact"](seed=0)
     first, second = layer(IMAGES).numpy(), layer(IMAGES).numpy()
@@ -87,10 +80,11 @@ def test_without_a_seed_keras_set_random_seed_decides():
 
 
 @both_forms
-def test_a_dict_keeps_its_labels(make):
-    result = make()({"images": IMAGES, "labels": np.arange(6)})
-    assert result["images"].shape == (6, 24, 24, 3)
-    np.testing.assert_array_equal(result["labels"], np.arange(6))
+def test_it_runs_inside_tf_data_on_single_images_and_a_dict_keeps_its_labels(make):
+    rows = {"images": IMAGES, "labels": np.arange(6)}
+    singles = list(tf.data.Dataset.from_tensor_slices(rows).map(make(seed=3)).as_numpy_iterator())
+    assert [single["images"].shape for single in singles] == [(24, 24, 3)] * 6
+    assert [single["labels"] for single in singles] == list(range(6))
 
 
 @both_forms

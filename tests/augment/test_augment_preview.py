@@ -58,40 +58,14 @@ def test_the_picture_has_a_row_for_each_image_and_the_last_line_says_so(photos, 
     out = tmp_path / "views.png"
     assert run(photos, out, "--views", "4") == 0
     said = capsys.readouterr().out
-    for part in (str(out), "3 images", photos, "4 views", "moco_cifar", f"{SIDE} pixels", "ms per view"):
+    for part in (str(out), "3 images", photos, "4 views", "moco_cifar", f"{SIDE} pixels"):
         assert part in said
-    assert said.count("\n") == 1
     cells(pixels(out), rows=3, columns=5)
     assert sorted(os.listdir(tmp_path)) == ["photos", "views.png"]  # nothing temporary is left
-    assert run(photos, out, "--views", "1", "--images", "1", "--exact", "--overwrite") == 0
-    said = capsys.readouterr().out
-    assert "1 image of" in said and "1 view by moco_cifar (exact)" in said
 
 
-def test_digits_by_default_are_six_rows_of_seven_views_in_gray(tmp_path):
-    assert run("digits", tmp_path / "views.png") == 0
-    found = cells(pixels(tmp_path / "views.png"), rows=6, columns=8)
-    assert (found == found[..., :1]).all()
-
-
-def test_the_original_is_shown_whole_in_its_proportions(photos):
-    picture, rows, _ = preview(open_source(photos), supervised(SIDE), views=1)
-    assert rows == 3
-    half = slice(SIDE // 4, 3 * SIDE // 4)  # an image twice as long as wide fills the middle half
-    places = {"wide": (half, slice(None)), "tall": (slice(None), half), "view": (slice(None), slice(None))}
-    for name, place in places.items():
-        expected = np.full((SIDE, SIDE, 3), 255, "uint8")
-        height, width, _ = expected[place].shape
-        with Image.open(f"{photos.removeprefix('folder:')}/{name}.png") as image:
-            expected[place] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-        # The seed decides the order of the rows. PIL rounds twice.
-        distances = [np.abs(cell - expected.astype(int)).max() for cell in cells(picture, 3, 2)[:, 0].astype(int)]
-        assert min(distances) <= 1, (name, distances)
-
-
-@pytest.mark.parametrize("exact", [False, True])
-def test_a_view_is_the_recipe_applied_to_draws_of_seed_and_image(exact):
-    augmentation = moco_v2(SIDE, crop_scale=(0.5, 1.0), exact=exact)
+def test_a_view_is_the_recipe_applied_to_draws_of_seed_and_image():
+    augmentation = moco_v2(SIDE, crop_scale=(0.5, 1.0))
     source = open_source("digits", "test")
     picture, _, seconds = preview(source, augmentation, images=2, views=3, seed=5)
     assert seconds > 0
@@ -121,25 +95,17 @@ def test_flags_reach_the_recipe(tmp_path, monkeypatch):
     assert pictures[0] == pictures[1] != pictures[2]
 
 
-@pytest.mark.parametrize(
-    "flag",
-    ["--images=0", "--views=0", "--image_size=0", "--seed=-1", f"--seed={2**63}", "--recipe=moco_v3"]
-    + ["--crop_min_area=0.0", "--crop_min_area=1.5", "--crop_min_area=nan"],
-)
-def test_a_wrong_flag_ends_in_one_sentence_before_anything_is_opened(tmp_path, capsys, monkeypatch, flag):
+def test_a_wrong_flag_ends_in_one_sentence_before_anything_is_opened(tmp_path, capsys, monkeypatch):
+    assert run("digits", tmp_path / "views.png", "--split", "tset") == 2
+    assert "split='tset'" in capsys.readouterr().err
     monkeypatch.setattr("keras_moco.augment.preview.open_source", None)  # calling it would be a TypeError
-    assert run("digits", tmp_path / "views.png", flag) == 2
-    out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and err.startswith("preview: ")
-    assert f"Received: {flag.removeprefix('--')}. " in err
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_source_that_cannot_be_opened_ends_in_one_sentence(tmp_path, capsys):
-    for source, split, received in (("folders:x", "test", "name='folders:x'"), ("digits", "tset", "split='tset'")):
-        assert run(source, tmp_path / "views.png", "--split", split) == 2
+    flags = ["--images=0", "--views=0", "--image_size=0", "--seed=-1", f"--seed={2**63}", "--recipe=moco_v3"]
+    for flag in [*flags, "--crop_min_area=0.0", "--crop_min_area=1.5", "--crop_min_area=nan"]:
+        assert run("digits", tmp_path / "views.png", flag) == 2
         out, err = capsys.readouterr()
-        assert out == "" and err.count("\n") == 1 and err.startswith("preview: ") and received in err
+        assert out == "" and err.count("\n") == 1 and err.startswith("preview: ")
+        assert f"Received: {flag.removeprefix('--')}. " in err
+        assert os.listdir(tmp_path) == []
 
 
 def test_a_damaged_image_ends_in_a_sentence_that_names_it(photos, tmp_path, capfd):

@@ -33,13 +33,6 @@ def test_it_is_one_stream_also_beyond_what_an_int32_counts():
     assert not np.isin(draws(place=far, count=8), draws(count=1000)).any()
 
 
-def test_no_number_is_used_twice():
-    numbers = np.concatenate([draws(epoch=epoch, count=500).ravel() for epoch in range(4)])
-    # Of n numbers out of 2**23, n**2 / 2**24 pairs meet by chance.
-    chance = len(numbers) ** 2 / 2**24
-    assert len(numbers) - len(np.unique(numbers)) < chance + 6 * chance**0.5
-
-
 @pytest.mark.parametrize("seed, epoch", [(3, 99), (-1, 0), (2**40, 2)])
 def test_each_of_them_is_uniform_in_the_unit_interval(seed, epoch):
     numbers = draws(seed, epoch, count=20_000)

@@ -8,6 +8,7 @@ import pytest
 
 from keras_moco.data import open_source, tfds_source
 from keras_moco.data.import_idx import main
+from tests.data.written import read
 
 SHAPES = {"train": (7, 5, 4), "t10k": (3, 5, 4)}
 
@@ -40,22 +41,15 @@ def run(folder, data_dir, *more, name="tiny_set"):
 def test_imported_images_come_back_bit_for_bit_and_in_the_same_order(idx, tmp_path, monkeypatch):
     folder, arrays = idx
     assert run(folder, tmp_path / "tfds", "--class_names", "cat, dog,bird") == 0
-    for in_memory in (True, False):
-        if not in_memory:
-            monkeypatch.setattr(tfds_source, "MEMORY_BYTES", 0)
-        for split, prefix in (("train", "train"), ("test", "t10k")):
-            source = open_source("tfds:tiny_set", split, data_dir=tmp_path / "tfds")
-            assert (source.num_examples, source.image_shape) == (SHAPES[prefix][0], (5, 4, 1))
-            assert source.class_names == ("cat", "dog", "bird") and bool(source.arrays) == in_memory
-            images, labels = arrays[prefix]
-            for seed in (None, 1):
-                examples = list(source.examples(seed).as_numpy_iterator())
-                order = [example["index"] for example in examples]
-                assert sorted(order) == list(range(len(images)))
-                if seed is None or split == "train":  # three test images may well be shuffled into their own order
-                    assert (order == sorted(order)) == (seed is None)
-                np.testing.assert_array_equal([example["image"][..., 0] for example in examples], images[order])
-                np.testing.assert_array_equal([example["label"] for example in examples], labels[order])
+    for split, in_memory in (("train", True), ("train", False), ("test", True)):
+        monkeypatch.setattr(tfds_source, "MEMORY_BYTES", 1e6 * in_memory)
+        source = open_source("tfds:tiny_set", split, data_dir=tmp_path / "tfds")
+        assert source.image_shape == (5, 4, 1) and bool(source.arrays) == in_memory
+        assert source.class_names == ("cat", "dog", "bird")
+        images, labels = arrays[{"train": "train", "test": "t10k"}[split]]
+        for example, image, label in zip(read(source), images, labels, strict=True):
+            np.testing.assert_array_equal(example["image"][..., 0], image)
+            assert example["label"] == label
 
 
 def test_a_name_that_tfds_knows_too_opens_the_imported_set(idx, tmp_path):
@@ -72,11 +66,16 @@ def test_a_name_that_tfds_knows_too_opens_the_imported_set(idx, tmp_path):
     np.testing.assert_array_equal([example["image"][..., 0] for example in loaded.as_numpy_iterator()], images)
 
 
-def test_unnamed_classes_are_numbered_and_a_set_is_not_overwritten(idx, tmp_path, capsys):
+def test_unnamed_classes_are_numbered_and_names_that_do_not_fit_are_refused(idx, tmp_path, capsys):
     assert run(idx[0], tmp_path) == 0
     assert open_source("tfds:tiny_set", data_dir=tmp_path).class_names == ("0", "1", "2")
     assert run(idx[0], tmp_path) == 2
     assert f"Received: {tmp_path / 'tiny_set'}, which exists" in capsys.readouterr().err
+    assert run(idx[0], tmp_path, name="Tiny-Set") == 2
+    assert "name='Tiny-Set'" in capsys.readouterr().err
+    for names in ("cat,dog", "cat,dog,dog"):
+        assert run(idx[0], tmp_path / "other", "--class_names", names) == 2
+        assert f"0 to 2. Received: {names.count(',') + 1} names, {names}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -84,13 +83,11 @@ def test_unnamed_classes_are_numbered_and_a_set_is_not_overwritten(idx, tmp_path
     [
         ("train-labels.idx1-ubyte", None, "train-labels-idx1-ubyte.gz, "),
         ("train-labels.idx1-ubyte", lambda content: b"\0\0\x08\x03" + content[4:], "begins with 00000803"),
-        ("train-labels.idx1-ubyte", lambda content: b"", "begins with nothing"),
         ("train-labels.idx1-ubyte", lambda content: content[:-1], "7 for shape (7,)"),
         ("t10k-labels.idx1-ubyte", lambda content: b"\0\0\x08\x01\0\0\0\x01\0", "3 images, 1 labels"),
         ("train-images-idx3-ubyte.gz", lambda content: content[:-12], "whose gzip stream is broken"),
-        ("train-images-idx3-ubyte.gz", lambda content: b"no gzip", "whose gzip stream is broken"),
     ],
-    ids=["missing", "magic", "empty", "truncated", "counts", "gzip", "not-gzip"],
+    ids=["missing", "magic", "truncated", "counts", "gzip"],
 )
 def test_damaged_files_are_refused_in_one_sentence(idx, tmp_path, capsys, name, change, received):
     path = idx[0] / name
@@ -103,14 +100,6 @@ def test_damaged_files_are_refused_in_one_sentence(idx, tmp_path, capsys, name, 
     assert out == "" and err.startswith("import_idx: ") and err.count("\n") == 1
     assert received in err and str(idx[0]) in err
     assert not (tmp_path / "tiny_set").exists()
-
-
-def test_names_that_do_not_fit_are_refused(idx, tmp_path, capsys):
-    for names in ("cat,dog", "cat,dog,dog"):
-        assert run(idx[0], tmp_path, "--class_names", names) == 2
-        assert f"0 to 2. Received: {names.count(',') + 1} names, {names}" in capsys.readouterr().err
-    assert run(idx[0], tmp_path, name="Tiny-Set") == 2
-    assert "name='Tiny-Set'" in capsys.readouterr().err
 
 
 def test_the_command_has_help(capsys):

@@ -67,15 +67,10 @@ def test_a_subset_holds_the_chosen_images_in_the_order_of_its_source(source):
     np.testing.assert_array_equal(source.labels(), np.arange(12) // EACH)
     orders = {tuple(brightness(part.examples(seed))) for seed in range(3)}
     assert len(orders) > 1 and {tuple(sorted(order)) for order in orders} == {(2, 3, 5, 9)}
-
-
-def test_a_subset_can_be_trained_on_and_evaluated(source):
-    part = subset(source, CHOSEN)
     batch = take(pretrain_dataset(part, RandomResizedCrop(8), 4, entries=("query", "label", "index")), 3)
     levels = (batch["query"][:, 0, 0, 0] / 10).round().astype(int)
     np.testing.assert_array_equal(levels, np.sort(CHOSEN)[batch["index"]])
     np.testing.assert_array_equal(batch["label"], levels // EACH)
-    np.testing.assert_array_equal(take(evaluation_dataset(part, 8), 1)["label"], [0, 0, 1, 2])
 
 
 def test_files_of_a_subset_keep_their_names_in_messages_too(folder, tmp_path):
@@ -127,17 +122,14 @@ def test_the_seed_decides_and_each_image_is_as_likely():
     assert np.all(np.abs(counts - 80) < 5 * np.sqrt(400 * 0.2 * 0.8))  # five standard deviations
 
 
-@pytest.mark.parametrize(
-    "labels, fraction, received",
-    [
+def test_labels_that_cannot_be_shared_out():
+    for labels, fraction, received in (
         ([0, 1, 2], 0.5, "50 % of 3 images, 2, for 3 classes"),
         ([0, -1, 1], 1.0, r"1 images without a label, classes without an image: \[\]"),
         ([0, 2, 2], 1.0, r"0 images without a label, classes without an image: \[1\]"),
-    ],
-)
-def test_labels_that_cannot_be_shared_out(labels, fraction, received):
-    with pytest.raises(ValueError, match=f"Received: {received}"):
-        balanced_indices(labels, fraction)
+    ):
+        with pytest.raises(ValueError, match=f"Received: {received}"):
+            balanced_indices(labels, fraction)
 
 
 # Single files.
@@ -153,8 +145,6 @@ def test_single_files_are_read_as_for_evaluation(folder):
 
 def test_a_file_that_is_no_image_is_named(tmp_path):
     path = tmp_path / "x.png"
-    with pytest.raises(ValueError, match=rf"Received: {path} \(No such file or directory\)"):
-        read_images([path], 8, 3)
     path.write_bytes(b"x")
     with pytest.raises(ValueError, match=rf"Received: {path} \(no JPEG, PNG, BMP or GIF\)"):
         read_images([path], 8, 3)
@@ -171,11 +161,8 @@ def test_a_sample_is_some_images_with_their_own_indices(source):
     assert [int(example["label"]) for example in examples] == [index // EACH for index in indices]
     assert take(evaluation_dataset(part, 8, batch_size=2), -1)["index"].tolist() == indices
     assert sample(source, 12) is source
-
-
-def test_a_sample_is_random_but_out_of_large_files_it_is_the_first_images(source):
-    samples = [[int(each["index"]) for each in sample(source, 5, seed).examples()] for seed in range(3)]
-    if source.name.startswith("tfrecord:"):
-        assert samples == 3 * [[0, 1, 2, 3, 4]]
+    other = [int(each["index"]) for each in sample(source, 5, seed=2).examples()]
+    if source.name.startswith("tfrecord:"):  # out of large files the first images
+        assert indices == other == [0, 1, 2, 3, 4]
     else:
-        assert samples[0] != samples[1] != samples[2] != samples[0]
+        assert indices != other

@@ -10,11 +10,6 @@ from keras_moco.data import open_source, tfds_source
 from tests.data.written import store_tfds
 
 
-@pytest.fixture
-def offline(monkeypatch):
-    monkeypatch.setattr(tfds_source, "_online", lambda: False)
-
-
 def images(count, channels=3, dtype="uint8"):
     return [np.full((2 + row, 3, channels), row, dtype) for row in range(count)]
 
@@ -33,36 +28,23 @@ def test_images_of_different_sizes_stream_in_an_order_that_depends_on_its_seed_a
     assert [example["index"] for example in examples] == list(range(20))
     fixed = [example["image"] for example in examples]
     assert sorted(len(image) for image in fixed) == list(range(2, 22))
+    assert source.class_names is None and {int(example["label"]) for example in examples} == {-1}
     orders = {}
-    for global_seed in (0, 1):
+    for global_seed, seed in ((0, 0), (1, 0), (1, 1)):
         tf.random.set_seed(global_seed)
-        for seed in (0, 1):
-            # As in an epoch of `pretrain_dataset`, where the seed is a symbolic tensor.
-            epochs = tf.data.Dataset.from_tensors(tf.constant(seed, tf.int64)).flat_map(source.examples)
-            orders[global_seed, seed] = [int(example["index"]) for example in epochs]
-    for seed in (0, 1):
-        shuffled = list(source.examples(seed).as_numpy_iterator())
-        assert orders[0, seed] == [int(example["index"]) for example in shuffled]
-        for example in shuffled:
-            np.testing.assert_array_equal(example["image"], fixed[example["index"]])
-    assert orders[0, 0] == orders[1, 0] and orders[0, 1] == orders[1, 1]
-    assert orders[0, 0] != orders[0, 1] and sorted(orders[0, 0]) == list(range(20)) != orders[0, 0]
+        # As in an epoch of `pretrain_dataset`, where the seed is a symbolic tensor.
+        epochs = tf.data.Dataset.from_tensors(tf.constant(seed, tf.int64)).flat_map(source.examples)
+        orders[global_seed, seed] = [int(example["index"]) for example in epochs]
+    shuffled = list(source.examples(0).as_numpy_iterator())
+    for example in shuffled:
+        np.testing.assert_array_equal(example["image"], fixed[example["index"]])
+    assert orders[0, 0] == orders[1, 0] == [int(example["index"]) for example in shuffled] != orders[1, 1]
+    assert sorted(orders[0, 0]) == list(range(20)) != orders[0, 0]
 
 
-def test_without_labels_labels_are_minus_one(tmp_path):
-    store_tfds(tmp_path, "unlabelled", {"train": images(2)})
-    source = open_source("tfds:unlabelled", data_dir=tmp_path)
-    assert source.class_names is None
-    assert [example["label"] for example in source.examples().as_numpy_iterator()] == [-1, -1]
-
-
-@pytest.mark.parametrize(
-    "test, expected",
-    [(None, 3), ((1, 4), 4), ((-1, 4), 3)],
-    ids=["there is none", "labelled", "unlabelled, as ImageNet's"],
-)
+@pytest.mark.parametrize("test, expected", [((1, 4), 4), ((-1, 4), 3)], ids=["labelled", "unlabelled, as ImageNet's"])
 def test_test_is_the_labelled_split_that_is_not_for_training(tmp_path, test, expected):
-    store_labelled(tmp_path, train=(0, 2), validation=(1, 3), **({"test": test} if test else {}))
+    store_labelled(tmp_path, train=(0, 2), validation=(1, 3), test=test)
     assert open_source("tfds:some", "test", data_dir=tmp_path).num_examples == expected
     assert open_source("tfds:some", "validation", data_dir=tmp_path).num_examples == 3
     with pytest.raises(ValueError, match="`split` of tfds:some .*train, .*split='other'"):
@@ -75,21 +57,19 @@ def test_sixteen_bit_images_are_refused(tmp_path):
         open_source("tfds:wide", data_dir=tmp_path)
 
 
-@pytest.mark.parametrize(
-    "name, hint",
-    [
+def test_a_set_that_is_not_prepared_is_refused_with_a_way_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(tfds_source, "_online", lambda: False)
+    store_labelled(tmp_path, train=(0, 2))
+    for name, hint in (
         ("cifar11", "cifar10"),
         ("qqqqqqqqqqqqqqqq", "{}: some"),  # like no other: what is prepared
         ("imagenette/nothing", "full-size"),
         ("cifar10", "not prepared in {}, and there is no internet here"),
         ("mnist", "keras_moco.data.import_idx"),
         ("imagenet2012", "{}/downloads/manual: ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"),
-    ],
-)
-def test_a_set_that_is_not_prepared_is_refused_with_a_way_out(tmp_path, offline, name, hint):
-    store_labelled(tmp_path, train=(0, 2))
-    with pytest.raises(ValueError, match=f"Received: tfds:{name}.*{re.escape(hint.format(tmp_path))}"):
-        open_source(f"tfds:{name}", data_dir=tmp_path)
+    ):
+        with pytest.raises(ValueError, match=f"Received: tfds:{name}.*{re.escape(hint.format(tmp_path))}"):
+            open_source(f"tfds:{name}", data_dir=tmp_path)
 
 
 def test_a_failed_download_is_one_sentence_and_was_announced(tmp_path, monkeypatch):

@@ -4,10 +4,8 @@ import gzip
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from keras_moco.data import evaluation_dataset, open_source, plain_read_errors
-from tests.batches import take
+from keras_moco.data import open_source, plain_read_errors
 from tests.data.written import encoded, read, record, write_records
 
 NAMES = ("ant", "bee", "cat")
@@ -16,24 +14,24 @@ SIZES = {"00000-of-00002": 6, "00001-of-00002": 9}  # records of the two shards
 ORDER = [(shard, number) for number in range(9) for shard, size in SIZES.items() if number < size]
 
 
-def pixels_of(shard, number, channels=3):
+def pixels_of(shard, number):
     seed = 100 * list(SIZES).index(shard) + number
     y, x = np.mgrid[: 20 + number, : 30 - number] / 30  # smooth, so that JPEG decoders agree
-    noise = np.random.default_rng(seed).integers(0, 200, channels)
-    return (np.stack([x + y] * channels, axis=-1) * 25 + noise).astype("uint8")
+    noise = np.random.default_rng(seed).integers(0, 200, 3)
+    return (np.stack([x + y] * 3, axis=-1) * 25 + noise).astype("uint8")
 
 
 def label_of(shard, number):
     return (number + list(SIZES).index(shard)) % len(NAMES)
 
 
-def write_shards(folder, channels=3, labelled=True, names=True):
+def write_shards(folder, labelled=True, names=True):
     """The even records are JPEGs, the odd ones PNGs."""
     for shard, size in SIZES.items():
         records = []
         for number in range(size):
             kind, options = ("png", {}) if number % 2 else ("jpeg", {"quality": 95})
-            image = encoded(pixels_of(shard, number, channels).squeeze(), kind, **options)
+            image = encoded(pixels_of(shard, number), kind, **options)
             records.append(record(image, label_of(shard, number) if labelled else None))
         write_records(folder / f"train-{shard}", records)
     if names:
@@ -44,8 +42,8 @@ def write_shards(folder, channels=3, labelled=True, names=True):
 PNG = encoded(pixels_of(*ORDER[0]), "png")
 
 
-def assert_holds(example, place, channels=3):
-    expected = pixels_of(*place, channels).astype(int)
+def assert_holds(example, place):
+    expected = pixels_of(*place).astype(int)
     np.testing.assert_allclose(example["image"].astype(int), expected, atol=0 if place[1] % 2 else 3)
 
 
@@ -57,43 +55,35 @@ def test_images_labels_and_indices_are_those_written(tmp_path):
         assert (found["index"], found["label"]) == (index, label_of(*place))
 
 
-@pytest.mark.parametrize("settings", [{"names": False}, {"labelled": False}], ids=["no-names", "no-labels"])
-def test_without_labels_or_names_of_classes_images_are_unlabelled(tmp_path, settings):
-    source = open_source(write_shards(tmp_path, **settings))
-    assert bool(source.class_names) == settings.get("names", True)
+@pytest.mark.parametrize("names, labelled", [(False, True), (True, False)], ids=["no-names", "no-labels"])
+def test_without_labels_or_names_of_classes_images_are_unlabelled(tmp_path, names, labelled):
+    source = open_source(write_shards(tmp_path, labelled, names))
+    assert bool(source.class_names) == names
     assert {int(found["label"]) for found in read(source)} == {-1}
-
-
-def test_gray_first_makes_all_gray(tmp_path):
-    source = open_source(write_shards(tmp_path, channels=1))
-    assert source.image_shape == (None, None, 1)
-    for found, place in zip(read(source), ORDER, strict=True):
-        assert_holds(found, place, channels=1)
 
 
 def test_a_shuffle_is_a_permutation_that_keeps_indices(tmp_path):
     source = open_source(write_shards(tmp_path))
     orders = []
-    for seed in (1, 2, 1):
+    for seed in (1, 2):
         examples = read(source, seed)
         orders.append([int(found["index"]) for found in examples])
         for found in examples:
             assert_holds(found, ORDER[found["index"]])
             assert found["label"] == label_of(*ORDER[found["index"]])
-    assert [sorted(order) for order in orders] == [list(range(15))] * 3
-    assert orders[0] == orders[2] != orders[1] and list(range(15)) not in orders
+    assert [sorted(order) for order in orders] == [list(range(15))] * 2
+    assert orders[0] != orders[1] and list(range(15)) not in orders
 
 
-@pytest.mark.parametrize("word", ["test", "validation", "val"])
-def test_the_split_in_a_pattern_stands_for_the_words_of_a_split(tmp_path, word):
+def test_the_split_in_a_pattern_stands_for_the_words_of_a_split(tmp_path):
     write_shards(tmp_path)
-    write_records(tmp_path / f"{word}-0", [record(PNG, 2)])
     pattern = f"tfrecord:{tmp_path}/{{split}}-*"
-    assert open_source(pattern).num_examples == 15
-    test = open_source(pattern, "test")
-    assert (test.num_examples, test.split, test.class_names) == (1, "test", NAMES)
-    batch = take(evaluation_dataset(test, image_size=8), 1)
-    assert (int(batch["label"][0]), int(batch["index"][0])) == (2, 0)
+    for word in ("test", "validation", "val"):
+        write_records(tmp_path / f"{word}-0", [record(PNG, 2)])
+        assert open_source(pattern).num_examples == 15
+        test = open_source(pattern, "test")
+        assert (test.num_examples, test.split, test.class_names) == (1, "test", NAMES)
+        (tmp_path / f"{word}-0").unlink()
 
 
 def test_a_damaged_image_is_skipped_and_described(tmp_path):
@@ -125,43 +115,30 @@ def test_a_pattern_without_files_or_without_the_split_is_refused(tmp_path):
     assert_refused(f"tfrecord:{tmp_path}/{{split}}-*", "split='unlabelled'", split="unlabelled")
 
 
-@pytest.mark.parametrize(
-    "records, received",
-    [
-        ([record(PNG, feature="image")] * 3, "without a readable image in `image/encoded`"),
-        ([b"no example at all"], "whose first records cannot be read: "),
-        ([], "1 files without any"),
-    ],
-    ids=["feature", "kind", "none"],
-)
-def test_records_without_images_are_refused(tmp_path, records, received):
-    write_records(tmp_path / "a", records)
-    assert_refused(f"tfrecord:{tmp_path}/a", f"tfrecord:{tmp_path}/a, {received}")
+def test_records_without_images_are_refused(tmp_path):
+    for number, (records, received) in enumerate(
+        (
+            ([record(PNG, feature="image")] * 3, "without a readable image in `image/encoded`"),
+            ([b"no example at all"], "whose first records cannot be read: "),
+            ([], "1 files without any"),
+        )
+    ):
+        write_records(tmp_path / f"{number}", records)
+        assert_refused(f"tfrecord:{tmp_path}/{number}", f"tfrecord:{tmp_path}/{number}, {received}")
 
 
-def test_a_file_that_breaks_off_is_refused(tmp_path):
+def test_a_file_that_breaks_off_or_is_compressed_or_damaged_is_refused(tmp_path):
     name = write_shards(tmp_path)
     path = tmp_path / "train-00001-of-00002"
     data = path.read_bytes()
     for lost, number in ((1, 8), (30, 8), (len(data) - 5, 0)):
         path.write_bytes(data[: len(data) - lost])
         assert_refused(name, f"{path}, which ends inside record {number}")
-
-
-@pytest.mark.parametrize("how", ["writer", "gzip"])
-def test_a_compressed_file_is_refused(tmp_path, how):
-    records = [record(encoded(pixels_of(*place), "png")) for place in ORDER]
-    path = tmp_path / "a"
-    write_records(path, records, tf.io.TFRecordOptions(compression_type="GZIP") if how == "writer" else None)
-    if how == "gzip":
-        path.write_bytes(gzip.compress(path.read_bytes()))
-    assert_refused(f"tfrecord:{path}", f"{path}, which ends inside record 0")
-
-
-def test_a_changed_byte_is_found_by_its_checksum(tmp_path):
-    name = write_shards(tmp_path)
-    path = tmp_path / "train-00000-of-00002"
-    data = bytearray(path.read_bytes())
-    data[40] ^= 255
+    path.write_bytes(gzip.compress(data))
+    assert_refused(name, f"{path}, which ends inside record 0")
     path.write_bytes(data)
+    first = tmp_path / "train-00000-of-00002"
+    changed = bytearray(first.read_bytes())
+    changed[40] ^= 255  # which its checksum tells
+    first.write_bytes(changed)
     assert_refused(name, f"{name}, whose first records cannot be read")

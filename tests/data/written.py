@@ -31,8 +31,8 @@ def record(image=None, label=None, feature="image/encoded"):
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
-def write_records(path, records, options=None):
-    with tf.io.TFRecordWriter(str(path), options) as writer:
+def write_records(path, records):
+    with tf.io.TFRecordWriter(str(path)) as writer:
         for each in records:
             writer.write(each)
 

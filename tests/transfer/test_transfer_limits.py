@@ -7,7 +7,6 @@ import keras
 import keras_cv
 import numpy as np
 import pytest
-import tensorflow as tf
 
 pytestmark = pytest.mark.slow
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "transfer.md").read_text(encoding="utf-8")
@@ -54,22 +53,12 @@ def test_an_optimizer_that_fit_builds_fails_over_names(export):
         model.fit(IMAGES, np.zeros((32, 10)), verbose=0)
 
 
-def test_a_model_with_the_layer_loads_in_unsafe_mode_only(export, tmp_path):
+def test_keras_does_not_load_the_saved_model_nor_a_model_with_the_layer(export, tmp_path):
     classifier(layer(export)).save(tmp_path / "model.keras")
     with pytest.raises(ValueError, match="safe_mode=False"):
         keras.models.load_model(tmp_path / "model.keras")
-
-
-def test_keras_does_not_load_the_saved_model(export):
     with pytest.raises(ValueError, match=shown("the legacy SavedModel format is not supported")):
         keras.models.load_model(export / "saved_model")
-
-
-def test_a_tensor_of_another_type_is_refused(export):
-    backbone, whole = tf.saved_model.load(str(export / "saved_model")), IMAGES[:4].astype("uint8")
-    np.testing.assert_allclose(backbone.serve(whole), backbone.serve(whole.astype("float32")))
-    with pytest.raises(TypeError, match="Can not cast TensorSpec"):
-        backbone.serve(tf.constant(whole))
 
 
 def test_keras_exports_to_onnx_only_what_has_been_called(export, tmp_path):
@@ -84,9 +73,3 @@ def test_a_retinanet_is_saved_but_not_loaded(export, tmp_path):
     keras_cv.models.RetinaNet(backbone, num_classes=2, bounding_box_format="xyxy").save(tmp_path / "model.keras")
     with pytest.raises(AttributeError, match=shown("'Functional' object has no attribute 'pyramid_level_inputs'")):
         keras.models.load_model(tmp_path / "model.keras")
-
-
-def test_the_interpreter_of_tensorflow_is_deprecated(export, tmp_path):
-    keras.models.load_model(export / "backbone.keras").export(tmp_path / "b.tflite", format="litert", verbose=False)
-    with pytest.warns(UserWarning, match=shown("scheduled for deletion")):
-        tf.lite.Interpreter(str(tmp_path / "b.tflite"))
