@@ -165,9 +165,8 @@ def limit_files(size):
     return limit
 
 
-@pytest.mark.parametrize("size, everything_else", [(600_000, True), (30_000, False)])
-def test_run_that_cannot_write_checkpoints_trains_on(size, everything_else, tmp_path):
-    run, limit = tmp_path / "run", limit_files(size)
+def test_run_that_cannot_write_checkpoints_trains_on(tmp_path):
+    run, limit = tmp_path / "run", limit_files(600_000)  # below the weights, above everything else
     flags = [*MOCO, *EVERY_STEP, "--epochs=1"]
     with Process(run, *flags, preexec_fn=limit, start_new_session=True) as process:
         outcome = process.outcome()
@@ -175,10 +174,7 @@ def test_run_that_cannot_write_checkpoints_trains_on(size, everything_else, tmp_
     notes = outcome.notes("warning: the checkpoint of step ")
     assert len(notes) > 1 and all(re.search(r" was not written \(.+\); there is none yet", line) for line in notes)
     assert list(run.rglob("checkpoints/*")) == list(run.rglob(".*")) == []
-    if everything_else:
-        assert outcome.status == 0, outcome.stderr
-    else:
-        assert outcome.refusal  # for the export
+    assert outcome.status == 0, outcome.stderr
 
 
 @contextlib.contextmanager
