@@ -14,26 +14,32 @@ ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 600  # seconds after which something waits for ever
 PROGRAM = """
 import runpy, sys, tensorflow as tf
-replicas = int(sys.argv.pop(1))
+replicas, pictures = int(sys.argv.pop(1)), sys.argv.pop(1) == "True"
 [cpu] = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, replicas * [tf.config.LogicalDeviceConfiguration()])
 from tests import tiny  # its backbone
+if not pictures:
+    from keras_moco import training
+    training.show_start = training.show_end = lambda *_: None
 sys.argv[0] = "train.py"
 runpy.run_path("train.py", run_name="__main__")
 """
 
 
 class Process:
-    """`train.py` as a process on so many logical CPUs, with its output in files beside its run or in `output`."""
+    """`train.py` as a process on so many logical CPUs, with its output in files beside its run or in `output`.
 
-    def __init__(self, workdir, *flags, output=None, replicas=1, **settings):
+    Without the pictures at start and end, which take seconds, unless they are asked for.
+    """
+
+    def __init__(self, workdir, *flags, output=None, replicas=1, pictures=False, **settings):
         self.workdir = Path(workdir)
         self.files = [(output or self.workdir.parent) / f"{self.workdir.name}.{name}" for name in ("stdout", "stderr")]
         self._before = unfinished(self.workdir)
         flags = [*flags, *([] if replicas == 1 else ["--strategy=mirrored", f"--replicas={replicas}"])]
         with open(self.files[0], "w") as stdout, open(self.files[1], "w") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, str(replicas), *flags, f"--workdir={workdir}"],
+                [sys.executable, "-c", PROGRAM, str(replicas), str(pictures), *flags, f"--workdir={workdir}"],
                 cwd=ROOT,
                 env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
                 stdout=stdout,
@@ -72,7 +78,7 @@ class Process:
             if self.process.poll() is not None:
                 return happened()
             assert time.monotonic() < end, self.stdout
-            time.sleep(0.002)
+            time.sleep(0.005)
         return True
 
     def prints(self, pattern, times=1):
