@@ -10,28 +10,34 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # cores: a thread more than a core only waits for the others.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
-import keras
 import pytest
-import tensorflow as tf
-
-from keras_moco.augment import compiled
 
 LOGICAL_CPUS = 4
-# Strategies of one process number their collectives alike, so the second one meets those of the first.
-# TensorFlow's own tests move this base by hand (`strategy_combinations.py`); here each gets another.
-_bases = itertools.count(0, 100_000)
-tf.distribute.MirroredStrategy._collective_key_base = property(lambda self: next(_bases))
 
 
-def pytest_configure():
+def pytest_configure(config):
+    """Prepares the processes that run tests; the one that only hands them out to others needs no TensorFlow."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", default=None):
+        prepare_tensorflow()
+
+
+def prepare_tensorflow():
     """Splits the CPU in four before any test touches a device, so that replicas need no second machine."""
+    import tensorflow as tf
+
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * LOGICAL_CPUS)
+    # Strategies of one process number their collectives alike, so the second one meets those of the first.
+    # TensorFlow's own tests move this base by hand (`strategy_combinations.py`); here each gets another.
+    bases = itertools.count(0, 100_000)
+    tf.distribute.MirroredStrategy._collective_key_base = property(lambda self: next(bases))
 
 
 @pytest.fixture(autouse=True)
 def fresh_keras():
     """Every test starts from one seed, fresh layer names and float32, whatever ran before it."""
+    import keras
+
     keras.backend.clear_session(free_memory=False)
     keras.config.set_dtype_policy("float32")
     keras.utils.set_random_seed(0)
@@ -39,18 +45,21 @@ def fresh_keras():
     keras.config.set_dtype_policy("float32")
 
 
-_has_xla = compiled.has_xla
-
-
 @pytest.fixture(scope="session", autouse=True)
 def without_xla():
-    """Augmentations are not compiled by XLA, which every pipeline would do anew, for seconds."""
+    """Augmentations are not compiled by XLA, which every pipeline would do anew, for seconds.
+
+    Yields the function that says whether they are for users.
+    """
+    from keras_moco.augment import compiled
+
+    has_xla = compiled.has_xla
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiled, "has_xla", lambda: False)
-        yield
+        yield has_xla
 
 
 @pytest.fixture
-def with_xla(monkeypatch):
+def with_xla(without_xla, monkeypatch):
     """Augmentations are compiled, as they are for users."""
-    monkeypatch.setattr(compiled, "has_xla", _has_xla)
+    monkeypatch.setattr("keras_moco.augment.compiled.has_xla", without_xla)

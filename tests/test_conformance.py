@@ -9,7 +9,8 @@
 | replicas | two replicas, each with half of the rows, compute what one does |
 | xla | XLA computes what eager mode does |
 
-The default tier has the models and layers, and the column `config`; the other cells are slow.
+The default tier has the layers, the models under XLA, and the column `config`; the other cells are slow.
+`tests/models/test_models_reference.py` has each model on two replicas.
 """
 
 import inspect
@@ -182,7 +183,9 @@ def cells(exempt):
                 continue
             if column == "graph" and "xla" in set(entry.columns) - set(entry.exempt):
                 continue
-            default = name.startswith(("models.", "layers.")) or column == "config"
+            default = (
+                column == "config" or name.startswith("layers.") or (name.startswith("models.") and column == "xla")
+            )
             marks = [] if default or exempt else pytest.mark.slow
             yield pytest.param(entry, column, id=f"{name}-{column}", marks=marks)
 
@@ -192,6 +195,7 @@ def test_conformance(entry, column, tmp_path):
     CHECKS[column](entry, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry, column", list(cells(exempt=True)))
 def test_exemption_is_needed(entry, column, tmp_path):
     try:

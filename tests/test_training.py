@@ -113,6 +113,7 @@ def test_log_has_a_row_per_epoch(finished):
     assert float(first["queue_fill"]) == pytest.approx(np.mean([128 / 500, 256 / 500, 384 / 500] + 8 * [1]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_log_measures_fixed_views_of_training_images(finished):
     train = data.array_source(digits()[0][0].astype("uint8"))
     augmentation = building.build_augmentation(finished.config)
@@ -234,6 +235,7 @@ def test_finished_run_trains_nothing_more(finished, tmp_path, monkeypatch):
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_run_begins_with_the_weights_of_another(finished, tmp_path):
     printed = begin(tiny_config(tmp_path / "run", init_from=str(finished.path), queue_size=300, seed=3))
     assert f"begins with the weights of {finished.path}\n" in printed and "resumed" not in printed
@@ -299,6 +301,7 @@ def test_changed_setting_is_refused_until_it_is_allowed(early):
 # Beyond the finite numbers
 
 
+@pytest.mark.slow
 def test_run_beyond_the_finite_numbers_ends_with_its_last_good_checkpoint(tmp_path):
     run = tmp_path / "run"
     with pytest.raises(callbacks.NotFiniteError) as caught:

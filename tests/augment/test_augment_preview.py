@@ -54,6 +54,7 @@ def cells(picture, rows, columns):
     return blocks[:, :, :SIDE, :SIDE]
 
 
+@pytest.mark.slow
 def test_the_picture_has_a_row_for_each_image_and_the_last_line_says_so(photos, tmp_path, capsys):
     out = tmp_path / "views.png"
     assert run(photos, out, "--views", "4") == 0

@@ -69,6 +69,7 @@ def refusal(outcome, folder=None):
     return stderr
 
 
+@pytest.mark.slow
 def test_backbone_of_a_file_is_shown_and_opens_in_stock_keras(call, checkpoint, tmp_path):
     status, stdout, _ = call("show", checkpoint)
     assert status == 0 and "tiny of width 4, cifar stem, linear head of 8, images of 1 channel(s)" in stdout
@@ -123,6 +124,7 @@ def test_run_refuses_what_does_not_fit(call, checkpoint, flagfile, tmp_path):
     assert [path.name for path in workdir.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.slow
 def test_failed_run_leaves_nothing(call, checkpoint, flagfile, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     for error, status, printed in (

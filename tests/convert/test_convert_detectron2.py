@@ -114,6 +114,7 @@ def test_file_asks_for_nothing_that_numpy_1_lacks_and_its_arrays_can_be_written_
     assert to_detectron2(model, tmp_path / "moco.pkl").read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_network_that_detectron2_lacks(encoder, tmp_path):
     for settings, found in (
         (dict(name="basic", stem="cifar"), "basic that begins with (4, 3, 3, 3)"),

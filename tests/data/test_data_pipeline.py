@@ -74,6 +74,7 @@ def test_workers_share_every_batch_in_the_order_of_their_replicas(kind, size, wo
         np.testing.assert_allclose(together, array, rtol=1e-4, atol=0 if name == "index" else 1e-3)
 
 
+@pytest.mark.slow
 def test_a_worker_resumes_inside_an_epoch(digits, crop):
     context = tf.distribute.InputContext(2, 1, 2)
     assert_same(
@@ -82,6 +83,7 @@ def test_a_worker_resumes_inside_an_epoch(digits, crop):
     )
 
 
+@pytest.mark.slow
 def test_a_worker_does_not_open_the_images_of_others(photos, crop, tmp_path):
     for path in pathlib.Path(photos.name.removeprefix("folder:")).iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -106,6 +108,7 @@ def test_evaluation_reads_all_images_in_order_as_central_views(digits, photos):
     assert len(evaluation_dataset(digits, 8, 100)) == 4
 
 
+@pytest.mark.slow
 def test_fewer_entries_change_nothing_else_and_shapes_are_static(photos, crop):
     entries = ("query", "index", "label")
     every = pretrain_dataset(photos, crop, 2, entries=("query", "key", "index", "label"))

@@ -133,6 +133,7 @@ def test_a_resumed_epoch_is_as_if_never_stopped(opened, two_epochs, kind, epoch,
     assert_same(take(resumed, 2), part(two_epochs(kind), slice(start, start + 2 * BATCH)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", slow("tfds"), slow("tfrecord")])
 def test_a_cached_source_gives_the_same_batches(opened, two_epochs, kind):
     cached = pretrain_dataset(opened(kind, cache=True), short_recipe(), BATCH, seed=2)

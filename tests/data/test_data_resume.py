@@ -134,6 +134,7 @@ class Noting(Fused):
         return super().select(picture, noted)
 
 
+@pytest.mark.slow
 def test_images_of_the_steps_before_are_not_opened(opened, undisturbed):
     recipe, source = Noting([RandomResizedCrop(8), RandomHorizontalFlip()]), opened("folder", SOME)
     source.bad.remember({number: f"number {number}" for number in damaged(SOME)})

@@ -20,6 +20,7 @@ def store_labelled(data_dir, name="some", **splits):
     store_tfds(data_dir, name, rows, classes=2)
 
 
+@pytest.mark.slow
 def test_images_of_different_sizes_stream_in_an_order_that_depends_on_its_seed_alone(tmp_path):
     store_tfds(tmp_path, "sizes", {"train": images(20)})
     source = open_source("tfds:sizes", data_dir=tmp_path)

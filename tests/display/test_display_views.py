@@ -21,6 +21,7 @@ def test_they_are_the_first_of_the_first_batch():
         np.testing.assert_array_equal(shown, batch[name][:8])
 
 
+@pytest.mark.slow
 def test_where_the_step_finishes_them_they_are_finished_as_there():
     source, augmentation = open_source("digits"), get_augmentation("moco_cifar")(SIZE)
     entries = (*NAMES, "draws")

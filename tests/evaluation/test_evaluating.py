@@ -60,6 +60,7 @@ def test_linear_trains_all_rates_and_not_the_encoder(on, run, capsys):
     assert [path.name for path in (run / "evaluation").iterdir()] == ["confusion_linear.png"]
 
 
+@pytest.mark.slow
 def test_logistic_is_on_the_card_with_what_the_backbone_is(run, trained, features):
     evaluate("logistic", EvaluationConfig(workdir=str(run)))
     found = results(run)
@@ -120,6 +121,7 @@ def test_semi_learns_from_few_labels(run):
     assert min(found["pre-trained"] + found["random weights"]) > 20  # chance is 10, give or take 1.6
 
 
+@pytest.mark.slow
 def test_finetune_saves_a_classifier(run, capsys):
     settings = {"epochs": 2, "batch_size": 64, "learning_rate": 1.6, "crop_min_area": 0.6}
     evaluate("finetune", EvaluationConfig(workdir=str(run), **settings))
@@ -229,6 +231,7 @@ def test_export_writes_the_backbone_again(run, trained):
 # Where results are kept
 
 
+@pytest.mark.slow
 def test_results_on_other_images_stand_apart(run, tmp_path):
     dataset = write_images(
         tmp_path / "images",

@@ -48,6 +48,7 @@ def test_every_head_is_trained_as_it_would_be_alone_in_numpy():
         np.testing.assert_allclose(heads.bias[head], bias, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_head_that_diverges_does_not_change_the_others():
     train, test = clusters(), clusters(seed=1)
     wild = linear_sweep(train, test, CLASSES, rates=(1.0, 1e38), epochs=4, batch_size=16)
@@ -68,6 +69,7 @@ def test_the_rate_is_chosen_by_the_held_out_images():
     assert same.held_out == found.held_out and other.held_out != found.held_out
 
 
+@pytest.mark.slow
 def test_a_single_rate_is_trained_on_all_images():
     train = clusters(30, spread=0.0)
     # The only image of its class lies in the last batch, if anywhere.
@@ -109,6 +111,7 @@ def backbone(cheat=False):
     return keras.Model(images, Tint(cheat)(images))
 
 
+@pytest.mark.slow
 def test_on_images_the_classes_are_found_and_the_backbone_stays():
     model = backbone()
     before = [np.array(weight) for weight in model.weights]

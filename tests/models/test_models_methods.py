@@ -167,7 +167,7 @@ def test_index_outside_the_bank_is_refused_on_two_replicas():
     """In a process of its own: where a step fails on one replica, TensorFlow may cancel all that they share later."""
     program = (
         "from tests import conftest\n"
-        "conftest.pytest_configure()\n"
+        "conftest.prepare_tensorflow()\n"
         "from tests.models.test_models_methods import refuse_an_index_outside_the_bank\n"
         "refuse_an_index_outside_the_bank(replicas=2)\n"
     )

@@ -52,6 +52,7 @@ def test_four_replicas_train_as_one():
 # How steps are executed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas, policy", [(2, "float32"), pytest.param(2, "mixed_float16", marks=pytest.mark.slow)])
 def test_steps_per_execution_does_not_matter(replicas, policy):
     """Two epochs of 6 steps, 4 at a time: the second execution of an epoch is shorter."""
@@ -103,6 +104,7 @@ def test_what_two_replicas_cannot_do_is_refused():
 # Saved on one number of replicas, resumed on another
 
 
+@pytest.mark.slow
 def test_saved_model_takes_the_groups_of_the_replicas_it_is_loaded_on(tmp_path):
     model = make_model(2, batch_norm=True)
     train(model, 1)
@@ -113,6 +115,7 @@ def test_saved_model_takes_the_groups_of_the_replicas_it_is_loaded_on(tmp_path):
     assert_same(loaded, model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before, after", [(2, 1), pytest.param(1, 4, marks=pytest.mark.slow)])
 def test_checkpoint_resumes_on_another_number_of_replicas(before, after, tmp_path):
     model, other = make_model(before), make_model(after)
