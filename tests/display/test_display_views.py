@@ -1,6 +1,7 @@
 """The views that are shown are those that are fed."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from PIL import Image
 
