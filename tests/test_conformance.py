@@ -24,6 +24,7 @@ import pytest
 import tensorflow as tf
 
 import keras_moco
+from tests import half_precision
 from tests.registry import (
     BATCH,
     COLUMNS,
@@ -80,6 +81,7 @@ def xla(entry, folder):
 
 def mixed(entry, folder):
     for policy in ("mixed_bfloat16", "mixed_float16"):
+        half_precision.require(policy)
         keras.config.set_dtype_policy(policy)
         keras.utils.set_random_seed(0)
         found = entry.run(entry.make(), *_values(entry))

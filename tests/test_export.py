@@ -14,6 +14,7 @@ from keras_moco.backbones import resnet
 from keras_moco.export import export_backbone, standalone_backbone
 from keras_moco.layers import SplitBatchNormalization
 from keras_moco.models import Encoder, MoCo, linear_head
+from tests import half_precision
 
 
 def images(n=6, size=16, channels=3):
@@ -90,6 +91,7 @@ def test_nested_models_shared_layers_and_operations_are_exported(tmp_path):
 
 
 def test_the_export_is_float32_whatever_the_model_was_trained_in():
+    half_precision.require("mixed_bfloat16")
     keras.config.set_dtype_policy("mixed_bfloat16")
     mixed = trained(small_encoder())
     model = standalone_backbone(mixed)

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_moco.callbacks import Checkpoint, NotFiniteError, NotFiniteGuard
 from keras_moco.optimizers import SGD
+from tests import half_precision
 from tests.small_training import batches, differing, make_model, state, variables
 
 NAN = float("nan")
@@ -112,6 +113,7 @@ def test_a_skipped_step_changes_nothing_but_counters_and_key_encoder(skipping, c
     [("moco", 1, "float32", True), ("moco", 2, "mixed_float16", False), ("memory_bank", 2, "float32", False)],
 )
 def test_a_step_is_skipped_on_replicas_and_by_xla(method, replicas, policy, jit_compile, capsys):
+    half_precision.require(policy)
     keras.config.set_dtype_policy(policy)
     check_a_skipped_step(make(method, replicas, jit_compile=jit_compile), capsys)
 
@@ -154,6 +156,7 @@ def test_infinite_gradients_of_a_finite_loss_are_found(capsys):
 
 @pytest.mark.parametrize("skip, replicas", [(False, 1), pytest.param(True, 2, marks=pytest.mark.slow)])
 def test_the_overflow_by_which_loss_scaling_finds_its_scale_is_not_counted(skip, replicas, capsys):
+    half_precision.require("mixed_float16")
     keras.config.set_dtype_policy("mixed_float16")
     model = make(replicas=replicas, scale=2.0**24, skip=skip)
     fit(model, NotFiniteGuard(), watch := Watch(), steps=15)

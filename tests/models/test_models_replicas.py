@@ -9,6 +9,7 @@ from keras_moco import batch_norm, distribution
 from keras_moco.callbacks import restore, save
 from keras_moco.models import MoCo
 from keras_moco.optimizers import SGD
+from tests import half_precision
 from tests.small_encoder import SHAPE, small_encoder
 from tests.small_training import random_batches, strategy_of
 
@@ -56,6 +57,7 @@ def test_four_replicas_train_as_one():
 @pytest.mark.parametrize("replicas, policy", [(2, "float32"), pytest.param(2, "mixed_float16", marks=pytest.mark.slow)])
 def test_steps_per_execution_does_not_matter(replicas, policy):
     """Two epochs of 6 steps, 4 at a time: the second execution of an epoch is shorter."""
+    half_precision.require(policy)
     keras.config.set_dtype_policy(policy)
     models, histories = [], []
     for steps in (1, 4):
@@ -83,6 +85,7 @@ def test_end_of_data_of_unknown_length_is_no_step_on_two_replicas():
 
 
 def test_float16_looks_for_overflows_on_all_replicas(monkeypatch):
+    half_precision.require("mixed_float16")
     keras.config.set_dtype_policy("mixed_float16")
     seen = []
     share = distribution.share_overflow
