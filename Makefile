@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet -c constraints.txt
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help quickstart test test-all test-slow test-multiworker test-torch test-gpu test-wheel test-oldest mutations bench lint clean
+.PHONY: help quickstart test test-all test-slow test-multiworker test-torch test-gpu test-wheel test-oldest test-times mutations bench lint clean
 
 help:
 	@echo "make quickstart        pre-train on the built-in digits, on a CPU"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-all          the default, slow, multiworker and torch tests"
 	@echo "make test-TIER         one tier: slow, multiworker, torch, wheel or gpu"
 	@echo "make test-oldest       the default tests with the oldest versions that setup.py admits, on $(PYTHON_OLDEST)"
+	@echo "make test-times        how long the tests of each file take"
 	@echo "make mutations         breaks the package in many places, and says which tests notice"
 	@echo "make bench             every benchmark of minutes, one after the other"
 	@echo "make lint              ruff: rules and format; mypy: types"
@@ -50,6 +51,12 @@ test-multiworker test-gpu test-wheel: test-%: $(VENV)/.stamp-test
 
 test-oldest: $(OLDEST)/.stamp
 	$(OLDEST)/bin/python -m pytest -n 2 --dist worksteal
+
+# The table of docs/tests.md.
+test-times: $(VENV)/.stamp-test
+	$(PYTEST) --junitxml=$(VENV)/default.xml
+	$(PYTEST) -m slow --junitxml=$(VENV)/slow.xml
+	$(BIN)/python -m tests.times default=$(VENV)/default.xml slow=$(VENV)/slow.xml
 
 # Which tests notice that the package is broken, in each of the places of tests/mutations: half an hour.
 mutations: $(VENV)/.stamp-test

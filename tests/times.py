@@ -1,10 +1,8 @@
 """How long the tests of each file take in each tier: a Markdown table out of pytest's own reports.
 
-    python -m pytest -n 2 --dist worksteal --junitxml=default.xml
-    python -m pytest -n 2 --dist worksteal -m slow --junitxml=slow.xml
     python -m tests.times default=default.xml slow=slow.xml
 
-Seconds of all processes together, setting up included. docs/tests.md keeps such a table.
+Seconds of all processes together, setting up included. `make test-times` makes the reports; docs/tests.md keeps a table.
 """
 
 import collections
