@@ -2,7 +2,8 @@
 
     python -m tests.times default=default.xml slow=slow.xml
 
-Seconds of all processes together, setting up included. `make test-times` makes the reports; docs/tests.md keeps a table.
+Seconds of all processes together, setting up included. `make test-times` makes the reports; docs/tests.md keeps the
+table.
 """
 
 import collections
