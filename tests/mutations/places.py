@@ -319,13 +319,6 @@ MUTATIONS = [
         ["tests/evaluation/test_evaluation_features.py"],
     ),
     Mutation(
-        "keras_moco/evaluation/fine_tuning.py",
-        'logits")(backbone(images))',
-        'logits")(backbone(images, training=False))',
-        "fine-tuning leaves BatchNorm in inference mode",
-        ["tests/evaluation/test_evaluation_fine_tuning.py"],
-    ),
-    Mutation(
         "keras_moco/evaluation/knn.py",
         "similarity[part, :1]) / temperature)",
         "similarity[part, :1]) * temperature)",
