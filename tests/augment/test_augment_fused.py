@@ -102,6 +102,7 @@ def fused_recipe(name, size):
     return get_augmentation(name)(size)
 
 
+@pytest.mark.slow
 @recipes_and_sizes
 def test_on_photographs_it_is_as_far_from_the_exact_recipe_as_measured(name, size):
     exact, fused = get_augmentation(name)(size, exact=True), fused_recipe(name, size)

@@ -98,7 +98,7 @@ def test_an_epoch_begins_its_order_anew_where_unreadable_images_leave_it_short(u
 # Before the place where the order begins anew, at it, in the batch that holds it, and after it.
 @pytest.mark.parametrize(
     "count, step",
-    [(SOME, 1), (THREE_BATCHES, 3), slow(MANY, 2), slow(MANY, 4)],  # MANY at 3: the next test
+    [(SOME, 1), slow(THREE_BATCHES, 3), slow(MANY, 2), slow(MANY, 4)],  # MANY at 3: the next test
 )
 def test_knowing_those_of_the_steps_before_is_enough(opened, undisturbed, count, step):
     source = opened("folder", count)

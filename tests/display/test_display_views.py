@@ -13,6 +13,7 @@ BATCH, SIZE, SEED = 32, 12, 5
 NAMES = ["query", "key"]
 
 
+@pytest.mark.slow
 def test_they_are_the_first_of_the_first_batch():
     images = np.random.default_rng(0).integers(0, 256, (40, 14, 16, 3), dtype="uint8")
     source, augmentation = array_source(images), get_augmentation("moco_cifar")(SIZE)

@@ -46,6 +46,7 @@ def test_knn_votes_for_every_k_and_temperature(run, features, capsys, monkeypatc
     assert f"{found['knn_top1_backbone']:.2f} %" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on", ["features", pytest.param("images", marks=pytest.mark.slow)])
 def test_linear_trains_all_rates_and_not_the_encoder(on, run, capsys):
     rates, epochs = {"features": ((0.01, 30.0), 4), "images": ((30.0,), 8)}[on]
@@ -74,6 +75,7 @@ def test_logistic_is_on_the_card_with_what_the_backbone_is(run, trained, feature
         assert text in card, text
 
 
+@pytest.mark.slow
 def test_semi_compares_shares_of_the_labels_and_random_weights(trained, tmp_path, capsys, monkeypatch):
     """What it trains and keeps; the training itself is replaced."""
     seen = []
@@ -154,6 +156,7 @@ def test_finetune_resumes_after_its_last_epoch(run, monkeypatch):
     assert [file.name for file in (run / "evaluation").iterdir()] == ["classifier.keras"]
 
 
+@pytest.mark.slow
 def test_retrieve_finds_the_most_similar_training_images(run, features, monkeypatch):
     drawn = {}
     real = use.draw_neighbours
@@ -205,6 +208,7 @@ def test_embed_skips_an_unreadable_file(run, tmp_path):
         assert found["features"].shape == (3, 8)
 
 
+@pytest.mark.slow
 def test_measures_are_those_of_two_views(run, trained):
     evaluate("measures", EvaluationConfig(workdir=str(run), seed=3, features="embedding", data_licence="MIT"))
     options = tf.data.Options()

@@ -41,6 +41,7 @@ def test_every_variable_moves_and_the_classes_are_found():
     assert accuracy_of(scores, labels).top1 > 90
 
 
+@pytest.mark.slow
 def test_the_seed_decides_everything():
     start = values(backbone())
 

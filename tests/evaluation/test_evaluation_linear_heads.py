@@ -122,6 +122,7 @@ def test_on_images_the_classes_are_found_and_the_backbone_stays():
     assert model.trainable and len(model.trainable_weights) == 2
 
 
+@pytest.mark.slow
 def test_a_backbone_that_changes_is_an_error():
     with pytest.raises(RuntimeError, match="Received: 1 changed"):
         linear_sweep_on_images(backbone(cheat=True), tinted(), tinted(), 8, rates=(1.0,), epochs=1, batch_size=16)

@@ -68,6 +68,7 @@ def test_views_are_the_same_up_to_a_level(source, recipe):
             assert np.mean(view != expected) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_model_learns_the_same_from_either(source, crop, replicas):
     on_host = train(source, crop, True, replicas)
