@@ -59,7 +59,7 @@ test-times: $(VENV)/.stamp-test
 	$(BIN)/python -m tests.times default=$(VENV)/default.xml slow=$(VENV)/slow.xml
 
 # Which tests notice that the package is broken, in each of the places of tests/mutations: half an hour.
-mutations: $(VENV)/.stamp-test
+mutations: $(VENV)/.stamp-test $(VENV)/.stamp-torch
 	$(BIN)/python -m tests.mutations
 
 # What pages of docs are made of has its commands there: docs/mechanisms.md (hours), docs/reading_the_curves.md.

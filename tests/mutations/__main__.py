@@ -3,8 +3,8 @@
     python -m tests.mutations                       # all of them, half an hour
     python -m tests.mutations --only=feature_queue  # those of files with that in their path
 
-Each mutation runs the test files that `places.py` names for it, the default tier first and, where that passes, the tier
-slow. It ends with status 1 if a mutation is noticed by neither.
+Each mutation runs the test files that `places.py` names for it, the default tier first and, where that passes, the tiers
+slow and torch. It ends with status 1 if a mutation is noticed by none.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.mutations.places import MUTATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
-TIERS = {"default": [], "slow": ["-m", "slow"]}
+TIERS = {"default": [], "slow": ["-m", "slow"], "torch": ["-m", "torch"]}
 # What pytest's status says of the package: 1 a test failed, 2 a test file could not even be imported.
 NOTICED, PASSED = {1, 2}, {0, 5}
 HEAD = "| file | what is broken | noticed by |\n| --- | --- | --- |"
