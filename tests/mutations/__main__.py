@@ -3,8 +3,8 @@
     python -m tests.mutations                       # all of them, half an hour
     python -m tests.mutations --only=feature_queue  # those of files with that in their path
 
-Each mutation runs the test files that `places.py` names for it, the default tier first and, where that passes, the tiers
-slow and torch. It ends with status 1 if a mutation is noticed by none.
+Each mutation runs the test files that `places.py` names for it, the default tier first and, where that passes, the
+tiers slow and torch. It ends with status 1 if a mutation is noticed by none.
 """
 
 import argparse
