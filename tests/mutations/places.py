@@ -165,13 +165,6 @@ MUTATIONS = [
         ["tests/callbacks/test_callbacks_stopping.py"],
     ),
     Mutation(
-        "keras_moco/callbacks/stopping.py",
-        "        signal.signal(number, signal.SIG_DFL)\n        self._stop_for(",
-        "        self._stop_for(",
-        "a second signal does not end the process",
-        ["tests/test_processes.py"],
-    ),
-    Mutation(
         "keras_moco/command_line.py",
         "        sys.exit(TEMPORARY_FAILURE)",
         "        sys.exit(2)",
