@@ -238,7 +238,7 @@ MUTATIONS = [
         "keras_moco/convert/reading.py",
         "not 0 <= tensor.item() < size",
         "not 0 <= tensor.item() <= size",
-        "a pointer behind the end of the queue is accepted",
+        "a pointer beyond the end of the queue is accepted",
         ["tests/convert/test_convert_unreadable.py"],
     ),
     Mutation(
@@ -301,7 +301,7 @@ MUTATIONS = [
         "keras_moco/evaluation/__init__.py",
         '    "alignment",\n',
         "",
-        "a public name is left out of `__all__`",
+        "a public name is missing from `__all__`",
         ["tests/test_api_table.py"],
     ),
     Mutation(
