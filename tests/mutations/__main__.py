@@ -57,6 +57,8 @@ def main():
     parser.add_argument("--jobs", type=int, default=2, help="mutations at a time")
     arguments = parser.parse_args()
     chosen = [mutation for mutation in MUTATIONS if arguments.only in mutation.file]
+    if not chosen:
+        parser.error(f"--only must be part of the path of a file with a mutation. Received: {arguments.only}.")
     with tempfile.TemporaryDirectory() as place, concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
         copies = queue.SimpleQueue()
         for job in range(arguments.jobs):
