@@ -16,15 +16,17 @@ printed, added to results.json, and told in a model card. Every flag is a field 
 `keras_moco.evaluation_config.EvaluationConfig`.
 """
 
+import os
 import sys
 
-KERAS_MOCO_COMMAND = True  # TensorFlow is loaded once the flags are known to be right
+os.environ["KERAS_MOCO_LAZY"] = "1"  # TensorFlow is loaded once the flags are known to be right
 
 try:
     from keras_moco import command_line
     from keras_moco.evaluation_config import EvaluationConfig
 except ImportError as error:
     sys.exit(f"error: {error}")
+del os.environ["KERAS_MOCO_LAZY"]
 
 
 def main(arguments, config):

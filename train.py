@@ -3,20 +3,23 @@
 Every flag is a field of `keras_moco.config.Config`; `python train.py --help` lists them.
 """
 
+import os
 import sys
 
-KERAS_MOCO_COMMAND = True  # TensorFlow is loaded once the flags are known to be right
+os.environ["KERAS_MOCO_LAZY"] = "1"  # TensorFlow is loaded once the flags are known to be right
 
 try:
     from keras_moco import command_line
     from keras_moco.config import Config
+    from keras_moco.errors import UserError
 except ImportError as error:
     sys.exit(f"error: {error}")
+del os.environ["KERAS_MOCO_LAZY"]
 
 
 def main(arguments, config):
     if arguments:
-        raise ValueError(f"train.py must be given flags only. Received: {' '.join(arguments)}. Write --name=value.")
+        raise UserError(f"train.py must be given flags only. Received: {' '.join(arguments)}. Write --name=value.")
     from keras_moco import training
 
     training.pretrain(config)

@@ -1,7 +1,6 @@
 """Momentum Contrast for TensorFlow and Keras 3."""
 
 import os
-import sys
 
 __version__ = "0.1.0"
 
@@ -16,9 +15,9 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         f"Received: KERAS_BACKEND={os.environ['KERAS_BACKEND']}. Unset it."
     )
 
-# A command (train.py, python -m keras_moco...) answers --help and mistakes before it loads TensorFlow. Everywhere else
-# the names are there at once, and with them all that `keras.saving.load_model` has to know.
-if not (hasattr(sys.modules["__main__"], "KERAS_MOCO_COMMAND") or sys.argv[:1] == ["-m"]):
+# All names are imported at once, and with them is registered what `keras.saving.load_model` has to know. train.py and
+# evaluate.py set this variable: they answer --help and mistakes before TensorFlow is loaded.
+if "KERAS_MOCO_LAZY" not in os.environ:
     from keras_moco.backbones import resnet
     from keras_moco.models import (
         ContrastiveModel,
@@ -32,6 +31,17 @@ if not (hasattr(sys.modules["__main__"], "KERAS_MOCO_COMMAND") or sys.argv[:1] =
         simclr_head,
     )
     from keras_moco.optimizers import LARS, SGD
+else:
+
+    def __getattr__(name):
+        if name in __all__:
+            from keras_moco import backbones, models, optimizers
+
+            for home in (backbones, models, optimizers):
+                if hasattr(home, name):
+                    return getattr(home, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "LARS",

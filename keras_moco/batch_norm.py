@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from keras_moco import distribution
+from keras_moco.errors import UserError
 
 __all__ = ["BN_MODES", "BatchNorm", "Plain", "Shuffle", "Split", "batch_norm_layers", "moving_statistics", "resolve"]
 
@@ -57,7 +58,7 @@ class BatchNorm(abc.ABC):
         """
         for layer in batch_norm_layers(encoder):
             if self.splits > 1 and not hasattr(layer, "splits"):
-                raise ValueError(
+                raise UserError(
                     "Every BatchNorm layer must be able to split its batch on one replica. Received: "
                     f"{layer.name!r} of class {type(layer).__name__} in a model that cannot be taken apart. Build the "
                     "backbone with `keras_moco.layers.SplitBatchNormalization`, or give `bn_mode='plain'`."
@@ -70,7 +71,7 @@ class Split(BatchNorm):
 
     def __init__(self, splits):
         if int(splits) != splits or splits < 1:
-            raise ValueError(
+            raise UserError(
                 f"`bn_splits` must be a positive integer. Received: bn_splits={splits}. The CIFAR-10 demo uses 8."
             )
         self.splits = int(splits)
@@ -102,7 +103,7 @@ class Shuffle(BatchNorm):
 
     def check(self, replicas):
         if replicas == 1:
-            raise ValueError(
+            raise UserError(
                 "`bn_mode='shuffle'` must have two replicas or more: on one, shuffling changes nobody's company. "
                 "Received: 1 replica. Use bn_mode='split', which imitates replicas on one, or several devices."
             )
@@ -154,7 +155,7 @@ def resolve(mode, splits, replicas):
     """
     mode = ("split" if replicas == 1 else "shuffle") if mode == "auto" else mode
     if mode not in BN_MODES:
-        raise ValueError(
+        raise UserError(
             f"`bn_mode` must be one of auto, {', '.join(BN_MODES)}. Received: {mode!r}. Choose one of them."
         )
     return BN_MODES[mode](splits)

@@ -7,6 +7,7 @@ import keras
 from keras_moco.augment import get_augmentation
 from keras_moco.backbones import resnet
 from keras_moco.data import open_source
+from keras_moco.errors import UserError
 from keras_moco.models import HEADS, Encoder
 from keras_moco.optimizers import LARS, SGD
 from keras_moco.plan import Plan
@@ -45,7 +46,7 @@ def build_encoder(plan):
     """The query encoder of a plan, with fresh weights."""
     config = plan.config
     if config.head not in HEADS:
-        raise ValueError(f"`head` must be one of {', '.join(HEADS)}. Received: {config.head!r}. Choose one of them.")
+        raise UserError(f"`head` must be one of {', '.join(HEADS)}. Received: {config.head!r}. Choose one of them.")
     size = config.image_size
     # The initial weights hang on the seed alone, not on what was built before.
     keras.utils.set_random_seed(config.seed)
@@ -63,7 +64,7 @@ def build_optimizer(plan):
     """The optimiser of a plan."""
     config = plan.config
     if config.optimizer not in OPTIMIZERS:
-        raise ValueError(
+        raise UserError(
             f"`optimizer` must be one of {', '.join(OPTIMIZERS)}. Received: {config.optimizer!r}. Choose one of them."
         )
     optimizer = OPTIMIZERS[config.optimizer]
@@ -97,7 +98,7 @@ def build_model(plan, strategy, augmentation=None, prepare=None):
 def precision(policy):
     """Layers made in this block have the dtype policy of that name; unknown names are a `ValueError`."""
     if policy not in PRECISIONS:
-        raise ValueError(
+        raise UserError(
             f"`precision` must be one of {', '.join(PRECISIONS)}. Received: {policy!r}. Choose one of them."
         )
     before = keras.config.dtype_policy()

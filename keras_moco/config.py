@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from keras_moco.errors import UserError
 from keras_moco.settings import check_ranges, define_flags, from_flags, setting, to_text
 
 __all__ = ["Config"]
@@ -179,13 +180,13 @@ class Config:
         )
         for name, choices in {"augment_on": ("host", "device"), "on_nan": ("stop", "skip")}.items():
             if getattr(self, name) not in choices:
-                raise ValueError(
+                raise UserError(
                     f"`{name}` must be {' or '.join(choices)}. "
                     f"Received: {name}={getattr(self, name)!r}. Correct the flag --{name}."
                 )
         fixed = [name for name in self.allow_config_change if name not in changeable()]
         if fixed:
-            raise ValueError(
+            raise UserError(
                 f"`allow_config_change` must name settings that can change: {', '.join(changeable())}. "
                 f"Received: {', '.join(fixed)}. Begin a new run with them in another --workdir, if need be from these "
                 "weights (--init_from)."
@@ -231,7 +232,7 @@ def read_flagfile(path):
     try:
         values(["flagfile", f"--flagfile={Path(path)}"])
     except flags.Error as error:
-        raise ValueError(
+        raise UserError(
             f"A flagfile must hold flags of train.py. Received: {path} with {error}. Correct that line."
         ) from error
     return from_flags(Config, values)

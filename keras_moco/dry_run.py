@@ -3,6 +3,7 @@
 import math
 
 from keras_moco.building import build_augmentation, build_encoder, build_optimizer, precision
+from keras_moco.errors import UserError
 from keras_moco.plan import Plan
 from keras_moco.versions import versions_line
 
@@ -18,7 +19,7 @@ def dry_run(config, replicas):
         ValueError: as `pretrain`.
     """
     if config.train_examples is None:
-        raise ValueError(
+        raise UserError(
             "`train_examples` must be known for a dry run, since it opens no data. "
             f"Received: train_examples=None for {config.dataset}. Add --train_examples=N."
         )

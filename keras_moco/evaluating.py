@@ -1,6 +1,7 @@
 """From the settings of an evaluation to figures, pictures and a model card."""
 
 from keras_moco import data
+from keras_moco.errors import UserError
 from keras_moco.model_card import write_card
 from keras_moco.modes import MODES
 from keras_moco.subject import Subject
@@ -20,7 +21,7 @@ def evaluate(mode, config):
         ValueError: if there is no such mode, or settings, model and images do not fit each other.
     """
     if mode not in MODES:
-        raise ValueError(
+        raise UserError(
             f"evaluate.py must be given one mode of {', '.join(MODES)}. Received: {mode or 'none'}. "
             "Write for example: python evaluate.py knn --workdir=runs/quickstart."
         )

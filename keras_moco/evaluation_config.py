@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from keras_moco.errors import UserError
 from keras_moco.settings import check_ranges, setting
 
 __all__ = ["EvaluationConfig"]
@@ -86,12 +87,12 @@ class EvaluationConfig:
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
-                raise ValueError(
+                raise UserError(
                     f"`{name}` must be {' or '.join(filter(None, known))}. "
                     f"Received: {name}={getattr(self, name)!r}. Correct the flag --{name}."
                 )
         if (self.workdir is None) == (self.model is None):
-            raise ValueError(
+            raise UserError(
                 "Either a run or a model must be given to be evaluated. "
                 f"Received: workdir={self.workdir}, model={self.model}. Give --workdir or --model."
             )

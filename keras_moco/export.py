@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 from keras import tree
 
+from keras_moco.errors import UserError, UserOSError
 from keras_moco.layers import SplitBatchNormalization
 
 __all__ = ["export_backbone", "standalone_backbone"]
@@ -72,7 +73,7 @@ def export_backbone(encoder, directory):
             _replace(new / SAVED_MODEL, directory / SAVED_MODEL, new / "replaced")
             (new / KERAS_FILE).replace(directory / KERAS_FILE)
     except tf.errors.OpError as error:
-        raise OSError(f"The backbone could not be written to {directory}: {error.message}") from error
+        raise UserOSError(f"The backbone could not be written to {directory}: {error.message}") from error
     return directory
 
 
@@ -98,7 +99,7 @@ def standalone_backbone(encoder):
     (None, 32)
     """
     if not hasattr(encoder.backbone, "inputs"):
-        raise ValueError(
+        raise UserError(
             "The backbone must be a functional or sequential Keras model to be exported. "
             f"Received: {type(encoder.backbone).__name__}. Build it with `keras.Model(inputs, outputs)`."
         )
@@ -147,7 +148,7 @@ def _stock_copy(layer):
     split = isinstance(layer, SplitBatchNormalization)
     stock = type(layer).__module__.startswith("keras.") and not isinstance(layer, keras.layers.Lambda)
     if not (split or stock):
-        raise ValueError(
+        raise UserError(
             "The backbone must consist of stock Keras layers to be exported, so that it loads anywhere. "
             f"Received: layer {layer.name!r} of class {type(layer).__name__}. "
             "Replace it by layers of `keras.layers`."

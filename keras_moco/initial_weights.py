@@ -4,6 +4,7 @@ import functools
 from pathlib import Path
 
 from keras_moco.convert import load_pytorch
+from keras_moco.errors import UserError
 from keras_moco.loading import PYTORCH, load_keras
 from keras_moco.models import Encoder
 from keras_moco.momentum import copy_weights
@@ -26,13 +27,13 @@ def initial_weights(path):
     """
     path = Path(path)
     if not path.exists():
-        raise ValueError(f"`init_from` must exist. Received: {path}. Correct --init_from.")
+        raise UserError(f"`init_from` must exist. Received: {path}. Correct --init_from.")
     if path.name.endswith(PYTORCH):
         return functools.partial(load_pytorch, path=path)
     if path.is_dir():
         return functools.partial(_take_over, load_model(path)[1].encoder, path)
     if path.suffix != ".keras":
-        raise ValueError(
+        raise UserError(
             "`init_from` must be the folder of a run, a .keras file, or a .pth, .pth.tar or .safetensors checkpoint. "
             f"Received: {path}. Correct --init_from."
         )
@@ -43,8 +44,8 @@ def _take_over(source, path, encoder):
     target = encoder if isinstance(source, Encoder) else encoder.backbone
     try:
         copy_weights(source, target)
-    except ValueError as error:
-        raise ValueError(
+    except UserError as error:
+        raise UserError(
             "`init_from` must be of the same architecture: backbone, width, stem, channels and head. "
             f"Received: {path}, whose weights have other shapes. Correct --init_from, or those settings."
         ) from error

@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 
 from keras_moco.convert import encoder_from_pytorch
+from keras_moco.errors import UserError
 from keras_moco.export import KERAS_FILE, standalone_backbone
 from keras_moco.models import Encoder
 from keras_moco.trained_run import load_model
@@ -58,7 +59,7 @@ def load_encoder(path, data_dir=None, checkpoint="newest"):
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise ValueError(f"A backbone must exist. Received: {path}. Give {FORMS}.")
+        raise UserError(f"A backbone must exist. Received: {path}. Give {FORMS}.")
     if path.name.endswith(PYTORCH):
         return encoder_from_pytorch(path)
     if (path / KERAS_FILE).exists():
@@ -68,11 +69,11 @@ def load_encoder(path, data_dir=None, checkpoint="newest"):
     if path.is_dir():
         return load_model(path, data_dir, checkpoint)[1].encoder
     if path.suffix != ".keras":
-        raise ValueError(f"A backbone must be {FORMS}. Received: {path}. Give one of these.")
+        raise UserError(f"A backbone must be {FORMS}. Received: {path}. Give one of these.")
     model = load_keras(path)
     if isinstance(model, Encoder) or len(model.output_shape) == 2:
         return model
-    raise ValueError(
+    raise UserError(
         "A backbone must give one vector of features for each image, (n, F). "
         f"Received: {path} with outputs {model.output_shape}. Pool over height and width."
     )
@@ -87,7 +88,7 @@ def load_keras(path):
     try:
         model = keras.models.load_model(path)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(
+        raise UserError(
             f"A .keras file must be one of Keras's. Received: {path}, and Keras says: {error}. Export it again."
         ) from error
     return getattr(model, "encoder", model)
@@ -98,7 +99,7 @@ def _from_saved_model(path):
         layer = keras.layers.TFSMLayer(str(path), call_endpoint="serve", call_training_endpoint="train", trainable=True)
         (images,) = layer.call_endpoint_fn.input_signature
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise ValueError(
+        raise UserError(
             "A SavedModel must have the endpoints `serve` and `train`, as this package exports it. "
             f"Received: {path}, and Keras says: {error}. Export it again."
         ) from error

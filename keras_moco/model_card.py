@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_moco.durable import write_text
+from keras_moco.errors import UserError
 from keras_moco.export import KERAS_FILE, SAVED_MODEL
 from keras_moco.methods import METHODS
 from keras_moco.models import Encoder
@@ -79,7 +80,7 @@ def _trained_on(subject, results):
     try:
         source = subject.open(recipe.dataset, "train")
         count, licence = f"{source.num_examples:,} images, without their labels", source.licence
-    except ValueError:  # it is evaluated elsewhere than it was trained
+    except UserError:  # it is evaluated elsewhere than it was trained
         count, licence = "not at hand when this card was written", None
     licence = results.get("data_licence") or licence or "not said by the data set; look it up before you pass this on"
     rows = [

@@ -1,5 +1,7 @@
 """The key encoder follows the query encoder: an exact copy at the start, a moving average afterwards."""
 
+from keras_moco.errors import UserError
+
 __all__ = ["copy_weights", "duplicate", "momentum_update"]
 
 
@@ -47,7 +49,7 @@ def momentum_update(target, source, momentum):
 
 def _pairs(source, target):
     if [tuple(w.shape) for w in source.weights] != [tuple(w.shape) for w in target.weights]:
-        raise ValueError(
+        raise UserError(
             "`source` and `target` must have the same weights in the same order. "
             f"Received: {len(source.weights)} weights in {source.name!r} and {len(target.weights)} in "
             f"{target.name!r}, or other shapes. Build both from one configuration."

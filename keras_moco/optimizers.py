@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_moco.errors import UserError
+
 __all__ = ["LARS", "SGD"]
 
 
@@ -12,9 +14,9 @@ class _WithVelocities(keras.optimizers.Optimizer):
     def __init__(self, learning_rate, momentum, weight_decay, **kwargs):
         super().__init__(learning_rate=learning_rate, **kwargs)
         if not 0 <= momentum < 1:
-            raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}. The recipes use 0.9.")
+            raise UserError(f"`momentum` must be in [0, 1). Received: momentum={momentum}. The recipes use 0.9.")
         if weight_decay < 0:
-            raise ValueError(
+            raise UserError(
                 f"`weight_decay` must not be negative. Received: weight_decay={weight_decay}. Use 0 for none."
             )
         self.momentum = momentum
@@ -115,7 +117,7 @@ class LARS(_WithVelocities):
     def __init__(self, learning_rate=1.0, momentum=0.9, weight_decay=1e-4, trust=0.001, name="LARS", **kwargs):
         super().__init__(learning_rate, momentum, weight_decay, name=name, **kwargs)
         if not trust > 0:
-            raise ValueError(f"`trust` must be positive. Received: trust={trust}. The paper uses 0.001.")
+            raise UserError(f"`trust` must be positive. Received: trust={trust}. The paper uses 0.001.")
         self.trust = trust
 
     def update_step(self, gradient, variable, learning_rate):

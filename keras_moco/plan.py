@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from keras_moco import schedules
 from keras_moco.config import Config
+from keras_moco.errors import UserError
 from keras_moco.methods import get_method
 
 
@@ -35,7 +36,7 @@ class Plan:
     def __post_init__(self):
         config, examples, batch = self.config, self.train_examples, self.config.batch_size
         if batch > examples:
-            raise ValueError(
+            raise UserError(
                 "`batch_size` must not exceed the number of training images. "
                 f"Received: batch_size={batch}, {examples} images in {config.dataset}. Lower --batch_size."
             )
@@ -43,7 +44,7 @@ class Plan:
         self.batch_norm.check(self.replicas)
         splits = self.batch_norm.splits
         if batch % (self.replicas * splits):
-            raise ValueError(
+            raise UserError(
                 "`batch_size` must be divisible by the replicas, and each replica's share by the groups of its "
                 f"BatchNorm. Received: batch_size={batch}, {self.replicas} replica(s), {splits} group(s). "
                 "Change --batch_size, --replicas or --bn_splits."
@@ -58,7 +59,7 @@ class Plan:
         """
         channels = source.image_shape[-1]
         if config.channels not in (None, channels):
-            raise ValueError(
+            raise UserError(
                 "`channels` must be what the images have. "
                 f"Received: channels={config.channels}, {config.dataset} with {channels}. Correct or omit --channels."
             )

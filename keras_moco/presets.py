@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from keras_moco.backbones import resnet
+from keras_moco.errors import UserError
 from keras_moco.models import HEADS, IMAGENET_MEAN, IMAGENET_STD, Encoder, MoCo
 
 __all__ = ["PRESETS", "Preset", "closest", "get_preset", "moco"]
@@ -65,7 +66,7 @@ def get_preset(name):
         ValueError: for an unknown name; the message lists the known.
     """
     if name not in PRESETS:
-        raise ValueError(f"`preset` must be one of {', '.join(PRESETS)}. Received: {name!r}. Choose one of them.")
+        raise UserError(f"`preset` must be one of {', '.join(PRESETS)}. Received: {name!r}. Choose one of them.")
     return PRESETS[name]
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from keras_moco.durable import write_text
+from keras_moco.errors import UserError
 
 
 class Results:
@@ -25,7 +26,7 @@ class Results:
         try:
             return json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
         except ValueError as error:
-            raise ValueError(
+            raise UserError(
                 f"`{self.path.name}` must be as it was written. Received: {self.path}, which is no JSON ({error}). "
                 "Repair or delete it: training needs nothing of it but the accuracy at the start."
             ) from error

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from keras_moco.config import changeable, read_flagfile
 from keras_moco.durable import write_text
+from keras_moco.errors import UserError
 from keras_moco.results import Results
 
 
@@ -36,11 +37,11 @@ class RunDirectory:
     def check(self, config):
         """Raises `ValueError` unless the folder is new, empty, or holds a run of this configuration."""
         if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"`workdir` must be a folder. Received: {self.path}, a file. Choose another --workdir.")
+            raise UserError(f"`workdir` must be a folder. Received: {self.path}, a file. Choose another --workdir.")
         if not self.path.exists() or not any(self.path.iterdir()):
             return
         if not self.flagfile.exists():
-            raise ValueError(
+            raise UserError(
                 "`workdir` must be new, empty, or the folder of a run. "
                 f"Received: {self.path}, which holds other things. Choose another --workdir."
             )
@@ -49,7 +50,7 @@ class RunDirectory:
         if refused:
             allowable = [name for name in refused if name in changeable()]
             allow = f", or --allow_config_change={','.join(allowable)}" if len(allowable) == len(refused) else ""
-            raise ValueError(
+            raise UserError(
                 "`workdir` holds a run of another configuration, which would be mixed up with this one. "
                 f"Received: {self.path} with {_listed(refused)}. Choose another --workdir, or the old values{allow}."
             )
@@ -74,7 +75,7 @@ class RunDirectory:
             ValueError: if there is none.
         """
         if not self.flagfile.exists():
-            raise ValueError(
+            raise UserError(
                 f"`workdir` must be the folder of a run. Received: {self.path}, without {self.flagfile.name}. "
                 "Give the --workdir of a run of train.py."
             )

@@ -4,6 +4,8 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import CosineDecay, LearningRateSchedule, PiecewiseConstantDecay
 
+from keras_moco.errors import UserError
+
 __all__ = ["SCHEDULES", "InSteps", "Staircase", "Warmup", "constant", "cosine", "learning_rate", "step"]
 
 
@@ -128,9 +130,9 @@ def learning_rate(name, rate, epochs, steps_per_epoch, *, per_step=False, warmup
     [0.03, 0.03, 0.003, 0.0003]
     """
     if name not in SCHEDULES:
-        raise ValueError(f"`schedule` must be one of {', '.join(SCHEDULES)}. Received: {name!r}. Choose one of them.")
+        raise UserError(f"`schedule` must be one of {', '.join(SCHEDULES)}. Received: {name!r}. Choose one of them.")
     if not 0 <= warmup_epochs < epochs:
-        raise ValueError(
+        raise UserError(
             "`warmup_epochs` must be at least 0 and less than `epochs`. "
             f"Received: warmup_epochs={warmup_epochs}, epochs={epochs}. Shorten the warm-up or train longer."
         )

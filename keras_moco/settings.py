@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from keras_moco.errors import UserError
+
 _RANGES = {
     "at least 1": lambda value: value >= 1,
     "at least 0": lambda value: value >= 0,
@@ -31,7 +33,7 @@ def check_ranges(settings, names):
             value = getattr(settings, name)
             numbers = value if isinstance(value, tuple) else () if value is None else (value,)
             if not all(map(_RANGES[words], numbers)):
-                raise ValueError(
+                raise UserError(
                     f"`{name}` must be {words}. Received: {name}={to_text(value)}. Correct the flag --{name}."
                 )
 
@@ -77,7 +79,7 @@ def from_flags(kind, flag_values):
                 values[name] = tuple(map(element, value))
             except ValueError as error:
                 whole = "whole numbers" if element is int else "numbers"
-                raise ValueError(
+                raise UserError(
                     f"`{name}` must be {whole} separated by commas. Received: {','.join(value)!r}. "
                     f"Write for example --{name}={to_text(field.default)}."
                 ) from error

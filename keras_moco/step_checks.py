@@ -5,6 +5,8 @@ import re
 
 import tensorflow as tf
 
+from keras_moco.errors import UserError
+
 
 def require(condition, rule, received, way_out):
     """Stops a step with one sentence unless a condition holds.
@@ -43,4 +45,4 @@ def plain_failures():
 
 
 def _failure(rule, received, way_out):
-    return ValueError(f"{rule} Received: {received}. {way_out}")
+    return UserError(f"{rule} Received: {received}. {way_out}")

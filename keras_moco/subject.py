@@ -5,6 +5,7 @@ from pathlib import Path
 
 from keras_moco import data
 from keras_moco.config import Config
+from keras_moco.errors import UserError
 from keras_moco.evaluation import at_level
 from keras_moco.loading import load_backbone, load_encoder
 from keras_moco.models import Encoder
@@ -44,7 +45,7 @@ class Subject:
         self.names = {} if is_own else {"model": str(self.path), "checkpoint": config.checkpoint}
         before = {name: self.results.read().get(name, value) for name, value in self.names.items()}
         if before != self.names:
-            raise ValueError(
+            raise UserError(
                 "`output` must be new, or hold evaluations of the same model. "
                 f"Received: {home}, with those of {' '.join(before.values())}. Choose another --output."
             )
@@ -67,7 +68,7 @@ class Subject:
         if isinstance(self.encoder, Encoder):
             return {level: at_level(self.encoder, level) for level in wanted}
         if self.config.features == "embedding":
-            raise ValueError(
+            raise UserError(
                 "An embedding needs a head, which an exported backbone does not have. "
                 f"Received: --features=embedding for {self.path}. Use --features=backbone."
             )
@@ -85,7 +86,7 @@ class Subject:
         """str, the name of the data set."""
         name = self.config.dataset or (self.recipe and self.recipe.dataset)
         if name is None:
-            raise ValueError(
+            raise UserError(
                 "A model must be given images to be evaluated on. "
                 f"Received: {self.path} without --dataset. Give one, such as --dataset=tfds:cifar10."
             )
@@ -111,7 +112,7 @@ class Subject:
         fixed = self.image_shape[0]
         size = self.config.image_size or (self.recipe and self.recipe.image_size) or fixed or 224
         if fixed not in (None, size):
-            raise ValueError(
+            raise UserError(
                 "`image_size` must be that of the encoder, which takes no other one. "
                 f"Received: image_size={size} for {self.path} of {fixed}. Leave --image_size out."
             )
@@ -139,12 +140,12 @@ class Subject:
             ValueError: if they have no labels or not the same classes, or there is no test split.
         """
         if self.train.class_names is None:
-            raise ValueError(
+            raise UserError(
                 "The data must have labels to be evaluated by them. "
                 f"Received: {self.dataset}, without labels. Give a folder with one sub-folder per class."
             )
         if self.test.class_names != self.train.class_names:
-            raise ValueError(
+            raise UserError(
                 "Training and test images must have the same classes. "
                 f"Received: {_listed(self.train.class_names)}; and {_listed(self.test.class_names or ())}. "
                 "Correct the folders."
@@ -170,7 +171,7 @@ class Subject:
     def _checked(self, source):
         channels = self.image_shape[-1]
         if source.image_shape[-1] != channels:
-            raise ValueError(
+            raise UserError(
                 "Images must have as many channels as the encoder takes. "
                 f"Received: {source.name} of {source.image_shape[-1]} channel(s) for {self.path} of {channels}. "
                 "Evaluate it on other images."

@@ -5,6 +5,7 @@ import dataclasses
 from keras_moco import distribution
 from keras_moco.building import build_model, plan_of
 from keras_moco.callbacks import find_step, is_saved, restore
+from keras_moco.errors import UserError
 from keras_moco.run_directory import RunDirectory
 
 
@@ -26,7 +27,7 @@ def load_model(workdir, data_dir=None, checkpoint="newest"):
     config = run.config()
     config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
     if not is_saved(run.checkpoints):
-        raise ValueError(
+        raise UserError(
             f"`workdir` must hold a checkpoint. Received: {run.path} without one. Train with train.py first."
         )
     step = find_step(run.checkpoints, checkpoint)

@@ -11,6 +11,7 @@ from keras_moco.determinism import make_deterministic
 from keras_moco.display.closing import closing_lines
 from keras_moco.display.showing import show_end, show_start
 from keras_moco.dry_run import dry_run
+from keras_moco.errors import UserError
 from keras_moco.export import export_backbone
 from keras_moco.initial_weights import initial_weights
 from keras_moco.plan import Plan
@@ -181,7 +182,7 @@ def resume(model, checkpoint, train):
         return
     before = state.extra.get("train_examples", train.num_examples)  # a converted run does not tell
     if before != train.num_examples:
-        raise ValueError(
+        raise UserError(
             "The training images must be those that the run began with. "
             f"Received: {train.num_examples} images in {train.name}, {before} before. Put them back, or begin a new "
             f"run from these weights: another --workdir and --init_from={checkpoint.directory.parent}."
@@ -223,7 +224,7 @@ def build_monitor(config, train, test):
     if test is None:
         return None
     if config.knn_k > train.num_examples:
-        raise ValueError(
+        raise UserError(
             "`knn_k` must not exceed the number of training images, which vote. "
             f"Received: knn_k={config.knn_k}, {train.num_examples} images in {config.dataset}. Lower --knn_k."
         )
@@ -274,7 +275,7 @@ def labelled_test_split(config, train):
         return None
     try:
         return open_split(config, "test")
-    except ValueError as error:
+    except UserError as error:
         print(f"note: no kNN accuracy without a test split. {error}")
         return None
 

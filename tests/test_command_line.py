@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 
 import evaluate
+import keras_moco.convert.__main__ as convert
 import train
 from keras_moco import command_line, evaluating, training
+from keras_moco.augment import preview
 from keras_moco.callbacks import Stopped
 from keras_moco.config import Config
+from keras_moco.data import import_idx
 from keras_moco.distribution import WorkerLost
+from keras_moco.errors import UserError
 from keras_moco.evaluation_config import EvaluationConfig
 from keras_moco.run_directory import RunDirectory
 from tests.runs import TINY_FLAGS, call, contents
@@ -100,9 +104,24 @@ def test_training_gets_the_settings_of_the_flags(monkeypatch):
     assert received == [tiny_config(Config().workdir, symmetric=True)]
 
 
-def test_bug_keeps_its_traceback(monkeypatch):
-    with pytest.raises(TypeError, match="a bug"):
-        call_with(monkeypatch, raising(TypeError("a bug")))
+# Keras and TensorFlow raise these for what we do wrong.
+@pytest.mark.parametrize("error", [ValueError, TypeError, ImportError])
+def test_a_bug_shows_its_traceback_and_asks_for_a_report(error, monkeypatch):
+    outcome = call_with(monkeypatch, raising(error("operands could not be broadcast")))
+    assert outcome.status == 1 and "Traceback (most recent call last)" in outcome.stderr
+    assert f"{error.__name__}: operands could not be broadcast\nerror: " in outcome.stderr
+    assert "Please report it" in outcome.stderr
+
+
+@pytest.mark.parametrize("command, work", [(convert, "summary"), (preview, "_run"), (import_idx, "import_idx")])
+def test_so_do_the_other_commands(command, work, monkeypatch, capsys):
+    arguments = {convert: ["show", "x"], preview: [], import_idx: ["x", "--name=x", "--data_dir=x"]}[command]
+    monkeypatch.setattr(command, work, lambda *_: 1 / 0)
+    assert command.main(arguments) == 1
+    assert "ZeroDivisionError: division by zero\nerror: " in capsys.readouterr().err
+    monkeypatch.setattr(command, work, lambda *_: raising(UserError("a mistake"))(_))
+    assert command.main(arguments) == 2
+    assert capsys.readouterr().err.endswith(": a mistake\n")
 
 
 def test_interrupted_command_exits_with_130_and_a_stopped_run_with_75(monkeypatch):
@@ -204,9 +223,25 @@ def test_nothing_heavy_is_imported_for_an_answer_at_once(command, tmp_path):
         assert done.returncode == 2 and done.stderr.startswith("error: ")
 
 
+PLAIN_IMPORT = "import keras_moco, keras; print(keras.saving.get_registered_object('keras_moco>MoCo').__name__)"
+
+
 @pytest.mark.slow
-def test_saved_models_can_be_read_after_a_plain_import():
-    """Only commands load TensorFlow late: everywhere else Keras has to know the classes."""
-    program = "import keras_moco, keras; print(keras.saving.get_registered_object('keras_moco>MoCo').__name__)"
+def test_saved_models_can_be_read_after_a_plain_import(tmp_path):
+    """Also in a package that is started with -m, which is how `python -m keras_moco` is started."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("import keras_moco\n", encoding="utf-8")
+    (tmp_path / "mine" / "program.py").write_text(PLAIN_IMPORT, encoding="utf-8")
+    for arguments in (["-c", PLAIN_IMPORT], ["-m", "mine.program"]):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.stdout == "MoCo\n", done.stderr
+
+
+@pytest.mark.slow
+def test_a_command_has_every_name_as_well():
+    program = "import os; os.environ['KERAS_MOCO_LAZY'] = '1'\nfrom keras_moco import *\nprint(MoCo.__name__, LARS)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout == "MoCo\n", done.stderr
+    assert done.stdout.startswith("MoCo <class"), done.stderr

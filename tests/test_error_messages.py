@@ -10,7 +10,8 @@ from pathlib import Path
 import keras_moco
 
 PACKAGE = Path(keras_moco.__file__).parent
-REFUSALS = {"ValueError", "ImportError", "RuntimeError", "BadImagesError", "NotFiniteError", "WorkerLost"}
+REFUSALS = {"UserError", "MissingPackageError", "ImportError", "RuntimeError", "BadImagesError", "NotFiniteError"}
+REFUSALS |= {"WorkerLost"}
 # Beginnings of strings that are joined with others to a message, and how.
 JOINED = {
     "Every tensor of the file must have its weight in the model": "what was received is a list of lines",

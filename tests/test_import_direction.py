@@ -11,6 +11,7 @@ SOURCES = [*sorted((ROOT / PACKAGE).rglob("*.py")), ROOT / "train.py", ROOT / "e
 # The parts of the package from the ground up. A part imports from those of lower floors, never from its own
 # floor; `data` alone also imports from `augment`, beside it.
 FLOORS = [
+    {"errors"},
     {"contrast", "momentum", "schedules", "optimizers", "distribution", "versions", "step_checks", "durable"},
     {"settings", "results", "picture_grid"},
     {"config", "evaluation_config"},
@@ -38,8 +39,9 @@ APART = {"augment", "data"}
 # Commands, and the parts above their own that each runs. A command lies with what it is about, but is no piece that
 # others build on: no source file imports it, so what it imports closes no circle.
 COMMANDS = {
-    f"{PACKAGE}.augment.preview": {"data", "picture_grid"},
-    f"{PACKAGE}.convert.__main__": {"building", "callbacks", "export", "trained_run"},
+    f"{PACKAGE}.augment.preview": {"command_line", "data", "picture_grid"},
+    f"{PACKAGE}.convert.__main__": {"building", "callbacks", "command_line", "export", "trained_run"},
+    f"{PACKAGE}.data.import_idx": {"command_line"},
 }
 
 # Who may import what from outside: paths relative to the package, a folder with everything in it.

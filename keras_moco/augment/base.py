@@ -5,6 +5,8 @@ import random
 import tensorflow as tf
 from keras_cv.layers import VectorizedBaseImageAugmentationLayer
 
+from keras_moco.errors import UserError
+
 
 class Augmentation(VectorizedBaseImageAugmentationLayer):
     """A random image operation that is a pure function of images and uniform draws.
@@ -79,12 +81,12 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
         images = self.prepare(tf.convert_to_tensor(images))
         draws = tf.cast(transformations, "float32")
         if images.shape.rank != 4 or images.shape[-1] is None:
-            raise ValueError(
+            raise UserError(
                 "`images` must have the shape (n, height, width, channels) with a known number of channels. "
                 f"Received: shape={images.shape}. Give gray images an axis of one channel."
             )
         if draws.shape.rank != 2 or draws.shape[-1] not in (None, self.num_draws):
-            raise ValueError(
+            raise UserError(
                 "`transformations` must hold one row of uniform draws per image, shape (n, num_draws). "
                 f"Received: shape={tuple(draws.shape)}, num_draws={self.num_draws}. Draw them in that shape."
             )

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_moco.augment.base import Augmentation
 from keras_moco.augment.resample import gaussian_weights, resample
 from keras_moco.augment.selection import apply_where, check_rate
+from keras_moco.errors import UserError
 
 
 @keras.saving.register_keras_serializable(package="keras_moco")
@@ -42,7 +43,7 @@ class RandomGaussianBlur(Augmentation):
     def __init__(self, sigma=(0.1, 2.0), rate=0.5, **kwargs):
         super().__init__(**kwargs)
         if not 0 < sigma[0] <= sigma[1]:
-            raise ValueError(
+            raise UserError(
                 "`sigma` must be a range (low, high) of positive standard deviations. "
                 f"Received: sigma={sigma}. Choose for example (0.1, 2.0)."
             )

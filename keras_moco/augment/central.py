@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from keras_moco.errors import UserError
+
 
 def central_view(images, image_size):
     """Resizes the shorter side and takes the central square, without randomness.
@@ -30,7 +32,7 @@ def central_view(images, image_size):
     """
     images = tf.cast(images, "float32")
     if images.shape.rank != 4 or images.shape[-1] is None:
-        raise ValueError(
+        raise UserError(
             "`images` must have the shape (n, height, width, channels) with a known number of channels. "
             f"Received: shape={images.shape}. Give gray images an axis of one channel."
         )

@@ -9,6 +9,7 @@ from keras_moco.augment.base import Augmentation
 from keras_moco.augment.color_map import LUMA, ColorStep, turn_hue
 from keras_moco.augment.grayscale import to_gray
 from keras_moco.augment.selection import apply_where, check_rate
+from keras_moco.errors import UserError
 
 ORDERS = tuple(itertools.permutations(range(4)))
 
@@ -90,7 +91,7 @@ class RandomColorJitter(Augmentation):
         strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
         for name, strength in strengths.items():
             if strength < 0 or (name == "hue" and strength > 0.5):
-                raise ValueError(
+                raise UserError(
                     f"`{name}` must be a strength of at least 0{', up to 0.5' if name == 'hue' else ''}. "
                     f"Received: {name}={strength}. Use 0 to leave it out."
                 )

@@ -3,6 +3,7 @@
 import keras
 
 from keras_moco.augment.base import Augmentation
+from keras_moco.errors import UserError
 
 
 @keras.saving.register_keras_serializable(package="keras_moco")
@@ -27,7 +28,7 @@ class Compose(Augmentation):
         super().__init__(**kwargs)
         for layer in layers:
             if not isinstance(layer, Augmentation):
-                raise ValueError(
+                raise UserError(
                     "`layers` must hold `Augmentation` layers only, whose draws can be laid side by side. "
                     f"Received: {layer!r}. Subclass `Augmentation` to wrap another operation."
                 )

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_moco.augment.base import Augmentation
 from keras_moco.augment.resample import crop_weights, resample
+from keras_moco.errors import UserError
 
 TRIES = 10  # torchvision's, before it falls back to a central crop
 
@@ -43,17 +44,17 @@ class RandomResizedCrop(Augmentation):
     def __init__(self, size, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3), **kwargs):
         super().__init__(**kwargs)
         if int(size) < 1:
-            raise ValueError(
+            raise UserError(
                 "`size` must be a positive number of pixels. "
                 f"Received: size={size}. Choose the side of the square views."
             )
         if not 0 < scale[0] <= scale[1] <= 1:
-            raise ValueError(
+            raise UserError(
                 "`scale` must be a range (low, high) of fractions of the image's area, above 0 and up to 1. "
                 f"Received: scale={scale}. Choose for example (0.2, 1.0)."
             )
         if not 0 < ratio[0] <= ratio[1]:
-            raise ValueError(
+            raise UserError(
                 "`ratio` must be a range (low, high) of positive aspect ratios. "
                 f"Received: ratio={ratio}. Choose for example (0.75, 1.333)."
             )

@@ -14,6 +14,7 @@ from keras_moco.augment.crop import RandomResizedCrop
 from keras_moco.augment.flip import RandomHorizontalFlip
 from keras_moco.augment.grayscale import RandomGrayscale
 from keras_moco.augment.resample import crop_weights, resize_turned
+from keras_moco.errors import UserError
 
 SMALL = 64  # pixels; whole weight matrices are 3 times as fast there as walking each crop, at 96 they are slower
 THUMB = 56  # pixels; the mean brightness, which contrast turns about, is taken from so many rows and columns
@@ -85,7 +86,7 @@ class Fused(Compose):
             self._refuse()
 
     def _refuse(self):
-        raise ValueError(
+        raise UserError(
             "`layers` must be a RandomResizedCrop, then at most one RandomColorJitter and any RandomGrayscale, then at "
             "most one RandomGaussianBlur, with at most one RandomHorizontalFlip anywhere behind the crop. Received: "
             f"{', '.join(type(layer).__name__ for layer in self.layers)}. Use `Compose`, which takes any order."

@@ -14,8 +14,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_moco.augment.recipes import AUGMENTATIONS
+from keras_moco.command_line import MISTAKES, tell_bug
 from keras_moco.data import open_source, plain_read_errors
 from keras_moco.data.sources import FORMS
+from keras_moco.errors import UserError
 from keras_moco.picture_grid import WHITE, grid, levels, save
 
 
@@ -85,18 +87,18 @@ def _check_numbers(images, views, seed):
 
 def _check(name, value, words, holds):
     if not holds:
-        raise ValueError(f"`{name}` must be {words}. Received: {name}={value}. Correct --{name}.")
+        raise UserError(f"`{name}` must be {words}. Received: {name}={value}. Correct --{name}.")
 
 
 def _check_out(path, overwrite):
     if path.suffix.lower() != ".png":
-        raise ValueError(f"`out` must be the name of a PNG file. Received: {path}. End it in .png.")
+        raise UserError(f"`out` must be the name of a PNG file. Received: {path}. End it in .png.")
     if not path.parent.is_dir():
-        raise ValueError(f"`out` must lie in an existing folder. Received: {path}. Make {path.parent} first.")
+        raise UserError(f"`out` must lie in an existing folder. Received: {path}. Make {path.parent} first.")
     if path.is_dir():
-        raise ValueError(f"`out` must be a file. Received: {path}, a folder. Choose another --out.")
+        raise UserError(f"`out` must be a file. Received: {path}, a folder. Choose another --out.")
     if path.exists() and not overwrite:
-        raise ValueError(
+        raise UserError(
             f"`out` must not exist yet. Received: {path}, which exists. Choose another --out, or give --overwrite."
         )
 
@@ -149,12 +151,14 @@ def main(argv=None):
     args = _parser().parse_args(argv)
     try:
         print(_run(args))
-    except (ValueError, OSError) as error:
+    except MISTAKES as error:
         print(f"preview: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("preview: interrupted. Nothing was written.", file=sys.stderr)
         return 130
+    except Exception:
+        return tell_bug()
     return 0
 
 

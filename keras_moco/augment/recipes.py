@@ -7,6 +7,7 @@ from keras_moco.augment.crop import RandomResizedCrop
 from keras_moco.augment.flip import RandomHorizontalFlip
 from keras_moco.augment.fused import Fused
 from keras_moco.augment.grayscale import RandomGrayscale
+from keras_moco.errors import UserError
 
 
 def moco_v1(image_size, crop_scale=(0.2, 1.0), exact=False, **kwargs):
@@ -191,7 +192,7 @@ def get_augmentation(name):
     32
     """
     if name not in AUGMENTATIONS:
-        raise ValueError(
+        raise UserError(
             f"`augmentation` must be one of {', '.join(map(repr, AUGMENTATIONS))}. "
             f"Received: augmentation={name!r}. Choose one of these, or call a `Compose` of your own."
         )

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from keras_moco.errors import UserError
+
 
 def apply_where(selected, function, images, *parameters):
     """Replaces the selected images by `function(images, *parameters)` of them.
@@ -25,7 +27,7 @@ def apply_where(selected, function, images, *parameters):
 def check_rate(rate):
     """Returns `rate` as a float; it must be a probability."""
     if not 0 <= rate <= 1:
-        raise ValueError(
+        raise UserError(
             "`rate` must be the probability, from 0 to 1, that an image is changed. "
             f"Received: rate={rate}. Choose a number in that range."
         )

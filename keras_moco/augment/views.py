@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from keras_moco.errors import UserError
+
 
 def two_views(augmentation, images, draws=None):
     """Augments every image twice, independently (MoCo v1, sec. 3.3).
@@ -33,7 +35,7 @@ def two_views(augmentation, images, draws=None):
         draws = tf.reshape(draws, [count, 2, augmentation.num_draws])
     draws = tf.convert_to_tensor(draws)
     if draws.shape.rank != 3 or draws.shape[1] != 2:
-        raise ValueError(
+        raise UserError(
             "`draws` must hold two rows of uniform draws per image, shape (n, 2, num_draws). "
             f"Received: shape={tuple(draws.shape)}, num_draws={augmentation.num_draws}. Reshape them."
         )

@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from keras_moco.errors import UserError
 from keras_moco.layers import SplitBatchNormalization
 
 # Initialisation of torchvision's `resnet.py`: He et al. 2015, fan-out, not truncated.
@@ -110,7 +111,7 @@ def resnet(name="resnet50", width=64, stem="imagenet", input_shape=(None, None, 
     """
     for label, value, known in (("name", name, RESNETS), ("stem", stem, STEMS)):
         if value not in known:
-            raise ValueError(f"`{label}` must be one of {', '.join(known)}. Received: {value!r}. Choose one of them.")
+            raise UserError(f"`{label}` must be one of {', '.join(known)}. Received: {value!r}. Choose one of them.")
     block, depths = RESNETS[name]
     images = keras.Input(input_shape, name="images")
     x = STEMS[stem](images, width)

@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 
 from keras_moco.callbacks.saved_state import restore, save, saved_states, saved_steps, scores
+from keras_moco.errors import UserError
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -70,7 +71,7 @@ class Checkpoint(keras.callbacks.Callback):
     ):
         super().__init__()
         if keep < 1:
-            raise ValueError(f"`keep` must be at least 1. Received: keep={keep}. Keep the newest checkpoint.")
+            raise UserError(f"`keep` must be at least 1. Received: keep={keep}. Keep the newest checkpoint.")
         self.directory = Path(directory)
         self.every_epochs = every_epochs
         self.every_minutes = every_minutes

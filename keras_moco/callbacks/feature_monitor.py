@@ -4,6 +4,7 @@ import abc
 
 import keras
 
+from keras_moco.errors import UserError
 from keras_moco.evaluation.features import FeatureExtractor, at_level, check_level
 
 
@@ -21,7 +22,7 @@ class FeatureMonitor(keras.callbacks.Callback, abc.ABC):
         super().__init__()
         check_level(features)
         if every_epochs < 1:
-            raise ValueError(
+            raise UserError(
                 f"`every_epochs` must be at least 1. Received: every_epochs={every_epochs}. "
                 "Leave the callback out to evaluate never."
             )

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import keras
 
+from keras_moco.errors import UserError
+
 BAR_SECONDS = 0.2  # between two looks at the loss, each of which waits for the step
 STARVED = 0.3  # share of a step spent waiting for data, above which something should be done
 SHOWN = ("loss", "contrast_top1")  # beside the bar
@@ -62,7 +64,7 @@ class Progress(keras.callbacks.Callback):
             "log_steps": log_steps,
         }.items():
             if value < 1:
-                raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}. Give a positive integer.")
+                raise UserError(f"`{name}` must be at least 1. Received: {name}={value}. Give a positive integer.")
         self.steps_per_epoch = steps_per_epoch
         self.epochs = epochs
         self.batch_size = batch_size

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_moco.callbacks.feature_monitor import FeatureMonitor
+from keras_moco.errors import UserError
 from keras_moco.evaluation.measures import representation_measures, similarities
 
 COMPARED = 512  # images whose views are all compared with each other for `distributions`
@@ -78,12 +79,12 @@ def _one_after_the_other(pairs):
 def _check(pairs):
     entries = pairs.element_spec
     if not (isinstance(entries, dict) and {"query", "key"} <= entries.keys()):
-        raise ValueError(
+        raise UserError(
             "Batches of `pairs` must be dictionaries with 'query' and 'key'. "
             f"Received: {sorted(entries) if isinstance(entries, dict) else type(entries).__name__}. "
             "Map your data set with `keras_moco.augment.two_views`."
         )
     if pairs.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise ValueError(
+        raise UserError(
             "`pairs` must be finite, or measuring never ends. Received: an infinite data set. Add `.take(16)` to it."
         )

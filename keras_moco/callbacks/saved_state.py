@@ -20,6 +20,7 @@ import keras
 import numpy as np
 
 from keras_moco.durable import flush
+from keras_moco.errors import UserError
 from keras_moco.versions import versions
 
 WEIGHTS, STATE, MANIFEST = "model.weights.h5", "state.json", "manifest.json"
@@ -49,7 +50,7 @@ class SavedState:
     extra: dict
 
 
-class NotFiniteError(ValueError):
+class NotFiniteError(UserError):
     """The training has left the finite numbers."""
 
 
@@ -155,7 +156,7 @@ def find_step(directory, which, figure="knn_top1"):
         return max(scored, key=scored.get)
     if which.isdecimal() and int(which) in steps:
         return int(which)
-    raise ValueError(
+    raise UserError(
         f"`checkpoint` must be newest, best (where {figure} was measured) or a step that is saved, of "
         f"{', '.join(map(str, steps))}. Received: {which}, in {directory}. Choose one of them."
     )
@@ -199,7 +200,7 @@ def restore(model, directory, set_aside=False, step=None):
         if not damaged:
             return None
         listed = "; ".join(f"{path} ({reason})" for path, reason in damaged)
-        raise ValueError(
+        raise UserError(
             f"A checkpoint must have all its files as they were saved. Received: {listed}, and no other. "
             f"Restore one from a backup, or delete {directory} to train from the start."
         )
@@ -238,7 +239,7 @@ def _replace(new, final):
 def _check_built(model):
     optimizer = getattr(model, "optimizer", None)  # absent until `compile`
     if not model.built or optimizer is None or not optimizer.built:
-        raise ValueError(
+        raise UserError(
             "`model` and its optimizer must be built, or the optimizer's state would be skipped. "
             f"Received: model.built={model.built}, optimizer "
             f"{'missing' if optimizer is None else f'built={optimizer.built}'}. "
@@ -281,7 +282,7 @@ def _load_weights(model, path):
         try:
             model.load_weights(path)
         except (ValueError, KeyError, UserWarning) as error:
-            raise ValueError(
+            raise UserError(
                 "The checkpoint must have been saved from a model and optimizer of the same configuration. "
                 f"Received: {path}, and Keras says: {error} Use the saved configuration or another directory."
             ) from error

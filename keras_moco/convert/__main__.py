@@ -11,10 +11,12 @@ from keras_moco import distribution
 from keras_moco.backbones import STEMS
 from keras_moco.building import build_model, plan_of
 from keras_moco.callbacks import save
+from keras_moco.command_line import MISTAKES, tell_bug
 from keras_moco.config import read_flagfile
 from keras_moco.convert import encoder_from_pytorch, load_pytorch, to_detectron2, to_pytorch
 from keras_moco.convert.files import read
 from keras_moco.convert.summary import summary
+from keras_moco.errors import UserError
 from keras_moco.export import export_backbone
 from keras_moco.models import MoCo
 from keras_moco.presets import PRESETS
@@ -29,7 +31,7 @@ def show(args):
 def backbone(args):
     folder = Path(args.folder).expanduser()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not args.overwrite:
-        raise ValueError(
+        raise UserError(
             "The folder to write must be new or empty. "
             f"Received: {folder}. Choose another one, or give --overwrite to replace what was exported there."
         )
@@ -46,13 +48,13 @@ def run(args):
     config = dataclasses.replace(config, workdir=args.workdir, data_dir=args.data_dir or config.data_dir)
     folder = RunDirectory(args.workdir)
     if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
-        raise ValueError(
+        raise UserError(
             f"`workdir` must be new or empty, so that no run is lost. Received: {folder.path}. Choose another one."
         )
     plan = plan_of(config, config.replicas or 1)
     model = build_model(plan, distribution.make_strategy("one"))
     if not isinstance(model, MoCo):
-        raise ValueError(
+        raise UserError(
             f"The flagfile must be of --method=moco. Received: {args.flagfile} of {config.method}. Choose another one."
         )
     velocities = bool(file.buffers) and config.optimizer == "sgd"
@@ -165,12 +167,14 @@ def main(argv=None):
             warnings.simplefilter("default", UserWarning)
             warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
             args.function(args)
-    except (ValueError, OSError, ImportError) as error:
+    except MISTAKES as error:
         print(f"convert: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("convert: interrupted. What was being written is not there.", file=sys.stderr)
         return 130
+    except Exception:
+        return tell_bug()
     return 0
 
 

@@ -4,6 +4,7 @@ import re
 from typing import NamedTuple
 
 from keras_moco.backbones import RESNETS, resnet
+from keras_moco.errors import UserError
 from keras_moco.models import HEADS, Encoder
 
 # First layers of each head, in the official `moco/builder.py`.
@@ -60,7 +61,7 @@ def architecture_of(tensors, path, stem=None):
     first = tensors.get("conv1.weight")
     kernel = None if first is None or first.ndim != 4 else first.shape[-1]
     if (depths, bottleneck) not in known or kernel not in STEM_OF_KERNEL:
-        raise ValueError(
+        raise UserError(
             f"The tensors must be those of torchvision's {', '.join(RESNETS)}, with a first kernel of 7x7 or 3x3. "
             f"Received: {path} with {_summary(tensors, depths, bottleneck, kernel)}. Only these can be converted."
         )

@@ -9,6 +9,7 @@ from keras_moco.convert.architecture import architecture_of
 from keras_moco.convert.files import check_target
 from keras_moco.convert.layout import state_dict
 from keras_moco.durable import replace_when_written
+from keras_moco.errors import UserError
 from keras_moco.models import Encoder
 
 STEM_KERNEL = (64, 3, 7, 7)  # of Detectron2's `BasicStem`
@@ -46,20 +47,20 @@ def to_detectron2(model, path, overwrite=False):
     """
     path = check_target(path, overwrite)
     if path.suffix != ".pkl":
-        raise ValueError(
+        raise UserError(
             f"The name of a file for Detectron2 must end in .pkl, by which it knows the format. Received: {path}. "
             "Rename it."
         )
     encoder = model if isinstance(model, Encoder) else getattr(model, "encoder", None)
     if not isinstance(encoder, Encoder):
-        raise ValueError(
+        raise UserError(
             "`model` must be an Encoder, or a model that has one as `encoder`. "
             f"Received: {type(model).__name__}. Build one with keras_moco.Encoder."
         )
     tensors = state_dict(encoder, 0, head=False)
     found = architecture_of(tensors, "the model")
     if found.backbone not in DEPTHS or tensors["conv1.weight"].shape != STEM_KERNEL:
-        raise ValueError(
+        raise UserError(
             f"Detectron2's ResNet must be one of {', '.join(DEPTHS)} and begin with a kernel {STEM_KERNEL}: width 64, "
             f"three channels, the ImageNet stem. Received: {found.backbone} that begins with "
             f"{tensors['conv1.weight'].shape}. Only such a backbone can be converted."

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_moco.durable import replace_when_written
+from keras_moco.errors import MissingPackageError, UserError
 
 SETTINGS = "keras_moco"  # our entry beside the official ones: numbers that weights do not tell
 SAFETENSORS = ".safetensors"
@@ -54,7 +55,7 @@ def read(path):
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise ValueError(
+        raise UserError(
             "The checkpoint must be an existing file. "
             f"Received: {path}, {'a folder' if path.is_dir() else 'which does not exist'}. Correct the path."
         )
@@ -64,7 +65,7 @@ def read(path):
     state_dict = _state_dict_of(content)
     if not state_dict or not all(isinstance(name, str) and _is_tensor(value) for name, value in state_dict.items()):
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise ValueError(
+        raise UserError(
             "A checkpoint must hold a `state_dict`, names with a tensor each. "
             f"Received: {path} with {found or 'nothing'}. Save model.state_dict()."
         )
@@ -116,13 +117,13 @@ def check_target(path, overwrite):
     """The path of a file that is to be written, or a `ValueError`."""
     path = Path(path).expanduser()
     if not path.parent.is_dir():
-        raise ValueError(
+        raise UserError(
             f"The file must be written into an existing folder. Received: {path}. Make {path.parent} first."
         )
     if path.is_dir():
-        raise ValueError(f"The file to write must be a file. Received: {path}, a folder. Choose another name.")
+        raise UserError(f"The file to write must be a file. Received: {path}, a folder. Choose another name.")
     if path.exists() and not overwrite:
-        raise ValueError(
+        raise UserError(
             f"The file to write must not exist yet. Received: {path}, which exists. "
             "Choose another name, or overwrite it by overwrite=True (--overwrite)."
         )
@@ -134,12 +135,12 @@ def _extra(name):
         module = importlib.import_module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        raise ImportError(
+        raise MissingPackageError(
             f"{package} must be installed to read and write PyTorch's files. Received: {error}. "
             'Run pip install "keras_moco[torch]".'
         ) from error
     if name == "torch" and tuple(map(int, module.__version__.split(".")[:2])) < SAFE_TORCH:
-        raise ImportError(
+        raise MissingPackageError(
             f"torch must be 2.6 or newer to read files safely. Received: {module.__version__}. "
             'Run pip install --upgrade "keras_moco[torch]".'
         )
@@ -156,16 +157,16 @@ def _unpickle(path):
         except Exception as error:  # what torch raises depends on where the damage is
             asked = re.search(r"GLOBAL ([\w.]+)", str(error))
             if asked:
-                raise ValueError(
+                raise UserError(
                     "A checkpoint must hold tensors and plain values only, since anything else would be run. Received: "
                     f"{path}, which asks for {asked[1]}; nothing of it was run. Save model.state_dict() instead."
                 ) from error
-            raise ValueError(
+            raise UserError(
                 "A checkpoint must be a whole file as PyTorch wrote it. "
                 f"Received: {path}, which is damaged, cut off, or something else. Fetch it again."
             ) from error
     if damaged:
-        raise ValueError(
+        raise UserError(
             f"A checkpoint must be as it was written. Received: {path}, where {damaged} has changed since. "
             "Fetch it again."
         )
@@ -189,12 +190,12 @@ def _read_safetensors(path):
             notes = (file.metadata() or {}).get(SETTINGS, "{}")
         settings = json.loads(notes)
     except (library.SafetensorError, OSError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             "A safetensors file must be whole. "
             f"Received: {path}, which is damaged, cut off, or something else. Fetch it again."
         ) from error
     except (AttributeError, TypeError) as error:
-        raise ValueError(_no_numbers(path, "a tensor", error)) from error
+        raise UserError(_no_numbers(path, "a tensor", error)) from error
     return TorchFile(path, tensors, buffers={}, epoch=0, settings=settings if isinstance(settings, dict) else {})
 
 
@@ -217,7 +218,7 @@ def _to_numpy(tensor, name, path):
     try:
         return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
     except (TypeError, RuntimeError, ValueError) as error:
-        raise ValueError(_no_numbers(path, name, error)) from error
+        raise UserError(_no_numbers(path, name, error)) from error
 
 
 def _no_numbers(path, name, error):

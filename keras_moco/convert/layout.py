@@ -6,6 +6,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from keras_moco.errors import UserError
+
 # The names of a layer's weights, and those in PyTorch.
 NAMES = {
     "kernel": "weight",
@@ -70,7 +72,7 @@ def slots(encoder, prefix="", head=True):
     head = [(HEADS.get(layer.name), layer) for layer in head if layer.weights]
     unknown = [layer.name for place, layer in [*body, *head] if place is None]
     if unknown:
-        raise ValueError(
+        raise UserError(
             "The encoder must be a ResNet of keras_moco.backbones with a linear or MLP head, whose layers PyTorch's "
             f"ResNet has too. Received: layer {', '.join(unknown)}. Convert other encoders by tools of their own."
         )

@@ -4,6 +4,8 @@ import warnings
 
 import numpy as np
 
+from keras_moco.errors import UserError
+
 
 def fill(slots, tensors, path, allow_partial=False):
     """Assigns every tensor to the weight of its name.
@@ -25,7 +27,7 @@ def fill(slots, tensors, path, allow_partial=False):
     if left or unset:
         difference = "\n  ".join([f"Received: {path}, with these left (- in the file, + in the model):", *left, *unset])
         if not allow_partial:
-            raise ValueError(
+            raise UserError(
                 "Every tensor of the file must have its weight in the model, and every weight its tensor. "
                 f"{difference}\nChoose the model that fits, or leave them by allow_partial=True (--allow_partial)."
             )
@@ -40,7 +42,7 @@ def _within(slot, tensor, path):
     dtype = np.dtype(slot.variable.dtype)
     if not _fits(tensor, dtype):
         policy = f", or build the model under keras.config.set_dtype_policy({tensor.dtype.name!r})"
-        raise ValueError(
+        raise UserError(
             f"Tensors must fit into {dtype.name}, the precision of the model, or digits are lost. "
             f"Received: {path} with {slot.name} of {tensor.dtype}. Save them as {dtype.name}"
             f"{policy if tensor.dtype.kind == 'f' else ''}."

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_moco.backbones import STEMS
 from keras_moco.convert.layout import COUNTER, Slot, canonical, slots
+from keras_moco.errors import UserError
 from keras_moco.models import MoCo
 from keras_moco.optimizers import SGD
 
@@ -28,7 +29,7 @@ def canonical_tensors(file):
     if len(tensors) < len(file.tensors):
         names = [canonical(name) for name in file.tensors]
         twice = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(
+        raise UserError(
             "Every weight must have one tensor. "
             f"Received: {file.path} with {', '.join(twice)} twice, with and without a wrapper's name. Save one of them."
         )
@@ -47,7 +48,7 @@ def check_notes(encoder, file):
     noted, ours = notes_of(file), encoder_notes(encoder)
     other = [f"{name} {noted[name]} and not {ours[name]}" for name in ours if noted.get(name, ours[name]) != ours[name]]
     if other:
-        raise ValueError(
+        raise UserError(
             "The model must have the stem, and scale the images, as the one whose weights these are. "
             f"Received: {file.path}, which notes {', '.join(other)}. Build the model with these."
         )
@@ -65,7 +66,7 @@ def notes_of(file):
 def check_layout(tensors, path):
     if not (part(tensors, QUERY) and part(tensors, KEY)):
         beginnings = ", ".join(sorted({name.partition(".")[0] for name in tensors})[:5])
-        raise ValueError(
+        raise UserError(
             "A checkpoint of MoCo must hold encoder_q, encoder_k, queue and queue_ptr. "
             f"Received: {path} with {beginnings}. Use encoder_from_pytorch for an encoder alone."
         )
@@ -116,7 +117,7 @@ def sgd_of(model):
 
 def check_moco(model):
     if not isinstance(model, MoCo):
-        raise ValueError(
+        raise UserError(
             "`model` must be a MoCo or an Encoder, which the authors' layout knows. "
             f"Received: {type(model).__name__}. Give model.encoder, the encoder that was learnt."
         )

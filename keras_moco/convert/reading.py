@@ -28,6 +28,7 @@ from keras_moco.convert.official import (
     sgd_of,
     velocity_slots,
 )
+from keras_moco.errors import UserError
 from keras_moco.models import Encoder, MoCo
 from keras_moco.optimizers import SGD
 
@@ -71,7 +72,7 @@ def from_pytorch(
     ```
     """
     if not isinstance(optimizer, SGD | None):
-        raise ValueError(
+        raise UserError(
             "`optimizer` must be a keras_moco.SGD, whose state the authors' checkpoints hold. "
             f"Received: {type(optimizer).__name__}. Compile the model with another optimizer afterwards."
         )
@@ -163,7 +164,7 @@ def _load_encoder(encoder, file, tensors, allow_partial):
 
 def _load_moco(model, file, tensors, steps, allow_partial, sgd):
     if not (steps is None or (isinstance(steps, numbers.Integral) and steps >= 0)):
-        raise ValueError(
+        raise UserError(
             f"`steps` must be a whole number, at least 0. Received: steps={steps!r}. Leave it out, or count."
         )
     if steps is None:
@@ -191,12 +192,12 @@ def _load_moco(model, file, tensors, steps, allow_partial, sgd):
 def _has_velocities(file, steps, allow_partial):
     """Whether the optimizer goes on with those of the file; at step 0, or if that is asked for, it starts without."""
     if file.epoch and not steps:
-        raise ValueError(
+        raise UserError(
             "`steps` must be given where BatchNorm does not count them, or the schedule would begin anew. "
             f"Received: {file.path} of epoch {file.epoch}, whose counters say 0. Give epochs times steps per epoch."
         )
     if steps and not file.buffers and not allow_partial:
-        raise ValueError(
+        raise UserError(
             "A checkpoint to go on training from must hold the state of its optimizer. "
             f"Received: {file.path} without one. Leave the optimizer out, or start it anew by allow_partial=True."
         )
@@ -208,7 +209,7 @@ def _pointer(tensor, size, path, allow_partial):
     if tensor is None and allow_partial:
         return None
     if tensor is None or tensor.size != 1 or tensor.dtype.kind not in "iu" or not 0 <= tensor.item() < size:
-        raise ValueError(
+        raise UserError(
             f"`queue_ptr` must be one row of the queue, 0 to {size - 1}. "
             f"Received: {path} with {'none' if tensor is None else tensor.tolist()}. Fetch or save the file again."
         )
@@ -224,7 +225,7 @@ def _recognise(file, tensors, preset, stem):
     chosen = presets.get_preset(preset)
     expected = expected_by(chosen, found)
     if found != expected:
-        raise ValueError(
+        raise UserError(
             f"The file must hold what the preset names, {expected.describe()}. "
             f"Received: {file.path} with {found.describe()}. Choose the preset that fits, or none."
         )

@@ -7,11 +7,13 @@ import threading
 import tensorflow as tf
 from absl import logging
 
+from keras_moco.errors import UserError
+
 RULE = "An image file must be a complete JPEG, PNG, BMP or GIF."
 NAMED = 10  # of them in the log
 
 
-class BadImagesError(ValueError):
+class BadImagesError(UserError):
     """There are more unreadable images than may be."""
 
 
@@ -33,7 +35,7 @@ class BadImages:
 
     def __init__(self, num_examples, describe, max_fraction=0.01, strict=False):
         if not 0 <= max_fraction < 1:
-            raise ValueError(
+            raise UserError(
                 "`max_bad_fraction` must be in [0, 1). "
                 f"Received: max_bad_fraction={max_fraction}. Give the share of images that may be unreadable."
             )
@@ -141,4 +143,4 @@ def plain_read_errors():
         said = re.search(rf"{BadImagesError.__name__}: (.*)", error.message or "")
         if said is None:
             raise
-        raise ValueError(said[1]) from error
+        raise UserError(said[1]) from error

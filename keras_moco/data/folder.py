@@ -12,6 +12,7 @@ from keras_moco.data.bad_images import RULE, what_is_wrong
 from keras_moco.data.memory import permutation
 from keras_moco.data.pictures import Encoded
 from keras_moco.data.sources import Source
+from keras_moco.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 TRIES = 100  # files looked at for the number of channels, before giving up
@@ -46,7 +47,7 @@ def open_folder(path, split, cache, judge):
     class_names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     files = [(file, -1) for file in _files(root, _is_image, depth=1)]
     if files and class_names:
-        raise ValueError(
+        raise UserError(
             "A folder of images must hold either class sub-folders or images, not both. "
             f"Received: {root} with {len(files)} images beside {len(class_names)} sub-folders. Move the "
             "images."
@@ -54,14 +55,14 @@ def open_folder(path, split, cache, judge):
     for label, class_name in enumerate(class_names):
         in_class = [(file, label) for file in _files(root / class_name, _is_image)]
         if not in_class:
-            raise ValueError(
+            raise UserError(
                 f"Every class sub-folder must hold images ({' '.join(EXTENSIONS)}). Received: "
                 f"{root / class_name}, "
                 "which holds none. Delete it, or fill it."
             )
         files += in_class
     if not files:
-        raise ValueError(
+        raise UserError(
             f"A folder of images must hold images ({' '.join(EXTENSIONS)}). Received: {root}, with none. Add some."
         )
     others = _files(root, lambda file: not _is_image(file))
@@ -110,24 +111,24 @@ def read_images(paths, image_size, channels):
     from keras_moco.augment import central_view  # keras-cv takes seconds to import
 
     if not len(paths):
-        raise ValueError("At least one image file must be given. Received: none. Name some.")
+        raise UserError("At least one image file must be given. Received: none. Name some.")
     images = []
     for path in map(os.path.expanduser, paths):
         try:
             image = Encoded(tf.io.read_file(path), channels).whole()
         except tf.errors.OpError as error:
-            raise ValueError(f"{RULE} Received: {_describe(path)}. Correct or leave it out.") from error
+            raise UserError(f"{RULE} Received: {_describe(path)}. Correct or leave it out.") from error
         images.append(central_view(image[None], image_size)[0].numpy())
     return np.stack(images)
 
 
 def _split_folder(root, name, split):
     if not root.is_dir():
-        raise ValueError(f"`path` of folder:<path> must be an existing folder. Received: {name!r}. Correct it.")
+        raise UserError(f"`path` of folder:<path> must be an existing folder. Received: {name!r}. Correct it.")
     if not (root / "train").is_dir():
         if split == "train":
             return root
-        raise ValueError(
+        raise UserError(
             "A folder must have the sub-folders `train` and `test` (or `val`) to be opened as "
             f"split={split!r}. "
             f"Received: {name!r}, without `train`. Its images are the `train` split."
@@ -135,7 +136,7 @@ def _split_folder(root, name, split):
     for folder in SPLIT_FOLDERS[split]:
         if (root / folder).is_dir():
             return root / folder
-    raise ValueError(
+    raise UserError(
         f"A folder must have one of the sub-folders {', '.join(SPLIT_FOLDERS[split])} to be opened as "
         f"split={split!r}. "
         f"Received: {name!r}, with `train` only. Add one, or open the `train` split."
@@ -176,7 +177,7 @@ def _channels(paths):
         except tf.errors.OpError:
             continue
         return 1 if image.shape[-1] < 3 else 3
-    raise ValueError(
+    raise UserError(
         f"{RULE} Received: {_describe(paths[0])}, and none of the first {min(TRIES, len(paths))} files can be read. "
         "Repair or delete them."
     )

@@ -16,6 +16,9 @@ import zlib
 
 import numpy as np
 
+from keras_moco.command_line import MISTAKES, tell_bug
+from keras_moco.errors import UserError
+
 IMAGES, LABELS = 0x00000803, 0x00000801  # IDX magic numbers: unsigned bytes in 3 and in 1 dimensions
 FILE_PREFIXES = {"train": "train", "test": "t10k"}
 CLASS_NAMES = {
@@ -45,13 +48,13 @@ def read_idx(path, magic):
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             content = file.read()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(
+        raise UserError(
             f"An IDX file must be complete. Received: {path}, whose gzip stream is broken ({error}). Fetch it again."
         ) from error
     dimensions = magic & 0xFF
     header = np.frombuffer(content[: 4 + 4 * dimensions], dtype=">u4") if len(content) >= 4 + 4 * dimensions else [0]
     if header[0] != magic:
-        raise ValueError(
+        raise UserError(
             f"An IDX file of {'images' if magic == IMAGES else 'labels'} must begin with the magic number "
             f"{magic:#010x}. "
             f"Received: {path}, which begins with {content[:4].hex() or 'nothing'}. "
@@ -60,7 +63,7 @@ def read_idx(path, magic):
     shape = tuple(int(size) for size in header[1:])
     received = len(content) - 4 - 4 * dimensions
     if received != np.prod(shape):
-        raise ValueError(
+        raise UserError(
             f"An IDX file must hold as many bytes as its header says, {np.prod(shape)} for shape {shape}. "
             f"Received: {path} with {received}. Fetch it again."
         )
@@ -80,7 +83,7 @@ def read_split(source_dir, split):
     images = read_idx(_find(source_dir, FILE_PREFIXES[split], "images", 3), IMAGES)
     labels = read_idx(_find(source_dir, FILE_PREFIXES[split], "labels", 1), LABELS)
     if len(images) != len(labels) or not len(images):
-        raise ValueError(
+        raise UserError(
             f"Images and labels of the {split} split in {source_dir} must be equally many, and at least one. "
             f"Received: {len(images)} images, {len(labels)} labels. Fetch both files again."
         )
@@ -92,7 +95,7 @@ def _find(source_dir, prefix, kind, dimensions):
     for name in names:
         if (source_dir / name).is_file():
             return source_dir / name
-    raise ValueError(
+    raise UserError(
         f"The source folder must hold one of {', '.join(names)}. Received: {source_dir}, without. Copy it there."
     )
 
@@ -117,12 +120,12 @@ def import_idx(source_dir, name, data_dir, class_names=None):
     """
     source_dir, data_dir = pathlib.Path(source_dir), pathlib.Path(data_dir).expanduser()
     if not (name.isidentifier() and name.isascii() and name == name.lower()):
-        raise ValueError(
+        raise UserError(
             "`name` must be lower-case letters, digits and underscores, not beginning with a digit. "
             f"Received: name={name!r}. Choose such a name, for example my_digits."
         )
     if (data_dir / name).exists():
-        raise ValueError(
+        raise UserError(
             f"`data_dir` must not hold the data set already. Received: {data_dir / name}, which exists. "
             "Choose another `name`, or delete that folder to import again."
         )
@@ -130,14 +133,14 @@ def import_idx(source_dir, name, data_dir, class_names=None):
     num_classes = 1 + max(int(labels.max()) for _, labels in splits.values())
     class_names = class_names or CLASS_NAMES.get(name) or [str(label) for label in range(num_classes)]
     if len(class_names) < num_classes or len(set(class_names)) < len(class_names):
-        raise ValueError(
+        raise UserError(
             f"`class_names` must be distinct and name every label, 0 to {num_classes - 1}. "
             f"Received: {len(class_names)} names, {','.join(class_names)}. "
             "Correct the names."
         )
     shapes = {images.shape[1:] for images, _ in splits.values()}
     if len(shapes) > 1:
-        raise ValueError(
+        raise UserError(
             f"Images of all splits must have one shape. Received: {sorted(shapes)} in {source_dir}. "
             "Import sets of different shapes under different names."
         )
@@ -189,9 +192,11 @@ def main(argv=None):
     args = parser.parse_args(argv)
     try:
         path = import_idx(args.source_dir, args.name, args.data_dir, args.class_names)
-    except (ValueError, OSError) as error:
+    except MISTAKES as error:
         print(f"import_idx: {error}", file=sys.stderr)
         return 2
+    except Exception:
+        return tell_bug()
     print(f"Wrote {path}. Open it as tfds:{args.name} with data_dir={args.data_dir}.")
     return 0
 

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_moco.data.sources import Source
+from keras_moco.errors import UserError
 
 BLOCK = 256  # images copied by one call
 
@@ -49,14 +50,14 @@ def array_source(images, labels=None, class_names=None, name="arrays", split="tr
     images = np.asarray(images)
     images = images[..., None] if images.ndim == 3 else images
     if images.ndim != 4 or not len(images):
-        raise ValueError(
+        raise UserError(
             "`images` must have the shape (n, height, width, channels), or (n, height, width) for gray ones. "
             f"Received: shape={images.shape}. Reshape them."
         )
     if images.dtype != np.uint8:
         low, high = images.min(), images.max()
         if not (low >= 0 and 1 < high <= 255):
-            raise ValueError(
+            raise UserError(
                 "`images` must have values in 0..255. "
                 f"Received: values from {low:g} to {high:g}. Scale them, from 0..1 by 255."
             )
@@ -81,7 +82,7 @@ def array_source(images, labels=None, class_names=None, name="arrays", split="tr
 def _checked(labels, class_names, count):
     """Labels and the names of their classes, if they fit."""
     if len(labels) != count or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
-        raise ValueError(
+        raise UserError(
             "`labels` must be one class per image, a whole number from 0. "
             f"Received: {len(labels)} labels of type {labels.dtype}, the least {labels.min()}, for {count} images. "
             "Correct them."
@@ -89,7 +90,7 @@ def _checked(labels, class_names, count):
     classes = int(labels.max()) + 1
     class_names = tuple(class_names or map(str, range(classes)))
     if len(class_names) < classes:
-        raise ValueError(
+        raise UserError(
             "`class_names` must name every class. "
             f"Received: {len(class_names)} names for {classes} classes. Add the others, or leave them out."
         )

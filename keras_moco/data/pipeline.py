@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_moco.data.draws import draws_at, order_seed
 from keras_moco.data.memory import permutation
+from keras_moco.errors import UserError
 
 AUTOTUNE = tf.data.AUTOTUNE
 ENTRIES = ("query", "key", "index", "label", "draws")
@@ -30,7 +31,7 @@ def steps_per_epoch(source, batch_size):
     5
     """
     if not 1 <= batch_size <= source.num_examples:
-        raise ValueError(
+        raise UserError(
             "`batch_size` must be at least 1 and at most the number of images, or no batch can be filled. "
             f"Received: batch_size={batch_size}, {source.name} ({source.split}) with {source.num_examples} "
             "images. Lower the batch size."
@@ -96,12 +97,12 @@ def pretrain_dataset(
     """
     steps = steps_per_epoch(source, batch_size)
     if first_epoch < 0 or not 0 <= first_step <= steps:
-        raise ValueError(
+        raise UserError(
             f"`first_epoch` must be at least 0 and `first_step` from 0 to {steps}, the steps of an epoch. "
             f"Received: first_epoch={first_epoch}, first_step={first_step}. Correct them."
         )
     if not set(entries) <= set(ENTRIES):
-        raise ValueError(
+        raise UserError(
             f"`entries` must be names out of {', '.join(ENTRIES)}. Received: {', '.join(entries)}. Choose among them."
         )
     context = context or tf.distribute.InputContext()

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_moco.data.bad_images import BadImages
 from keras_moco.data.pictures import Pixels, attempt
+from keras_moco.errors import UserError
 
 SPLITS = ("train", "test")
 FORMS = ("digits", "tfds:<name>[/config]", "folder:<path>", "tfrecord:<glob>")
@@ -171,11 +172,11 @@ def open_source(name, split="train", data_dir=None, cache=False, max_bad_fractio
         return open_tfrecord(rest, split, cache, judge)
     close = difflib.get_close_matches(kind, ["digits", "tfds", "folder", "tfrecord"], n=1)
     way_out = f"Did you mean `{close[0]}{colon}{rest}`?" if close and close[0] != kind else f"Name a set as {FORMS[1]}."
-    raise ValueError(f"`name` of a data source must be one of {', '.join(FORMS)}. Received: name={name!r}. {way_out}")
+    raise UserError(f"`name` of a data source must be one of {', '.join(FORMS)}. Received: name={name!r}. {way_out}")
 
 
 def _check_split(name, split):
     if split not in SPLITS:
-        raise ValueError(
+        raise UserError(
             f"`split` of {name} must be one of {', '.join(SPLITS)}. Received: split={split!r}. Choose one of them."
         )

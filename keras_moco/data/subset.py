@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_moco.data.memory import examples_from_arrays
+from keras_moco.errors import UserError
 
 
 def subset(source, indices):
@@ -30,7 +31,7 @@ def subset(source, indices):
     """
     chosen = np.unique(np.asarray(indices, "int64"))
     if not len(chosen) or len(chosen) < len(indices) or chosen[0] < 0 or chosen[-1] >= source.num_examples:
-        raise ValueError(
+        raise UserError(
             f"`indices` must be of images, each once, from 0 to {source.num_examples - 1}. "
             f"Received: {len(indices)} indices"
             + (f", {len(chosen)} different ones from {chosen[0]} to {chosen[-1]}" if len(chosen) else "")
@@ -116,13 +117,13 @@ def balanced_indices(labels, fraction, seed=0):
     wanted = round(fraction * len(labels))
     if len(labels) == 0 or labels.min() < 0 or not all(map(len, members)):
         missing = [number for number, indices in enumerate(members) if not len(indices)]
-        raise ValueError(
+        raise UserError(
             "Every image must have a label, and every class an image, to be shared out by classes. "
             f"Received: {np.count_nonzero(labels < 0)} images without a label, classes without an image: {missing}. "
             "Remove those images and classes."
         )
     if wanted < classes:
-        raise ValueError(
+        raise UserError(
             "The share of labelled images must hold at least one of each class. "
             f"Received: {100 * fraction:g} % of {len(labels)} images, {wanted}, for {classes} classes. Raise the share."
         )

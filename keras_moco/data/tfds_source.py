@@ -16,6 +16,7 @@ from keras_moco.data.memory import examples_from_arrays
 from keras_moco.data.pictures import Encoded, Pixels
 from keras_moco.data.sources import Source
 from keras_moco.data.streams import shuffled_stream
+from keras_moco.errors import UserError
 
 # A data set of at most this many decoded bytes is read once and kept in memory: CIFAR-10 takes 154 MB.
 MEMORY_BYTES = 256 * 2**20
@@ -44,7 +45,7 @@ def open_tfds(name, split, data_dir, cache, judge):
     features = dict(builder.info.features.items())
     image = features.get("image")
     if not isinstance(image, tfds.features.Image) or image.np_dtype != "uint8" or image.shape[-1] not in (1, 3):
-        raise ValueError(
+        raise UserError(
             "A TFDS source must have a feature `image` of 8-bit images with 1 or 3 channels. "
             f"Received: tfds:{name} with features "
             f"{', '.join(f'{key}={feature}' for key, feature in features.items())}. "
@@ -127,7 +128,7 @@ def _resolve_split(builder, name, split, labelled):
         if "test" in splits and int(_first_label(builder, "test")) >= 0:
             return "test"
         return "validation"
-    raise ValueError(
+    raise UserError(
         f"`split` of tfds:{name} must be one of {', '.join(splits)}. Received: split={split!r}. "
         "Choose one of them; `test` stands for `validation` where there is no test split."
     )
@@ -171,7 +172,7 @@ def _prepared_builder(name, data_dir):
         with quiet():
             builder = tfds.builder(name, data_dir=data_dir)
     except Exception as error:  # TFDS raises many kinds here: unknown name, malformed name, unknown config
-        raise ValueError(_unknown_name(name, where)) from error
+        raise UserError(_unknown_name(name, where)) from error
     if not builder.is_prepared():
         _prepare(builder, name, where)
     return builder
@@ -207,16 +208,16 @@ def _prepare(builder, name, where):
     received = f"{rule} Received: tfds:{name}, not prepared in {where}"
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not (manual_dir.is_dir() and any(manual_dir.iterdir())):
         files = MANUAL_FILES.get(builder.name) or " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
-        raise ValueError(f"{received}. Put its files into {manual_dir}: {files}.")
+        raise UserError(f"{received}. Put its files into {manual_dir}: {files}.")
     if not (builder.MANUAL_DOWNLOAD_INSTRUCTIONS or _online()):
         idx = " or import its IDX files with `python -m keras_moco.data.import_idx`" if builder.name in IDX_SETS else ""
-        raise ValueError(f"{received}, and there is no internet here. Prepare it elsewhere and set `data_dir`{idx}.")
+        raise UserError(f"{received}, and there is no internet here. Prepare it elsewhere and set `data_dir`{idx}.")
     logging.warning("tfds:%s is not prepared in %s: downloading and preparing it now.", name, where)
     try:
         builder.download_and_prepare()
     except Exception as error:  # anything from a lost connection to a changed checksum
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{received}, and preparing it failed: {type(error).__name__}: {reason}.") from error
+        raise UserError(f"{received}, and preparing it failed: {type(error).__name__}: {reason}.") from error
 
 
 def _online():

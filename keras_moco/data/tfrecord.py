@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_moco.data.pictures import Encoded
 from keras_moco.data.sources import SPLITS, Source
 from keras_moco.data.streams import shuffled_stream
+from keras_moco.errors import UserError
 
 # Of the `tf.train.Example` in each record, as in TensorFlow's own ImageNet scripts.
 IMAGE = "image/encoded"
@@ -42,7 +43,7 @@ def open_tfrecord(pattern, split, cache, judge):
     files = _find(pattern, split, name)
     num_examples = sum(map(_count, files))
     if not num_examples:
-        raise ValueError(
+        raise UserError(
             f"TFRecord files must hold records. Received: {name}, {len(files)} files without any. Write them again."
         )
     names_file = pathlib.Path(files[0]).parent / CLASS_NAMES
@@ -81,14 +82,14 @@ def open_tfrecord(pattern, split, cache, judge):
 
 def _find(pattern, split, name):
     if "{split}" not in pattern and split != "train":
-        raise ValueError(
+        raise UserError(
             "A pattern must have `{split}` in it to be opened as "
             f"split={split!r}. Received: {name!r}. Its images are the `train` split."
         )
     for word in SPLIT_WORDS[split]:
         if files := sorted(glob.glob(str(pathlib.Path(pattern.replace("{split}", word)).expanduser()))):
             return files
-    raise ValueError(
+    raise UserError(
         f"A source of TFRecords must name existing files. Received: {name!r}, split={split!r}, which matches none. "
         f"Correct it, for example to tfrecord:/data/images/{{split}}-*. (Splits are {', '.join(SPLITS)}.)"
     )
@@ -103,7 +104,7 @@ def _count(path):
             header = file.read(8)
             position += 16 + (struct.unpack("<Q", header)[0] if len(header) == 8 else size)
             if position > size:
-                raise ValueError(
+                raise UserError(
                     f"A TFRecord file must be complete, and not compressed. Received: {path}, which ends inside record "
                     f"{count}. Write it again."
                 )
@@ -123,7 +124,7 @@ def _channels(examples, name, tries=100):
         reason = f"without a readable image in `{IMAGE}` of its first records"
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
         reason = f"whose first records cannot be read: {error.message.splitlines()[0][:200]}"
-    raise ValueError(
+    raise UserError(
         f"Records must be `tf.train.Example` with a JPEG, PNG, BMP or GIF in the feature `{IMAGE}`. "
         f"Received: {name}, {reason}. Write them so."
     )

@@ -4,6 +4,8 @@ import json
 import os
 from dataclasses import dataclass
 
+from keras_moco.errors import UserError
+
 EXAMPLE = """{"cluster": {"worker": ["host0:12345", "host1:12345"]}, "task": {"type": "worker", "index": 0}}"""
 
 
@@ -68,7 +70,7 @@ def _addresses(job, text):
 
 
 def _refusal(rule, received):
-    return ValueError(
+    return UserError(
         f"`TF_CONFIG` must {rule}. Received: {received.strip()}. Set it on every worker, for example on the first of "
         f"two to '{EXAMPLE}'."
     )

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from keras_moco.errors import UserError
+
 
 def check_training(strategy, optimizer, jit_compile):
     """Refuses what would fail on several replicas, or give other numbers than on one.
@@ -13,7 +15,7 @@ def check_training(strategy, optimizer, jit_compile):
     if strategy.num_replicas_in_sync == 1:
         return
     if jit_compile is True and not isinstance(strategy, tf.distribute.TPUStrategy):
-        raise ValueError(
+        raise UserError(
             "`jit_compile` must not be True on several replicas: XLA compiles a step for one device, and what is "
             f"exchanged between replicas is outside of it. Received: {strategy.num_replicas_in_sync} replicas, "
             "jit_compile=True. Compile with jit_compile=False."
@@ -21,7 +23,7 @@ def check_training(strategy, optimizer, jit_compile):
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     for name in ("clipnorm", "global_clipnorm", "clipvalue", "gradient_accumulation_steps", "ema_overwrite_frequency"):
         if getattr(optimizer, name, None) is not None:
-            raise ValueError(
+            raise UserError(
                 f"The optimizer's `{name}` must not be set on several replicas: Keras applies it there to each "
                 "replica by itself, instead of to the sum of gradients, or fails. "
                 f"Received: {name}={getattr(optimizer, name)}. "

@@ -9,6 +9,7 @@ import threading
 import tensorflow as tf
 
 from keras_moco.distribution.cluster import read_cluster
+from keras_moco.errors import UserError
 
 
 def make_strategy(name="auto", replicas=None):
@@ -57,7 +58,7 @@ def check_gpu():
     if not _gpus():
         build = "with" if tf.test.is_built_with_gpu_support() else "without"
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-        raise ValueError(
+        raise UserError(
             "`require_gpu` must find a GPU. "
             f"Received: none, by TensorFlow {tf.__version__}, built {build} support of GPUs"
             f"{'' if hidden is None else f', with CUDA_VISIBLE_DEVICES={hidden}'}. Look at what nvidia-smi lists, "
@@ -88,7 +89,7 @@ def _count_multiworker():
 
 
 def _count_tpu():
-    raise ValueError(
+    raise UserError(
         "`replicas` must be given where a TPU is planned for from afar. Received: replicas=None. Add --replicas=N."
     )
 
@@ -147,7 +148,7 @@ def _tpu(_):
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
     except (ValueError, RuntimeError, tf.errors.OpError) as error:
-        raise ValueError(
+        raise UserError(
             "`strategy=tpu` must find a TPU. "
             f"Received: TensorFlow {tf.__version__}, which says: {' '.join(str(error).split())} "
             "Set TPU_NAME, and take a TensorFlow with TPU support, of which 2.19.1 is the last release."
@@ -166,7 +167,7 @@ STRATEGIES = {
 
 def _kind(name):
     if name not in STRATEGIES:
-        raise ValueError(f"`strategy` must be one of {', '.join(STRATEGIES)}. Received: {name!r}. Choose one of them.")
+        raise UserError(f"`strategy` must be one of {', '.join(STRATEGIES)}. Received: {name!r}. Choose one of them.")
     return STRATEGIES[name]
 
 
@@ -177,7 +178,7 @@ def _gpus():
 
 def _check_replicas(name, wanted, available, at_least=False):
     if wanted is not None and not (wanted <= available if at_least else wanted == available):
-        raise ValueError(
+        raise UserError(
             f"`replicas` must be the number of devices that `strategy={name}` finds{', or less' if at_least else ''}. "
             f"Received: replicas={wanted}, {available} device(s). Correct or omit --replicas."
         )

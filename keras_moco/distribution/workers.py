@@ -5,6 +5,7 @@ import contextlib
 import tensorflow as tf
 
 from keras_moco.distribution.collectives import all_gather
+from keras_moco.errors import UserError
 
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 
@@ -91,7 +92,7 @@ def endless(dataset, steps_per_epoch, strategy):
     if length == tf.data.INFINITE_CARDINALITY:
         return dataset, steps_per_epoch
     if steps_per_epoch is None and length == tf.data.UNKNOWN_CARDINALITY:
-        raise ValueError(
+        raise UserError(
             "The length of an epoch must be known to several workers. Received: a data set of unknown length and "
             "steps_per_epoch=None. Give `steps_per_epoch`, or apply `tf.data.experimental.assert_cardinality`."
         )

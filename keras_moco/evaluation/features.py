@@ -7,13 +7,15 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from keras_moco.errors import UserError
+
 LEVELS = ("embedding", "backbone")
 
 
 def check_level(level):
     """Raises `ValueError` unless `level` is one of `LEVELS`."""
     if level not in LEVELS:
-        raise ValueError(f"`features` must be one of {', '.join(LEVELS)}. Received: {level!r}. Choose one of them.")
+        raise UserError(f"`features` must be one of {', '.join(LEVELS)}. Received: {level!r}. Choose one of them.")
 
 
 def at_level(encoder, level):
@@ -120,7 +122,7 @@ class FeatureExtractor(keras.Model):
             found = self.predict(dataset, verbose=0)
         features = np.asarray(found["features"], "float32")
         if features.ndim != 2:
-            raise ValueError(
+            raise UserError(
                 "`embed` must return one feature vector per image, shape (n, F). "
                 f"Received: features of shape {features.shape}. Pool over height and width first, "
                 "as `encoder.features` does."

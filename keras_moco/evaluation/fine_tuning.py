@@ -4,6 +4,7 @@ import keras
 
 from keras_moco.augment import supervised
 from keras_moco.data import labelled_dataset, steps_per_epoch
+from keras_moco.errors import UserError
 from keras_moco.evaluation.checks import check_labelled
 from keras_moco.optimizers import SGD
 from keras_moco.schedules import learning_rate
@@ -100,7 +101,7 @@ def fresh_copy(backbone, seed=0):
     if not isinstance(backbone, keras.Model) or any(
         isinstance(layer, keras.layers.TFSMLayer) for layer in backbone.layers
     ):
-        raise ValueError(
+        raise UserError(
             "The backbone must be of Keras layers to be compared with random weights. "
             f"Received: {backbone.name}, out of a SavedModel. Give the .keras file that was exported beside it."
         )

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_moco.errors import UserError
 from keras_moco.evaluation.accuracy import accuracy_of
 from keras_moco.evaluation.features import Features
 from keras_moco.evaluation.neighbours import check_k, nearest_neighbours
@@ -45,7 +46,7 @@ def nearest_voters(bank, queries, num_classes, k=200, chunk_size=256):
     """
     _check_labels("query_labels", np.asarray(queries.labels), len(queries.features), num_classes)
     if not len(queries.labels):
-        raise ValueError("`query_features` must hold at least one row. Received: none. Check the test data.")
+        raise UserError("`query_features` must hold at least one row. Received: none. Check the test data.")
     held = isinstance(bank, Features)
     check_k(k, len(bank.features) if held else None)
     labels = []
@@ -209,20 +210,18 @@ def knn_accuracy(
 
 def _check_temperature(temperature):
     if not temperature > 0:
-        raise ValueError(
-            f"`temperature` must be positive. Received: temperature={temperature}. The usual value is 0.1."
-        )
+        raise UserError(f"`temperature` must be positive. Received: temperature={temperature}. The usual value is 0.1.")
 
 
 def _check_labels(name, labels, rows, num_classes):
     if labels.shape != (rows,):
-        raise ValueError(
+        raise UserError(
             f"`{name}` must hold one label per feature. "
             f"Received: {name} of shape {labels.shape} for {rows} features. "
             "Take labels and features from the same extraction."
         )
     if len(labels) and (labels.min() < 0 or labels.max() >= num_classes):
-        raise ValueError(
+        raise UserError(
             f"`{name}` must lie in [0, num_classes). Received: labels from {labels.min()} to {labels.max()}, "
             f"num_classes={num_classes}. Label -1 marks unlabelled data, which cannot be evaluated."
         )

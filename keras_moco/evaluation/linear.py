@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_moco.errors import UserError
 from keras_moco.evaluation.features import extract_features
 
 _HELD_OUT = 0.1
@@ -149,7 +150,7 @@ def _fits(features, labels, c_values, max_iter):
     from sklearn.preprocessing import StandardScaler
 
     if len(np.unique(labels)) < 2:
-        raise ValueError(
+        raise UserError(
             "`train` must hold at least two classes, also without its held-out tenth. "
             f"Received: labels {np.unique(labels).tolist()}. Use more training images."
         )
@@ -179,14 +180,14 @@ def _digests(model):
 def _check(train, test, c_values):
     for name, data in (("train", train), ("test", test)):
         if len(data.labels) == 0 or data.labels.min() < 0:
-            raise ValueError(
+            raise UserError(
                 f"`{name}` must be labelled. Received: {len(data.labels)} labels, the smallest "
                 f"{data.labels.min() if len(data.labels) else None}. Label -1 marks unlabelled data."
             )
     if len(train.labels) < 10:
-        raise ValueError(
+        raise UserError(
             "`train` must hold at least ten features, since a tenth is held out. "
             f"Received: {len(train.labels)} features. Use more training images."
         )
     if len(c_values) == 0 or min(c_values) <= 0:
-        raise ValueError(f"`c_values` must be positive numbers. Received: c_values={c_values}. Use e.g. (0.01, 0.1).")
+        raise UserError(f"`c_values` must be positive numbers. Received: c_values={c_values}. Use e.g. (0.01, 0.1).")

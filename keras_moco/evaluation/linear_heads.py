@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_moco.augment import supervised
 from keras_moco.data import evaluation_dataset, labelled_dataset, steps_per_epoch, subset
+from keras_moco.errors import UserError
 from keras_moco.evaluation.accuracy import Accuracy, accuracy_of
 from keras_moco.evaluation.checks import check_labelled, check_same_width
 from keras_moco.evaluation.linear import frozen
@@ -214,7 +215,7 @@ def predict_labelled(model, source, image_size):
 def _split(count, rates, seed):
     """Indices to train on, and those held out to choose among several rates."""
     if len(rates) == 0 or min(rates) <= 0:
-        raise ValueError(f"`rates` must be positive numbers. Received: rates={rates}. The authors' is 30.")
+        raise UserError(f"`rates` must be positive numbers. Received: rates={rates}. The authors' is 30.")
     order = np.random.default_rng(seed).permutation(count)
     held_out = math.ceil(_HELD_OUT * count) if len(rates) > 1 else 0
     return order[held_out:], order[:held_out]

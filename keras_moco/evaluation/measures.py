@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_moco.errors import UserError
+
 # Rows that are compared with all later ones at once: 50 MB of distances for 25,000 rows.
 _CHUNK = 256
 
@@ -210,12 +212,12 @@ def _matrix(name, features):
     """Checked features in float64."""
     features = np.asarray(features, "float64")
     if features.ndim != 2 or len(features) < 2 or not features.shape[1]:
-        raise ValueError(
+        raise UserError(
             f"`{name}` must be a matrix (n, D) of at least two rows. Received: shape {features.shape}. "
             "Give one row of features per image."
         )
     if not np.isfinite(features).all():
-        raise ValueError(
+        raise UserError(
             f"`{name}` must be finite. Received: NaN or infinite features. "
             "The training has probably diverged; lower the learning rate."
         )
@@ -225,7 +227,7 @@ def _matrix(name, features):
 def _pair(first, second):
     first, second = _matrix("first", first), _matrix("second", second)
     if first.shape != second.shape:
-        raise ValueError(
+        raise UserError(
             "`first` and `second` must have one shape, (n, D). "
             f"Received: shapes {first.shape} and {second.shape}. Take both views of the same images from one encoder."
         )
@@ -234,4 +236,4 @@ def _pair(first, second):
 
 def _check_positive(name, value):
     if not value > 0:
-        raise ValueError(f"`{name}` must be positive. Received: {name}={value}. Omit it for the paper's value.")
+        raise UserError(f"`{name}` must be positive. Received: {name}={value}. Omit it for the paper's value.")

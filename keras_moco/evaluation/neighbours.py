@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
+from keras_moco.errors import UserError
+
 # Bank rows compared at once. Merging them into the running top k costs about as much for few rows as for many.
 BANK_CHUNK = 32768
 # Similarities whose largest stands for all of them while a lower bound of the k-th best is sought.
@@ -62,7 +64,7 @@ def nearest_neighbours(bank, queries, k, chunk_size=256, bank_chunk=BANK_CHUNK):
     _check_widths(bank.shape if held else (0, *queries.shape[1:]), queries.shape)
     check_k(k, len(bank) if held else None)
     if chunk_size < 1:
-        raise ValueError(f"`chunk_size` must be at least 1. Received: chunk_size={chunk_size}. Use e.g. 1024.")
+        raise UserError(f"`chunk_size` must be at least 1. Received: chunk_size={chunk_size}. Use e.g. 1024.")
     similarity = np.full((len(queries), k), -np.inf, "float32")
     rows = np.zeros((len(queries), k), "int64")
     parts = [slice(start, start + chunk_size) for start in range(0, len(queries), chunk_size)]
@@ -83,7 +85,7 @@ def check_k(k, bank_rows):
     """Raises `ValueError` unless `1 <= k <= bank_rows`; `None` is a size not known yet."""
     if k < 1 or (bank_rows is not None and k > bank_rows):
         bank = "bank of unknown size" if bank_rows is None else f"bank of {bank_rows}"
-        raise ValueError(
+        raise UserError(
             f"`k` must be between 1 and the number of bank features. Received: k={k}, {bank}. "
             "Lower `k` or use a larger bank."
         )
@@ -91,7 +93,7 @@ def check_k(k, bank_rows):
 
 def _check_widths(bank, queries):
     if len(bank) != 2 or len(queries) != 2 or bank[1] != queries[1]:
-        raise ValueError(
+        raise UserError(
             "Bank and queries must be matrices of the same width, (m, F) and (n, F). "
             f"Received: shapes {tuple(bank)} and {queries}. Take both from the same encoder."
         )
@@ -103,7 +105,7 @@ def _unit(rows):
     rows = rows / ops.maximum(ops.max(ops.abs(rows), axis=1, keepdims=True), np.finfo("float32").tiny)
     norms = ops.sqrt(ops.sum(ops.square(rows), axis=1, keepdims=True))
     if not np.isfinite(norms).all():
-        raise ValueError(
+        raise UserError(
             "Features must be finite. Received: NaN or infinite features. "
             "The training has probably diverged; lower the learning rate."
         )

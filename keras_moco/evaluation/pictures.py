@@ -5,6 +5,7 @@ import textwrap
 import numpy as np
 
 from keras_moco.durable import replace_when_written
+from keras_moco.errors import UserError
 from keras_moco.evaluation.measures import feature_std
 
 NUMBERED = 20  # classes up to which cells of a confusion matrix show their number, and a map has a legend
@@ -261,12 +262,12 @@ def _labels(name, labels, classes, shape=None):
     labels = np.asarray(labels)
     if labels.shape != shape and not (shape is None and labels.ndim == 1 and len(labels)):
         wanted = "of shape " + str(shape) if shape else "a list of at least one"
-        raise ValueError(
+        raise UserError(
             f"`{name}` must be {wanted}, a label for each image. Received: {name} of shape {labels.shape}. "
             "Take labels and images in one order."
         )
     if labels.min() < 0 or labels.max() >= (np.inf if classes is None else classes):
-        raise ValueError(
+        raise UserError(
             f"`{name}` must be numbers of classes, from 0. Received: labels from {labels.min()} to {labels.max()}, "
             f"{classes} class names. Name all classes, and leave out images without a label."
         )
@@ -275,20 +276,20 @@ def _labels(name, labels, classes, shape=None):
 
 def _check_projection(features, labels, class_names, limit):
     if features.ndim != 2 or min(features.shape[0] / 2, features.shape[1]) < 2:
-        raise ValueError(
+        raise UserError(
             "`features` must be a matrix (n, D) of at least 4 rows and 2 columns. "
             f"Received: shape {features.shape}. Give one row of features per image."
         )
     if limit < 4:
-        raise ValueError(f"`limit` must be at least 4 images. Received: limit={limit}. The usual value is 2000.")
+        raise UserError(f"`limit` must be at least 4 images. Received: limit={limit}. The usual value is 2000.")
     if labels.shape != features.shape[:1] or labels.min() < UNLABELLED or labels.max() >= len(class_names):
-        raise ValueError(
+        raise UserError(
             "`labels` must be one number of a class per row, from 0, or -1 without a label. "
             f"Received: {labels.size} labels from {labels.min()} to {labels.max()}, {len(class_names)} class names, "
             f"{len(features)} rows. Name all classes, or give labels=None."
         )
     if feature_std(features) < 1e-6:
-        raise ValueError(
+        raise UserError(
             "`features` must differ from image to image. Received: features that are all one. "
             "The encoder has collapsed; there is nothing to draw."
         )
@@ -298,20 +299,20 @@ def _check_neighbours(queries, neighbours, similarity, query_labels, neighbour_l
     fits = queries.ndim == 4 and neighbours.ndim == 5 and similarity.ndim == 2 and similarity.size
     fits = fits and queries.shape[-1] in (1, 3) and neighbours.shape == (*similarity.shape, *queries.shape[1:])
     if not (fits and len(queries) == len(similarity) and queries.dtype == neighbours.dtype == np.uint8):
-        raise ValueError(
+        raise UserError(
             "`queries`, `neighbours` and `similarity` must be uint8 (n, h, w, c), uint8 (n, k, h, w, c) and (n, k), c "
             f"1 or 3. Received: {queries.dtype} {queries.shape}, {neighbours.dtype} {neighbours.shape} and "
             f"{similarity.shape}. Give as many neighbours to every query."
         )
     if (query_labels is None) != (neighbour_labels is None):
-        raise ValueError(
+        raise UserError(
             "`query_labels` and `neighbour_labels` must be given together. Received: one of them. Give both or none."
         )
 
 
 def _check_fractions(results):
     if not results or not all(results.values()):
-        raise ValueError(
+        raise UserError(
             "`results` must hold a name with a fraction at least. Received: "
             f"{ ({name: sorted(curve) for name, curve in results.items()}) }. Leave out names without a result."
         )
@@ -319,7 +320,7 @@ def _check_fractions(results):
         for fraction, accuracies in curve.items():
             within = len(accuracies) and all(0 <= accuracy <= 100 for accuracy in accuracies)
             if not (0 < fraction <= 1 and within):
-                raise ValueError(
+                raise UserError(
                     "`results` must map fractions in (0, 1] to accuracies in percent, one at least. "
                     f"Received: {name}: {fraction}: {accuracies}. Correct that entry."
                 )

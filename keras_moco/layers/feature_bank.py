@@ -5,6 +5,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_moco import distribution
+from keras_moco.errors import UserError
 from keras_moco.step_checks import require
 
 
@@ -43,9 +44,9 @@ class FeatureBank(keras.layers.Layer):
         super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
         for name, value in (("size", size), ("dim", dim)):
             if int(value) != value or value < 1:
-                raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}. Give 1 or more.")
+                raise UserError(f"`{name}` must be a positive integer. Received: {name}={value}. Give 1 or more.")
         if not 0 <= momentum <= 1:
-            raise ValueError(
+            raise UserError(
                 f"`momentum` of a bank must be in [0, 1]. Received: momentum={momentum}. Wu et al. use 0.5."
             )
         self.size = int(size)

@@ -4,6 +4,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_moco.errors import UserError
+
 
 @keras.saving.register_keras_serializable(package="keras_moco")
 class FeatureQueue(keras.layers.Layer):
@@ -34,7 +36,7 @@ class FeatureQueue(keras.layers.Layer):
         super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
         for name, value in (("size", size), ("dim", dim)):
             if int(value) != value or value < 1:
-                raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value}. Give 1 or more.")
+                raise UserError(f"`{name}` must be a positive integer. Received: {name}={value}. Give 1 or more.")
         self.size = int(size)
         self.dim = int(dim)
         self.seed = seed
@@ -70,7 +72,7 @@ class FeatureQueue(keras.layers.Layer):
         """
         n = keys.shape[0]
         if n > self.size:
-            raise ValueError(
+            raise UserError(
                 "`queue_size` must be at least the number of keys that one step enqueues, or keys are overwritten "
                 f"before they are used. Received: queue_size={self.size}, keys per step={n}. "
                 "Raise `queue_size` or lower the batch size."

@@ -4,6 +4,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_moco.errors import UserError
+
 
 @keras.saving.register_keras_serializable(package="keras_moco")
 class SplitBatchNormalization(keras.layers.BatchNormalization):
@@ -39,14 +41,14 @@ class SplitBatchNormalization(keras.layers.BatchNormalization):
     def __init__(self, splits=1, momentum=0.9, epsilon=1e-5, **kwargs):
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
         if int(splits) != splits or splits < 1:
-            raise ValueError(f"`splits` must be a positive integer. Received: splits={splits}. Use 1 for no split.")
+            raise UserError(f"`splits` must be a positive integer. Received: splits={splits}. Use 1 for no split.")
         if self.axis != -1:
-            raise ValueError(
+            raise UserError(
                 f"`axis` must be -1 in split BatchNorm. Received: axis={self.axis}. "
                 "Use keras.layers.BatchNormalization."
             )
         if self.synchronized and splits > 1:
-            raise ValueError(
+            raise UserError(
                 "`splits` must be 1 where all replicas share their statistics. "
                 f"Received: splits={splits}, synchronized=True. Choose one of both."
             )
@@ -58,7 +60,7 @@ class SplitBatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training)
         n = inputs.shape[0]
         if n is not None and n % self.splits:
-            raise ValueError(
+            raise UserError(
                 "`splits` must divide the batch of each replica. "
                 f"Received: splits={self.splits}, batch={n}. Change `bn_splits` or the batch size."
             )

@@ -3,6 +3,7 @@
 import abc
 import math
 
+from keras_moco.errors import UserError
 from keras_moco.methods.base import Method
 
 
@@ -11,7 +12,7 @@ class InBatch(Method):
 
     def check(self, plan):
         if plan.config.batch_size < 2:
-            raise ValueError(
+            raise UserError(
                 "`batch_size` must be at least 2, since the other images of a batch are the negatives. "
                 f"Received: batch_size={plan.config.batch_size}. Raise --batch_size."
             )

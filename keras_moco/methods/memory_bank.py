@@ -3,6 +3,7 @@
 import math
 
 from keras_moco import batch_norm
+from keras_moco.errors import UserError
 from keras_moco.methods.base import Method, size
 from keras_moco.models import MemoryBank
 
@@ -15,7 +16,7 @@ class BankContrast(Method):
 
     def check(self, plan):
         if plan.config.batch_size >= plan.train_examples:
-            raise ValueError(
+            raise UserError(
                 "`batch_size` must be less than the number of training images, or there are no negatives. Received: "
                 f"batch_size={plan.config.batch_size}, {plan.train_examples} images in {plan.config.dataset}. "
                 "Lower --batch_size."

@@ -2,6 +2,7 @@
 
 import math
 
+from keras_moco.errors import UserError
 from keras_moco.methods.base import Method, size
 from keras_moco.models import MoCo
 from keras_moco.models.moco import SYNCHRONIZED_NOTE
@@ -13,13 +14,13 @@ class MomentumContrast(Method):
     def check(self, plan):
         config, examples = plan.config, plan.train_examples
         if config.queue_size > examples:
-            raise ValueError(
+            raise UserError(
                 "`queue_size` must not exceed the number of training images, or an image meets itself as a negative. "
                 f"Received: queue_size={config.queue_size}, {examples} images in {config.dataset}. Lower --queue_size."
             )
         keys = config.batch_size * self._directions(config)
         if config.queue_size < keys:
-            raise ValueError(
+            raise UserError(
                 "`queue_size` must be at least the number of keys that one step enqueues, or keys are overwritten "
                 f"before they are used. Received: queue_size={config.queue_size}, keys per step={keys}. "
                 "Raise --queue_size or lower --batch_size."

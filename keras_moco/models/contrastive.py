@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_moco import batch_norm, distribution
+from keras_moco.errors import UserError
 from keras_moco.models.epoch_means import EpochMeans
 from keras_moco.models.trainer import ReplicatedTrainer
 
@@ -69,7 +70,7 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
     def __init__(self, encoder, temperature, logs=(), **kwargs):
         super().__init__(**kwargs)
         if not temperature > 0:
-            raise ValueError(
+            raise UserError(
                 f"`temperature` must be positive. Received: temperature={temperature}. MoCo v1 uses 0.07, v2 0.2."
             )
         self.encoder = encoder
@@ -190,7 +191,7 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
         return views
 
     def test_step(self, data):
-        raise ValueError(
+        raise UserError(
             "`validation_data` must not be given: the contrastive loss of other images says little about features. "
             "Received: some. Use the callback `keras_moco.callbacks.KnnMonitor`."
         )
@@ -234,13 +235,13 @@ ORIGINS = {
 def _check_views(views, required):
     missing = [name for name in required if not (isinstance(views, dict) and name in views)]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"Batches must be dictionaries with {' and '.join(map(repr, required))}. "
             f"Received: {sorted(views) if isinstance(views, dict) else type(views).__name__}. {ORIGINS[missing[0]]}"
         )
     shapes = {name: views[name].shape for name in ("query", "key") if name in required}
     if len(set(map(tuple, shapes.values()))) > 1 or views["query"].shape[0] is None:
-        raise ValueError(
+        raise UserError(
             "All views must have one shape with a known batch size, which the replicas divide. Received: "
             f"{', '.join(f'{name} {shape}' for name, shape in shapes.items())} on {distribution.num_replicas()} "
             "replica(s). Batch with `drop_remainder=True`."

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import initializers, layers, ops
 
+from keras_moco.errors import UserError
 from keras_moco.layers import SplitBatchNormalization, splittable
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -103,7 +104,7 @@ class Encoder(keras.Model):
     def __init__(self, backbone, head, mean=IMAGENET_MEAN, std=IMAGENET_STD, **kwargs):
         super().__init__(**kwargs)
         if len(backbone.output_shape) not in (2, 4):
-            raise ValueError(
+            raise UserError(
                 "`backbone` must give feature maps (n, h, w, F) or features (n, F). "
                 f"Received: output shape {backbone.output_shape}. Cut it before its classifier."
             )
@@ -177,7 +178,7 @@ def _per_channel(name, value, channels):
         # The statistics of a colour set, read as gray.
         return [sum(values) / 3]
     if len(values) not in (1, channels):
-        raise ValueError(
+        raise UserError(
             f"`{name}` must be one number or one per channel. "
             f"Received: {len(values)} numbers for images of {channels} channel(s). Correct the number of them."
         )

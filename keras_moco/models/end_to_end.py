@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_moco import batch_norm, distribution
 from keras_moco.contrast import in_batch
+from keras_moco.errors import UserError
 from keras_moco.models.contrastive import Contrast, ContrastiveModel
 from keras_moco.momentum import duplicate
 
@@ -67,7 +68,7 @@ class EndToEnd(ContrastiveModel):
         queries = self.encoder(views["query"], training=True)  # (n, D)
         keys = self._encode_keys(views["key"])  # (N, D)
         if keys.shape[0] < 2:
-            raise ValueError(
+            raise UserError(
                 "The global batch must hold two images or more, since the others are the negatives. "
                 "Received: 1 image. Raise the batch size."
             )

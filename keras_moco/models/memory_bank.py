@@ -4,6 +4,7 @@ import keras
 
 from keras_moco import batch_norm, distribution
 from keras_moco.contrast import info_nce
+from keras_moco.errors import UserError
 from keras_moco.layers import FeatureBank
 from keras_moco.models.contrastive import Contrast, ContrastiveModel
 
@@ -55,7 +56,7 @@ class MemoryBank(ContrastiveModel):
     def __init__(self, encoder, bank_size, num_negatives=4096, bank_momentum=0.5, temperature=0.07, seed=0, **kwargs):
         super().__init__(encoder, temperature, **kwargs)
         if int(num_negatives) != num_negatives or num_negatives < 1:
-            raise ValueError(
+            raise UserError(
                 f"`num_negatives` must be a positive integer. Received: num_negatives={num_negatives}. "
                 "Wu et al. use 4096."
             )
@@ -67,7 +68,7 @@ class MemoryBank(ContrastiveModel):
     def encode_targets(self, views):
         present = distribution.all_gather(views["index"])  # (N,)
         if present.shape[0] >= self.bank.size:
-            raise ValueError(
+            raise UserError(
                 "The bank must hold more images than a batch, or there are no negatives. "
                 f"Received: bank_size={self.bank.size}, {present.shape[0]} images in a batch. Lower the batch size."
             )

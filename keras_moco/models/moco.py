@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_moco import batch_norm, distribution
 from keras_moco.contrast import info_nce
+from keras_moco.errors import UserError
 from keras_moco.layers import FeatureQueue
 from keras_moco.models.contrastive import Contrast, ContrastiveModel
 from keras_moco.momentum import duplicate, momentum_update
@@ -89,7 +90,7 @@ class MoCo(ContrastiveModel):
         losses = [f"loss_{query}_to_{key}" for query, key in directions if symmetric]
         super().__init__(encoder, temperature, logs=("queue_fill", "key_momentum", *losses), **kwargs)
         if not callable(momentum) and not 0 <= momentum <= 1:
-            raise ValueError(f"`momentum` must be in [0, 1]. Received: momentum={momentum}. The paper uses 0.999.")
+            raise UserError(f"`momentum` must be in [0, 1]. Received: momentum={momentum}. The paper uses 0.999.")
         self.momentum = momentum
         self.directions = directions
         self.seed = seed

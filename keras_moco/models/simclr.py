@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_moco import batch_norm, distribution
 from keras_moco.contrast import nt_xent
+from keras_moco.errors import UserError
 from keras_moco.models.contrastive import Contrast, ContrastiveModel
 
 
@@ -52,7 +53,7 @@ class SimCLR(ContrastiveModel):
         first, second = ops.split(both, 2)
         every_first, every_second = map(distribution.all_gather, (first, second))  # (N, D)
         if every_first.shape[0] < 2:
-            raise ValueError(
+            raise UserError(
                 "The global batch must hold two images or more, since the others are the negatives. "
                 "Received: 1 image. Raise the batch size."
             )

@@ -5,6 +5,7 @@ import tensorflow as tf
 from tensorflow.python.framework.config import is_op_determinism_enabled  # which has no public name
 
 from keras_moco import distribution
+from keras_moco.errors import UserError
 from keras_moco.step_checks import plain_failures
 
 
@@ -46,7 +47,7 @@ class ReplicatedTrainer(keras.Model):
             WorkerLost: if another worker stops.
         """
         if initial_step and not 0 < initial_step < (steps_per_epoch or 0):
-            raise ValueError(
+            raise UserError(
                 "`initial_step` must be at least 0 and less than `steps_per_epoch`, which must be given with it. "
                 f"Received: initial_step={initial_step}, steps_per_epoch={steps_per_epoch}. Correct them."
             )

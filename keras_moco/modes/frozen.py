@@ -5,6 +5,7 @@ import numpy as np
 from keras_moco import data
 from keras_moco.augment import moco_v2
 from keras_moco.building import build_augmentation
+from keras_moco.errors import UserError
 from keras_moco.evaluation import (
     FeatureExtractor,
     accuracy_of,
@@ -28,7 +29,7 @@ def knn(subject):
     config = subject.config
     train, test = subject.labelled()
     if max(config.knn_k) > train.num_examples:
-        raise ValueError(
+        raise UserError(
             "`knn_k` must not exceed the number of training images, which vote. "
             f"Received: knn_k={max(config.knn_k)}, {train.num_examples} images in {subject.dataset}. Lower --knn_k."
         )

@@ -4,6 +4,7 @@ import numpy as np
 
 from keras_moco import data
 from keras_moco.durable import replace_when_written
+from keras_moco.errors import UserError
 from keras_moco.evaluation import FeatureExtractor, draw_neighbours, extract_features, nearest_neighbours
 from keras_moco.export import export_backbone
 
@@ -12,7 +13,7 @@ def retrieve(subject):
     """The training images most similar to given ones, as a picture."""
     config, train = subject.config, subject.train
     if config.neighbours > train.num_examples:
-        raise ValueError(
+        raise UserError(
             "`neighbours` must not exceed the number of training images, among which they are. "
             f"Received: neighbours={config.neighbours}, {train.num_examples} images. Lower --neighbours."
         )

@@ -1,0 +1,25 @@
+"""What tells a user's mistake from a bug of ours."""
+
+__all__ = ["MissingPackageError", "UserError", "UserOSError"]
+
+
+class UserError(ValueError):
+    """Something that the user can mend: an argument, a setting, a file, data.
+
+    The message says in one or more sentences what must hold, what was received, and what to do. Commands print it
+    without a traceback and exit with status 2; any other error but those of the operating system is a bug, and shows
+    its traceback.
+
+    Example:
+
+    >>> issubclass(UserError, ValueError)
+    True
+    """
+
+
+class MissingPackageError(UserError, ImportError):
+    """A package that only some uses need is not installed, or is too old."""
+
+
+class UserOSError(UserError, OSError):
+    """Something could not be written for a reason that the operating system gives."""
