@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_moco import distribution
 from keras_moco.errors import UserError
+from keras_moco.layers import can_split, split_batch
 
 __all__ = ["BN_MODES", "BatchNorm", "Plain", "Shuffle", "Split", "batch_norm_layers", "moving_statistics", "resolve"]
 
@@ -50,20 +51,24 @@ class BatchNorm(abc.ABC):
     def check(self, replicas):  # noqa: B027
         """Raises `ValueError` if this cannot work on so many replicas."""
 
+    def grouping(self):
+        """A `with` block in which all BatchNorm layers group the batch in this way; elsewhere they do as they did."""
+        return split_batch(self.splits)
+
     def set_on(self, encoder):
-        """Makes all BatchNorm layers of an encoder group the batch in this way.
+        """Tells all BatchNorm layers of an encoder whether replicas share their statistics.
 
         Raises:
             ValueError: if the batch is to be split and a layer cannot do it.
         """
         for layer in batch_norm_layers(encoder):
-            if self.splits > 1 and not hasattr(layer, "splits"):
+            if self.splits > 1 and not can_split(layer):
                 raise UserError(
                     "Every BatchNorm layer must be able to split its batch on one replica. Received: "
-                    f"{layer.name!r} of class {type(layer).__name__} in a model that cannot be taken apart. Build the "
-                    "backbone with `keras_moco.layers.SplitBatchNormalization`, or give `bn_mode='plain'`."
+                    f"{layer.name!r} of class {type(layer).__name__}. Use `keras.layers.BatchNormalization` without "
+                    "renorm, or give `bn_mode='plain'`."
                 )
-            layer.splits, layer.synchronized = self.splits, self.synchronized
+            layer.synchronized = self.synchronized
 
 
 class Split(BatchNorm):

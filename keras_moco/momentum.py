@@ -2,19 +2,7 @@
 
 from keras_moco.errors import UserError
 
-__all__ = ["copy_weights", "duplicate", "momentum_update"]
-
-
-def duplicate(encoder, name):
-    """A second encoder with variables of its own, an exact copy at the start.
-
-    Args:
-        encoder: a built `Encoder`, or another model with `get_config` and `from_config`.
-        name: str, of the copy.
-    """
-    copy = type(encoder).from_config({**encoder.get_config(), "name": name})
-    copy_weights(encoder, copy)
-    return copy
+__all__ = ["copy_weights", "momentum_update"]
 
 
 def copy_weights(source, target):

@@ -10,7 +10,8 @@ from keras_moco import batch_norm, distribution
 from keras_moco.contrast import in_batch
 from keras_moco.methods import InBatch
 from keras_moco.models import Contrast, ContrastiveModel
-from keras_moco.momentum import duplicate, momentum_update
+from keras_moco.models.cloning import duplicate
+from keras_moco.momentum import momentum_update
 
 DIRECTIONS = [("query", "key"), ("key", "query")]
 
@@ -20,9 +21,9 @@ class MoCoV3(ContrastiveModel):
     """Queries pass a predictor and are compared with the keys of a momentum encoder, in both directions."""
 
     def __init__(self, encoder, momentum=0.99, temperature=0.2, **kwargs):
-        super().__init__(encoder, temperature, logs=[f"loss_{q}_to_{k}" for q, k in DIRECTIONS], **kwargs)
+        losses = [f"loss_{q}_to_{k}" for q, k in DIRECTIONS]
+        super().__init__(encoder, temperature, batch_norm.Plain(synchronized=True), logs=losses, **kwargs)
         self.momentum = momentum
-        batch_norm.Plain(synchronized=True).set_on(encoder)
         self.key_encoder = duplicate(encoder, "key_encoder")
         for variable in self.key_encoder.variables:
             variable.trainable = False

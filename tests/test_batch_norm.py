@@ -1,5 +1,7 @@
 """Which images share BatchNorm statistics with queries and keys, against groups worked out by hand."""
 
+import threading
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_moco import batch_norm, distribution
-from keras_moco.layers import SplitBatchNormalization, splittable
+from keras_moco.layers import can_split, split_batch, splittable
 from keras_moco.models import Encoder, MoCo, linear_head
 from tests.small_training import strategy_of
 
@@ -129,35 +131,59 @@ def stock_model():
     return keras.Model(images, layers.ReLU()(x), name="stock")
 
 
-def test_stock_models_become_splittable_with_the_same_weights():
-    model, rng = stock_model(), np.random.default_rng(0)
-    model.set_weights([np.float32(rng.uniform(0.5, 1.5, w.shape)) for w in model.weights])
-    images = np.random.default_rng(1).normal(size=(6, 8, 8, 3)).astype("float32")
-    copy = splittable(model)
-    assert copy is not model and copy.name == "stock"
-    norms = batch_norm.batch_norm_layers(copy)
-    assert [type(norm) for norm in norms] == 2 * [SplitBatchNormalization]
-    assert sorted((norm.momentum, norm.epsilon, norm.center) for norm in norms) == [
-        (0.8, 1e-3, True),
-        (0.99, 1e-3, False),
-    ]
-    for training in (False, True):
-        np.testing.assert_allclose(
-            copy(images, training=training), model(images, training=training), rtol=1e-4, atol=1e-4
-        )
-    assert [type(norm) for norm in batch_norm.batch_norm_layers(model)] == 2 * [layers.BatchNormalization]
-    assert splittable(copy) is copy  # nothing to replace
+def normalised(images, layer):
+    """BatchNorm in NumPy over all but the last axis, without its weights."""
+    mean, variance = images.mean(axis=(0, 1, 2)), images.var(axis=(0, 1, 2))
+    return (images - mean) / np.sqrt(variance + layer.epsilon)
+
+
+@pytest.mark.parametrize("axis", [-1, 3, 1])
+def test_layers_of_keras_split_their_batch_in_a_block_and_only_there(axis):
+    layer = splittable(layers.BatchNormalization(axis=axis, momentum=0.8))
+    images = np.random.default_rng(1).normal(3, 2, size=(6, 5, 4, 5)).astype("float32")
+    last = np.moveaxis(images, axis, -1)
+    whole = np.moveaxis(normalised(last, layer), -1, axis)
+    np.testing.assert_allclose(layer(images, training=True), whole, rtol=1e-4, atol=1e-4)
+    # Keras's own moving variance follows the biased estimate.
+    np.testing.assert_allclose(layer.moving_variance, 0.8 + 0.2 * last.var(axis=(0, 1, 2)), rtol=1e-4)
+    with split_batch(2):
+        found = np.moveaxis(np.array(layer(images, training=True)), axis, -1)
+        inference = layer(images, training=False)
+    np.testing.assert_allclose(found[0::2], normalised(last[0::2], layer), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found[1::2], normalised(last[1::2], layer), rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(inference, layer(images))
+    np.testing.assert_allclose(layer(images, training=True), whole, rtol=1e-4, atol=1e-4)
+    assert type(layer) is layers.BatchNormalization and layer.get_config()["axis"] == layer.axis
+
+
+def test_layers_are_found_however_deep_they_lie():
+    model = splittable(stock_model())
+    assert len(batch_norm.batch_norm_layers(model)) == 2
+    assert all(map(can_split, batch_norm.batch_norm_layers(model)))
+    assert all(map(can_split, batch_norm.batch_norm_layers(splittable(Subclassed()))))
+
+
+def test_a_block_holds_for_one_thread():
+    """Replicas trace their steps in threads that take turns."""
+    layer = splittable(layers.BatchNormalization())
+    images = np.random.default_rng(1).normal(size=(4, 2)).astype("float32")
+    outside = []
+    with split_batch(2):
+        thread = threading.Thread(target=lambda: outside.append(np.array(layer(images, training=True))))
+        thread.start()
+        thread.join()
+    np.testing.assert_array_equal(outside[0], layer(images, training=True))
+
+
+class Own(layers.BatchNormalization):
+    """A layer that may do what it likes."""
 
 
 class Subclassed(keras.Model):
-    """A backbone that cannot be taken apart."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.norm = layers.BatchNormalization()
+    def __init__(self, kind=layers.BatchNormalization):
+        super().__init__()
+        self.norm = kind()
         self(keras.Input((4,)))
-
-    input_shape = output_shape = (None, 4)
 
     def call(self, inputs, training=False):
         return self.norm(inputs, training=training)
@@ -169,7 +195,7 @@ def test_modes_and_layers_that_cannot_be_split_are_refused():
     for splits in (0, 2.5):
         with pytest.raises(ValueError, match=f"bn_splits={splits}"):
             batch_norm.resolve("split", splits, 1)
-    with pytest.raises(ValueError, match="Received: 'batch_normalization' of class BatchNormalization"):
-        batch_norm.resolve("split", 8, 1).set_on(Subclassed())
-    batch_norm.resolve("shuffle", 8, 2).set_on(Subclassed())
-    batch_norm.resolve("plain", 8, 1).set_on(Subclassed())
+    with pytest.raises(ValueError, match="Received: 'own' of class Own"):
+        batch_norm.resolve("split", 8, 1).set_on(splittable(Subclassed(Own)))
+    batch_norm.resolve("shuffle", 8, 2).set_on(Subclassed(Own))
+    batch_norm.resolve("plain", 8, 1).set_on(Subclassed(Own))

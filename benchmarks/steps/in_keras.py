@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_moco import SGD, Encoder, MoCo, batch_norm, linear_head, resnet
-from keras_moco.momentum import duplicate
+from keras_moco.layers import split_batch
+from keras_moco.models.cloning import duplicate
 from steps import LEARNING_RATE, MOMENTUM, TEMPERATURE, WEIGHT_DECAY
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -34,17 +35,17 @@ def fit_with_xla(case, precision):
 def limit(case, precision):
     """Forward and backward pass and SGD of the query encoder, forward pass of the key encoder, and nothing else."""
     query_encoder = _encoder(case, precision)
-    batch_norm.resolve("split", case.bn_splits, replicas=1).set_on(query_encoder)
     key_encoder = duplicate(query_encoder, "key_encoder")
     optimizer = SGD(LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     optimizer.build(query_encoder.trainable_variables)
 
     @tf.function
     def step(query, key):
-        keys = tf.stop_gradient(key_encoder(key, training=True))
-        with tf.GradientTape() as tape:
-            loss = -tf.reduce_mean(query_encoder(query, training=True) * keys)
-        gradients = tape.gradient(loss, query_encoder.trainable_variables)
+        with split_batch(case.bn_splits):
+            keys = tf.stop_gradient(key_encoder(key, training=True))
+            with tf.GradientTape() as tape:
+                loss = -tf.reduce_mean(query_encoder(query, training=True) * keys)
+            gradients = tape.gradient(loss, query_encoder.trainable_variables)
         optimizer.apply(gradients, query_encoder.trainable_variables)
         return loss
 
@@ -61,7 +62,8 @@ def limit(case, precision):
 def supervised(case, precision):
     """Keras's own `fit` of the same network as a classifier, on one view of as many images."""
     encoder = _encoder(case, precision)
-    batch_norm.resolve("split", case.bn_splits, replicas=1).set_on(encoder)
+    for layer in batch_norm.batch_norm_layers(encoder):
+        layer.splits = case.bn_splits
     classify = keras.layers.Dense(10, dtype="float32")
     model = keras.Sequential([encoder.scaling, encoder.backbone, encoder.pool, classify])
     model.compile(keras.optimizers.SGD(LEARNING_RATE, 0.9), keras.losses.SparseCategoricalCrossentropy(True))

@@ -1,10 +1,46 @@
 """BatchNorm over parts of the batch: several devices imitated on one."""
 
+import contextlib
+import threading
+
 import keras
 import tensorflow as tf
 from keras import ops
 
 from keras_moco.errors import UserError
+
+_block = threading.local()  # every replica traces its step in a thread of its own
+
+
+@contextlib.contextmanager
+def split_batch(splits):
+    """In this block BatchNorm layers in training mode normalise so many groups of their batch, each by itself.
+
+    Holds for `SplitBatchNormalization` and for Keras's own layers in a model that `splittable` has seen. Outside of the
+    block every layer works as it was made, so a backbone that a method has trained can be used like any other.
+
+    Args:
+        splits: positive int that divides the batch of a replica.
+
+    Example:
+
+    >>> from keras_moco.layers import SplitBatchNormalization
+    >>> layer, images = SplitBatchNormalization(), ops.convert_to_tensor([[0.0], [2.0], [10.0], [14.0]])
+    >>> with split_batch(2):  # the first and third, the second and fourth
+    ...     layer(images, training=True).numpy().round(1).ravel().tolist()
+    [-1.0, -1.0, 1.0, 1.0]
+    """
+    before = _splits_here()
+    _block.splits = splits
+    try:
+        yield
+    finally:
+        _block.splits = before
+
+
+def _splits_here():
+    """Groups of the innermost `split_batch` block, or `None`."""
+    return getattr(_block, "splits", None)
 
 
 @keras.saving.register_keras_serializable(package="keras_moco")
@@ -28,7 +64,7 @@ class SplitBatchNormalization(keras.layers.BatchNormalization):
         **kwargs: of `keras.layers.BatchNormalization`, except for `axis` (the last one).
 
     Attributes:
-        splits, synchronized: as given; a method may set them on the layers of its encoder (`keras_moco.batch_norm`).
+        splits, synchronized: as given. In a `split_batch` block, as in the steps of a method, its `splits` hold.
 
     Call arguments:
         inputs: `(n, ..., C)`, `n` divisible by `splits` in training mode.
@@ -58,61 +94,111 @@ class SplitBatchNormalization(keras.layers.BatchNormalization):
         # A frozen BatchNorm is in inference mode, as Keras's own.
         if not (training and self.trainable) or self.synchronized:
             return super().call(inputs, training=training)
-        n = inputs.shape[0]
-        if n is not None and n % self.splits:
-            raise UserError(
-                "`splits` must divide the batch of each replica. "
-                f"Received: splits={self.splits}, batch={n}. Change `bn_splits` or the batch size."
-            )
-        scale, offset = self._affine()
-        old = ops.convert_to_tensor(self.moving_mean), ops.convert_to_tensor(self.moving_variance)
-        groups = [self._normalize(group, scale, offset, *old) for group in self._groups(inputs)]
-        outputs, means, variances = zip(*groups, strict=True)
-        self.moving_mean.assign(tf.add_n(means) / self.splits)
-        self.moving_variance.assign(tf.add_n(variances) / self.splits)
-        return ops.reshape(ops.stack(outputs, axis=1), ops.shape(inputs))
-
-    def _groups(self, inputs):
-        """Example `i` lies at `[i // S, i % S]`: `S` tensors `(n / S, positions, 1, C)`."""
-        shape = ops.shape(inputs)
-        positions = 1
-        for length in shape[1:-1]:
-            positions = positions * length
-        return ops.unstack(ops.reshape(inputs, (-1, self.splits, positions, 1, shape[-1])), axis=1)
-
-    def _affine(self):
-        """Scale and offset of all groups, `(C,)` each."""
-        channels, dtype = self.moving_mean.shape, self.moving_mean.dtype
-        scale = ops.cast(self.gamma, dtype) if self.scale else ops.ones(channels, dtype)
-        offset = ops.cast(self.beta, dtype) if self.center else ops.zeros(channels, dtype)
-        return scale, offset
-
-    def _normalize(self, group, scale, offset, mean, variance):
-        """One group by its own statistics: outputs, and the moving mean and (unbiased) variance that follow them."""
-        if group.dtype == tf.float64:
-            return self._normalize_float64(group, scale, offset, mean, variance)
-        # The fused kernel: on large feature maps 1.7 times as fast as Keras's composed operations on the whole batch,
-        # and 3.4 times as fast as those with broadcast groups (benchmarks/split_batch_normalization.py, on a CPU).
-        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=group,
-            scale=scale,
-            offset=offset,
-            mean=mean,
-            variance=variance,
-            epsilon=self.epsilon,
-            exponential_avg_factor=1.0 - self.momentum,
-            is_training=True,
-        )
-        return outputs, mean, variance
-
-    def _normalize_float64(self, group, scale, offset, mean, variance):
-        """The same, composed: the fused kernel has no float64."""
-        new_mean, new_variance = ops.moments(group, axes=(0, 1, 2))
-        outputs = ops.batch_normalization(group, new_mean, new_variance, -1, offset, scale, self.epsilon)
-        n = ops.cast(ops.size(group) // group.shape[-1], group.dtype)
-        mean = mean * self.momentum + new_mean * (1.0 - self.momentum)
-        variance = variance * self.momentum + new_variance * n / (n - 1) * (1.0 - self.momentum)
-        return outputs, mean, variance
+        return _normalize_groups(self, inputs, _splits_here() or self.splits)
 
     def get_config(self):
         return {**super().get_config(), "splits": self.splits}
+
+
+def splittable(model):
+    """Lets Keras's own BatchNorm layers of a model split their batch in `split_batch` blocks, and only there.
+
+    The layers stay what they are, with their weights: the model trains, saves and loads as before.
+
+    Args:
+        model: `keras.Layer` or `keras.Model`, whose layers are found however deep they lie.
+
+    Returns:
+        The same model.
+
+    Example:
+
+    >>> model = splittable(keras.Sequential([keras.Input((1,)), keras.layers.BatchNormalization()]))
+    >>> can_split(model.layers[0])
+    True
+    """
+    for layer in model._flatten_layers():
+        if type(layer) is keras.layers.BatchNormalization and not getattr(layer, "renorm", False):
+            _let_split(layer)
+    return model
+
+
+def can_split(layer):
+    """Whether a BatchNorm layer takes part in `split_batch` blocks."""
+    return isinstance(layer, SplitBatchNormalization) or hasattr(vars(layer).get("call"), "splits_batches")
+
+
+def _let_split(layer):
+    def call(inputs, training=None, mask=None):
+        splits = _splits_here()
+        if splits is None or mask is not None or layer.synchronized or not (training and layer.trainable):
+            return type(layer).call(layer, inputs, training=training, mask=mask)
+        return ops.cast(_normalize_groups(layer, inputs, splits), layer.compute_dtype)
+
+    call.splits_batches = True
+    layer.call = call
+
+
+def _normalize_groups(layer, inputs, splits):
+    """What `layer` makes of `inputs` `(n, ..., C)`, example `i` normalised with the examples `j = i mod splits`."""
+    n = inputs.shape[0]
+    if n is not None and n % splits:
+        raise UserError(
+            "`splits` must divide the batch of each replica. "
+            f"Received: splits={splits}, batch={n}. Change `bn_splits` or the batch size."
+        )
+    inputs = ops.moveaxis(inputs, layer.axis, -1) if layer.axis not in (-1, inputs.ndim - 1) else inputs
+    scale, offset = _affine(layer)
+    old = ops.convert_to_tensor(layer.moving_mean), ops.convert_to_tensor(layer.moving_variance)
+    groups = [_normalize(layer, group, scale, offset, *old) for group in _groups(inputs, splits)]
+    outputs, means, variances = zip(*groups, strict=True)
+    layer.moving_mean.assign(tf.add_n(means) / splits)
+    layer.moving_variance.assign(tf.add_n(variances) / splits)
+    outputs = ops.reshape(ops.stack(outputs, axis=1), ops.shape(inputs))
+    return ops.moveaxis(outputs, -1, layer.axis) if layer.axis not in (-1, inputs.ndim - 1) else outputs
+
+
+def _groups(inputs, splits):
+    """Example `i` lies at `[i // S, i % S]`: `S` tensors `(n / S, positions, 1, C)`."""
+    shape = ops.shape(inputs)
+    positions = 1
+    for length in shape[1:-1]:
+        positions = positions * length
+    return ops.unstack(ops.reshape(inputs, (-1, splits, positions, 1, shape[-1])), axis=1)
+
+
+def _affine(layer):
+    """Scale and offset of all groups, `(C,)` each."""
+    channels, dtype = layer.moving_mean.shape, layer.moving_mean.dtype
+    scale = ops.cast(layer.gamma, dtype) if layer.scale else ops.ones(channels, dtype)
+    offset = ops.cast(layer.beta, dtype) if layer.center else ops.zeros(channels, dtype)
+    return scale, offset
+
+
+def _normalize(layer, group, scale, offset, mean, variance):
+    """One group by its own statistics: outputs, and the moving mean and (unbiased) variance that follow them."""
+    if group.dtype == tf.float64:
+        return _normalize_float64(layer, group, scale, offset, mean, variance)
+    # The fused kernel: on large feature maps 1.7 times as fast as Keras's composed operations on the whole batch,
+    # and 3.4 times as fast as those with broadcast groups (benchmarks/split_batch_normalization.py, on a CPU).
+    outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=group,
+        scale=scale,
+        offset=offset,
+        mean=mean,
+        variance=variance,
+        epsilon=layer.epsilon,
+        exponential_avg_factor=1.0 - layer.momentum,
+        is_training=True,
+    )
+    return outputs, mean, variance
+
+
+def _normalize_float64(layer, group, scale, offset, mean, variance):
+    """The same, composed: the fused kernel has no float64."""
+    new_mean, new_variance = ops.moments(group, axes=(0, 1, 2))
+    outputs = ops.batch_normalization(group, new_mean, new_variance, -1, offset, scale, layer.epsilon)
+    n = ops.cast(ops.size(group) // group.shape[-1], group.dtype)
+    mean = mean * layer.momentum + new_mean * (1.0 - layer.momentum)
+    variance = variance * layer.momentum + new_variance * n / (n - 1) * (1.0 - layer.momentum)
+    return outputs, mean, variance

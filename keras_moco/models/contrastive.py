@@ -7,9 +7,12 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_moco import batch_norm, distribution
+from keras_moco import distribution
+from keras_moco.batch_norm import Plain, moving_statistics
 from keras_moco.errors import UserError
+from keras_moco.models.encoder import added_losses
 from keras_moco.models.epoch_means import EpochMeans
+from keras_moco.models.inputs import as_batches, known_size
 from keras_moco.models.trainer import ReplicatedTrainer
 
 
@@ -52,11 +55,13 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
     Args:
         encoder: the `Encoder` that is to be learnt.
         temperature: positive float that divides all similarities.
+        batch_norm: `keras_moco.batch_norm.BatchNorm`, how the BatchNorm layers of `encoder` group the batch in training
+            steps. Defaults to `None`: each replica's batch is a group.
         logs: names of what `monitor` returns, and `loss_<name>` of each `Contrast` where there are several.
         **kwargs: of `keras.Model`.
 
     Attributes:
-        encoder: as given.
+        encoder, batch_norm: as given.
         required: names that every batch must have; of a class.
         augmentation: an `Augmentation` whose second half each step does (`keras_moco.data.pretrain_dataset` with
             `finish=False`, whose batches must hold `"draws"`). `None`, as at first: views come finished. Not saved.
@@ -67,16 +72,19 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
 
     required = ("query", "key")
 
-    def __init__(self, encoder, temperature, logs=(), **kwargs):
+    def __init__(self, encoder, temperature, batch_norm=None, logs=(), **kwargs):
         super().__init__(**kwargs)
         if not temperature > 0:
             raise UserError(
                 f"`temperature` must be positive. Received: temperature={temperature}. MoCo v1 uses 0.07, v2 0.2."
             )
         self.encoder = encoder
+        self.batch_norm = batch_norm or Plain()
+        self.batch_norm.set_on(encoder)
         self.temperature = temperature
         self.augmentation = None
         self._skips = False
+        self._batch_size = None  # of the data of `fit`, where its batches do not tell
         # Steps trained. Random numbers and schedules hang on it, so a restored model goes on exactly where it was.
         self.step = self._counter("step")
         # How many of them had a loss or gradients that were not finite.
@@ -126,20 +134,119 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
     def call(self, images, training=False):
         return self.encoder(images, training=training)
 
-    def train_step(self, views):
-        _check_views(views, self.required)
+    def compile(self, optimizer=None, loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):
+        """`keras.Model.compile`, which needs an optimizer; the loss is the model's own.
+
+        Args:
+            optimizer: `keras.optimizers.Optimizer`, such as `keras_moco.SGD`, or its name.
+            loss, loss_weights, metrics, weighted_metrics: `None`.
+            **kwargs: of `keras.Model.compile`: `steps_per_execution`, `jit_compile`, `run_eagerly`.
+
+        Raises:
+            ValueError: without an optimizer, or with losses or metrics.
+        """
+        own = {"loss": loss, "loss_weights": loss_weights, "metrics": metrics, "weighted_metrics": weighted_metrics}
+        given = [f"{name}={value!r}" for name, value in own.items() if value is not None]
+        if given:
+            raise UserError(
+                "`compile` must be given no losses or metrics: the contrastive loss is the model's own, and nothing "
+                f"else would be computed. Received: {', '.join(given)}. Leave them out; layers add to the loss by "
+                "`add_loss` and regularizers, and `keras_moco.callbacks.KnnMonitor` measures features."
+            )
+        if optimizer is None:
+            raise UserError(
+                "`compile` must be given an optimizer. Received: none. Give one, such as "
+                "`keras_moco.SGD(0.03, weight_decay=1e-4)` (MoCo v1 for 256 images per step)."
+            )
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def compile_from_config(self, config):
+        """Compiles as before saving; Keras's own leaves models alone that have a `compile` of their own."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        validation_split=0.0,
+        validation_data=None,
+        shuffle=True,
+        class_weight=None,
+        sample_weight=None,
+        **kwargs,
+    ):
+        """`keras.Model.fit` on batches of two views, which can also begin in the middle of an epoch.
+
+        Args:
+            x: `tf.data.Dataset` of batches of one size, of `{"query": (n, H, W, C), "key": (n, H, W, C)}` or
+                `({...},)`; a dict of arrays; a `keras.utils.PyDataset` or Python generator of such batches.
+            batch_size: int, for arrays. Defaults to `None`: 32, as in Keras. Images that do not fill a batch wait for
+                the next epoch.
+            epochs, verbose, callbacks, shuffle: of `keras.Model.fit`.
+            y, validation_split, validation_data, class_weight, sample_weight: not given.
+            **kwargs: `initial_epoch`, `steps_per_epoch` and the like of `keras.Model.fit`; `initial_step` of
+                `ReplicatedTrainer.fit`.
+
+        Returns:
+            `keras.callbacks.History`.
+
+        Raises:
+            ValueError: before the first step, if the model cannot learn from the data, nothing of it is trainable, or
+                what is not given is given; as `ReplicatedTrainer.fit`.
+        """
+        if validation_data is not None or validation_split:
+            raise UserError(
+                "Validation data must not be given to `fit`: the contrastive loss of other images says little about "
+                f"features. Received: {'validation_split' if validation_data is None else 'validation_data'}. "
+                "Use the callback `keras_moco.callbacks.KnnMonitor`."
+            )
+        given = {"y": y, "class_weight": class_weight, "sample_weight": sample_weight}
+        if given := [name for name, value in given.items() if value is not None]:
+            raise UserError(
+                "`fit` must be given views alone: nothing is learnt from labels or weights. "
+                f"Received: {', '.join(given)}. Leave them out."
+            )
+        x, size = as_batches(x, batch_size, shuffle)
+        if size != self._batch_size:
+            self.train_function = None  # traced for another one
+        self._batch_size = size
+        settings = {"epochs": epochs, "verbose": verbose, "callbacks": callbacks, "shuffle": shuffle}
+        if batch_size is not None and not isinstance(x, tf.data.Dataset):
+            settings["batch_size"] = batch_size  # which Keras refuses in its own words
+        return super().fit(x, **settings, **kwargs)
+
+    def make_train_function(self, force=False):
+        if not self.trainable_variables:
+            raise UserError(
+                "Some variable must be trainable. Received: a model of which everything is frozen. "
+                "Set `trainable = True` on what is to be learnt; a learning rate of 0 fills the queue alone."
+            )
+        super().make_train_function(force)
+
+    def train_step(self, data):
+        views = _views_of(data, self.required)
+        if self._batch_size:
+            views = known_size(views, self._batch_size // distribution.num_replicas())
+        _check_shapes(views, self.required)
         # Where the end of the data is not known in advance, Keras runs the step once more without a batch: nothing
         # in here may happen before the batch exists.
-        with tf.control_dependencies(tf.nest.flatten(views)):
+        with self.batch_norm.grouping(), tf.control_dependencies(tf.nest.flatten(views)):
             views = self._finish(views)
-            statistics = batch_norm.moving_statistics(self)
+            statistics = moving_statistics(self)
             before = [tf.identity(statistic) for statistic in statistics if self.skip_not_finite]
             self.before_step()
             targets = self.encode_targets(views)
-            with tf.GradientTape() as tape:
+            with tf.GradientTape() as tape, added_losses() as added:
                 contrasts = self.contrast(views, targets)
                 losses = [_cross_entropy(contrast) for contrast in contrasts]
                 loss = ops.sum(ops.stack(losses))
+                for term in (*self._checked(added), *_weight_penalties(self.trainable_variables)):
+                    loss += ops.cast(term, loss.dtype)
                 # Gradients are summed over replicas, the loss is a mean over all their examples.
                 scaled = self.optimizer.scale_loss(loss / distribution.num_replicas())
             gradients = tape.gradient(scaled, self.trainable_variables)
@@ -170,6 +277,17 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
             self.not_finite.assign_add(tf.cast(~finite, "int64"))
         return logs
 
+    def _checked(self, added):
+        """What layers added to the loss on this replica, if that can be told."""
+        if added and self.batch_norm.synchronized and distribution.num_replicas() > 1:
+            raise UserError(
+                "Layers must not add to the loss (`add_loss`, activity regularizers) where BatchNorm is synchronized: "
+                "Keras keeps what they add in one list, in which replicas overwrite each other while they wait for "
+                f"statistics. Received: {len(added)} such losses on {distribution.num_replicas()} replicas. Regularize "
+                "weights instead, or train on one replica."
+            )
+        return added
+
     def _all_finite(self, loss, gradients, statistics):
         """Whether loss and gradients are finite on all replicas: a bool tensor, the same on each."""
         finite = distribution.all_finite([loss, *gradients])
@@ -190,11 +308,13 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
                 views[name] = ops.cast(view, "float32")
         return views
 
-    def test_step(self, data):
+    def evaluate(self, *args, **kwargs):
         raise UserError(
-            "`validation_data` must not be given: the contrastive loss of other images says little about features. "
-            "Received: some. Use the callback `keras_moco.callbacks.KnnMonitor`."
+            "`evaluate` must not be called: the contrastive loss of other images says little about features. Received: "
+            "a call. Use `keras_moco.evaluation`, or the callback `keras_moco.callbacks.KnnMonitor`."
         )
+
+    test_on_batch = test_step = evaluate
 
     def monitor(self):
         """Further numbers to log: a dict of scalars under the names given as `logs`."""
@@ -207,17 +327,31 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
             logs |= {f"loss_{contrast.name}": loss for contrast, loss in zip(contrasts, losses, strict=True)}
         return logs
 
+    def logs_so_far(self):
+        """What the steps of this epoch have logged so far: dict of name to scalar."""
+        return self.means.result()
+
     @property
     def metrics(self):
         return []  # of Keras's; see `EpochMeans`
+
+    @property
+    def metrics_names(self):
+        """Names of what `train_on_batch` returns, in its order: a list."""
+        return sorted(self.means.names)
 
     def reset_metrics(self):
         if not self.resuming_epoch:
             self.means.reset()
 
     def get_config(self):
-        encoder = keras.saving.serialize_keras_object(self.encoder)
-        return {"name": self.name, "encoder": encoder, "temperature": self.temperature}
+        # Keras's: name, dtype policy, `trainable`.
+        config = keras.layers.Layer.get_config(self)
+        return {
+            **config,
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "temperature": self.temperature,
+        }
 
     @classmethod
     def from_config(cls, config):
@@ -232,13 +366,25 @@ ORIGINS = {
 }
 
 
-def _check_views(views, required):
+def _views_of(data, required):
+    """The views of a batch, a dict, if a model can learn from them."""
+    views, *others = data if isinstance(data, tuple | list) else (data,)
+    if any(other is not None for other in others):
+        raise UserError(
+            f"Batches must be dictionaries with {' and '.join(map(repr, required))}, alone or as `(views,)`, without "
+            f"labels and weights. Received: a {type(data).__name__} of {len(data)}. Map it, for example by "
+            "`data.map(lambda views, label: views)`, or `data.map(lambda a, b: {'query': a, 'key': b})`."
+        )
     missing = [name for name in required if not (isinstance(views, dict) and name in views)]
     if missing:
         raise UserError(
             f"Batches must be dictionaries with {' and '.join(map(repr, required))}. "
             f"Received: {sorted(views) if isinstance(views, dict) else type(views).__name__}. {ORIGINS[missing[0]]}"
         )
+    return views
+
+
+def _check_shapes(views, required):
     shapes = {name: views[name].shape for name in ("query", "key") if name in required}
     if len(set(map(tuple, shapes.values()))) > 1 or views["query"].shape[0] is None:
         raise UserError(
@@ -246,6 +392,11 @@ def _check_views(views, required):
             f"{', '.join(f'{name} {shape}' for name, shape in shapes.items())} on {distribution.num_replicas()} "
             "replica(s). Batch with `drop_remainder=True`."
         )
+
+
+def _weight_penalties(variables):
+    """What Keras's weight regularizers of these variables say: a list of scalars."""
+    return [variable.regularizer(variable) for variable in variables if variable.regularizer is not None]
 
 
 def _cross_entropy(contrast):
@@ -260,11 +411,13 @@ def _measure(contrast, temperature):
     # positives and negatives are summed up in different orders.
     rank = ops.sum(ops.cast(logits >= positive - 1e-5 / temperature, "int32"), axis=-1) - 1
     negatives = logits.shape[-1] - 1
+    # Of the global batch, or the spread would grow with the share of each replica.
+    everything = distribution.all_gather(ops.stop_gradient(contrast.queries))
     return {
         "contrast_top1": ops.mean(ops.cast(rank < 1, "float32")),
         "contrast_top5": ops.mean(ops.cast(rank < 5, "float32")),
         "positive_similarity": ops.mean(positive) * temperature,
         "negative_similarity": ops.mean(ops.sum(logits, axis=-1) - positive[:, 0]) / negatives * temperature,
         # 1: embeddings spread over the whole sphere; 0: all embeddings are one.
-        "feature_std": ops.mean(ops.std(contrast.queries, axis=0)) * contrast.queries.shape[-1] ** 0.5,
+        "feature_std": ops.mean(ops.std(everything, axis=0)) * everything.shape[-1] ** 0.5,
     }

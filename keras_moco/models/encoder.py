@@ -1,14 +1,34 @@
 """The encoder that contrastive learning trains: images in 0..255 -> features -> unit-norm embedding."""
 
+import contextlib
+import threading
+
 import keras
 import numpy as np
 from keras import initializers, layers, ops
 
 from keras_moco.errors import UserError
 from keras_moco.layers import SplitBatchNormalization, splittable
+from keras_moco.models.cloning import clone
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_block = threading.local()  # every replica traces its step in a thread of its own
+
+
+@contextlib.contextmanager
+def added_losses():
+    """In this block, what layers add to the loss while an `Encoder` is called (`add_loss`, activity regularizers).
+
+    Yields:
+        list of scalar tensors, to which every call of an encoder adds its own.
+    """
+    before, _block.losses = getattr(_block, "losses", None), []
+    try:
+        yield _block.losses
+    finally:
+        _block.losses = before
 
 
 def _dense(units, fan_in, **kwargs):
@@ -71,16 +91,23 @@ class Encoder(keras.Model):
     The scaling belongs to the encoder, so whoever uses the model, or its export, feeds images as they are.
 
     Args:
-        backbone: a built `keras.Model` from images to `(n, h, w, F)` feature maps or `(n, F)` features: one of
-            `keras_moco.backbones`, of `keras.applications` (with `include_top=False`), `keras_cv.models`, or your own.
-            Where it has BatchNorm layers of Keras, the attribute `backbone` is a copy of it in which they can be split.
-        head: a `keras.Layer` from `(n, F)` to `(n, D)`, such as `linear_head(F)`; `F` is `backbone.output_shape[-1]`.
-        mean: float or one per channel, for images scaled to 0..1. Defaults to ImageNet's.
-        std: likewise. Defaults to ImageNet's. Use `mean=0, std=1 / 255` for a backbone that scales by itself.
+        backbone: a built `keras.Model` from images to `(n, h, w, F)` feature maps, `(n, tokens, F)` tokens or `(n, F)`
+            features: one of `keras_moco.backbones`, of `keras.applications` (with `include_top=False`),
+            `keras_cv.models`, or your own, subclassed ones included. It is trained itself, not a copy of it.
+        head: a `keras.Layer` from `(n, F)` to `(n, D)`, such as `linear_head(F)`.
+        mean: float or one per channel, for images scaled to 0..1. Defaults to `None`: ImageNet's, or 0 for a backbone
+            that scales images itself.
+        std: likewise. Defaults to `None`: ImageNet's, or 1/255 for a backbone that scales images itself, which then
+            sees them in 0..255.
         **kwargs: of `keras.Model`.
 
     Attributes:
+        backbone, head: as given. Outside of a training step of this package their BatchNorm layers work as ever.
+        mean, std: lists of floats, one per channel.
         full_precision: str, the dtype of scaling, features and embedding, whatever the policy of the backbone.
+        image_shape: `(H, W, C)` of the images, `None` where any size goes.
+        feature_dim: int, `F`, the number of features.
+        embedding_dim: int, `D`, the length of an embedding.
 
     Call arguments:
         images: `(n, H, W, C)` of any numeric dtype, values in 0..255.
@@ -90,7 +117,8 @@ class Encoder(keras.Model):
         `(n, D)` float32 of unit length (float64 where Keras's floatx is).
 
     Raises:
-        ValueError: if the backbone does not give features, or `mean` and `std` do not fit its channels.
+        ValueError: if the backbone is not built or does not give one tensor of features, or `mean` and `std` do not
+            fit its channels.
 
     Example:
 
@@ -101,18 +129,18 @@ class Encoder(keras.Model):
     (TensorShape([2, 16]), TensorShape([2, 64]))
     """
 
-    def __init__(self, backbone, head, mean=IMAGENET_MEAN, std=IMAGENET_STD, **kwargs):
+    def __init__(self, backbone, head, mean=None, std=None, **kwargs):
         super().__init__(**kwargs)
-        if len(backbone.output_shape) not in (2, 4):
-            raise UserError(
-                "`backbone` must give feature maps (n, h, w, F) or features (n, F). "
-                f"Received: output shape {backbone.output_shape}. Cut it before its classifier."
-            )
+        images = keras.Input(image_shape_of(backbone))
+        features_shape = _features_shape(backbone, images)
         self.backbone = splittable(backbone)
         self.head = splittable(head)
-        channels = backbone.input_shape[-1]
-        self.mean = _per_channel("mean", mean, channels)
-        self.std = _per_channel("std", std, channels)
+        self.image_shape = images.shape[1:]
+        self.feature_dim = features_shape[-1]
+        scaled_inside = scales_images(backbone)
+        channels = self.image_shape[-1]
+        self.mean = _per_channel("mean", (0.0 if scaled_inside else IMAGENET_MEAN) if mean is None else mean, channels)
+        self.std = _per_channel("std", (1 / 255 if scaled_inside else IMAGENET_STD) if std is None else std, channels)
         # Similarities are dot products of unit vectors; half precision would cost them a fifth of a percent.
         self.full_precision = keras.backend.result_type(self.variable_dtype, "float32")
         # As arrays, since TensorFlow makes float32 of Python's numbers on their way to float64.
@@ -122,9 +150,9 @@ class Encoder(keras.Model):
             dtype=self.full_precision,
             name="scaling",
         )
-        self.pool = layers.GlobalAveragePooling2D(name="pool") if len(backbone.output_shape) == 4 else layers.Identity()
+        self.pool = _POOLS[len(features_shape)]()
         self.normalize = layers.UnitNormalization(dtype=self.full_precision, name="unit_norm")
-        self(keras.Input(backbone.input_shape[1:]))
+        self.embedding_dim = self(images).shape[-1]
 
     def features(self, images, training=False):
         """Pooled features of the backbone, what transfers to other tasks.
@@ -139,37 +167,98 @@ class Encoder(keras.Model):
         images = self.scaling(ops.cast(images, self.full_precision))
         return ops.cast(self.pool(self.backbone(images, training=training)), self.full_precision)
 
+    def __call__(self, *args, **kwargs):
+        embedding = super().__call__(*args, **kwargs)
+        # At once: Keras forgets them at the next call, be it that of another replica.
+        if (losses := getattr(_block, "losses", None)) is not None:
+            of_weights = sum(variable.regularizer is not None for variable in self.trainable_weights)
+            losses.extend(self.losses[: len(self.losses) - of_weights])  # those of weights come last
+        return embedding
+
     def call(self, images, training=False):
         return self.normalize(self.head(self.features(images, training=training), training=training))
 
-    @property
-    def embedding_dim(self):
-        """int, `D`: the length of an embedding."""
-        return self.head.compute_output_shape((None, self.feature_dim))[-1]
+    def clone(self, name):
+        """An encoder of that name and of the same architecture, with fresh variables.
 
-    @property
-    def feature_dim(self):
-        """int, `F`: the number of features."""
-        return self.backbone.output_shape[-1]
+        Raises:
+            ValueError: if a layer cannot be made a second time.
+        """
+        return type(self)(clone(self.backbone), clone(self.head), **{**self._settings(), "name": name})
 
-    @property
-    def image_shape(self):
-        """`(H, W, C)` of the images, `None` where any size goes."""
-        return self.backbone.input_shape[1:]
+    def _settings(self):
+        return {**keras.layers.Layer.get_config(self), "mean": self.mean, "std": self.std}
 
     def get_config(self):
-        return {
-            "name": self.name,
-            "backbone": keras.saving.serialize_keras_object(self.backbone),
-            "head": keras.saving.serialize_keras_object(self.head),
-            "mean": self.mean,
-            "std": self.std,
-        }
+        parts = {part: keras.saving.serialize_keras_object(getattr(self, part)) for part in ("backbone", "head")}
+        return {**self._settings(), **parts}
 
     @classmethod
     def from_config(cls, config):
         parts = {part: keras.saving.deserialize_keras_object(config[part]) for part in ("backbone", "head")}
         return cls(**{**config, **parts})
+
+
+# What makes features of the outputs of a backbone, by their rank: features, tokens, feature maps.
+_POOLS = {
+    2: layers.Identity,
+    3: lambda: layers.GlobalAveragePooling1D(name="pool"),
+    4: lambda: layers.GlobalAveragePooling2D(name="pool"),
+}
+
+
+def image_shape_of(backbone):
+    """`(H, W, C)` of the images that a backbone takes, `None` where any size goes.
+
+    Raises:
+        ValueError: if it is not built, or takes something else than one batch of images.
+    """
+    shape = getattr(backbone, "input_shape", None) if hasattr(backbone, "inputs") else None
+    if shape is None:  # a subclassed model, which knows what it was built with
+        shape = (backbone.get_build_config() or {}).get("input_shape")
+    if not isinstance(shape, tuple | list) or len(shape) != 4 or shape[-1] is None:
+        raise UserError(
+            "`backbone` must be built, for images (n, H, W, C) with a known number of channels. "
+            f"Received: {type(backbone).__name__} {backbone.name!r} of input shape {shape}. Begin it with "
+            "`keras.Input((H, W, C))`, or call a subclassed model on `keras.Input((H, W, C))` first."
+        )
+    return tuple(shape[1:])
+
+
+def _features_shape(backbone, images):
+    """Shape of what a backbone makes of images, `(n, F)`, `(n, tokens, F)` or `(n, h, w, F)`."""
+    if hasattr(backbone, "inputs"):
+        shapes = backbone.output_shape
+    else:
+        shapes = keras.tree.map_structure(lambda output: output.shape, backbone(images))
+    several = (
+        list(shapes.values()) if isinstance(shapes, dict) else [shape for shape in shapes if isinstance(shape, tuple)]
+    )
+    if several:
+        raise UserError(
+            "`backbone` must have one output, whose features are learnt. "
+            f"Received: {len(several)} outputs, of shapes {', '.join(map(str, several))}. "
+            "Choose one of them, such as `keras.Model(backbone.inputs, backbone.outputs[-1])`."
+        )
+    if len(shapes) not in _POOLS or shapes[-1] is None:
+        raise UserError(
+            "`backbone` must give feature maps (n, h, w, F), tokens (n, tokens, F) or features (n, F). "
+            f"Received: output shape {shapes}. Cut it before its classifier."
+        )
+    return shapes
+
+
+def scales_images(backbone):
+    """Whether a backbone scales images in 0..255 by itself, as several of `keras.applications` do.
+
+    It does if there is a `Rescaling` or `Normalization` layer before its first layer with weights to learn.
+    """
+    for layer in backbone._flatten_layers(include_self=False):
+        if isinstance(layer, layers.Rescaling | layers.Normalization):
+            return True
+        if layer.weights and not isinstance(layer, keras.Model):
+            return False
+    return False
 
 
 def _per_channel(name, value, channels):

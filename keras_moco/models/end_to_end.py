@@ -6,8 +6,8 @@ from keras import ops
 from keras_moco import batch_norm, distribution
 from keras_moco.contrast import in_batch
 from keras_moco.errors import UserError
+from keras_moco.models.cloning import duplicate
 from keras_moco.models.contrastive import Contrast, ContrastiveModel
-from keras_moco.momentum import duplicate
 
 
 @keras.saving.register_keras_serializable(package="keras_moco")
@@ -50,12 +50,11 @@ class EndToEnd(ContrastiveModel):
     """
 
     def __init__(self, encoder, temperature=0.07, shared=True, bn_mode="auto", bn_splits=8, seed=0, **kwargs):
-        super().__init__(encoder, temperature, **kwargs)
+        groups = batch_norm.resolve(bn_mode, bn_splits, distribution.num_replicas())
+        super().__init__(encoder, temperature, groups, **kwargs)
         self.seed = seed
         self.bn_mode = bn_mode
         self.bn_splits = bn_splits
-        self.batch_norm = batch_norm.resolve(bn_mode, bn_splits, distribution.num_replicas())
-        self.batch_norm.set_on(encoder)
         self.separate_key_encoder = None if shared else duplicate(encoder, "key_encoder")
         self.built = True
 

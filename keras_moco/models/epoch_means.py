@@ -40,6 +40,10 @@ class EpochMeans(keras.layers.Layer):
         step = distribution.mean(ops.stack([ops.cast(values[name], self.full_precision) for name in self.names]))
         self.sums.assign_add(ops.where(counts, step, ops.zeros_like(step)))
         self.steps.assign_add(ops.cast(counts, "int64"))
+        return self.result()
+
+    def result(self):
+        """The means so far, the same on each replica: dict of name to scalar."""
         means = self.sums / ops.cast(self.steps, self.full_precision)
         return dict(zip(self.names, ops.unstack(means), strict=True))
 

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_moco import batch_norm, distribution
+from keras_moco import distribution
 from keras_moco.contrast import info_nce
 from keras_moco.errors import UserError
 from keras_moco.layers import FeatureBank
@@ -61,7 +61,6 @@ class MemoryBank(ContrastiveModel):
                 "Wu et al. use 4096."
             )
         self.num_negatives = int(num_negatives)
-        batch_norm.Plain().set_on(encoder)
         self.bank = FeatureBank(bank_size, encoder.embedding_dim, bank_momentum, seed, name="bank")
         self.built = True
 

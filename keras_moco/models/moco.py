@@ -9,8 +9,9 @@ from keras_moco import batch_norm, distribution
 from keras_moco.contrast import info_nce
 from keras_moco.errors import UserError
 from keras_moco.layers import FeatureQueue
+from keras_moco.models.cloning import duplicate
 from keras_moco.models.contrastive import Contrast, ContrastiveModel
-from keras_moco.momentum import duplicate, momentum_update
+from keras_moco.momentum import momentum_update
 
 QUERY_TO_KEY = ("query", "key")
 KEY_TO_QUERY = ("key", "query")
@@ -88,7 +89,8 @@ class MoCo(ContrastiveModel):
     ):
         directions = [QUERY_TO_KEY, KEY_TO_QUERY] if symmetric else [QUERY_TO_KEY]
         losses = [f"loss_{query}_to_{key}" for query, key in directions if symmetric]
-        super().__init__(encoder, temperature, logs=("queue_fill", "key_momentum", *losses), **kwargs)
+        groups = batch_norm.resolve(bn_mode, bn_splits, distribution.num_replicas())
+        super().__init__(encoder, temperature, groups, logs=("queue_fill", "key_momentum", *losses), **kwargs)
         if not callable(momentum) and not 0 <= momentum <= 1:
             raise UserError(f"`momentum` must be in [0, 1]. Received: momentum={momentum}. The paper uses 0.999.")
         self.momentum = momentum
@@ -96,8 +98,6 @@ class MoCo(ContrastiveModel):
         self.seed = seed
         self.bn_mode = bn_mode
         self.bn_splits = bn_splits
-        self.batch_norm = batch_norm.resolve(bn_mode, bn_splits, distribution.num_replicas())
-        self.batch_norm.set_on(encoder)
         if self.batch_norm.synchronized:
             warnings.warn(SYNCHRONIZED_NOTE, stacklevel=2)
         self.key_encoder = duplicate(encoder, "key_encoder")

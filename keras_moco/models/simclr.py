@@ -44,8 +44,7 @@ class SimCLR(ContrastiveModel):
     """
 
     def __init__(self, encoder, temperature=0.1, **kwargs):
-        super().__init__(encoder, temperature, **kwargs)
-        batch_norm.Plain(synchronized=True).set_on(encoder)
+        super().__init__(encoder, temperature, batch_norm.Plain(synchronized=True), **kwargs)
         self.built = True
 
     def contrast(self, views, targets):

@@ -23,13 +23,14 @@ class ReplicatedTrainer(keras.Model):
 
     A subclass is built when its constructor returns. Its `train_step` does nothing before its batch exists (see
     `ContrastiveModel.train_step`): where the length of the data is unknown, its end is found out inside the loop. What
-    it logs is the same on all replicas.
+    it logs is the same on all replicas; `steps_done` counts its steps, and `logs_so_far()` returns what those of the
+    epoch have logged.
     """
 
     data_wait = 0.0
     stop_requested = False
     _agreed = False
-    _initial_step = _steps_taken = 0
+    _initial_step = _steps_taken = _steps_before = 0
 
     def fit(self, x=None, *args, steps_per_epoch=None, initial_step=0, **kwargs):
         """`keras.Model.fit`, which can also begin in the middle of an epoch.
@@ -56,6 +57,7 @@ class ReplicatedTrainer(keras.Model):
         if steps_per_epoch is None and isinstance(x, tf.data.Dataset) and int(x.cardinality()) > 0:
             self._epoch_length = int(x.cardinality())  # neither endless nor unknown, which are negative
         self._initial_step = self._steps_taken = initial_step
+        self._steps_before = self.steps_done
         self.data_wait = 0.0
         self.stop_requested = self._agreed = False
         return super().fit(x, *args, steps_per_epoch=steps_per_epoch, **kwargs)
@@ -117,7 +119,12 @@ class ReplicatedTrainer(keras.Model):
                     stop = tf.constant(self.stop_requested)
                     logs, waited, stop = several_steps(iterator, tf.constant(count), stop)
             except tf.errors.OutOfRangeError as end:
-                raise StopIteration from end
+                taken = self.steps_done - self._steps_before - (self._steps_taken - self._initial_step)
+                if not taken:
+                    raise StopIteration from end
+                # The data ended behind some of the steps: they are logged, and the next execution finds no batch.
+                self._steps_taken += taken
+                return self.logs_so_far()
             self._steps_taken += count
             self.data_wait += float(waited)
             self._agreed = bool(stop)

@@ -8,8 +8,9 @@ import tensorflow as tf
 from keras import layers
 
 from keras_moco import batch_norm
-from keras_moco.layers import SplitBatchNormalization
+from keras_moco.layers import can_split
 from keras_moco.models import HEADS, IMAGENET_MEAN, IMAGENET_STD, Encoder, linear_head, mlp_head, simclr_head
+from keras_moco.models.encoder import scales_images
 
 RNG = np.random.default_rng(0)
 
@@ -63,6 +64,60 @@ def test_images_are_scaled_to_0_and_1_then_standardised(channels, mean, std):
     np.testing.assert_allclose(found, expected.reshape(5, -1), rtol=1e-4, atol=1e-4)
 
 
+def seen_by(backbone, **scaling):
+    """What reaches the first layer with weights of a backbone in an `Encoder`, for images from 0 to 255."""
+    encoder = Encoder(backbone, linear_head(backbone.output_shape[-1], 8), **scaling)
+    images = np.linspace(0, 255, 2 * 32 * 32 * 3).reshape(2, 32, 32, 3).astype("float32")
+    first = next(layer for layer in backbone.layers if layer.trainable_weights)
+    return np.array(keras.Model(backbone.inputs, first.input)(encoder.scaling(images)))
+
+
+def test_a_backbone_that_scales_images_is_given_them_from_0_to_255():
+    image = keras.Input((32, 32, 3))
+    for scaling in (layers.Rescaling(1 / 127.5, offset=-1), layers.Normalization(mean=127.5, variance=127.5**2)):
+        seen = seen_by(keras.Model(image, layers.Conv2D(6, 3)(scaling(image))))
+        np.testing.assert_allclose([seen.min(), seen.max()], [-1, 1], atol=1e-5)
+    plain = keras.Model(image, layers.Rescaling(2.0)(layers.Conv2D(6, 3)(image)))
+    np.testing.assert_allclose(seen_by(plain).max(), (1 - min(IMAGENET_MEAN)) / IMAGENET_STD[2], rtol=1e-5)
+    scaled = keras.Model(image, layers.Conv2D(6, 3)(layers.Rescaling(1 / 255)(image)))
+    np.testing.assert_allclose(seen_by(scaled, mean=0, std=1).max(), 1 / 255, rtol=1e-5)  # as given
+
+
+# Keras's documentation says of each of them whether its preprocessing is part of the model.
+SCALE_THEMSELVES = ("EfficientNetB0", "EfficientNetV2B0", "MobileNetV3Small", "ConvNeXtTiny")
+DO_NOT = ("ResNet50V2", "MobileNetV2", "VGG16", "DenseNet121")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*SCALE_THEMSELVES, *DO_NOT])
+def test_backbones_of_keras_applications_that_scale_images_are_known(name):
+    backbone = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(32, 32, 3))
+    assert scales_images(backbone) == (name in SCALE_THEMSELVES)
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.convolution = layers.Conv2D(6, 3)
+
+    def call(self, images):
+        return self.convolution(images)
+
+
+def test_tokens_and_subclassed_models_are_backbones():
+    image = keras.Input((4, 4, 3))
+    subclassed = Subclassed()
+    subclassed(image)
+    tokens = keras.Model(image, layers.Reshape((4, 6))(subclassed(image)))
+    images = images_of()
+    expected = subclassed(np.float32(images)).numpy().mean(axis=(1, 2))
+    for backbone in (subclassed, tokens):
+        encoder = Encoder(backbone, linear_head(6, 7), mean=0, std=1 / 255)
+        assert encoder.backbone is backbone and encoder.image_shape == (4, 4, 3)
+        assert (encoder.feature_dim, encoder.embedding_dim) == (6, 7)
+        np.testing.assert_allclose(encoder.features(images), expected, rtol=1e-4, atol=1e-3)
+
+
 @pytest.fixture
 def float64():
     keras.config.set_floatx("float64")
@@ -97,7 +152,7 @@ def test_backbone_may_come_from_elsewhere():
         embeddings = np.array(encoder(images_of((3, 32, 32, 3)), training=True))
         np.testing.assert_allclose(np.linalg.norm(embeddings, axis=-1), np.ones(3), rtol=1e-5)
         assert len(encoder.trainable_variables) == len(backbone.trainable_variables) + 2
-        assert {type(layer) for layer in batch_norm.batch_norm_layers(encoder)} == {SplitBatchNormalization}
+        assert all(map(can_split, batch_norm.batch_norm_layers(encoder)))
 
 
 def test_heads_have_the_layers_of_their_papers():
@@ -137,9 +192,16 @@ def test_image_size_is_free_where_the_backbone_allows_it():
 
 
 def test_parts_that_do_not_fit_are_refused():
-    backbone = keras.Sequential([keras.Input((4, 4, 3)), layers.Reshape((16, 3))])
-    with pytest.raises(ValueError, match=r"`backbone`.*output shape \(None, 16, 3\)"):
-        Encoder(backbone, linear_head(3, 7))
+    image = keras.Input((4, 4, 3))
+    maps = [layers.Conv2D(2 * (k + 1), 3)(image) for k in range(3)]
+    for outputs in (maps, {"c2": maps[0], "c3": maps[1], "c4": maps[2]}):
+        with pytest.raises(ValueError, match=r"one output.* 3 outputs, of shapes \(None, 2, 2, 2\), \(None, 2, 2, 4\)"):
+            Encoder(keras.Model(image, outputs), linear_head(6, 7))
+    with pytest.raises(ValueError, match=r"`backbone`.*output shape \(None, 1, 2, 2, 2\)"):
+        Encoder(keras.Model(image, layers.Reshape((1, 2, 2, 2))(maps[0])), linear_head(2, 7))
+    for unbuilt in (keras.Sequential([layers.Conv2D(6, 3)]), Subclassed()):
+        with pytest.raises(ValueError, match="must be built.*of input shape None.*`keras.Input"):
+            Encoder(unbuilt, linear_head(6, 7))
     for name, numbers, channels in (("mean", 2, 3), ("std", 4, 3), ("std", 2, 1)):
         with pytest.raises(ValueError, match=f"`{name}`.*{numbers} numbers for images of {channels} channel"):
             Encoder(tiny_backbone(channels), linear_head(6, 7), **{"mean": 0.5, "std": 0.5, name: [0.5] * numbers})

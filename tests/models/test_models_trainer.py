@@ -25,9 +25,17 @@ class Recorder(ReplicatedTrainer):
 
     def train_step(self, batch):
         number = tf.cast(batch, "int64")
-        self.batches.assign(tf.tensor_scatter_nd_update(self.batches.value, [[self.count.value]], [number]))
-        self.count.assign(self.count.value + tf.ones_like(number))
+        with tf.control_dependencies([number]):
+            self.batches.assign(tf.tensor_scatter_nd_update(self.batches.value, [[self.count.value]], [number]))
+            self.count.assign_add(1)
         return {"number": number}
+
+    @property
+    def steps_done(self):
+        return int(np.array(self.count))
+
+    def logs_so_far(self):
+        return {"number": self.taken[-1]}
 
     @property
     def taken(self):
@@ -70,6 +78,17 @@ def test_initial_step_outside_the_epoch_is_refused(steps_per_epoch, initial_step
     with pytest.raises(ValueError, match=f"initial_step={initial_step}, steps_per_epoch={steps_per_epoch}"):
         model.fit(numbers(), steps_per_epoch=steps_per_epoch, initial_step=initial_step, verbose=0)
     assert model.taken == []
+
+
+@pytest.mark.parametrize(("length", "at_once"), [(4, 3), (2, 3), (6, 3)])
+def test_steps_behind_which_the_data_ends_are_logged(length, at_once):
+    """Where the length is unknown, the end is found within an execution."""
+    model, steps = recorder(at_once), Steps()
+    data = numbers().take(length).filter(lambda number: True)
+    with pytest.warns(UserWarning, match="ran out of data"):  # by which Keras finds the length
+        history = model.fit(data, epochs=2, verbose=0, callbacks=[steps])
+    assert model.taken == [*range(length), *range(length)]
+    assert history.history["number"] == [length - 1, length - 1]
 
 
 def expected_steps(length, first, at_once):
