@@ -11,8 +11,9 @@ from keras_moco.augment import moco_cifar
 from keras_moco.config import Config
 from keras_moco.data import array_source, open_source
 from keras_moco.display import showing
+from keras_moco.display.looking import look
 from keras_moco.display.showing import show_end, show_start
-from keras_moco.evaluation import nearest_neighbours
+from keras_moco.evaluation import FeatureExtractor, nearest_neighbours
 from keras_moco.plan import Plan
 from keras_moco.run_directory import RunDirectory
 
@@ -64,6 +65,18 @@ def test_without_test_images_no_image_is_its_own_neighbour(run, drawn):
     assert drawn["similarity"].shape == (6, 7) and drawn["similarity"].max() < 0.999
     assert "query_labels" not in drawn and (drawn["labels"] == -1).all()
     assert (run.events / "labels.tsv").read_text().split() == list(map(str, range(30)))
+
+
+def test_points_have_the_numbers_of_their_images_where_one_cannot_be_read(tmp_path):
+    (tmp_path / "images").mkdir()
+    for number in range(8):
+        Image.fromarray(np.full((8, 8), 30 * number, "uint8")).save(tmp_path / "images" / f"{number}.png")
+    (tmp_path / "images" / "3.png").write_bytes(b"damaged")
+    images = open_source(f"folder:{tmp_path / 'images'}", max_bad_fraction=0.3)
+    seen = look(images, FeatureExtractor(PIXELS.features), 8, 100)
+    np.testing.assert_array_equal(seen.index, [0, 1, 2, 4, 5, 6, 7])
+    np.testing.assert_array_equal(seen.images[:, 0, 0, 0], 30 * seen.index)
+    np.testing.assert_array_equal(seen.features[:, 0], 30 * seen.index)
 
 
 def test_the_number_of_images_is_limited(run, drawn, monkeypatch):

@@ -22,7 +22,7 @@ from keras_moco.evaluation import (
 from keras_moco.evaluation_config import EvaluationConfig
 from keras_moco.modes import frozen, tuned, use
 from keras_moco.run_directory import RunDirectory
-from tests.evaluation.finished_run import SIZE, digits, results, write_images
+from tests.evaluation.finished_run import SIZE, digits, refusal, results, write_images
 
 ONE_IMAGE = 100 / 360  # percent; rounding that differs from processor to processor may decide a close vote
 
@@ -187,6 +187,47 @@ def test_retrieve_finds_the_most_similar_training_images(run, features, monkeypa
     assert drawn["similarity"][0, 0] == pytest.approx(1, abs=1e-5)
 
 
+def test_images_behind_one_that_cannot_be_read_keep_their_numbers(tmp_path, monkeypatch):
+    """Images of one colour each, which is all that the backbone sees; number 50 of 101 is damaged."""
+    angles = np.linspace(0, 1, 101) ** 1.5 * np.pi / 2  # uneven, so that no two neighbours are equally near
+    colors = np.round(np.stack([250 * np.cos(angles), 250 * np.sin(angles), 40 + 0 * angles], axis=1)).astype("uint8")
+    names = [f"{'ab'[number >= 60]}/{number:03}.png" for number in range(101)]
+    for name, color in zip(names, colors, strict=True):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.broadcast_to(color, (6, 7, 3))).save(tmp_path / "images" / name)
+    (tmp_path / "images" / names[50]).write_bytes(b"damaged")
+    images = keras.Input((None, None, 3))
+    model, folder = str(tmp_path / "colour.keras"), f"folder:{tmp_path / 'images'}"
+    keras.Model(images, keras.layers.GlobalAveragePooling2D()(images)).save(model)
+    drawn = {}
+    monkeypatch.setattr(use, "draw_neighbours", lambda _, *parts, **known: drawn.update(parts=parts, **known))
+    settings = {"model": model, "dataset": folder, "image_size": 4, "split": "train", "output": str(tmp_path / "out")}
+
+    evaluate("retrieve", EvaluationConfig(**settings, queries=("70", "3", "100", "59"), neighbours=3))
+    queries, neighbours, _ = drawn["parts"]
+    np.testing.assert_array_equal(queries[:, 0, 0], colors[[70, 3, 100, 59]])
+    unit = normalize(colors.astype("float64"))
+    similarity = unit[[70, 3, 100, 59]] @ np.delete(unit, 50, axis=0).T
+    expected = np.delete(np.arange(101), 50)[np.argsort(-similarity, axis=1)[:, :3]]
+    np.testing.assert_array_equal(neighbours[:, :, 0, 0], colors[expected])
+    np.testing.assert_array_equal(drawn["neighbour_labels"], expected >= 60)
+    np.testing.assert_array_equal(drawn["query_labels"], [1, 0, 1, 0])
+
+    evaluate("embed", EvaluationConfig(**settings))
+    with np.load(tmp_path / "out" / "features_train.npz") as found:
+        assert found["files"].tolist() == [str(tmp_path / "images" / name) for name in np.delete(names, 50)]
+        assert found["index"].tolist() == [*range(50), *range(51, 101)]
+        np.testing.assert_array_equal(found["labels"], found["index"] >= 60)
+        np.testing.assert_allclose(found["features"], np.delete(colors, 50, axis=0), atol=1e-3)
+
+
+def test_a_query_that_cannot_be_read_is_refused(run, tmp_path):
+    dataset = write_images(tmp_path / "images", *(f"train/a/{number}.png" for number in range(9)))
+    (tmp_path / "images" / "train" / "a" / "4.png").write_bytes(b"damaged")
+    settings = {"workdir": str(run), "dataset": dataset, "split": "train", "neighbours": 2}
+    assert f"Received: 4 of {dataset} (train)." in refusal("retrieve", **settings, queries=tuple("234567"))
+
+
 def test_embed_writes_features_with_labels_and_files(run, trained, features, capsys):
     evaluate("embed", EvaluationConfig(workdir=str(run), features="embedding"))
     with np.load(run / "evaluation" / "features_test.npz") as found:
@@ -196,16 +237,6 @@ def test_embed_writes_features_with_labels_and_files(run, trained, features, cap
         np.testing.assert_array_equal(found["labels"], features["test"].labels)
         np.testing.assert_array_equal(found["index"], np.arange(360))
     assert "360 x 16 features of digits (test)" in capsys.readouterr().out
-
-
-def test_embed_skips_an_unreadable_file(run, tmp_path):
-    dataset = write_images(tmp_path / "images", "train/a/0.png", "train/a/1.png", "train/b/2.png", "train/b/3.png")
-    (tmp_path / "images" / "train" / "a" / "1.png").write_bytes(b"damaged")
-    evaluate("embed", EvaluationConfig(workdir=str(run), dataset=dataset, split="train"))
-    with np.load(run / "evaluation" / "features_train.npz") as found:
-        assert [path[-7:] for path in found["files"]] == ["a/0.png", "b/2.png", "b/3.png"]
-        assert found["labels"].tolist() == [0, 1, 1] and found["index"].tolist() == [0, 2, 3]
-        assert found["features"].shape == (3, 8)
 
 
 @pytest.mark.slow

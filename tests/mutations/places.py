@@ -453,9 +453,9 @@ MUTATIONS = [
     ),
     Mutation(
         "keras_moco/modes/use.py",
-        "np.argsort(np.argsort(numbers))",
-        "np.argsort(numbers)",
-        "queries are drawn in another order than asked for",
+        "np.concatenate(numbers)[found.rows]",
+        "found.rows",
+        "rows of a bank are taken for numbers of images",
         ["tests/evaluation/test_evaluating.py"],
     ),
     Mutation(
