@@ -327,9 +327,9 @@ MUTATIONS = [
     ),
     Mutation(
         "keras_moco/evaluation/linear_heads.py",
-        "backbone.trainable = backbone.trainable, False",
-        "backbone.trainable = backbone.trainable, True",
-        "the linear sweep trains the backbone along",
+        "partial(backbone, training=False)",
+        "partial(backbone, training=True)",
+        "the linear sweep moves the statistics of the backbone",
         ["tests/evaluation/test_evaluation_linear_heads.py"],
     ),
     Mutation(
