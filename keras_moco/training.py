@@ -36,8 +36,8 @@ def pretrain(config):
 
     Returns:
         dict, what was written to `results.json` (an empty one with `dry_run`, and on other workers than the first):
-        `knn_top1_initial` and `knn_top1` in percent where the data has labels, `epochs`, `steps`, `seconds` of training
-        and kNN, and versions.
+        `knn_top1` in percent where the data has labels, `knn_top1_initial` where the run also began here, `epochs`,
+        `steps`, `seconds` of training and kNN, and versions.
 
     Raises:
         ValueError: if anything about the configuration, the data or the folder is wrong, before any work starts; or if
@@ -139,12 +139,15 @@ def pretrain_on(strategy, config):
 
 
 def measure_start(monitor, model, run):
-    """The accuracy that training has to beat, measured once in the life of a run."""
+    """The accuracy that training has to beat, measured before its first step; of a run without one it stays unknown."""
     monitor.set_model(model)
-    if "knn_top1_initial" not in run.results():
-        run.record(knn_top1_initial=round(monitor.evaluate(), 2))
-    monitor.initial_top1 = run.results()["knn_top1_initial"]
-    print(f"kNN top-1 before training: {monitor.initial_top1:.2f} %", flush=True)
+    initial = run.results().get("knn_top1_initial")
+    if initial is None and model.steps_done == 0:
+        initial = round(monitor.evaluate(), 2)
+        run.record(knn_top1_initial=initial)
+    monitor.initial_top1 = initial
+    if initial is not None:
+        print(f"kNN top-1 before training: {initial:.2f} %", flush=True)
 
 
 def build_checkpoint(plan, run, train):

@@ -235,6 +235,15 @@ def test_finished_run_trains_nothing_more(finished, tmp_path, monkeypatch):
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
+def test_a_trained_model_has_no_accuracy_before_training(finished, tmp_path):
+    """As of a converted run, or where the results have been deleted."""
+    copy = shutil.copytree(finished.path, tmp_path / "run")
+    (copy / "results.json").unlink()
+    again = pretrain(tiny_config(copy))
+    assert "knn_top1_initial" not in again.results and "before" not in again.printed
+    assert f"kNN top-1: {finished.results['knn_top1']:.2f} % after training\n" in again.printed
+
+
 @pytest.mark.slow
 def test_run_begins_with_the_weights_of_another(finished, tmp_path):
     printed = begin(tiny_config(tmp_path / "run", init_from=str(finished.path), queue_size=300, seed=3))

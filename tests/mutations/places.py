@@ -523,9 +523,9 @@ MUTATIONS = [
     ),
     Mutation(
         "keras_moco/training.py",
-        '    if "knn_top1_initial" not in run.results():\n',
-        "    if True:\n",
-        "a resumed run replaces the accuracy before training",
+        "    if initial is None and model.steps_done == 0:\n",
+        "    if initial is None:\n",
+        "the accuracy before training is measured on a trained model",
         ["tests/test_training.py"],
     ),
 ]
