@@ -1,5 +1,6 @@
 """The settings of an evaluation: every field is declared once, with its type, default, help and source."""
 
+import dataclasses
 from dataclasses import dataclass
 
 from keras_moco.errors import UserError
@@ -96,3 +97,7 @@ class EvaluationConfig:
                 "Either a run or a model must be given to be evaluated. "
                 f"Received: workdir={self.workdir}, model={self.model}. Give --workdir or --model."
             )
+
+    def changed(self):
+        """Names of fields that have other values than their defaults: a list."""
+        return [field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]

@@ -4,6 +4,7 @@ import numpy as np
 
 from keras_moco.durable import write_text
 from keras_moco.errors import UserError
+from keras_moco.evaluation.accuracy import told_together
 from keras_moco.export import KERAS_FILE, SAVED_MODEL
 from keras_moco.methods import METHODS
 from keras_moco.models import Encoder
@@ -100,7 +101,8 @@ def _figures(results):
     if own:
         parts.append(
             "On the data that it was trained on, now with labels. Accuracies are in percent, on test images: top-1, "
-            "and top-5 behind it; those of few labels are of several draws."
+            "and top-5 behind it; those of few labels are means of several draws, with the standard deviation of the "
+            "sample."
         )
         parts.append(_table(_rows(own)))
     for name, found in results.get("other_data", {}).items():
@@ -115,7 +117,14 @@ def _rows(figures):
         if name == "settings":
             continue  # in `results.json`
         told = name.replace("_", " ")
-        if isinstance(value, dict):
+        if name == "semi":
+            yield from (
+                (f"{told}, {share}, {way}", told_together(accuracies))
+                for share, ways in value.items()
+                for way, accuracies in ways.items()
+                if way != "settings" and accuracies
+            )
+        elif isinstance(value, dict):
             yield from ((f"{told}, {inner}", text) for inner, text in _rows(value))
         else:
             numbers = value if isinstance(value, list) else [value]

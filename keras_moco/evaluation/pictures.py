@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_moco.durable import replace_when_written
 from keras_moco.errors import UserError
+from keras_moco.evaluation.accuracy import spread
 from keras_moco.evaluation.measures import feature_std
 
 NUMBERED = 20  # classes up to which cells of a confusion matrix show their number, and a map has a legend
@@ -225,8 +226,8 @@ def draw_label_fractions(path, results):
     for name, curve in results.items():
         points = sorted(curve.items())
         means = [np.mean(values) for _, values in points]
-        spread = [np.std(values, ddof=1) if len(values) > 1 else np.nan for _, values in points]
-        axes.errorbar([100 * share for share, _ in points], means, spread, marker="o", ms=4, capsize=3, label=name)
+        spreads = [spread(values) for _, values in points]
+        axes.errorbar([100 * share for share, _ in points], means, spreads, marker="o", ms=4, capsize=3, label=name)
     axes.set_xscale("log")
     axes.set_xticks([100 * share for share in fractions], [f"{100 * share:g} %" for share in fractions], minor=False)
     axes.set_xticks([], minor=True)

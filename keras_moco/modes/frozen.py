@@ -19,11 +19,13 @@ from keras_moco.evaluation import (
     nearest_voters,
     representation_measures,
 )
+from keras_moco.modes.base import IMAGES, mode
 from keras_moco.modes.report import backup, draw_confusion_of, rounded, told, verbosity
 
 MEASURED_IMAGES = 2048
 
 
+@mode(*IMAGES, "features", "knn_k", "knn_temperature", "seed", "pictures")
 def knn(subject):
     """Weighted k-nearest-neighbour accuracy, for every k and temperature from one search."""
     config = subject.config
@@ -55,9 +57,16 @@ def knn(subject):
             draw_projection(path, queries.features, queries.labels, train.class_names, seed=config.seed)
 
 
+@mode(*IMAGES, "features", "linear_on", "rates", "epochs", "crop_min_area", "seed", "pictures")
 def linear(subject):
     """Linear classifiers by SGD, as the authors train them, for several learning rates at once."""
     config = subject.config
+    unused = {"images": "features", "features": "crop_min_area"}[config.linear_on]
+    if unused in config.changed():
+        raise UserError(
+            f"`{unused}` must not be given with linear_on={config.linear_on}, which has no use for it. "
+            f"Received: {unused}={getattr(config, unused)}. Leave out --{unused}, or change --linear_on."
+        )
     train, test = subject.labelled()
     settings = {"rates": config.rates, "epochs": config.epochs or 100, "batch_size": config.batch_size}
     settings |= {"seed": config.seed, "verbose": verbosity()}
@@ -84,6 +93,7 @@ def linear(subject):
         draw_confusion_of(subject, "linear", sweep.labels, sweep.predicted)
 
 
+@mode(*IMAGES, "features")
 def logistic(subject):
     """Logistic regression on the frozen features: deterministic, and fast on small sets."""
     train, test = subject.labelled()
@@ -94,6 +104,7 @@ def logistic(subject):
     subject.record(logistic_top1=round(probe.accuracy, 2), logistic_c=probe.c)
 
 
+@mode(*IMAGES, "split", "features", "seed")
 def measures(subject):
     """Alignment, uniformity, spread and effective rank, which need no labels."""
     source, size = subject.images, subject.image_size
@@ -109,4 +120,5 @@ def measures(subject):
             views.append(extractor.extract(images).features)
         found = representation_measures(*views)
         print(f"{level}: " + ", ".join(f"{name} {value:.4g}" for name, value in found._asdict().items()))
-        subject.record(**{f"measures_{level}": {name: round(value, 4) for name, value in found._asdict().items()}})
+        figures = {name: round(value, 4) for name, value in found._asdict().items()}
+        subject.record(**{f"measures_{source.split}_{level}": figures})

@@ -7,8 +7,10 @@ from keras_moco.durable import replace_when_written
 from keras_moco.errors import UserError
 from keras_moco.evaluation import FeatureExtractor, draw_neighbours, extract_features, nearest_neighbours
 from keras_moco.export import export_backbone
+from keras_moco.modes.base import IMAGES, mode
 
 
+@mode(*IMAGES, "split", "features", "queries", "neighbours")
 def retrieve(subject):
     """The training images most similar to given ones, as a picture."""
     config, train = subject.config, subject.train
@@ -40,6 +42,7 @@ def retrieve(subject):
     print(f"picture    {path}")
 
 
+@mode(*IMAGES, "split", "features")
 def embed(subject):
     """The features of all images of a split, in a file for NumPy, with the names of their files."""
     source = subject.images
@@ -58,6 +61,7 @@ def embed(subject):
     print(f"features   {path}, with {', '.join(arrays)}")
 
 
+@mode()
 def export(subject):
     """The backbone as SavedModel and .keras file, again."""
     folder = export_backbone(subject.encoder, subject.card.parent)

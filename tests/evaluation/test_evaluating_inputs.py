@@ -13,6 +13,7 @@ from keras_moco.evaluation import FeatureExtractor
 from keras_moco.evaluation_config import EvaluationConfig
 from keras_moco.loading import load_backbone, load_encoder
 from keras_moco.modes import MODES, tuned
+from keras_moco.settings import to_text
 from keras_moco.subject import Subject
 from keras_moco.trained_run import load_model
 from tests.evaluation.finished_run import SIZE, digits, refusal, results, write_images
@@ -61,8 +62,9 @@ def test_a_model_is_fine_tuned(form, trained, tmp_path, monkeypatch):
 
 def test_a_model_is_evaluated_in_a_folder_of_its_own(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    settings = {"dataset": "digits", "image_size": SIZE, "knn_k": (5,), "pictures": False}
-    evaluate("knn", EvaluationConfig(model=str(trained.export / "backbone.keras"), **settings))
+    settings = {"dataset": "digits", "image_size": SIZE}
+    votes = {"knn_k": (5,), "pictures": False}
+    evaluate("knn", EvaluationConfig(model=str(trained.export / "backbone.keras"), **settings, **votes))
     (folder,) = (tmp_path / "evaluation").iterdir()
     assert folder.name == "backbone" and {path.name for path in folder.iterdir()} == {"results.json", "MODEL_CARD.md"}
     found = results(folder)
@@ -132,6 +134,31 @@ def test_settings_are_checked():
     assert "Received: fly." in said and all(mode in said for mode in MODES)
 
 
+def test_a_mode_refuses_what_only_others_have_a_use_for():
+    for mode, setting, value, owners in (
+        ("knn", "rates", (1.0, 3.0), "linear"),
+        ("knn", "split", "train", "retrieve or embed or measures"),
+        ("linear", "knn_k", (20,), "knn"),
+        ("linear", "weight_decay", 0.1, "semi or finetune"),
+        ("logistic", "seed", 1, "knn or linear or finetune or measures"),
+        ("semi", "seed", 1, "knn or linear or finetune or measures"),
+        ("finetune", "features", "backbone", "knn or linear or logistic or retrieve or embed or measures"),
+        ("retrieve", "pictures", False, "knn or linear or semi or finetune"),
+        ("embed", "queries", ("a.png",), "retrieve"),
+        ("measures", "random_weights", False, "semi"),
+        ("export", "image_size", 32, "knn or linear or logistic or semi or finetune or retrieve or embed or measures"),
+    ):
+        said = refusal(mode, workdir="nowhere", **{setting: value})  # before the run is looked for
+        assert said.startswith(f"`{setting}` must not be given with mode {mode}, ")
+        assert f"Received: {setting}={to_text(value)}. Leave out --{setting}, or choose the mode {owners}." in said
+
+
+def test_linear_refuses_what_it_has_no_use_for_on_these_inputs(run, silent):
+    assert "Received: features=embedding." in refusal("linear", workdir=str(run), features="embedding")
+    settings = {"linear_on": "features", "crop_min_area": 0.5}
+    assert "Received: crop_min_area=0.5." in refusal("linear", workdir=str(run), **settings)
+
+
 @pytest.fixture
 def silent(trained, monkeypatch):
     """Fails if anything is computed; the run need not be loaded for that."""
@@ -149,7 +176,7 @@ def test_labels_must_be_there(run, silent, tmp_path):
     dataset = write_images(tmp_path / "flat", "0.png", "1.png", "2.png")
     before = results(run)
     for mode in ("knn", "linear", "logistic", "semi", "finetune"):
-        said = refusal(mode, workdir=str(run), dataset=dataset, knn_k=(1,))
+        said = refusal(mode, workdir=str(run), dataset=dataset)
         assert f"Received: {dataset}, without labels" in said, mode
     assert results(run) == before
 
