@@ -192,6 +192,11 @@ class Subject:
             figures = {"other_data": {**others, self.dataset: {**others.get(self.dataset, {}), **figures}}}
         self.results.record(**figures, **self.names)
 
+    @property
+    def training_facts(self):
+        """What its training recorded, a dict; empty where that is not known."""
+        return RunDirectory(self.path).results() if self.recipe else {}
+
     def recorded(self):
         """The figures on these images so far, a dict."""
         results = self.results.read()

@@ -83,6 +83,7 @@ def pretrain_on(strategy, config):
         resume(model, checkpoint, train)
         note_changes(run.claim(config), model, run)
         note_replicas(plan, run)
+        run.record(train_examples=train.num_examples, train_licence=train.licence)  # for the model card
     distribution.broadcast([*model.weights, *model.optimizer.variables], strategy)
     epoch, step = divmod(model.steps_done, plan.steps_per_epoch)
     if prepare:

@@ -137,7 +137,11 @@ def test_last_learning_rate_is_that_of_the_last_step(finished):
 def test_results_are_in_percent_and_in_the_file(finished):
     found = finished.results
     assert results(finished.path) == found
-    assert set(found) == {"replicas", "knn_top1_initial", "knn_top1", "epochs", "steps", "seconds", "versions"}
+    assert set(found) == {
+        *("replicas", "train_examples", "train_licence", "knn_top1_initial", "knn_top1"),
+        *("epochs", "steps", "seconds", "versions"),
+    }
+    assert found["train_examples"] == 1437 and "CC BY 4.0" in found["train_licence"]  # as UCI says
     assert 20 < found["knn_top1_initial"] < 100
     assert found["knn_top1"] == pytest.approx(float(log(finished.path)[-1]["knn_top1"]), abs=0.005)
     assert (found["epochs"], found["steps"]) == (2, 2 * STEPS) and found["seconds"] > 0
@@ -204,7 +208,8 @@ def test_stopped_run_has_saved_everything(stopped):
     for words in ("SIGTERM", "step 19 (epoch 2, 8 of 11 steps)", str(saved)):
         assert words in message
     assert [saved.name for saved in checkpoints(path)] == ["step-000000011", "step-000000019"]
-    assert set(results(path)) == {"replicas", "knn_top1_initial", "seconds"} and results(path)["seconds"] > 0
+    recorded = {"replicas", "train_examples", "train_licence", "knn_top1_initial", "seconds"}
+    assert set(results(path)) == recorded and results(path)["seconds"] > 0
     assert len(log(path)) == 1 and not (path / "export").exists()
 
 

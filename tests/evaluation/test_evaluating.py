@@ -10,6 +10,7 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.preprocessing import normalize
 
+from keras_moco import subject
 from keras_moco.building import build_augmentation
 from keras_moco.data import open_source, pretrain_dataset
 from keras_moco.evaluating import evaluate
@@ -270,6 +271,24 @@ def test_export_writes_the_backbone_again(run, trained):
 
 
 # Where results are kept
+
+
+def test_the_card_says_what_was_recorded_in_training_and_opens_no_data(run, monkeypatch):
+    monkeypatch.setattr(subject.data, "open_source", lambda *_, **__: pytest.fail("a data set was opened"))
+    monkeypatch.setattr(use, "export_backbone", lambda encoder, folder: folder)
+    flags = RunDirectory(run).flagfile
+    flags.write_text(flags.read_text().replace("--train_examples=1437\n", "--train_examples=1234\n"))
+    for recorded, data, licence in (
+        ({}, "1,234 images", "not recorded; look it up"),
+        ({"train_examples": 9876, "train_licence": None}, "9,876 images", "not said by the data set; look it up"),
+        ({"train_licence": "CC BY 4.0"}, "9,876 images", "CC BY 4.0 |"),
+        ({"data_licence": "MIT"}, "9,876 images", "MIT |"),  # what somebody has looked up
+    ):
+        RunDirectory(run).record(**recorded)
+        evaluate("export", EvaluationConfig(workdir=str(run)))
+        card = (run / "export" / "MODEL_CARD.md").read_text()
+        assert f"| data | `digits`, {data}, without their labels |" in card
+        assert f"| licence of the data | {licence}" in card
 
 
 @pytest.mark.slow
