@@ -7,7 +7,7 @@ import numpy as np
 from keras_moco.errors import UserError
 from keras_moco.evaluation.accuracy import accuracy_of
 from keras_moco.evaluation.features import Features
-from keras_moco.evaluation.neighbours import check_k, nearest_neighbours
+from keras_moco.evaluation.neighbours import NeighbourSearch, check_k, nearest_neighbours
 
 # Queries whose votes are counted at once.
 _BALLOTS = 1024
@@ -44,21 +44,43 @@ def nearest_voters(bank, queries, num_classes, k=200, chunk_size=256):
         ValueError: for shapes that do not fit together, `k` above the size of the bank, labels out of range, or
             features that are not finite.
     """
-    _check_labels("query_labels", np.asarray(queries.labels), len(queries.features), num_classes)
-    if not len(queries.labels):
-        raise UserError("`query_features` must hold at least one row. Received: none. Check the test data.")
+    search = VoterSearch(queries, num_classes, k, chunk_size)
     held = isinstance(bank, Features)
     check_k(k, len(bank.features) if held else None)
-    labels = []
+    for block in [bank] if held else bank:
+        search.add(block)
+    return search.found()
 
-    def features():
-        for block in [bank] if held else bank:
-            labels.append(np.asarray(block.labels))
-            _check_labels("bank_labels", labels[-1], len(block.features), num_classes)
-            yield block.features
 
-    found = nearest_neighbours(features(), queries.features, k, chunk_size)
-    return Voters(found.similarity, np.concatenate(labels)[found.rows])
+class VoterSearch:
+    """`nearest_voters` in a bank that is handed over block by block: several searches share one pass over it.
+
+    Args:
+        queries, num_classes, k, chunk_size: as of `nearest_voters`.
+
+    Raises:
+        ValueError: as `nearest_voters`.
+    """
+
+    def __init__(self, queries, num_classes, k=200, chunk_size=256):
+        _check_labels("query_labels", np.asarray(queries.labels), len(queries.features), num_classes)
+        if not len(queries.labels):
+            raise UserError("`query_features` must hold at least one row. Received: none. Check the test data.")
+        self._search = NeighbourSearch(queries.features, k, chunk_size)
+        self._num_classes = num_classes
+        self._labels = []
+
+    def add(self, block):
+        """Goes on with the next `Features` of the bank."""
+        labels = np.asarray(block.labels)
+        _check_labels("bank_labels", labels, len(block.features), self._num_classes)
+        self._labels.append(labels)
+        self._search.add(block.features)
+
+    def found(self):
+        """The `Voters` among all rows so far."""
+        found = self._search.found()
+        return Voters(found.similarity, np.concatenate(self._labels)[found.rows])
 
 
 def knn_vote(similarity, labels, num_classes, temperature=0.1):

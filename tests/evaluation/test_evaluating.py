@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
 from keras_moco import subject
@@ -21,6 +22,7 @@ from keras_moco.evaluation import (
     representation_measures,
 )
 from keras_moco.evaluation_config import EvaluationConfig
+from keras_moco.models import Encoder, linear_head
 from keras_moco.modes import frozen, tuned, use
 from keras_moco.run_directory import RunDirectory
 from tests.evaluation.finished_run import SIZE, digits, refusal, results, write_images
@@ -45,6 +47,36 @@ def test_knn_votes_for_every_k_and_temperature(run, features, capsys, monkeypatc
     assert {name: rows.shape for name, rows in maps.items()} == {"projection_backbone.png": (360, 8)}
     assert found["steps"] == 22 and "knn_top1_embedding" not in found  # what was there stays
     assert f"{found['knn_top1_backbone']:.2f} %" in capsys.readouterr().out
+
+
+class Count(keras.layers.Layer):
+    """Counts the images that go through."""
+
+    def build(self, shape):
+        self.seen = self.add_weight((), "zeros", dtype="int32", trainable=False)
+
+    def call(self, images):
+        self.seen.assign_add(keras.ops.shape(images)[0])
+        return images
+
+
+@pytest.mark.parametrize("mode, images", [("knn", 1437 + 360), ("measures", 2 * 256)])  # views of one batch of 256
+def test_backbone_sees_each_image_once_for_both_levels(mode, images, run, monkeypatch):
+    count = Count()
+    backbone = keras.Sequential([keras.Input((SIZE, SIZE, 1)), count, keras.layers.Flatten()])
+    encoder = Encoder(backbone, linear_head(SIZE * SIZE, 4), mean=0.3, std=0.4)
+    monkeypatch.setattr(subject, "load_trained_encoder", lambda *_: encoder)
+    count.seen.assign(0)
+    settings = {"pictures": False, "knn_k": (9,)} if mode == "knn" else {}
+    evaluate(mode, EvaluationConfig(workdir=str(run), **settings))
+    assert int(count.seen) == images
+    if mode == "knn":  # scikit-learn, of each level alone
+        (bank, bank_labels), (queries, labels) = digits("train"), digits("test")
+        neighbours = KNeighborsClassifier(9, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.1))
+        for level, embed in (("backbone", encoder.features), ("embedding", encoder)):
+            bank_features, features = (np.array(embed(part.astype("float32"))) for part in (bank, queries))
+            expected = 100 * neighbours.fit(bank_features, bank_labels).score(features, labels)
+            assert results(run)[f"knn_top1_{level}"] == pytest.approx(expected, abs=2 * ONE_IMAGE)
 
 
 @pytest.mark.slow

@@ -11,11 +11,14 @@ from keras_moco.callbacks import save
 from keras_moco.evaluating import evaluate
 from keras_moco.evaluation import FeatureExtractor
 from keras_moco.evaluation_config import EvaluationConfig
+from keras_moco.layers import FeatureQueue
 from keras_moco.loading import load_backbone, load_encoder
+from keras_moco.models import MoCo
 from keras_moco.modes import MODES, tuned
+from keras_moco.optimizers import SGD
 from keras_moco.settings import to_text
 from keras_moco.subject import Subject
-from keras_moco.trained_run import load_model
+from keras_moco.trained_run import load_model, load_trained_encoder
 from tests.evaluation.finished_run import SIZE, digits, refusal, results, write_images
 
 # Forms of a model
@@ -78,6 +81,17 @@ def test_a_model_is_evaluated_in_a_folder_of_its_own(trained, tmp_path, monkeypa
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_of_a_run_the_encoder_alone_is_made(run, monkeypatch):
+    """Neither key encoder nor queue nor optimizer; the same bits as in the whole model."""
+    expected = load_model(run)[1].encoder.weights
+    for owner, name in ((FeatureQueue, "__init__"), (MoCo, "__init__"), (SGD, "__init__"), (SGD, "build")):
+        monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail("more than the encoder was made"))
+    subject = Subject(EvaluationConfig(workdir=str(run)))
+    for ours, theirs in zip(subject.encoder.weights, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert subject.backbone().output_shape == (None, subject.encoder.feature_dim)
+
+
 # Which checkpoint
 
 
@@ -100,8 +114,8 @@ def several(run):
 def test_any_checkpoint_can_be_evaluated(several):
     run, expected = several
     for checkpoint, step in (("newest", 22), ("best", 11), ("0", 0)):
-        encoder = load_encoder(run, checkpoint=checkpoint)
-        np.testing.assert_array_equal(encoder.weights[0], expected[step], err_msg=checkpoint)
+        for load in (load_encoder, load_trained_encoder):
+            np.testing.assert_array_equal(load(run, checkpoint=checkpoint).weights[0], expected[step], checkpoint)
 
     # Results of an older one are kept apart.
     before = results(run)
@@ -162,7 +176,7 @@ def test_linear_refuses_what_it_has_no_use_for_on_these_inputs(run, silent):
 @pytest.fixture
 def silent(trained, monkeypatch):
     """Fails if anything is computed; the run need not be loaded for that."""
-    monkeypatch.setattr(subject, "load_encoder", lambda *_: trained.encoder)
+    monkeypatch.setattr(subject, "load_trained_encoder", lambda *_: trained.encoder)
     monkeypatch.setattr(FeatureExtractor, "_embed", lambda *_: pytest.fail("features were extracted"))
     monkeypatch.setattr(tuned, "fine_tune", lambda *_, **__: pytest.fail("something was trained"))
 

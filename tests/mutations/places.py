@@ -341,8 +341,8 @@ MUTATIONS = [
     ),
     Mutation(
         "keras_moco/evaluation/neighbours.py",
-        "            seen += len(chunk)\n",
-        "            seen = len(chunk)\n",
+        "self._seen += self._filled",
+        "self._seen = self._filled",
         "rows of later chunks of a bank are counted from the wrong place",
         ["tests/evaluation/test_evaluation_neighbours.py"],
     ),
