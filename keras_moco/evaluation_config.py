@@ -42,7 +42,11 @@ class EvaluationConfig:
     features: str | None = setting(
         None, "Where features are taken: backbone, or embedding, behind the head. knn: both; else backbone."
     )
-    knn_k: tuple[int, ...] = setting((200,), "Neighbours that vote, one or several numbers (CIFAR-10 demo).")
+    knn_k: tuple[int, ...] = setting(
+        (),
+        "Neighbours that vote, one or several numbers. If not given, as many as suit the data, 200 (CIFAR-10 demo) at "
+        "most.",
+    )
     knn_temperature: tuple[float, ...] = setting((0.1,), "Temperatures of their votes (CIFAR-10 demo).")
 
     linear_on: str = setting(

@@ -12,6 +12,7 @@ from keras_moco.display.closing import closing_lines
 from keras_moco.display.showing import show_end, show_start
 from keras_moco.dry_run import dry_run
 from keras_moco.errors import UserError
+from keras_moco.evaluation.knn import USUAL_K, told_usual_k, usual_k
 from keras_moco.export import export_backbone
 from keras_moco.initial_weights import initial_weights
 from keras_moco.plan import Plan
@@ -68,7 +69,11 @@ def pretrain_on(strategy, config):
     run.check(config)
     train = open_split(config, "train")
     test = labelled_test_split(config, train)
+    if chief:
+        config = with_voters(config, train, test)
     plan = Plan.of(config, train, strategy.num_replicas_in_sync)
+    config = plan.config  # with what was not given and follows from the data
+    run.check(config)
     augmentation = build_augmentation(config)
     monitor = build_monitor(config, train, test) if chief else None
     print(f"{versions_line()}; {distribution.describe(strategy)}")
@@ -217,6 +222,16 @@ def note_replicas(plan, run):
             flush=True,
         )
     run.record(replicas=plan.replicas)
+
+
+def with_voters(config, train, test):
+    """The configuration with a number of neighbours, which follows from the labels where it is not given."""
+    if test is None or config.knn_k is not None:
+        return config
+    k = usual_k(train.labels())
+    if k < USUAL_K:
+        print(told_usual_k(k), flush=True)
+    return dataclasses.replace(config, knn_k=k)
 
 
 def build_monitor(config, train, test):

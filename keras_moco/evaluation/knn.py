@@ -13,6 +13,10 @@ from keras_moco.evaluation.neighbours import NeighbourSearch, check_k, nearest_n
 _BALLOTS = 1024
 
 
+# Neighbours that vote in the authors' CIFAR-10 demo, and in Wu et al. 2018.
+USUAL_K = 200
+
+
 class Voters(NamedTuple):
     """The `k` nearest neighbours of `n` queries, nearest first.
 
@@ -81,6 +85,36 @@ class VoterSearch:
         """The `Voters` among all rows so far."""
         found = self._search.found()
         return Voters(found.similarity, np.concatenate(self._labels)[found.rows])
+
+
+def usual_k(labels):
+    """How many neighbours vote where nobody says: 200, of small sets fewer.
+
+    At most a tenth of the images, and fewer than the smallest class has: with more, others outvote it even where all
+    of its images are the nearest.
+
+    Args:
+        labels: int array `(n,)` of the images that vote; -1 where there is none.
+
+    Returns:
+        int, at least 1.
+
+    Example:
+
+    >>> usual_k(np.arange(60_000) % 10), usual_k(np.arange(1437) % 10), usual_k([0] * 90 + [1] * 4)
+    (200, 142, 3)
+    """
+    labels = np.asarray(labels)
+    counts = np.unique(labels[labels >= 0], return_counts=True)[1]
+    return int(max(1, min(USUAL_K, len(labels) // 10, counts.min(initial=USUAL_K + 1) - 1)))
+
+
+def told_usual_k(k):
+    """A line that says how many vote in place of the usual number, and why."""
+    return (
+        f"note: --knn_k was not given; {k} neighbours vote, at most a tenth of the training images and fewer than the "
+        f"smallest class has, in place of the authors' {USUAL_K}"
+    )
 
 
 def knn_vote(similarity, labels, num_classes, temperature=0.1):

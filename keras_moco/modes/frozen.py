@@ -18,7 +18,7 @@ from keras_moco.evaluation import (
     linear_sweep_on_images,
     representation_measures,
 )
-from keras_moco.evaluation.knn import VoterSearch
+from keras_moco.evaluation.knn import USUAL_K, VoterSearch, told_usual_k, usual_k
 from keras_moco.modes.base import IMAGES, mode
 from keras_moco.modes.report import backup, draw_confusion_of, rounded, told, verbosity
 
@@ -30,27 +30,30 @@ def knn(subject):
     """Weighted k-nearest-neighbour accuracy, for every k and temperature from one search."""
     config = subject.config
     train, test = subject.labelled()
-    if max(config.knn_k) > train.num_examples:
+    ks = config.knn_k or (usual_k(train.labels()),)
+    if max(ks) > train.num_examples:
         raise UserError(
             "`knn_k` must not exceed the number of training images, which vote. "
-            f"Received: knn_k={max(config.knn_k)}, {train.num_examples} images in {subject.dataset}. Lower --knn_k."
+            f"Received: knn_k={max(ks)}, {train.num_examples} images in {subject.dataset}. Lower --knn_k."
         )
+    if not config.knn_k and max(ks) < USUAL_K:
+        print(told_usual_k(*ks))
     extractor = FeatureExtractor(subject.features_by_level)
     queries = extractor.extract(subject.dataset_of(test))
-    searches = {level: VoterSearch(found, train.num_classes, max(config.knn_k)) for level, found in queries.items()}
+    searches = {level: VoterSearch(found, train.num_classes, max(ks)) for level, found in queries.items()}
     # The bank streams past: of ImageNet's training images, features of 2,048 numbers would take 10 GB.
     for block in extractor.blocks(subject.dataset_of(train)):
         for level, search in searches.items():
             search.add(block[level])
     for level, search in searches.items():
-        _vote(subject, level, queries[level], search.found())
+        _vote(subject, level, ks, queries[level], search.found())
 
 
-def _vote(subject, level, queries, voters):
+def _vote(subject, level, ks, queries, voters):
     """Counts the votes at one level, for every k and temperature."""
     config, classes = subject.config, subject.train.num_classes
     found, votes = {}, None
-    for k in config.knn_k:
+    for k in ks:
         for temperature in config.knn_temperature:
             shares = knn_vote(voters.similarity[:, :k], voters.labels[:, :k], classes, temperature)
             found[k, temperature] = accuracy = accuracy_of(shares, queries.labels)

@@ -49,6 +49,15 @@ def test_knn_votes_for_every_k_and_temperature(run, features, capsys, monkeypatc
     assert f"{found['knn_top1_backbone']:.2f} %" in capsys.readouterr().out
 
 
+def test_as_many_neighbours_vote_as_suit_the_data(run, features, capsys):
+    evaluate("knn", EvaluationConfig(workdir=str(run), features="backbone", pictures=False))
+    train, test = features["train"], features["test"]
+    k = np.bincount(train.labels).min() - 1  # less than 143, a tenth
+    expected = knn_accuracy(*train[:2], *test[:2], 10, k=k)
+    assert results(run)["knn_backbone"] == {f"k={k}, temperature=0.1": pytest.approx(expected, abs=ONE_IMAGE)}
+    assert f"note: --knn_k was not given; {k} " in capsys.readouterr().out
+
+
 class Count(keras.layers.Layer):
     """Counts the images that go through."""
 
