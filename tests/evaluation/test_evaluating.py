@@ -311,6 +311,18 @@ def test_export_writes_the_backbone_again(run, trained):
     assert (run / "export" / "saved_model" / "saved_model.pb").exists()
 
 
+@pytest.mark.xfail(strict=True, raises=AttributeError, reason="export_backbone takes an Encoder only")
+def test_a_backbone_without_a_head_is_exported(trained, tmp_path):
+    settings = {"model": str(trained.export / "backbone.keras"), "output": str(tmp_path / "out")}
+    evaluate("export", EvaluationConfig(**settings))
+    images = digits("test")[0][:8].astype("float32")
+    expected = trained.encoder.features(images)
+    again = keras.models.load_model(tmp_path / "out" / "backbone.keras")
+    np.testing.assert_allclose(again(images), expected, atol=1e-5)
+    served = tf.saved_model.load(str(tmp_path / "out" / "saved_model")).serve(images)
+    np.testing.assert_allclose(served, expected, atol=1e-5)
+
+
 # Where results are kept
 
 
