@@ -19,6 +19,7 @@ from keras_moco.evaluation import (
     representation_measures,
 )
 from keras_moco.evaluation.knn import USUAL_K, VoterSearch, told_usual_k, usual_k
+from keras_moco.evaluation.pictures import lacks_for_projection
 from keras_moco.modes.base import IMAGES, mode
 from keras_moco.modes.report import backup, draw_confusion_of, rounded, told, verbosity
 
@@ -64,8 +65,11 @@ def _vote(subject, level, ks, queries, voters):
     subject.record(**{f"knn_top1_{level}": round(found[first].top1, 2), f"knn_{level}": figures})
     if config.pictures:
         draw_confusion_of(subject, f"knn_{level}", queries.labels, votes.argmax(axis=1))
-        path = subject.place(f"projection_{level}.png")
-        draw_projection(path, queries.features, queries.labels, subject.train.class_names, seed=config.seed)
+        path, lacking = subject.place(f"projection_{level}.png"), lacks_for_projection(queries.features)
+        if lacking:
+            print(f"note: {path} is not drawn, of {lacking}")
+        else:
+            draw_projection(path, queries.features, queries.labels, subject.train.class_names, seed=config.seed)
 
 
 @mode(*IMAGES, "features", "linear_on", "rates", "epochs", "crop_min_area", "seed", "pictures")

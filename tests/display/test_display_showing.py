@@ -93,9 +93,22 @@ def test_what_cannot_be_drawn_is_reported_and_the_rest_is_written(run, capsys):
     run.neighbours.mkdir()
     show_end(run, CONFIG, COLLAPSED, array_source(IMAGES))
     first, second = capsys.readouterr().out.splitlines()
-    assert f"{run.neighbours} was not written (" in first and f"{run.embedding} was not written (" in second
+    assert f"{run.neighbours} was not written (" in first
+    assert second == f"note: {run.embedding} is not drawn, of features that are all one"
     assert not run.embedding.exists() and (run.events / "projector_config.pbtxt").exists()
     assert list(run.path.rglob(".*")) == []
+
+
+def test_a_handful_of_images_has_neither_neighbours_nor_a_map(run, capsys):
+    show_end(run, CONFIG, PIXELS, array_source(IMAGES[:3]))
+    assert capsys.readouterr().out == f"note: {run.embedding} is not drawn, of features of shape (3, 64)\n"
+    assert not run.neighbours.exists() and (run.events / "features.tsv").exists()
+
+
+def test_a_bug_in_a_picture_is_not_hidden(run, monkeypatch):
+    monkeypatch.setattr(showing, "draw_neighbours", lambda *_, **__: [].index("no such thing"))
+    with pytest.raises(ValueError, match="no such thing|not in list"):
+        show_end(run, CONFIG, PIXELS, array_source(IMAGES))
 
 
 def test_a_run_that_can_write_nothing_only_reports_it(run, drawn, capsys, monkeypatch):

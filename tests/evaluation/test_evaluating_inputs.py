@@ -173,6 +173,14 @@ def test_linear_refuses_what_it_has_no_use_for_on_these_inputs(run, silent):
     assert "Received: crop_min_area=0.5." in refusal("linear", workdir=str(run), **settings)
 
 
+def test_a_map_of_too_few_images_is_left_out_and_the_rest_is_done(run, tmp_path, capsys):
+    names = [f"{split}/{name}.png" for split in ("train", "test") for name in ("a/0", "a/1", "b/0")]
+    evaluate("knn", EvaluationConfig(workdir=str(run), dataset=write_images(tmp_path / "images", *names)))
+    out = capsys.readouterr().out
+    assert [f"projection_{level}.png is not drawn" in out for level in ("backbone", "embedding")] == [True, True]
+    assert (run / "evaluation" / "confusion_knn_embedding.png").exists()
+
+
 @pytest.fixture
 def silent(trained, monkeypatch):
     """Fails if anything is computed; the run need not be loaded for that."""
