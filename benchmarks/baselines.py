@@ -15,6 +15,7 @@ from keras_moco import data, distribution
 from keras_moco.building import build_model
 from keras_moco.config import read_flagfile
 from keras_moco.evaluation import extract_features, knn_accuracy, linear_accuracy
+from keras_moco.evaluation.knn import usual_k
 from keras_moco.plan import Plan
 
 
@@ -39,7 +40,8 @@ def main():
         train, test = (extract_features(embed, dataset) for dataset in datasets)
         features = (train.features, train.labels, test.features, test.labels)
         classes = sources[0].num_classes
-        report[f"{name}_knn_top1"] = knn_accuracy(*features, classes, config.knn_k, config.knn_temperature).top1
+        k = config.knn_k or usual_k(train.labels)
+        report[f"{name}_knn_top1"] = knn_accuracy(*features, classes, k, config.knn_temperature).top1
         if not arguments.quick:
             report[f"{name}_linear_top1"] = linear_accuracy(train, test).accuracy
         print(name, "  ".join(f"{key} {value:.2f} %" for key, value in report.items() if key.startswith(name)))

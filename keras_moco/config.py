@@ -10,14 +10,15 @@ from keras_moco.settings import check_ranges, define_flags, from_flags, setting,
 __all__ = ["Config"]
 
 
-def _setting(default, help, *, resumable=False, changeable=False, kept=True):
+def _setting(default, help, *, resumable=False, changeable=False, kept=True, most=None):
     """A field.
 
     `resumable`: it may change between two starts of one run, since it does not touch the result. `changeable`: it
     touches the result, not the shape of what is saved, so it may change where `allow_config_change` names it. `kept`:
-    it is written into the flagfile of a run.
+    it is written into the flagfile of a run. `most`: where it is not given, it follows from the data, up to this
+    number, which earlier flagfiles have where nobody gave one.
     """
-    return setting(default, help, resumable=resumable, changeable=changeable, kept=kept)
+    return setting(default, help, resumable=resumable, changeable=changeable, kept=kept, most=most)
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,11 @@ class Config:
     )
     image_std: tuple[float, ...] = _setting((0.229, 0.224, 0.225), "Their standard deviation, likewise.")
 
-    queue_size: int = _setting(65536, "Keys in the queue, K in the paper (moco).")
+    queue_size: int | None = _setting(
+        None,
+        "Keys in the queue, K in the paper (moco). If not given, a fifth of the images, 65536 (the paper) at most.",
+        most=65536,
+    )
     temperature: float = _setting(0.07, "Softmax temperature, T in the paper; 0.2 in v2.", changeable=True)
     key_momentum: float = _setting(0.999, "Momentum of the key encoder, m in the paper (moco).", changeable=True)
     symmetric: bool = _setting(False, "Look up both views of an image; the loss is the sum (moco; CIFAR-10 demo).")
@@ -130,7 +135,12 @@ class Config:
     knn_every_epochs: int = _setting(
         1, "Epochs between measurements of the features (kNN, spread); 0: only before and after.", resumable=True
     )
-    knn_k: int = _setting(200, "Neighbours that vote (CIFAR-10 demo).", resumable=True)
+    knn_k: int | None = _setting(
+        None,
+        "Neighbours that vote. If not given, as many as suit the data, 200 (CIFAR-10 demo) at most.",
+        resumable=True,
+        most=200,
+    )
     knn_temperature: float = _setting(0.1, "Temperature of their votes (CIFAR-10 demo).", resumable=True)
     knn_features: str = _setting(
         "embedding", "What is compared: embedding (CIFAR-10 demo), or backbone, before the head.", changeable=True
@@ -204,14 +214,20 @@ class Config:
         return "".join(f"--{name}={text}\n" for name, text in texts if text is not None)
 
     def differences(self, other):
-        """What differs and decides the result: a dict of names to `"theirs -> ours"`."""
-        fixed = [field.name for field in dataclasses.fields(self) if not field.metadata["resumable"]]
-        pairs = ((name, getattr(other, name), getattr(self, name)) for name in fixed)
+        """What differs and decides the result: a dict of names to `"theirs -> ours"`.
+
+        What is not given here and follows from the data differs from nothing, as long as `Plan` has not settled it.
+        """
+        fixed = [field for field in dataclasses.fields(self) if not field.metadata["resumable"]]
+        open_ones = [field for field in fixed if field.metadata["most"] and getattr(self, field.name) is None]
+        names = [field.name for field in fixed if field not in open_ones]
+        pairs = ((name, getattr(other, name), getattr(self, name)) for name in names)
         return {name: f"{theirs} -> {ours}" for name, theirs, ours in pairs if theirs != ours}
 
     def changed(self):
-        """Names of fields that have other values than their defaults: a list."""
-        return [field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]
+        """Names of fields that have other values than their defaults, now or in earlier flagfiles: a list."""
+        usual = ((field.name, (field.default, field.metadata["most"])) for field in dataclasses.fields(self))
+        return [name for name, values in usual if getattr(self, name) not in values]
 
 
 def changeable():

@@ -1,5 +1,6 @@
 """The settings of an evaluation: every field is declared once, with its type, default, help and source."""
 
+import dataclasses
 from dataclasses import dataclass
 
 from keras_moco.errors import UserError
@@ -41,7 +42,11 @@ class EvaluationConfig:
     features: str | None = setting(
         None, "Where features are taken: backbone, or embedding, behind the head. knn: both; else backbone."
     )
-    knn_k: tuple[int, ...] = setting((200,), "Neighbours that vote, one or several numbers (CIFAR-10 demo).")
+    knn_k: tuple[int, ...] = setting(
+        (),
+        "Neighbours that vote, one or several numbers. If not given, as many as suit the data, 200 (CIFAR-10 demo) at "
+        "most.",
+    )
     knn_temperature: tuple[float, ...] = setting((0.1,), "Temperatures of their votes (CIFAR-10 demo).")
 
     linear_on: str = setting(
@@ -96,3 +101,7 @@ class EvaluationConfig:
                 "Either a run or a model must be given to be evaluated. "
                 f"Received: workdir={self.workdir}, model={self.model}. Give --workdir or --model."
             )
+
+    def changed(self):
+        """Names of fields that have other values than their defaults: a list."""
+        return [field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]

@@ -8,7 +8,7 @@ from keras_moco.errors import UserError
 from keras_moco.loading import PYTORCH, load_keras
 from keras_moco.models import Encoder
 from keras_moco.momentum import copy_weights
-from keras_moco.trained_run import load_model
+from keras_moco.trained_run import load_trained_encoder
 
 
 def initial_weights(path):
@@ -31,7 +31,7 @@ def initial_weights(path):
     if path.name.endswith(PYTORCH):
         return functools.partial(load_pytorch, path=path)
     if path.is_dir():
-        return functools.partial(_take_over, load_model(path)[1].encoder, path)
+        return functools.partial(_take_over, load_trained_encoder(path), path)
     if path.suffix != ".keras":
         raise UserError(
             "`init_from` must be the folder of a run, a .keras file, or a .pth, .pth.tar or .safetensors checkpoint. "

@@ -1,9 +1,12 @@
-"""The model card: what a backbone is, what it was trained on, and how well it does, for whoever is handed it."""
+"""The model card: what a backbone is, what it was trained on, and how well it does, for whoever is handed it.
+
+Of the training it says what was recorded then; no data set is opened for it.
+"""
 
 import numpy as np
 
 from keras_moco.durable import write_text
-from keras_moco.errors import UserError
+from keras_moco.evaluation.accuracy import told_together
 from keras_moco.export import KERAS_FILE, SAVED_MODEL
 from keras_moco.methods import METHODS
 from keras_moco.models import Encoder
@@ -76,20 +79,20 @@ def _trained_on(subject, results):
     recipe = subject.recipe
     if recipe is None:
         return f"## Training\n\nNot known to this card: the model was given as `{subject.path}`."
-    converted = results.get("converted_from")
-    try:
-        source = subject.open(recipe.dataset, "train")
-        count, licence = f"{source.num_examples:,} images, without their labels", source.licence
-    except UserError:  # it is evaluated elsewhere than it was trained
-        count, licence = "not at hand when this card was written", None
-    licence = results.get("data_licence") or licence or "not said by the data set; look it up before you pass this on"
+    facts = subject.training_facts
+    count = facts.get("train_examples", recipe.train_examples)
+    counted = "how many images is not recorded" if count is None else f"{count:,} images, without their labels"
+    licence = results.get("data_licence") or facts.get("data_licence") or facts.get("train_licence")
+    unknown = "not said by the data set" if "train_licence" in facts else "not recorded"
+    converted = facts.get("converted_from")
+    is_newest = subject.config.checkpoint == "newest"
     rows = [
-        ("data", f"`{recipe.dataset}`, {count}"),
-        ("licence of the data", licence),
+        ("data", f"`{recipe.dataset}`, {counted}"),
+        ("licence of the data", licence or f"{unknown}; look it up before you pass this on"),
         *(("weights", f"converted from `{converted}`") for _ in range(converted is not None)),
-        ("steps", f"{results['steps']:,}" if "steps" in results else "not recorded"),
+        ("steps", f"{facts['steps']:,}" if "steps" in facts and is_newest else "not recorded"),
         *((name, f"`{getattr(recipe, name)}`") for name in (*_RECIPE, *METHODS[recipe.method].settings)),
-        *((f"version of {name}", number) for name, number in results.get("versions", {}).items()),
+        *((f"version of {name}", number) for name, number in facts.get("versions", {}).items()),
     ]
     return "## Training\n\n" + _table(rows)
 
@@ -100,7 +103,8 @@ def _figures(results):
     if own:
         parts.append(
             "On the data that it was trained on, now with labels. Accuracies are in percent, on test images: top-1, "
-            "and top-5 behind it; those of few labels are of several draws."
+            "and top-5 behind it; those of few labels are means of several draws, with the standard deviation of the "
+            "sample."
         )
         parts.append(_table(_rows(own)))
     for name, found in results.get("other_data", {}).items():
@@ -115,7 +119,14 @@ def _rows(figures):
         if name == "settings":
             continue  # in `results.json`
         told = name.replace("_", " ")
-        if isinstance(value, dict):
+        if name == "semi":
+            yield from (
+                (f"{told}, {share}, {way}", told_together(accuracies))
+                for share, ways in value.items()
+                for way, accuracies in ways.items()
+                if way != "settings" and accuracies
+            )
+        elif isinstance(value, dict):
             yield from ((f"{told}, {inner}", text) for inner, text in _rows(value))
         else:
             numbers = value if isinstance(value, list) else [value]

@@ -1,5 +1,6 @@
 """What follows from a configuration and its data, worked out and checked before any work starts."""
 
+import dataclasses
 from dataclasses import dataclass
 
 from keras_moco import schedules
@@ -13,10 +14,13 @@ class Plan:
     """The derived facts of a run.
 
     Args:
-        config: `Config`.
+        config: `Config`. The attribute of that name also has what was not given and follows from the data.
         train_examples: int, images in the training split.
         channels: int, of the images.
         replicas: int, devices that train in step.
+
+    Attributes:
+        settled: dict of those settings that were not given.
 
     Raises:
         ValueError: if the numbers do not fit each other; the message says which and what to do.
@@ -26,12 +30,15 @@ class Plan:
     >>> plan = Plan(Config(queue_size=512, batch_size=128), train_examples=1437, channels=1, replicas=1)
     >>> plan.steps_per_epoch, round(plan.chance_loss, 3)
     (11, 6.24)
+    >>> Plan(Config(batch_size=128), train_examples=1437, channels=1, replicas=1).config.queue_size
+    256
     """
 
     config: Config
     train_examples: int
     channels: int
     replicas: int
+    settled: dict = dataclasses.field(init=False, compare=False)
 
     def __post_init__(self):
         config, examples, batch = self.config, self.train_examples, self.config.batch_size
@@ -40,6 +47,8 @@ class Plan:
                 "`batch_size` must not exceed the number of training images. "
                 f"Received: batch_size={batch}, {examples} images in {config.dataset}. Lower --batch_size."
             )
+        object.__setattr__(self, "settled", self.method.settled(config, examples))
+        object.__setattr__(self, "config", dataclasses.replace(config, **self.settled))
         self.method.check(self)
         self.batch_norm.check(self.replicas)
         splits = self.batch_norm.splits

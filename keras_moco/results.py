@@ -28,7 +28,7 @@ class Results:
         except ValueError as error:
             raise UserError(
                 f"`{self.path.name}` must be as it was written. Received: {self.path}, which is no JSON ({error}). "
-                "Repair or delete it: training needs nothing of it but the accuracy at the start."
+                "Repair it, or delete it: training goes on without."
             ) from error
 
     def record(self, **figures):

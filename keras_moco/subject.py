@@ -6,11 +6,13 @@ from pathlib import Path
 from keras_moco import data
 from keras_moco.config import Config
 from keras_moco.errors import UserError
-from keras_moco.evaluation import at_level
-from keras_moco.loading import load_backbone, load_encoder
+from keras_moco.evaluation import at_level, at_levels
+from keras_moco.export import standalone_backbone
+from keras_moco.loading import load_encoder
 from keras_moco.models import Encoder
 from keras_moco.results import Results
 from keras_moco.run_directory import RunDirectory
+from keras_moco.trained_run import load_trained_encoder
 
 
 class Subject:
@@ -35,7 +37,7 @@ class Subject:
         self.config = config
         self.path = Path(config.workdir or config.model).expanduser()
         self.recipe = RunDirectory(self.path).config() if config.workdir else None
-        self.encoder = load_encoder(self.path, config.data_dir, config.checkpoint)
+        self.encoder = self._loaded()
         home = Path(config.output).expanduser() if config.output else self._home()
         is_own = home == self.path
         self.folder = home / "evaluation" if is_own else home
@@ -57,27 +59,47 @@ class Subject:
         newest = self.config.checkpoint == "newest"
         return self.path if newest else self.path / "evaluation" / self.config.checkpoint
 
+    def _loaded(self):
+        # Of a run the encoder alone: what was trained along with it is of no use here.
+        load = load_trained_encoder if self.config.workdir else load_encoder
+        return load(self.path, self.config.data_dir, self.config.checkpoint)
+
     def backbone(self):
         """The backbone, loaded anew: a `keras.Model` that may be trained."""
-        return load_backbone(self.path, self.config.data_dir, self.config.checkpoint)
+        encoder = self._loaded()
+        return standalone_backbone(encoder) if isinstance(encoder, Encoder) else encoder
 
     @property
     def levels(self):
-        """Names of places where features can be taken to functions of images: a dict."""
-        wanted = (self.config.features,) if self.config.features else ("backbone", "embedding")
+        """Names of the places where features are taken: a tuple.
+
+        Raises:
+            ValueError: if the embedding is asked for, and there is no head.
+        """
+        asked = (self.config.features,) if self.config.features else ()
         if isinstance(self.encoder, Encoder):
-            return {level: at_level(self.encoder, level) for level in wanted}
+            return asked or ("backbone", "embedding")
         if self.config.features == "embedding":
             raise UserError(
                 "An embedding needs a head, which an exported backbone does not have. "
                 f"Received: --features=embedding for {self.path}. Use --features=backbone."
             )
-        return {"backbone": functools.partial(self.encoder, training=False)}
+        return ("backbone",)
+
+    @property
+    def features_by_level(self):
+        """The function from images to a dict of their features at all `levels`, from one pass of the backbone."""
+        if isinstance(self.encoder, Encoder):
+            return at_levels(self.encoder, self.levels)
+        return lambda images: {level: self.encoder(images, training=False) for level in self.levels}
 
     @property
     def features(self):
         """The function from images to the features that are asked for; those of the backbone if none are."""
-        return self.levels[self.config.features or "backbone"]
+        if isinstance(self.encoder, Encoder):
+            return at_level(self.encoder, self.config.features or "backbone")
+        (_,) = self.levels
+        return functools.partial(self.encoder, training=False)
 
     # Images
 
@@ -191,6 +213,11 @@ class Subject:
             others = self.results.read().get("other_data", {})
             figures = {"other_data": {**others, self.dataset: {**others.get(self.dataset, {}), **figures}}}
         self.results.record(**figures, **self.names)
+
+    @property
+    def training_facts(self):
+        """What its training recorded, a dict; empty where that is not known."""
+        return RunDirectory(self.path).results() if self.recipe else {}
 
     def recorded(self):
         """The figures on these images so far, a dict."""

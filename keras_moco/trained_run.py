@@ -3,8 +3,8 @@
 import dataclasses
 
 from keras_moco import distribution
-from keras_moco.building import build_model, plan_of
-from keras_moco.callbacks import find_step, is_saved, restore
+from keras_moco.building import build_encoder, build_model, plan_of, precision
+from keras_moco.callbacks import find_step, is_saved, restore, restore_encoder
 from keras_moco.errors import UserError
 from keras_moco.run_directory import RunDirectory
 
@@ -23,6 +23,35 @@ def load_model(workdir, data_dir=None, checkpoint="newest"):
     Raises:
         ValueError: if there is no run, or it has no such checkpoint.
     """
+    checkpoints, step, plan = _opened(workdir, data_dir, checkpoint)
+    model = build_model(plan, distribution.make_strategy("one"))
+    restore(model, checkpoints, step=step)
+    return plan, model
+
+
+def load_trained_encoder(workdir, data_dir=None, checkpoint="newest"):
+    """The encoder of a checkpoint of a run, without what only its training needs.
+
+    Neither key encoder nor queue, bank or optimizer are made, which are most of a checkpoint.
+
+    Args:
+        workdir, data_dir, checkpoint: as of `load_model`.
+
+    Returns:
+        `Encoder`.
+
+    Raises:
+        ValueError: as `load_model`.
+    """
+    checkpoints, step, plan = _opened(workdir, data_dir, checkpoint)
+    with distribution.make_strategy("one").scope(), precision(plan.config.precision):
+        encoder = build_encoder(plan)
+    restore_encoder(encoder, checkpoints, step=step)
+    return encoder
+
+
+def _opened(workdir, data_dir, checkpoint):
+    """`(checkpoints, step, Plan)`: the folder of its checkpoints, which of them, and what it was."""
     run = RunDirectory(workdir)
     config = run.config()
     config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
@@ -32,7 +61,4 @@ def load_model(workdir, data_dir=None, checkpoint="newest"):
         )
     step = find_step(run.checkpoints, checkpoint)
     # The replicas are those of its training; here on one, where nothing is trained, moving statistics do for BatchNorm.
-    plan = plan_of(config, run.results().get("replicas", 1))
-    model = build_model(plan, distribution.make_strategy("one"))
-    restore(model, run.checkpoints, step=step)
-    return plan, model
+    return run.checkpoints, step, plan_of(config, run.results().get("replicas", 1))

@@ -12,6 +12,7 @@ from keras_moco.display.closing import closing_lines
 from keras_moco.display.showing import show_end, show_start
 from keras_moco.dry_run import dry_run
 from keras_moco.errors import UserError
+from keras_moco.evaluation.knn import USUAL_K, told_usual_k, usual_k
 from keras_moco.export import export_backbone
 from keras_moco.initial_weights import initial_weights
 from keras_moco.plan import Plan
@@ -36,8 +37,8 @@ def pretrain(config):
 
     Returns:
         dict, what was written to `results.json` (an empty one with `dry_run`, and on other workers than the first):
-        `knn_top1_initial` and `knn_top1` in percent where the data has labels, `epochs`, `steps`, `seconds` of training
-        and kNN, and versions.
+        `knn_top1` in percent where the data has labels, `knn_top1_initial` where the run also began here, `epochs`,
+        `steps`, `seconds` of training and kNN, and versions.
 
     Raises:
         ValueError: if anything about the configuration, the data or the folder is wrong, before any work starts; or if
@@ -68,7 +69,11 @@ def pretrain_on(strategy, config):
     run.check(config)
     train = open_split(config, "train")
     test = labelled_test_split(config, train)
+    if chief:
+        config = with_voters(config, train, test)
     plan = Plan.of(config, train, strategy.num_replicas_in_sync)
+    config = plan.config  # with what was not given and follows from the data
+    run.check(config)
     augmentation = build_augmentation(config)
     monitor = build_monitor(config, train, test) if chief else None
     print(f"{versions_line()}; {distribution.describe(strategy)}")
@@ -83,6 +88,7 @@ def pretrain_on(strategy, config):
         resume(model, checkpoint, train)
         note_changes(run.claim(config), model, run)
         note_replicas(plan, run)
+        run.record(train_examples=train.num_examples, train_licence=train.licence)  # for the model card
     distribution.broadcast([*model.weights, *model.optimizer.variables], strategy)
     epoch, step = divmod(model.steps_done, plan.steps_per_epoch)
     if prepare:
@@ -139,12 +145,15 @@ def pretrain_on(strategy, config):
 
 
 def measure_start(monitor, model, run):
-    """The accuracy that training has to beat, measured once in the life of a run."""
+    """The accuracy that training has to beat, measured before its first step; of a run without one it stays unknown."""
     monitor.set_model(model)
-    if "knn_top1_initial" not in run.results():
-        run.record(knn_top1_initial=round(monitor.evaluate(), 2))
-    monitor.initial_top1 = run.results()["knn_top1_initial"]
-    print(f"kNN top-1 before training: {monitor.initial_top1:.2f} %", flush=True)
+    initial = run.results().get("knn_top1_initial")
+    if initial is None and model.steps_done == 0:
+        initial = round(monitor.evaluate(), 2)
+        run.record(knn_top1_initial=initial)
+    monitor.initial_top1 = initial
+    if initial is not None:
+        print(f"kNN top-1 before training: {initial:.2f} %", flush=True)
 
 
 def build_checkpoint(plan, run, train):
@@ -213,6 +222,16 @@ def note_replicas(plan, run):
             flush=True,
         )
     run.record(replicas=plan.replicas)
+
+
+def with_voters(config, train, test):
+    """The configuration with a number of neighbours, which follows from the labels where it is not given."""
+    if test is None or config.knn_k is not None:
+        return config
+    k = usual_k(train.labels())
+    if k < USUAL_K:
+        print(told_usual_k(k), flush=True)
+    return dataclasses.replace(config, knn_k=k)
 
 
 def build_monitor(config, train, test):

@@ -11,7 +11,7 @@ import pytest
 import evaluate
 import keras_moco.convert.__main__ as convert
 import train
-from keras_moco import command_line, evaluating, training
+from keras_moco import command_line, training
 from keras_moco.augment import preview
 from keras_moco.callbacks import Stopped
 from keras_moco.config import Config
@@ -19,6 +19,7 @@ from keras_moco.data import import_idx
 from keras_moco.distribution import WorkerLost
 from keras_moco.errors import UserError
 from keras_moco.evaluation_config import EvaluationConfig
+from keras_moco.modes import MODES
 from keras_moco.run_directory import RunDirectory
 from tests.runs import TINY_FLAGS, call, contents
 from tests.tiny import tiny_config
@@ -147,12 +148,12 @@ def test_lost_worker_ends_the_process_with_75(monkeypatch):
 @pytest.mark.parametrize("arguments, received", [([], "none"), (["fly"], "fly"), (["knn", "linear"], "knn linear")])
 def test_evaluation_has_one_mode(arguments, received, tmp_path):
     refusal = call(evaluate, *arguments, f"--workdir={tmp_path}").refusal
-    assert f"one mode of {', '.join(evaluating.MODES)}. Received: {received}. " in refusal
+    assert f"one mode of {', '.join(MODES)}. Received: {received}. " in refusal
 
 
 def test_evaluation_is_of_a_run(tmp_path):
     assert "workdir=None, model=None" in call(evaluate, "knn").refusal
-    for mode in evaluating.MODES:
+    for mode in MODES:
         assert f"Received: {tmp_path}, without flags.cfg" in call(evaluate, mode, f"--workdir={tmp_path}").refusal
     assert "Received: nowhere, without flags.cfg" in call(evaluate, "knn", "--workdir=nowhere").refusal
     assert contents(tmp_path) == {} and not Path("nowhere").exists()

@@ -118,6 +118,13 @@ def test_run_may_not_resume_with_what_decides_the_weights():
     assert Config(**settings).differences(Config()).keys() == settings.keys()
 
 
+def test_what_is_not_given_and_follows_from_the_data_differs_from_nothing():
+    assert Config().differences(Config(queue_size=512)) == {}  # before the data are opened
+    assert Config(queue_size=256).differences(Config(queue_size=512)) == {"queue_size": "512 -> 256"}
+    assert Config(queue_size=65536, knn_k=200).changed() == []  # as earlier flagfiles have it
+    assert Config(queue_size=65535).changed() == ["queue_size"]
+
+
 def test_what_may_be_allowed_to_change_keeps_the_shape_of_what_is_saved():
     allowed = set(changeable())
     assert allowed >= {"epochs", "temperature", "base_learning_rate", "weight_decay", "schedule", "augment"}

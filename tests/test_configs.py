@@ -9,6 +9,7 @@ import pytest
 from keras_moco import building, training
 from keras_moco.backbones.resnet import RESNETS, resnet
 from keras_moco.config import Config, read_flagfile
+from keras_moco.plan import Plan
 from tests.tiny import TINY_RUN
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -124,7 +125,8 @@ def test_recipe_has_the_published_network(name, backbone, head, capsys):
 
 def test_defaults_are_moco_v1():
     names = V1.keys() - {"dataset", "train_examples", "channels"}
-    assert {name: getattr(Config(), name) for name in names} == {name: V1[name] for name in names}
+    config = Plan(Config(), V1["train_examples"], V1["channels"], replicas=1).config
+    assert {name: getattr(config, name) for name in names} == {name: V1[name] for name in names}
 
 
 # Every flagfile, whatever its recipe

@@ -95,7 +95,7 @@ def test_the_page_from_its_first_block_to_its_last(tmp_path, monkeypatch):
     for name in ("curves.png", "log.csv", "tensorboard", "checkpoints", "export/backbone.keras", "results.json"):
         assert Path("runs/photos", name).exists(), name
     results = RunDirectory("runs/photos").results()
-    assert {"measures_embedding", "measures_backbone"} <= results.keys()
+    assert {"measures_train_embedding", "measures_train_backbone"} <= results.keys()
     assert Path("runs/photos/evaluation/neighbours.png").exists()
     assert {"knn_top1_embedding", "logistic_top1", "finetune_top1"} <= results["other_data"]["folder:labelled"].keys()
     assert keras.models.load_model("runs/photos/evaluation/classifier.keras").output_shape == (None, 2)

@@ -49,6 +49,40 @@ def test_batchnorm_groups_depend_on_mode_and_replicas(bn_mode, replicas, groups,
     assert (found.splits, found.synchronized) == (groups, synchronized)
 
 
+@pytest.mark.parametrize(
+    "examples, batch_size, symmetric, size, notes",
+    [
+        (1281167, 256, False, 65536, 0),  # the paper's
+        (327_680, 256, False, 65536, 0),  # a fifth
+        (327_679, 256, False, 65280, 1),  # a step less
+        (50_000, 512, False, 9728, 1),  # 19 steps of 10,000 / 512 = 19.5
+        (50_000, 512, True, 9216, 1),  # 9 steps of 1,024 keys
+        (1437, 128, False, 256, 1),
+        (300, 128, False, 128, 2),  # one step, which is more than a fifth
+    ],
+)
+def test_queue_that_is_not_given_is_a_fifth_of_the_images_in_whole_steps(examples, batch_size, symmetric, size, notes):
+    settings = {"batch_size": batch_size, "symmetric": symmetric}
+    plan = make_plan(examples, queue_size=None, **settings)
+    assert plan.config.queue_size == size and plan.settled == {"queue_size": size}
+    assert len(re.findall("^note: ", plan.describe(), re.M)) == notes
+    same = make_plan(examples, queue_size=size, **settings)  # as it stands in the flagfile of the run
+    assert (same.config, same.settled, same.chance_loss) == (plan.config, {}, plan.chance_loss)
+
+
+def test_batch_that_leaves_no_room_for_a_queue_is_refused():
+    refused(
+        "queue_size=200, keys per step=256.* lower --batch_size", queue_size=None, train_examples=200, symmetric=True
+    )
+
+
+def test_queue_of_an_earlier_flagfile_is_no_setting_of_another_method():
+    """Which had the defaults of all methods."""
+    config = Config(method="simclr", queue_size=65536, batch_size=128)
+    assert Plan(config, 1000, 3, 1).config == config
+    assert make_plan(10**6, queue_size=65536).settled == {}
+
+
 # Rates: 7 steps per epoch (1000 // 128), 10 epochs, 0.03 / 2 for batches of 128
 
 

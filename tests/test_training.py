@@ -137,7 +137,11 @@ def test_last_learning_rate_is_that_of_the_last_step(finished):
 def test_results_are_in_percent_and_in_the_file(finished):
     found = finished.results
     assert results(finished.path) == found
-    assert set(found) == {"replicas", "knn_top1_initial", "knn_top1", "epochs", "steps", "seconds", "versions"}
+    assert set(found) == {
+        *("replicas", "train_examples", "train_licence", "knn_top1_initial", "knn_top1"),
+        *("epochs", "steps", "seconds", "versions"),
+    }
+    assert found["train_examples"] == 1437 and "CC BY 4.0" in found["train_licence"]  # as UCI says
     assert 20 < found["knn_top1_initial"] < 100
     assert found["knn_top1"] == pytest.approx(float(log(finished.path)[-1]["knn_top1"]), abs=0.005)
     assert (found["epochs"], found["steps"]) == (2, 2 * STEPS) and found["seconds"] > 0
@@ -204,7 +208,8 @@ def test_stopped_run_has_saved_everything(stopped):
     for words in ("SIGTERM", "step 19 (epoch 2, 8 of 11 steps)", str(saved)):
         assert words in message
     assert [saved.name for saved in checkpoints(path)] == ["step-000000011", "step-000000019"]
-    assert set(results(path)) == {"replicas", "knn_top1_initial", "seconds"} and results(path)["seconds"] > 0
+    recorded = {"replicas", "train_examples", "train_licence", "knn_top1_initial", "seconds"}
+    assert set(results(path)) == recorded and results(path)["seconds"] > 0
     assert len(log(path)) == 1 and not (path / "export").exists()
 
 
@@ -233,6 +238,15 @@ def test_finished_run_trains_nothing_more(finished, tmp_path, monkeypatch):
     assert log(copy) == log(finished.path)
     after = arrays(checkpoints(copy)[-1])
     assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_a_trained_model_has_no_accuracy_before_training(finished, tmp_path):
+    """As of a converted run, or where the results have been deleted."""
+    copy = shutil.copytree(finished.path, tmp_path / "run")
+    (copy / "results.json").unlink()
+    again = pretrain(tiny_config(copy))
+    assert "knn_top1_initial" not in again.results and "before" not in again.printed
+    assert f"kNN top-1: {finished.results['knn_top1']:.2f} % after training\n" in again.printed
 
 
 @pytest.mark.slow
@@ -296,6 +310,25 @@ def test_changed_setting_is_refused_until_it_is_allowed(early):
     assert "resumed from" in begin(longer)
     with pytest.raises(ValueError, match="epochs: 3 -> 2"):
         pretrain(tiny_config(early))
+
+
+def test_what_follows_from_the_data_stays_with_the_run(tmp_path):
+    config = tiny_config(tmp_path / "run", queue_size=None, knn_k=None)
+    printed = begin(config)
+    smallest = np.bincount(digits()[0][1]).min()
+    assert (1437 // 5, 1437 // 10, smallest) == (287, 143, 139)
+    assert re.search("^note: --queue_size was not given; it is 256, ", printed, re.M)  # two steps of 128
+    assert re.search("^note: --knn_k was not given; 138 ", printed, re.M)
+    flagfile = tmp_path / "run" / "flags.cfg"
+    assert read_flagfile(flagfile) == dataclasses.replace(config, queue_size=256, knn_k=138)
+    for same in (config, read_flagfile(flagfile)):
+        begin(same)
+        assert read_flagfile(flagfile).queue_size == 256
+    before = contents(tmp_path)
+    for other, change in ({"queue_size": 512}, "256 -> 512"), ({"batch_size": 256}, "batch_size: 128 -> 256"):
+        with pytest.raises(ValueError, match=change):
+            pretrain(dataclasses.replace(config, **other))
+    assert contents(tmp_path) == before
 
 
 # Beyond the finite numbers

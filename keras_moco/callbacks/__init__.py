@@ -10,7 +10,16 @@ from keras_moco.callbacks.not_finite_guard import NotFiniteGuard
 from keras_moco.callbacks.plots import Curves
 from keras_moco.callbacks.progress import Progress
 from keras_moco.callbacks.representation_monitor import RepresentationMonitor
-from keras_moco.callbacks.saved_state import NotFiniteError, SavedState, find_step, is_saved, restore, save, saved_steps
+from keras_moco.callbacks.saved_state import (
+    NotFiniteError,
+    SavedState,
+    find_step,
+    is_saved,
+    restore,
+    restore_encoder,
+    save,
+    saved_steps,
+)
 from keras_moco.callbacks.stopping import Stopped, Stopping
 
 __all__ = [
@@ -32,6 +41,7 @@ __all__ = [
     "find_step",
     "is_saved",
     "restore",
+    "restore_encoder",
     "save",
     "saved_steps",
 ]

@@ -6,6 +6,8 @@ import sys
 import keras
 import tensorflow as tf
 
+CANNOT_WRITE = (OSError, tf.errors.OpError)  # of the file system, and of TensorFlow's writer of events
+
 
 class Expendable(keras.callbacks.Callback):
     """Hands everything on to another callback, and goes on where that one cannot write.
@@ -61,7 +63,7 @@ class Expendable(keras.callbacks.Callback):
     def _attempt(self, hook, *args):
         try:
             hook(*args)
-        except (OSError, tf.errors.OpError) as error:
+        except CANNOT_WRITE as error:
             if not self._failing:
                 _tell(self.what, error, self.stream)
             self._failing = True
@@ -71,7 +73,7 @@ class Expendable(keras.callbacks.Callback):
 
 @contextlib.contextmanager
 def expendable(what, stream=None):
-    """Leaves a block that cannot write, or has nothing to draw, and goes on behind it.
+    """Leaves a block that cannot write, and goes on behind it. Any other error is a bug, and passes.
 
     Args:
         what: str, its name in the message.
@@ -85,7 +87,7 @@ def expendable(what, stream=None):
     """
     try:
         yield
-    except (OSError, tf.errors.OpError, ValueError) as error:
+    except CANNOT_WRITE as error:
         _tell(what, error, stream)
 
 

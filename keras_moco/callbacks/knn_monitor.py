@@ -23,8 +23,8 @@ class KnnMonitor(FeatureMonitor):
         every_epochs: int, evaluates after every so many epochs, and after the last one. Defaults to `1`.
 
     Attributes:
-        initial_top1: accuracy in percent when `fit` first began: of random weights unless training goes on.
-            Set it beforehand where it is known.
+        initial_top1: accuracy in percent before the first step of the model; `None` where `fit` goes on with one that
+            has been trained (`model.steps_done`). Set it beforehand where it is known.
         history: list of `(epoch, accuracy in percent)`, epochs counted from 0 as Keras does.
 
     Raises:
@@ -53,7 +53,9 @@ class KnnMonitor(FeatureMonitor):
 
     def on_train_begin(self, logs=None):
         if self.initial_top1 is None:
-            self.initial_top1 = self.evaluate()
+            found = self.evaluate()  # in any case, which finds out what does not fit
+            # Other models than this package's do not count their steps.
+            self.initial_top1 = None if getattr(self.model, "steps_done", 0) else found
 
     def figures(self, epoch):
         top1 = self.evaluate()

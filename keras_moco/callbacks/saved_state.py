@@ -187,6 +187,35 @@ def restore(model, directory, set_aside=False, step=None):
             another model. A damaged checkpoint leaves the model as it was.
     """
     _check_built(model)
+    path = _whole(directory, set_aside, step)
+    if path is None:
+        return None
+    _load_weights(model, path / WEIGHTS)
+    return read_state(path)
+
+
+def restore_encoder(encoder, directory, step=None):
+    """Restores the encoder alone, for which the rest of the model, such as a long queue, need not exist.
+
+    Args:
+        encoder: `Encoder`, made like that of the saved model.
+        directory, step: as of `restore`.
+
+    Returns:
+        `SavedState`, or `None` if there is no checkpoint, and then the encoder is as it was.
+
+    Raises:
+        ValueError: as `restore`.
+    """
+    path = _whole(directory, step=step)
+    if path is None:
+        return None
+    _load_weights(_EncoderAlone(encoder), path / WEIGHTS)
+    return read_state(path)
+
+
+def _whole(directory, set_aside=False, step=None):
+    """Path of the newest whole checkpoint, or of that of a step; `None` if there is no checkpoint at all."""
     steps = saved_steps(directory)
     if step is not None:
         steps = {step: steps[step]}
@@ -210,9 +239,8 @@ def restore(model, directory, set_aside=False, step=None):
             place = _free(passed_over.with_name(_DAMAGED + passed_over.name))
             passed_over.rename(place)
         moved = f", now {place}" if set_aside else ""
-        warnings.warn(f"{passed_over} is damaged ({reason}){moved}; the one before it is used.", stacklevel=2)
-    _load_weights(model, path / WEIGHTS)
-    return read_state(path)
+        warnings.warn(f"{passed_over} is damaged ({reason}){moved}; the one before it is used.", stacklevel=3)
+    return path
 
 
 def read_state(path):
@@ -273,6 +301,18 @@ def _save_weights(model, path):
     file = _File()
     model.save_weights(file)
     path.write_bytes(file.getbuffer())
+
+
+class _EncoderAlone(keras.Model):
+    """A model with nothing but an encoder, in the place where every contrastive model has its own."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+        self.built = True
+
+    def load_own_variables(self, store):
+        """Leaves the counters of the saved model where they are."""
 
 
 def _load_weights(model, path):

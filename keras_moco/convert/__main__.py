@@ -62,7 +62,7 @@ def run(args):
     steps = file.epoch * plan.steps_per_epoch if file.epoch else None
     load_pytorch(model, args.file, steps, with_optimizer=velocities, allow_partial=args.allow_partial)
     model.optimizer.iterations.assign(model.step)
-    _write_run(folder, config, model, epochs=file.epoch, steps=model.steps_done, converted_from=str(file.path))
+    _write_run(folder, plan.config, model, epochs=file.epoch, steps=model.steps_done, converted_from=str(file.path))
     done = f"of which {file.epoch} are done ({model.steps_done:,} steps)"
     print(f"Wrote {folder.path}: a run of {config.epochs} epochs, {done}.")
     if not velocities:

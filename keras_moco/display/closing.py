@@ -16,7 +16,9 @@ def closing_lines(run, results):
     labelled = "knn_top1" in results
     knn = ""
     if labelled:
-        knn = f"kNN top-1: {results['knn_top1_initial']:.2f} % before, {results['knn_top1']:.2f} % after training\n"
+        # Not known where the run began elsewhere, as a converted one, or its results have been deleted.
+        before = f"{results['knn_top1_initial']:.2f} % before, " if "knn_top1_initial" in results else ""
+        knn = f"kNN top-1: {before}{results['knn_top1']:.2f} % after training\n"
     pictures = [path.name for path in (run.curves, run.views, run.neighbours, run.embedding) if path.exists()]
     return (
         f"{knn}results    {run.results_json}\n"

@@ -1,4 +1,4 @@
-"""What is shown at the beginning of a run, and at its end; none of it can end the run."""
+"""What is shown at the beginning of a run, and at its end; where it cannot be written, the run goes on."""
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from keras_moco.display.projector import write_projector
 from keras_moco.display.settings import write_settings
 from keras_moco.display.views import fed_views, write_views
 from keras_moco.evaluation import FeatureExtractor, at_level, draw_neighbours, draw_projection, nearest_neighbours
+from keras_moco.evaluation.pictures import lacks_for_projection
 
 SHOWN, BANK = 2000, 5000  # images in the projector, and training images among which neighbours are looked for
 MAPPED = 1000  # images on the map, which is drawn in seconds
@@ -53,10 +54,15 @@ def show_end(run, config, encoder, train, test=None):
         shown = look(test, extractor, config.image_size, SHOWN, config.seed) if test else bank.at(slice(SHOWN))
         rows = np.unique(np.linspace(0, len(shown.labels) - 1, QUERIES).astype("int64"))
         others = bank if test else bank.at(np.setdiff1d(np.arange(len(bank.labels)), rows))
-        with expendable(f"{run.neighbours}"):
-            draw(run.neighbours, shown.at(rows), others, train.class_names)
-        with expendable(f"{run.embedding}"):
-            draw_projection(run.embedding, shown.features, shown.labels, train.class_names, MAPPED, config.seed)
+        if len(others.labels):  # of a handful of training images all are shown
+            with expendable(f"{run.neighbours}"):
+                draw(run.neighbours, shown.at(rows), others, train.class_names)
+        lacking = lacks_for_projection(shown.features)
+        if lacking:
+            print(f"note: {run.embedding} is not drawn, of {lacking}", flush=True)
+        else:
+            with expendable(f"{run.embedding}"):
+                draw_projection(run.embedding, shown.features, shown.labels, train.class_names, MAPPED, config.seed)
         with expendable(f"{run.events}"):
             write_projector(run.events, shown, train.class_names)
 

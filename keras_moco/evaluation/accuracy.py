@@ -1,5 +1,7 @@
 """How often the right class comes first, or among the first five."""
 
+import math
+import statistics
 from typing import NamedTuple
 
 import numpy as np
@@ -40,3 +42,23 @@ def accuracy_of(scores, labels):
         part = slice(start, start + _ROWS)
         hits[part] = np.argsort(-scores[part], axis=1, kind="stable")[:, :5] == labels[part, None]
     return Accuracy(top1=100.0 * float(hits[:, 0].mean()), top5=100.0 * float(hits.any(axis=1).mean()))
+
+
+def spread(accuracies):
+    """The standard deviation of a sample, divided by one less than their number; NaN of a single one.
+
+    >>> spread([75.0, 100.0]), spread([80.0])
+    (17.67766952966369, nan)
+    """
+    return statistics.stdev(accuracies) if len(accuracies) > 1 else math.nan
+
+
+def told_together(accuracies):
+    """Mean and spread of accuracies in percent, in words.
+
+    >>> told_together([75.0, 100.0]), told_together([80.0])
+    ('87.50 +- 17.68 %, 2 draws', '80.00 %, 1 draw')
+    """
+    number = len(accuracies)
+    deviation, draws = (f" +- {spread(accuracies):.2f}", f"{number} draws") if number > 1 else ("", "1 draw")
+    return f"{statistics.mean(accuracies):.2f}{deviation} %, {draws}"

@@ -35,6 +35,32 @@ def at_level(encoder, level):
     return encoder.features if level == "backbone" else encoder
 
 
+def at_levels(encoder, levels):
+    """The function from images to what an encoder says of them at several levels, from one pass of its backbone.
+
+    Args:
+        encoder: `Encoder`.
+        levels: of those that `at_level` knows.
+
+    Returns:
+        A function of images `(n, H, W, C)`, in inference mode, to a dict of each level to its features.
+
+    Raises:
+        ValueError: for any other level.
+    """
+    for level in levels:
+        check_level(level)
+
+    def embed(images):
+        features = encoder.features(images)
+        found = {"backbone": features}
+        if "embedding" in levels:
+            found["embedding"] = encoder.normalize(encoder.head(features, training=False))
+        return {level: found[level] for level in levels}
+
+    return embed
+
+
 class Features(NamedTuple):
     """Features of `n` images, with their labels and stable indices, in the order of the data set.
 
@@ -59,7 +85,8 @@ class FeatureExtractor(keras.Model):
 
     Args:
         embed: callable, images `(n, H, W, C)` to features `(n, F)`, in inference mode. For an encoder of this
-            package pass the bound method `encoder.features`.
+            package pass the bound method `encoder.features`. Or to a dict of several features, such as `at_levels`
+            gives; then there is a dict of `Features` by the same names wherever it says `Features` below.
 
     Example:
 
@@ -120,14 +147,21 @@ class FeatureExtractor(keras.Model):
             # here.
             warnings.filterwarnings("ignore", message="Your input ran out of data")
             found = self.predict(dataset, verbose=0)
-        features = np.asarray(found["features"], "float32")
-        if features.ndim != 2:
-            raise UserError(
-                "`embed` must return one feature vector per image, shape (n, F). "
-                f"Received: features of shape {features.shape}. Pool over height and width first, "
-                "as `encoder.features` does."
-            )
-        return Features(features, np.asarray(found["label"], "int32"), np.asarray(found["index"], "int64"))
+        labels, index = np.asarray(found["label"], "int32"), np.asarray(found["index"], "int64")
+        if isinstance(found["features"], dict):
+            return {name: Features(_vectors(each), labels, index) for name, each in found["features"].items()}
+        return Features(_vectors(found["features"]), labels, index)
+
+
+def _vectors(features):
+    features = np.asarray(features, "float32")
+    if features.ndim != 2:
+        raise UserError(
+            "`embed` must return one feature vector per image, shape (n, F). "
+            f"Received: features of shape {features.shape}. Pool over height and width first, "
+            "as `encoder.features` does."
+        )
+    return features
 
 
 def extract_features(embed, dataset):

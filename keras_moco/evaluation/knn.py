@@ -7,10 +7,14 @@ import numpy as np
 from keras_moco.errors import UserError
 from keras_moco.evaluation.accuracy import accuracy_of
 from keras_moco.evaluation.features import Features
-from keras_moco.evaluation.neighbours import check_k, nearest_neighbours
+from keras_moco.evaluation.neighbours import NeighbourSearch, check_k, nearest_neighbours
 
 # Queries whose votes are counted at once.
 _BALLOTS = 1024
+
+
+# Neighbours that vote in the authors' CIFAR-10 demo, and in Wu et al. 2018.
+USUAL_K = 200
 
 
 class Voters(NamedTuple):
@@ -44,21 +48,73 @@ def nearest_voters(bank, queries, num_classes, k=200, chunk_size=256):
         ValueError: for shapes that do not fit together, `k` above the size of the bank, labels out of range, or
             features that are not finite.
     """
-    _check_labels("query_labels", np.asarray(queries.labels), len(queries.features), num_classes)
-    if not len(queries.labels):
-        raise UserError("`query_features` must hold at least one row. Received: none. Check the test data.")
+    search = VoterSearch(queries, num_classes, k, chunk_size)
     held = isinstance(bank, Features)
     check_k(k, len(bank.features) if held else None)
-    labels = []
+    for block in [bank] if held else bank:
+        search.add(block)
+    return search.found()
 
-    def features():
-        for block in [bank] if held else bank:
-            labels.append(np.asarray(block.labels))
-            _check_labels("bank_labels", labels[-1], len(block.features), num_classes)
-            yield block.features
 
-    found = nearest_neighbours(features(), queries.features, k, chunk_size)
-    return Voters(found.similarity, np.concatenate(labels)[found.rows])
+class VoterSearch:
+    """`nearest_voters` in a bank that is handed over block by block: several searches share one pass over it.
+
+    Args:
+        queries, num_classes, k, chunk_size: as of `nearest_voters`.
+
+    Raises:
+        ValueError: as `nearest_voters`.
+    """
+
+    def __init__(self, queries, num_classes, k=200, chunk_size=256):
+        _check_labels("query_labels", np.asarray(queries.labels), len(queries.features), num_classes)
+        if not len(queries.labels):
+            raise UserError("`query_features` must hold at least one row. Received: none. Check the test data.")
+        self._search = NeighbourSearch(queries.features, k, chunk_size)
+        self._num_classes = num_classes
+        self._labels = []
+
+    def add(self, block):
+        """Goes on with the next `Features` of the bank."""
+        labels = np.asarray(block.labels)
+        _check_labels("bank_labels", labels, len(block.features), self._num_classes)
+        self._labels.append(labels)
+        self._search.add(block.features)
+
+    def found(self):
+        """The `Voters` among all rows so far."""
+        found = self._search.found()
+        return Voters(found.similarity, np.concatenate(self._labels)[found.rows])
+
+
+def usual_k(labels):
+    """How many neighbours vote where nobody says: 200, of small sets fewer.
+
+    At most a tenth of the images, and fewer than the smallest class has: with more, others outvote it even where all
+    of its images are the nearest.
+
+    Args:
+        labels: int array `(n,)` of the images that vote; -1 where there is none.
+
+    Returns:
+        int, at least 1.
+
+    Example:
+
+    >>> usual_k(np.arange(60_000) % 10), usual_k(np.arange(1437) % 10), usual_k([0] * 90 + [1] * 4)
+    (200, 142, 3)
+    """
+    labels = np.asarray(labels)
+    counts = np.unique(labels[labels >= 0], return_counts=True)[1]
+    return int(max(1, min(USUAL_K, len(labels) // 10, counts.min(initial=USUAL_K + 1) - 1)))
+
+
+def told_usual_k(k):
+    """A line that says how many vote in place of the usual number, and why."""
+    return (
+        f"note: --knn_k was not given; {k} neighbours vote, at most a tenth of the training images and fewer than the "
+        f"smallest class has, in place of the authors' {USUAL_K}"
+    )
 
 
 def knn_vote(similarity, labels, num_classes, temperature=0.1):

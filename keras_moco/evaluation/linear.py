@@ -50,10 +50,12 @@ def frozen(model):
     >>> with frozen(layer):
     ...     _ = layer(np.ones((1, 3)))
     """
-    before = _digests(model)
+    variables = list(model.variables)  # held, so that no new one can have the identity of one that is gone
+    before = _digests(variables)
     yield
-    after = _digests(model)
-    changed = [path for path in before.keys() | after.keys() if before.get(path) != after.get(path)]
+    after = _digests(model.variables)
+    different = [key for key in before.keys() | after.keys() if before.get(key) != after.get(key)]
+    changed = [(before.get(key) or after[key])[0] for key in different]
     if changed:
         raise RuntimeError(
             "The model must not change while it is evaluated. "
@@ -172,9 +174,10 @@ def _percent(predicted, labels):
     return 100.0 * float(np.mean(predicted == labels))
 
 
-def _digests(model):
+def _digests(variables):
+    """Path and digest of each, by its identity: the two encoders of a model share their paths."""
     # Digests instead of copies: the guard costs no memory, however large the model.
-    return {variable.path: hashlib.sha256(variable.numpy().tobytes()).digest() for variable in model.variables}
+    return {id(each): (each.path, hashlib.sha256(each.numpy().tobytes()).digest()) for each in variables}
 
 
 def _check(train, test, c_values):

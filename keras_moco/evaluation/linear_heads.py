@@ -1,5 +1,6 @@
 """The authors' linear evaluation: linear classifiers on frozen features by SGD, for several learning rates at once."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -85,6 +86,17 @@ class LinearHeads(keras.layers.Layer):
     def get_config(self):
         own = {"num_classes": self.num_classes, "num_heads": self.num_heads, "seed": self.seed}
         return {**super().get_config(), **own}
+
+
+class _FeaturesOf(keras.layers.Layer):
+    """Features by a network that is no part of the model: it is not trained, and what of it is trainable stays so."""
+
+    def __init__(self, backbone):
+        super().__init__(dtype="float32")  # half precision would round the images
+        self.embed = functools.partial(backbone, training=False)  # in which Keras finds no layer
+
+    def call(self, images):
+        return ops.stop_gradient(self.embed(images))
 
 
 def linear_sweep(train, test, num_classes, rates=RATES, epochs=100, batch_size=256, seed=0, verbose=0):
@@ -176,9 +188,8 @@ def linear_sweep_on_images(
     steps = steps_per_epoch(part, batch_size)
     with frozen(backbone):
         images = keras.Input((image_size, image_size, train.image_shape[-1]))
-        was_trainable, backbone.trainable = backbone.trainable, False
         heads = LinearHeads(train.num_classes, len(rates), seed)
-        model = keras.Model(images, heads(backbone(images, training=False)))
+        model = keras.Model(images, heads(_FeaturesOf(backbone)(images)))
         _compile(model, rates, epochs, steps, batch_size)
         model.fit(
             batches,
@@ -189,9 +200,7 @@ def linear_sweep_on_images(
             shuffle=False,
         )
         chosen = predict_labelled(model, subset(train, held_out), image_size) if len(held_out) else (None, None)
-        result = _judged(rates, *chosen, *predict_labelled(model, test, image_size))
-        backbone.trainable = was_trainable
-    return result
+        return _judged(rates, *chosen, *predict_labelled(model, test, image_size))
 
 
 def predict_labelled(model, source, image_size):

@@ -59,26 +59,86 @@ def nearest_neighbours(bank, queries, k, chunk_size=256, bank_chunk=BANK_CHUNK):
     >>> nearest_neighbours(np.array([[0.0, 3.0], [1.0, 0.0], [2.0, 0.0]]), np.array([[5.0, 0.0]]), k=2).rows.tolist()
     [[1, 2]]
     """
-    queries = np.asarray(queries)
     held = hasattr(bank, "shape")
-    _check_widths(bank.shape if held else (0, *queries.shape[1:]), queries.shape)
+    if held:
+        _check_widths(bank.shape, np.shape(queries))
     check_k(k, len(bank) if held else None)
-    if chunk_size < 1:
-        raise UserError(f"`chunk_size` must be at least 1. Received: chunk_size={chunk_size}. Use e.g. 1024.")
-    similarity = np.full((len(queries), k), -np.inf, "float32")
-    rows = np.zeros((len(queries), k), "int64")
-    parts = [slice(start, start + chunk_size) for start in range(0, len(queries), chunk_size)]
-    unit = [_unit(np.asarray(queries[part], "float32")) for part in parts]
-    best, best_rows = [similarity[part] for part in parts], [rows[part] for part in parts]
-    seen = 0
-    # Two at a time: while NumPy selects for some queries on one core, the next product runs on the others.
-    with ThreadPoolExecutor(2) as pool:
-        for chunk in _chunks([bank] if held else bank, bank_chunk, queries.shape):
-            transposed = ops.transpose(_unit(chunk))  # (F, b)
-            list(pool.map(_improve, best, best_rows, unit, repeat(transposed), repeat(seen)))
-            seen += len(chunk)
-    check_k(k, seen)
-    return Neighbours(similarity, rows)
+    search = NeighbourSearch(queries, k, chunk_size, bank_chunk)
+    for block in [bank] if held else bank:
+        search.add(block)
+    return search.found()
+
+
+class NeighbourSearch:
+    """`nearest_neighbours` in a bank that is handed over block by block: several searches share one pass over it.
+
+    Args:
+        queries, k, chunk_size, bank_chunk: as of `nearest_neighbours`.
+
+    Raises:
+        ValueError: for arguments that do not fit, and queries that are not finite.
+
+    Example:
+
+    >>> search = NeighbourSearch(np.array([[5.0, 0.0]]), k=2)
+    >>> for block in ([[0.0, 3.0], [1.0, 0.0]], [[2.0, 0.0]]):
+    ...     search.add(np.array(block))
+    >>> search.found().rows.tolist()
+    [[1, 2]]
+    """
+
+    def __init__(self, queries, k, chunk_size=256, bank_chunk=BANK_CHUNK):
+        queries = np.asarray(queries)
+        _check_widths((0, *queries.shape[1:]), queries.shape)
+        check_k(k, None)
+        if chunk_size < 1:
+            raise UserError(f"`chunk_size` must be at least 1. Received: chunk_size={chunk_size}. Use e.g. 1024.")
+        self._shape, self._k, self._bank_chunk = queries.shape, k, bank_chunk
+        self._similarity = np.full((len(queries), k), -np.inf, "float32")
+        self._rows = np.zeros((len(queries), k), "int64")
+        self._parts = [slice(start, start + chunk_size) for start in range(0, len(queries), chunk_size)]
+        self._unit = [_unit(np.asarray(queries[part], "float32")) for part in self._parts]
+        self._chunk, self._filled = None, 0  # rows that wait until there are enough of them
+        self._seen = 0
+
+    def add(self, block):
+        """Goes on with the next rows of the bank, `(b, F)`.
+
+        Copied, since a block may be a buffer that its maker fills again.
+
+        Raises:
+            ValueError: for rows of another width, or that are not finite.
+        """
+        _check_widths(np.shape(block), self._shape)
+        taken = 0
+        while taken < len(block):
+            if not self._filled:
+                self._chunk = np.empty((self._bank_chunk, self._shape[1]), "float32")
+            part = block[taken : taken + self._bank_chunk - self._filled]
+            self._chunk[self._filled : self._filled + len(part)] = part
+            taken, self._filled = taken + len(part), self._filled + len(part)
+            if self._filled == self._bank_chunk:
+                self._compare()
+
+    def found(self):
+        """The `Neighbours` among all rows so far.
+
+        Raises:
+            ValueError: if there are fewer than `k`.
+        """
+        if self._filled:
+            self._compare()
+        check_k(self._k, self._seen)
+        return Neighbours(self._similarity, self._rows)
+
+    def _compare(self):
+        transposed = ops.transpose(_unit(self._chunk[: self._filled]))  # (F, b)
+        best, rows = ([array[part] for part in self._parts] for array in (self._similarity, self._rows))
+        # Two at a time: while NumPy selects for some queries on one core, the next product runs on the others.
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(_improve, best, rows, self._unit, repeat(transposed), repeat(self._seen)))
+        self._seen += self._filled
+        self._chunk, self._filled = None, 0
 
 
 def check_k(k, bank_rows):
@@ -110,28 +170,6 @@ def _unit(rows):
             "The training has probably diverged; lower the learning rate."
         )
     return rows / ops.where(norms > 0, norms, 1.0)
-
-
-def _chunks(blocks, size, queries_shape):
-    """All rows of the blocks in float32 arrays of `size` rows; the last may be smaller.
-
-    Copied, since a block may be a buffer that its maker fills again.
-    """
-    filled = 0
-    for block in blocks:
-        _check_widths(np.shape(block), queries_shape)
-        taken = 0
-        while taken < len(block):
-            if not filled:
-                chunk = np.empty((size, queries_shape[1]), "float32")
-            part = block[taken : taken + size - filled]
-            chunk[filled : filled + len(part)] = part
-            taken, filled = taken + len(part), filled + len(part)
-            if filled == size:
-                yield chunk
-                filled = 0
-    if filled:
-        yield chunk[:filled]
 
 
 def _improve(best, best_rows, queries, chunk, start):

@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_moco.durable import replace_when_written
 from keras_moco.errors import UserError
+from keras_moco.evaluation.accuracy import spread
 from keras_moco.evaluation.measures import feature_std
 
 NUMBERED = 20  # classes up to which cells of a confusion matrix show their number, and a map has a legend
@@ -140,6 +141,22 @@ def draw_projection(path, features, labels, class_names, limit=2000, seed=0):
     return _save(path, figure)
 
 
+def lacks_for_projection(features):
+    """What features lack to be drawn as a map by `draw_projection`: a few words, or an empty text if nothing.
+
+    Args:
+        features: array.
+
+    Example:
+
+    >>> lacks_for_projection(np.ones((9, 3))), lacks_for_projection(np.eye(4))
+    ('features that are all one', '')
+    """
+    if features.ndim != 2 or min(features.shape[0] / 2, features.shape[1]) < 2:
+        return f"features of shape {features.shape}"
+    return "features that are all one" if feature_std(features) < 1e-6 else ""
+
+
 def draw_neighbours(path, queries, neighbours, similarity, query_labels=None, neighbour_labels=None, class_names=None):
     """Draws images, each beside those most similar to it, with the similarity above and the class below.
 
@@ -225,8 +242,8 @@ def draw_label_fractions(path, results):
     for name, curve in results.items():
         points = sorted(curve.items())
         means = [np.mean(values) for _, values in points]
-        spread = [np.std(values, ddof=1) if len(values) > 1 else np.nan for _, values in points]
-        axes.errorbar([100 * share for share, _ in points], means, spread, marker="o", ms=4, capsize=3, label=name)
+        spreads = [spread(values) for _, values in points]
+        axes.errorbar([100 * share for share, _ in points], means, spreads, marker="o", ms=4, capsize=3, label=name)
     axes.set_xscale("log")
     axes.set_xticks([100 * share for share in fractions], [f"{100 * share:g} %" for share in fractions], minor=False)
     axes.set_xticks([], minor=True)
@@ -275,10 +292,11 @@ def _labels(name, labels, classes, shape=None):
 
 
 def _check_projection(features, labels, class_names, limit):
-    if features.ndim != 2 or min(features.shape[0] / 2, features.shape[1]) < 2:
+    lacking = lacks_for_projection(features)
+    if lacking:
         raise UserError(
-            "`features` must be a matrix (n, D) of at least 4 rows and 2 columns. "
-            f"Received: shape {features.shape}. Give one row of features per image."
+            "`features` must be a matrix (n, D) of at least 4 rows and 2 columns, and differ from image to image. "
+            f"Received: {lacking}. Give one row of features per image, of an encoder that has not collapsed."
         )
     if limit < 4:
         raise UserError(f"`limit` must be at least 4 images. Received: limit={limit}. The usual value is 2000.")
@@ -287,11 +305,6 @@ def _check_projection(features, labels, class_names, limit):
             "`labels` must be one number of a class per row, from 0, or -1 without a label. "
             f"Received: {labels.size} labels from {labels.min()} to {labels.max()}, {len(class_names)} class names, "
             f"{len(features)} rows. Name all classes, or give labels=None."
-        )
-    if feature_std(features) < 1e-6:
-        raise UserError(
-            "`features` must differ from image to image. Received: features that are all one. "
-            "The encoder has collapsed; there is nothing to draw."
         )
 
 

@@ -18,6 +18,10 @@ class Method(abc.ABC):
         """The `BatchNorm` of the encoder."""
         return batch_norm.resolve(config.bn_mode, config.bn_splits, replicas)
 
+    def settled(self, config, train_examples):
+        """Settings that follow from so many training images where `config` does not give them: a dict."""
+        return {}
+
     def check(self, plan):  # noqa: B027
         """Raises `ValueError` if the numbers of a plan do not fit each other."""
 

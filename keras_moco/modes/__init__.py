@@ -1,8 +1,10 @@
 """The modes of evaluate.py: functions of a `Subject`, which print what they find and record it."""
 
+from keras_moco.errors import UserError
 from keras_moco.modes.frozen import knn, linear, logistic, measures
 from keras_moco.modes.tuned import finetune, semi
 from keras_moco.modes.use import embed, export, retrieve
+from keras_moco.settings import to_text
 
 MODES = {
     "knn": knn,
@@ -15,3 +17,25 @@ MODES = {
     "measures": measures,
     "export": export,
 }
+
+
+def get_mode(name, config):
+    """The `Mode` of that name.
+
+    Raises:
+        ValueError: for an unknown name, or settings that only other modes have a use for.
+    """
+    if name not in MODES:
+        raise UserError(
+            f"evaluate.py must be given one mode of {', '.join(MODES)}. Received: {name or 'none'}. "
+            "Write for example: python evaluate.py knn --workdir=runs/quickstart."
+        )
+    for setting in config.changed():
+        owners = [owner for owner, mode in MODES.items() if setting in mode.settings]
+        if owners and name not in owners:
+            raise UserError(
+                f"`{setting}` must not be given with mode {name}, which has no use for it. "
+                f"Received: {setting}={to_text(getattr(config, setting))}. "
+                f"Leave out --{setting}, or choose the mode {' or '.join(owners)}."
+            )
+    return MODES[name]

@@ -16,48 +16,72 @@ from keras_moco.evaluation import (
     linear_accuracy,
     linear_sweep,
     linear_sweep_on_images,
-    nearest_voters,
     representation_measures,
 )
+from keras_moco.evaluation.knn import USUAL_K, VoterSearch, told_usual_k, usual_k
+from keras_moco.evaluation.pictures import lacks_for_projection
+from keras_moco.modes.base import IMAGES, mode
 from keras_moco.modes.report import backup, draw_confusion_of, rounded, told, verbosity
 
 MEASURED_IMAGES = 2048
 
 
+@mode(*IMAGES, "features", "knn_k", "knn_temperature", "seed", "pictures")
 def knn(subject):
     """Weighted k-nearest-neighbour accuracy, for every k and temperature from one search."""
     config = subject.config
     train, test = subject.labelled()
-    if max(config.knn_k) > train.num_examples:
+    ks = config.knn_k or (usual_k(train.labels()),)
+    if max(ks) > train.num_examples:
         raise UserError(
             "`knn_k` must not exceed the number of training images, which vote. "
-            f"Received: knn_k={max(config.knn_k)}, {train.num_examples} images in {subject.dataset}. Lower --knn_k."
+            f"Received: knn_k={max(ks)}, {train.num_examples} images in {subject.dataset}. Lower --knn_k."
         )
-    for level, embed in subject.levels.items():
-        extractor = FeatureExtractor(embed)
-        queries = extractor.extract(subject.dataset_of(test))
-        # The bank streams past: of ImageNet's training images, features of 2,048 numbers would take 10 GB.
-        blocks = extractor.blocks(subject.dataset_of(train))
-        voters = nearest_voters(blocks, queries, train.num_classes, max(config.knn_k))
-        found, votes = {}, None
-        for k in config.knn_k:
-            for temperature in config.knn_temperature:
-                shares = knn_vote(voters.similarity[:, :k], voters.labels[:, :k], train.num_classes, temperature)
-                found[k, temperature] = accuracy = accuracy_of(shares, queries.labels)
-                votes = shares if votes is None else votes
-                print(f"kNN (k={k}, temperature {temperature:g}) on the {level}: {told(accuracy)}", flush=True)
-        first, *_ = found
-        figures = {f"k={k}, temperature={temperature:g}": rounded(found[k, temperature]) for k, temperature in found}
-        subject.record(**{f"knn_top1_{level}": round(found[first].top1, 2), f"knn_{level}": figures})
-        if config.pictures:
-            draw_confusion_of(subject, f"knn_{level}", queries.labels, votes.argmax(axis=1))
-            path = subject.place(f"projection_{level}.png")
-            draw_projection(path, queries.features, queries.labels, train.class_names, seed=config.seed)
+    if not config.knn_k and max(ks) < USUAL_K:
+        print(told_usual_k(*ks))
+    extractor = FeatureExtractor(subject.features_by_level)
+    queries = extractor.extract(subject.dataset_of(test))
+    searches = {level: VoterSearch(found, train.num_classes, max(ks)) for level, found in queries.items()}
+    # The bank streams past: of ImageNet's training images, features of 2,048 numbers would take 10 GB.
+    for block in extractor.blocks(subject.dataset_of(train)):
+        for level, search in searches.items():
+            search.add(block[level])
+    for level, search in searches.items():
+        _vote(subject, level, ks, queries[level], search.found())
 
 
+def _vote(subject, level, ks, queries, voters):
+    """Counts the votes at one level, for every k and temperature."""
+    config, classes = subject.config, subject.train.num_classes
+    found, votes = {}, None
+    for k in ks:
+        for temperature in config.knn_temperature:
+            shares = knn_vote(voters.similarity[:, :k], voters.labels[:, :k], classes, temperature)
+            found[k, temperature] = accuracy = accuracy_of(shares, queries.labels)
+            votes = shares if votes is None else votes
+            print(f"kNN (k={k}, temperature {temperature:g}) on the {level}: {told(accuracy)}", flush=True)
+    first, *_ = found
+    figures = {f"k={k}, temperature={temperature:g}": rounded(found[k, temperature]) for k, temperature in found}
+    subject.record(**{f"knn_top1_{level}": round(found[first].top1, 2), f"knn_{level}": figures})
+    if config.pictures:
+        draw_confusion_of(subject, f"knn_{level}", queries.labels, votes.argmax(axis=1))
+        path, lacking = subject.place(f"projection_{level}.png"), lacks_for_projection(queries.features)
+        if lacking:
+            print(f"note: {path} is not drawn, of {lacking}")
+        else:
+            draw_projection(path, queries.features, queries.labels, subject.train.class_names, seed=config.seed)
+
+
+@mode(*IMAGES, "features", "linear_on", "rates", "epochs", "crop_min_area", "seed", "pictures")
 def linear(subject):
     """Linear classifiers by SGD, as the authors train them, for several learning rates at once."""
     config = subject.config
+    unused = {"images": "features", "features": "crop_min_area"}[config.linear_on]
+    if unused in config.changed():
+        raise UserError(
+            f"`{unused}` must not be given with linear_on={config.linear_on}, which has no use for it. "
+            f"Received: {unused}={getattr(config, unused)}. Leave out --{unused}, or change --linear_on."
+        )
     train, test = subject.labelled()
     settings = {"rates": config.rates, "epochs": config.epochs or 100, "batch_size": config.batch_size}
     settings |= {"seed": config.seed, "verbose": verbosity()}
@@ -84,6 +108,7 @@ def linear(subject):
         draw_confusion_of(subject, "linear", sweep.labels, sweep.predicted)
 
 
+@mode(*IMAGES, "features")
 def logistic(subject):
     """Logistic regression on the frozen features: deterministic, and fast on small sets."""
     train, test = subject.labelled()
@@ -94,6 +119,7 @@ def logistic(subject):
     subject.record(logistic_top1=round(probe.accuracy, 2), logistic_c=probe.c)
 
 
+@mode(*IMAGES, "split", "features", "seed")
 def measures(subject):
     """Alignment, uniformity, spread and effective rank, which need no labels."""
     source, size = subject.images, subject.image_size
@@ -101,12 +127,11 @@ def measures(subject):
     batch = min(subject.config.batch_size, source.num_examples)
     pairs = data.pretrain_dataset(source, augmentation, batch, subject.config.seed, entries=("query", "key"))
     pairs = list(pairs.take(min(source.num_examples, MEASURED_IMAGES) // batch))
-    for level, function in subject.levels.items():
-        extractor = FeatureExtractor(function)
-        views = []
-        for name in ("query", "key"):
-            images = [{"image": pair[name], "label": np.zeros(batch), "index": np.zeros(batch)} for pair in pairs]
-            views.append(extractor.extract(images).features)
-        found = representation_measures(*views)
+    extractor = FeatureExtractor(subject.features_by_level)
+    nothing = {"label": np.zeros(batch), "index": np.zeros(batch)}
+    views = [extractor.extract([{"image": pair[name], **nothing} for pair in pairs]) for name in ("query", "key")]
+    for level in subject.levels:
+        found = representation_measures(*(view[level].features for view in views))
         print(f"{level}: " + ", ".join(f"{name} {value:.4g}" for name, value in found._asdict().items()))
-        subject.record(**{f"measures_{level}": {name: round(value, 4) for name, value in found._asdict().items()}})
+        figures = {name: round(value, 4) for name, value in found._asdict().items()}
+        subject.record(**{f"measures_{source.split}_{level}": figures})

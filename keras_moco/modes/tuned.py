@@ -1,12 +1,15 @@
 """Modes that train the backbone on with labels: many, or few."""
 
-import statistics
-
 from keras_moco import data
 from keras_moco.evaluation import accuracy_of, draw_label_fractions, fine_tune, fresh_copy, predict_labelled
+from keras_moco.evaluation.accuracy import told_together
+from keras_moco.modes.base import IMAGES, mode
 from keras_moco.modes.report import backup, draw_confusion_of, told, verbosity
 
+TUNING = ("epochs", "learning_rate", "weight_decay", "crop_min_area", "pictures")
 
+
+@mode(*IMAGES, *TUNING, "fractions", "seeds", "random_weights")
 def semi(subject):
     """Fine-tuning on a few percent of the labels, the same for every class, beside the same network from scratch."""
     config = subject.config
@@ -43,14 +46,14 @@ def semi(subject):
                 accuracies.append(round(accuracy.top1, 2))
                 print(f"{share:g} % of the labels, seed {seed}, {name}: top-1 {accuracy.top1:.2f} %", flush=True)
                 subject.record(semi=found)
-            mean, spread = statistics.mean(accuracies), statistics.pstdev(accuracies)
-            print(f"{share:g} % of the labels, {name}: top-1 {mean:.2f} +- {spread:.2f} %, {len(accuracies)} seeds")
+            print(f"{share:g} % of the labels, {name}: top-1 {told_together(accuracies)}")
     if config.pictures:
         recorded = [(float(share.removesuffix(" %")) / 100, here) for share, here in found.items()]  # earlier ones too
         curves = {name: {share: here[name] for share, here in recorded if name in here} for name in networks}
         draw_label_fractions(subject.place("label_fractions.png"), curves)
 
 
+@mode(*IMAGES, *TUNING, "seed")
 def finetune(subject):
     """Fine-tuning on all labels; leaves a classifier behind."""
     config = subject.config

@@ -7,8 +7,10 @@ from keras_moco.durable import replace_when_written
 from keras_moco.errors import UserError
 from keras_moco.evaluation import FeatureExtractor, draw_neighbours, extract_features, nearest_neighbours
 from keras_moco.export import export_backbone
+from keras_moco.modes.base import IMAGES, mode
 
 
+@mode(*IMAGES, "split", "features", "queries", "neighbours")
 def retrieve(subject):
     """The training images most similar to given ones, as a picture."""
     config, train = subject.config, subject.train
@@ -20,22 +22,27 @@ def retrieve(subject):
     queries, labels = _queries(subject)
     extractor = FeatureExtractor(subject.features)
     looked_up = extractor.extract([{"image": queries, "label": labels, "index": labels}])
-    # Their features go by in blocks, so that a large set need not fit into memory.
-    bank = (block.features for block in extractor.blocks(subject.dataset_of(train)))
-    found = nearest_neighbours(bank, looked_up.features, config.neighbours)
-    rows, places = np.unique(found.rows, return_inverse=True)
-    images, classes = _gathered(subject, data.subset(train, rows))
-    places = places.reshape(found.rows.shape)
+    numbers = []
+
+    def bank():
+        # Their features go by in blocks, so that a large set need not fit into memory.
+        for block in extractor.blocks(subject.dataset_of(train)):
+            numbers.append(block.index)  # a row of the bank is no number of an image: unreadable ones have no row
+            yield block.features
+
+    found = nearest_neighbours(bank(), looked_up.features, config.neighbours)
+    images, classes = _gathered(subject, train, np.concatenate(numbers)[found.rows])
     path = subject.place("neighbours.png")
     known = (
         {}
         if train.class_names is None or labels.min() < 0
-        else {"query_labels": labels, "neighbour_labels": classes[places], "class_names": train.class_names}
+        else {"query_labels": labels, "neighbour_labels": classes, "class_names": train.class_names}
     )
-    draw_neighbours(path, _pixels(queries), _pixels(images)[places], found.similarity, **known)
+    draw_neighbours(path, _pixels(queries), _pixels(images), found.similarity, **known)
     print(f"picture    {path}")
 
 
+@mode(*IMAGES, "split", "features")
 def embed(subject):
     """The features of all images of a split, in a file for NumPy, with the names of their files."""
     source = subject.images
@@ -54,6 +61,7 @@ def embed(subject):
     print(f"features   {path}, with {', '.join(arrays)}")
 
 
+@mode()
 def export(subject):
     """The backbone as SavedModel and .keras file, again."""
     folder = export_backbone(subject.encoder, subject.card.parent)
@@ -64,18 +72,28 @@ def _queries(subject):
     """Images `(q, s, s, C)` to look up, and their labels, -1 where there are none."""
     names = subject.config.queries
     if all(name.isdecimal() for name in names):
-        numbers = list(map(int, names))
-        images, labels = _gathered(subject, data.subset(subject.images, numbers))
-        order = np.argsort(np.argsort(numbers))
-        return images[order], labels[order]
+        return _gathered(subject, subject.images, list(map(int, names)))
     images = data.read_images(names, subject.image_size, subject.train.image_shape[-1])
     return images, np.full(len(images), -1)
 
 
-def _gathered(subject, source):
-    """All images of a small source, with their labels."""
-    batches = list(subject.dataset_of(source).as_numpy_iterator())
-    return (np.concatenate([batch[name] for batch in batches]) for name in ("image", "label"))
+def _gathered(subject, source, numbers):
+    """Images of a source by their numbers in it, in the order and shape of these, with their labels.
+
+    Raises:
+        ValueError: if one of them cannot be read, or there is none of that number.
+    """
+    wanted, places = np.unique(numbers, return_inverse=True)
+    batches = list(subject.dataset_of(data.subset(source, wanted)).as_numpy_iterator())
+    images, labels, read = (np.concatenate([batch[name] for batch in batches]) for name in ("image", "label", "index"))
+    if len(read) < len(wanted):
+        missing = np.setdiff1d(np.arange(len(wanted)), read)
+        raise UserError(
+            "Images that are asked for must be readable. "
+            f"Received: {', '.join(map(str, wanted[missing]))} of {source.name} ({source.split}). Name others."
+        )
+    places = places.reshape(np.shape(numbers))
+    return images[places], labels[places]
 
 
 def _pixels(images):

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_moco.callbacks import Expendable
+from keras_moco.callbacks.expendable import expendable
 from tests.small_training import batches
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -64,6 +65,12 @@ def test_any_other_exception_passes():
     for error in (ValueError, KeyboardInterrupt):
         with pytest.raises(error):
             reported(error())
+        with pytest.raises(error), expendable("the map"):
+            raise error
+    for error in (FULL, tf.errors.ResourceExhaustedError(None, None, "full")):
+        with expendable("the map", stream=(stream := io.StringIO())):
+            raise error
+        assert stream.getvalue().startswith("warning: the map was not written (")
 
 
 def test_training_continues_whichever_hook_fails(model, capsys):

@@ -63,6 +63,16 @@ def test_every_so_many_epochs_and_the_last_one_are_measured(model):
     assert history["knn_top1"] == [50.0] * 3 and measured.initial_top1 == 50.0
 
 
+def test_a_model_that_has_been_trained_has_no_accuracy_before_training(model):
+    for steps in (0, 3):
+        measured = monitor()
+        measured.evaluate = lambda: 50.0
+        model.step.assign(steps)
+        measured.set_model(model)
+        measured.on_train_begin()
+        assert measured.initial_top1 == (None if steps else 50.0)
+
+
 def test_bad_settings_are_refused_before_the_first_step(model):
     with pytest.raises(ValueError, match="k=101, bank of 100"):
         model.fit(batches(), steps_per_epoch=1, verbose=0, callbacks=[monitor(k=101)])

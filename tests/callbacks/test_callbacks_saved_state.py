@@ -12,7 +12,7 @@ import pytest
 from keras import layers
 
 from keras_moco import versions
-from keras_moco.callbacks import NotFiniteError, is_saved, restore, save, saved_state, saved_steps
+from keras_moco.callbacks import NotFiniteError, is_saved, restore, restore_encoder, save, saved_state, saved_steps
 from keras_moco.models import MoCo
 from keras_moco.optimizers import SGD
 from tests.small_encoder import small_encoder
@@ -48,6 +48,25 @@ def test_every_variable_of_model_and_optimizer_comes_back_to_the_bit(method, pol
     wanted = state(model)
     expected = {name[:-1] + str(replica): value for name, value in wanted.items() for replica in range(replicas)}
     assert state(other) == expected and len(expected) == replicas * len(wanted)
+
+
+@pytest.mark.parametrize("method", ["moco", "memory_bank"])
+def test_the_encoder_alone_comes_back_to_the_bit(method, tmp_path):
+    model = make_model(method)
+    rng = np.random.default_rng(0)
+    for variable in variables(model):
+        variable.assign(rng.uniform(1, 100, variable.shape).astype(variable.dtype))
+    model.step.assign(7)
+    save(model, tmp_path)
+    encoder = small_encoder(batch_norm=True)
+    assert restore_encoder(encoder, tmp_path).step == 7
+    assert len(encoder.weights) == len(model.encoder.weights)
+    for ours, theirs in zip(encoder.weights, model.encoder.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    truncate(tmp_path / "step-000000007" / "state.json")
+    with pytest.raises(ValueError, match=r"Received: .*step-000000007 \(state.json"):
+        restore_encoder(encoder, tmp_path)
+    assert restore_encoder(encoder, tmp_path / "nowhere") is None
 
 
 def test_where_training_stood_its_log_and_what_else_was_given_come_back(tmp_path, model):

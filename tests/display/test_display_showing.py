@@ -11,8 +11,9 @@ from keras_moco.augment import moco_cifar
 from keras_moco.config import Config
 from keras_moco.data import array_source, open_source
 from keras_moco.display import showing
+from keras_moco.display.looking import look
 from keras_moco.display.showing import show_end, show_start
-from keras_moco.evaluation import nearest_neighbours
+from keras_moco.evaluation import FeatureExtractor, nearest_neighbours
 from keras_moco.plan import Plan
 from keras_moco.run_directory import RunDirectory
 
@@ -66,6 +67,18 @@ def test_without_test_images_no_image_is_its_own_neighbour(run, drawn):
     assert (run.events / "labels.tsv").read_text().split() == list(map(str, range(30)))
 
 
+def test_points_have_the_numbers_of_their_images_where_one_cannot_be_read(tmp_path):
+    (tmp_path / "images").mkdir()
+    for number in range(8):
+        Image.fromarray(np.full((8, 8), 30 * number, "uint8")).save(tmp_path / "images" / f"{number}.png")
+    (tmp_path / "images" / "3.png").write_bytes(b"damaged")
+    images = open_source(f"folder:{tmp_path / 'images'}", max_bad_fraction=0.3)
+    seen = look(images, FeatureExtractor(PIXELS.features), 8, 100)
+    np.testing.assert_array_equal(seen.index, [0, 1, 2, 4, 5, 6, 7])
+    np.testing.assert_array_equal(seen.images[:, 0, 0, 0], 30 * seen.index)
+    np.testing.assert_array_equal(seen.features[:, 0], 30 * seen.index)
+
+
 def test_the_number_of_images_is_limited(run, drawn, monkeypatch):
     monkeypatch.setattr(showing, "draw", lambda path, queries, bank, names: drawn.update(bank=bank.labels))
     monkeypatch.setattr(showing, "BANK", 100)
@@ -80,9 +93,22 @@ def test_what_cannot_be_drawn_is_reported_and_the_rest_is_written(run, capsys):
     run.neighbours.mkdir()
     show_end(run, CONFIG, COLLAPSED, array_source(IMAGES))
     first, second = capsys.readouterr().out.splitlines()
-    assert f"{run.neighbours} was not written (" in first and f"{run.embedding} was not written (" in second
+    assert f"{run.neighbours} was not written (" in first
+    assert second == f"note: {run.embedding} is not drawn, of features that are all one"
     assert not run.embedding.exists() and (run.events / "projector_config.pbtxt").exists()
     assert list(run.path.rglob(".*")) == []
+
+
+def test_a_handful_of_images_has_neither_neighbours_nor_a_map(run, capsys):
+    show_end(run, CONFIG, PIXELS, array_source(IMAGES[:3]))
+    assert capsys.readouterr().out == f"note: {run.embedding} is not drawn, of features of shape (3, 64)\n"
+    assert not run.neighbours.exists() and (run.events / "features.tsv").exists()
+
+
+def test_a_bug_in_a_picture_is_not_hidden(run, monkeypatch):
+    monkeypatch.setattr(showing, "draw_neighbours", lambda *_, **__: [].index("no such thing"))
+    with pytest.raises(ValueError, match="no such thing|not in list"):
+        show_end(run, CONFIG, PIXELS, array_source(IMAGES))
 
 
 def test_a_run_that_can_write_nothing_only_reports_it(run, drawn, capsys, monkeypatch):

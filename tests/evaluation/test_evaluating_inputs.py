@@ -11,10 +11,14 @@ from keras_moco.callbacks import save
 from keras_moco.evaluating import evaluate
 from keras_moco.evaluation import FeatureExtractor
 from keras_moco.evaluation_config import EvaluationConfig
+from keras_moco.layers import FeatureQueue
 from keras_moco.loading import load_backbone, load_encoder
+from keras_moco.models import MoCo
 from keras_moco.modes import MODES, tuned
+from keras_moco.optimizers import SGD
+from keras_moco.settings import to_text
 from keras_moco.subject import Subject
-from keras_moco.trained_run import load_model
+from keras_moco.trained_run import load_model, load_trained_encoder
 from tests.evaluation.finished_run import SIZE, digits, refusal, results, write_images
 
 # Forms of a model
@@ -61,8 +65,9 @@ def test_a_model_is_fine_tuned(form, trained, tmp_path, monkeypatch):
 
 def test_a_model_is_evaluated_in_a_folder_of_its_own(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    settings = {"dataset": "digits", "image_size": SIZE, "knn_k": (5,), "pictures": False}
-    evaluate("knn", EvaluationConfig(model=str(trained.export / "backbone.keras"), **settings))
+    settings = {"dataset": "digits", "image_size": SIZE}
+    votes = {"knn_k": (5,), "pictures": False}
+    evaluate("knn", EvaluationConfig(model=str(trained.export / "backbone.keras"), **settings, **votes))
     (folder,) = (tmp_path / "evaluation").iterdir()
     assert folder.name == "backbone" and {path.name for path in folder.iterdir()} == {"results.json", "MODEL_CARD.md"}
     found = results(folder)
@@ -74,6 +79,17 @@ def test_a_model_is_evaluated_in_a_folder_of_its_own(trained, tmp_path, monkeypa
     said = refusal("embed", model=str(trained.export), output=str(folder), **settings)
     assert f"Received: {folder}, with those of {trained.export / 'backbone.keras'} newest" in said
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_of_a_run_the_encoder_alone_is_made(run, monkeypatch):
+    """Neither key encoder nor queue nor optimizer; the same bits as in the whole model."""
+    expected = load_model(run)[1].encoder.weights
+    for owner, name in ((FeatureQueue, "__init__"), (MoCo, "__init__"), (SGD, "__init__"), (SGD, "build")):
+        monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail("more than the encoder was made"))
+    subject = Subject(EvaluationConfig(workdir=str(run)))
+    for ours, theirs in zip(subject.encoder.weights, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert subject.backbone().output_shape == (None, subject.encoder.feature_dim)
 
 
 # Which checkpoint
@@ -98,8 +114,8 @@ def several(run):
 def test_any_checkpoint_can_be_evaluated(several):
     run, expected = several
     for checkpoint, step in (("newest", 22), ("best", 11), ("0", 0)):
-        encoder = load_encoder(run, checkpoint=checkpoint)
-        np.testing.assert_array_equal(encoder.weights[0], expected[step], err_msg=checkpoint)
+        for load in (load_encoder, load_trained_encoder):
+            np.testing.assert_array_equal(load(run, checkpoint=checkpoint).weights[0], expected[step], checkpoint)
 
     # Results of an older one are kept apart.
     before = results(run)
@@ -132,10 +148,43 @@ def test_settings_are_checked():
     assert "Received: fly." in said and all(mode in said for mode in MODES)
 
 
+def test_a_mode_refuses_what_only_others_have_a_use_for():
+    for mode, setting, value, owners in (
+        ("knn", "rates", (1.0, 3.0), "linear"),
+        ("knn", "split", "train", "retrieve or embed or measures"),
+        ("linear", "knn_k", (20,), "knn"),
+        ("linear", "weight_decay", 0.1, "semi or finetune"),
+        ("logistic", "seed", 1, "knn or linear or finetune or measures"),
+        ("semi", "seed", 1, "knn or linear or finetune or measures"),
+        ("finetune", "features", "backbone", "knn or linear or logistic or retrieve or embed or measures"),
+        ("retrieve", "pictures", False, "knn or linear or semi or finetune"),
+        ("embed", "queries", ("a.png",), "retrieve"),
+        ("measures", "random_weights", False, "semi"),
+        ("export", "image_size", 32, "knn or linear or logistic or semi or finetune or retrieve or embed or measures"),
+    ):
+        said = refusal(mode, workdir="nowhere", **{setting: value})  # before the run is looked for
+        assert said.startswith(f"`{setting}` must not be given with mode {mode}, ")
+        assert f"Received: {setting}={to_text(value)}. Leave out --{setting}, or choose the mode {owners}." in said
+
+
+def test_linear_refuses_what_it_has_no_use_for_on_these_inputs(run, silent):
+    assert "Received: features=embedding." in refusal("linear", workdir=str(run), features="embedding")
+    settings = {"linear_on": "features", "crop_min_area": 0.5}
+    assert "Received: crop_min_area=0.5." in refusal("linear", workdir=str(run), **settings)
+
+
+def test_a_map_of_too_few_images_is_left_out_and_the_rest_is_done(run, tmp_path, capsys):
+    names = [f"{split}/{name}.png" for split in ("train", "test") for name in ("a/0", "a/1", "b/0")]
+    evaluate("knn", EvaluationConfig(workdir=str(run), dataset=write_images(tmp_path / "images", *names)))
+    out = capsys.readouterr().out
+    assert [f"projection_{level}.png is not drawn" in out for level in ("backbone", "embedding")] == [True, True]
+    assert (run / "evaluation" / "confusion_knn_embedding.png").exists()
+
+
 @pytest.fixture
 def silent(trained, monkeypatch):
     """Fails if anything is computed; the run need not be loaded for that."""
-    monkeypatch.setattr(subject, "load_encoder", lambda *_: trained.encoder)
+    monkeypatch.setattr(subject, "load_trained_encoder", lambda *_: trained.encoder)
     monkeypatch.setattr(FeatureExtractor, "_embed", lambda *_: pytest.fail("features were extracted"))
     monkeypatch.setattr(tuned, "fine_tune", lambda *_, **__: pytest.fail("something was trained"))
 
@@ -149,7 +198,7 @@ def test_labels_must_be_there(run, silent, tmp_path):
     dataset = write_images(tmp_path / "flat", "0.png", "1.png", "2.png")
     before = results(run)
     for mode in ("knn", "linear", "logistic", "semi", "finetune"):
-        said = refusal(mode, workdir=str(run), dataset=dataset, knn_k=(1,))
+        said = refusal(mode, workdir=str(run), dataset=dataset)
         assert f"Received: {dataset}, without labels" in said, mode
     assert results(run) == before
 

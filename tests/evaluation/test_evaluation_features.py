@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from keras_moco.evaluation import FeatureExtractor, extract_features
+from keras_moco.evaluation import FeatureExtractor, at_levels, extract_features
+from keras_moco.models import Encoder, linear_head
 
 
 def rows(n):
@@ -85,6 +86,20 @@ def test_images_are_not_rounded_by_a_half_precision_policy():
     data["image"][:] = 100.03125  # not a float16 number
     features = extract_features(channel_means, tf.data.Dataset.from_tensor_slices(data).batch(4)).features
     np.testing.assert_allclose(features, 100.03125, rtol=1e-6)
+
+
+def test_both_levels_come_from_one_pass_with_the_rows_of_each_alone():
+    encoder = Encoder(keras.Sequential([keras.Input((6, 6, 3)), keras.layers.Flatten()]), linear_head(108, 4))
+    extractor = FeatureExtractor(at_levels(encoder, ("embedding", "backbone")))
+    found, blocks = extractor.extract(dataset(11, 4)), list(extractor.blocks(dataset(11, 4), rows=8))
+    for level, embed in (("embedding", encoder), ("backbone", encoder.features)):
+        expected = np.array(embed(rows(11)["image"]))
+        together = np.concatenate([block[level].features for block in blocks])
+        for features in (found[level].features, together):
+            np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(found[level].index, rows(11)["index"])
+    with pytest.raises(ValueError, match="'head'"):
+        at_levels(encoder, ("head",))
 
 
 def test_feature_maps_are_refused():

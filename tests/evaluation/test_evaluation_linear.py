@@ -97,6 +97,15 @@ def test_one_changed_bit_fails():
         encoder.variables[0].assign(before + 1)
         encoder.variables[0].assign(before)
 
+    twins = keras.Model()  # as the encoders of MoCo, which share the names of their variables
+    twins.built, twins.pair = True, [keras.layers.Dense(2, name="twin") for _ in range(2)]
+    for twin in twins.pair:
+        twin.build((None, 3))
+    assert len({variable.path for variable in twins.variables}) == 2
+    for twin in twins.pair:
+        with pytest.raises(RuntimeError, match="1 changed variable.*: twin/kernel"), frozen(twins):
+            twin.kernel.assign(twin.kernel + 1)
+
     layer = keras.layers.Dense(2, name="late")
     with pytest.raises(RuntimeError, match="late/bias, late/kernel"), frozen(layer):
         layer.build((None, 3))

@@ -1,5 +1,7 @@
 """Linear classifiers by SGD, side by side, against NumPy."""
 
+from contextlib import nullcontext
+
 import keras
 import numpy as np
 import pytest
@@ -120,6 +122,24 @@ def test_on_images_the_classes_are_found_and_the_backbone_stays():
     for weight, old in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(weight, old)
     assert model.trainable and len(model.trainable_weights) == 2
+
+
+class Interrupt(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("callbacks, ends_in", [([], nullcontext()), ([Interrupt()], pytest.raises(KeyboardInterrupt))])
+def test_what_is_trainable_stays_trainable_and_what_is_frozen_frozen(callbacks, ends_in):
+    layers = [keras.layers.Dense(3, name="frozen"), keras.layers.Dense(3, name="trained")]
+    model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D(), *layers])
+    layers[0].trainable = False
+    layers[1].bias.trainable = False
+    with ends_in:
+        settings = {"rates": (1.0,), "epochs": 1, "batch_size": 30, "callbacks": callbacks}
+        linear_sweep_on_images(model, tinted(), tinted(seed=1), 8, **settings)
+    assert model.trainable and not layers[0].trainable and layers[1].trainable
+    assert [variable.path for variable in model.trainable_variables] == [layers[1].kernel.path]
 
 
 @pytest.mark.slow

@@ -198,7 +198,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
         (draw_projection, CLUSTERS[:3], None, names, "shape (3, 8)"),
         (draw_projection, CLUSTERS, None, names, 3, "limit=3"),
         (draw_projection, np.nan * CLUSTERS, None, names, "NaN or infinite"),
-        (draw_projection, np.ones((60, 8)), None, names, "`features` must differ"),
+        (draw_projection, np.ones((60, 8)), None, names, "Received: features that are all one."),
         (draw_projection, CLUSTERS, CLUSTER[1:], names, "59 labels from 0 to 2, 3 class names, 60 rows"),
         (draw_projection, CLUSTERS, CLUSTER + 1, names, "60 labels from 1 to 3, 3 class names, 60 rows"),
         (draw_neighbours, queries[..., 0], neighbours[..., 0], similarity, "uint8 (3, 8, 8), uint8 (3, 4, 8, 8)"),

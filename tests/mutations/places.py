@@ -327,9 +327,9 @@ MUTATIONS = [
     ),
     Mutation(
         "keras_moco/evaluation/linear_heads.py",
-        "backbone.trainable = backbone.trainable, False",
-        "backbone.trainable = backbone.trainable, True",
-        "the linear sweep trains the backbone along",
+        "partial(backbone, training=False)",
+        "partial(backbone, training=True)",
+        "the linear sweep moves the statistics of the backbone",
         ["tests/evaluation/test_evaluation_linear_heads.py"],
     ),
     Mutation(
@@ -341,8 +341,8 @@ MUTATIONS = [
     ),
     Mutation(
         "keras_moco/evaluation/neighbours.py",
-        "            seen += len(chunk)\n",
-        "            seen = len(chunk)\n",
+        "self._seen += self._filled",
+        "self._seen = self._filled",
         "rows of later chunks of a bank are counted from the wrong place",
         ["tests/evaluation/test_evaluation_neighbours.py"],
     ),
@@ -453,9 +453,9 @@ MUTATIONS = [
     ),
     Mutation(
         "keras_moco/modes/use.py",
-        "np.argsort(np.argsort(numbers))",
-        "np.argsort(numbers)",
-        "queries are drawn in another order than asked for",
+        "np.concatenate(numbers)[found.rows]",
+        "found.rows",
+        "rows of a bank are taken for numbers of images",
         ["tests/evaluation/test_evaluating.py"],
     ),
     Mutation(
@@ -523,9 +523,9 @@ MUTATIONS = [
     ),
     Mutation(
         "keras_moco/training.py",
-        '    if "knn_top1_initial" not in run.results():\n',
-        "    if True:\n",
-        "a resumed run replaces the accuracy before training",
+        "    if initial is None and model.steps_done == 0:\n",
+        "    if initial is None:\n",
+        "the accuracy before training is measured on a trained model",
         ["tests/test_training.py"],
     ),
 ]
