@@ -22,7 +22,7 @@ from keras_moco import augment, backbones, distribution, evaluation, export, lay
 from tests.small_encoder import SHAPE, small_encoder
 
 MODULES = """
-augment backbones batch_norm callbacks config contrast convert data distribution evaluating evaluation
+augment backbones batch_norm callbacks config contrast convert data distribution errors evaluating evaluation
 evaluation_config export layers loading methods models momentum optimizers presets schedules training
 """.split()
 # Their functions are tested on replicas and in graphs by tests/distribution, test_batch_norm.py and test_momentum.py.

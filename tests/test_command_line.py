@@ -116,7 +116,8 @@ def test_a_bug_shows_its_traceback_and_asks_for_a_report(error, monkeypatch):
 
 @pytest.mark.parametrize("command, work", [(convert, "summary"), (preview, "_run"), (import_idx, "import_idx")])
 def test_so_do_the_other_commands(command, work, monkeypatch, capsys):
-    arguments = {convert: ["show", "x"], preview: [], import_idx: ["x", "--name=x", "--data_dir=x"]}[command]
+    arguments = {convert: ["show", "x"], import_idx: ["x", "--name=x", "--data_dir=x"]}.get(command)
+    arguments = arguments or ["--source=x", "--recipe=x", "--out=x"]
     monkeypatch.setattr(command, work, lambda *_: 1 / 0)
     assert command.main(arguments) == 1
     assert "ZeroDivisionError: division by zero\nerror: " in capsys.readouterr().err
