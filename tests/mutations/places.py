@@ -494,7 +494,7 @@ MUTATIONS = [
         ["tests/test_presets.py"],
     ),
     Mutation(
-        "keras_moco/settings.py",
+        "keras_moco/ranges.py",
         '"in [0, 1)": lambda value: 0 <= value < 1,',
         '"in [0, 1)": lambda value: 0 <= value <= 1,',
         "a range includes its open edge",
