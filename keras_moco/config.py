@@ -2,9 +2,9 @@
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 from keras_moco.errors import UserError
+from keras_moco.paths import user_path
 from keras_moco.settings import check, define_flags, from_flags, setting, to_text
 
 __all__ = ["Config"]
@@ -248,7 +248,7 @@ class Config:
         False, "Only operations that give the same bits each time, where a GPU has faster ones.", changeable=True
     )
     init_from: str | None = _setting(
-        None, "Weights of the encoder to begin with: a run's folder, a .keras file, .pth, .pth.tar or .safetensors."
+        None, "Weights of the encoder to begin with: a run's folder, or what --model of evaluate.py takes."
     )
     allow_config_change: tuple[str, ...] = _setting(
         (), "Settings that may differ from those the run began with, such as epochs.", resumable=True, kept=False
@@ -306,7 +306,7 @@ def read_flagfile(path):
     values = flags.FlagValues()
     define_flags(Config, values)
     try:
-        values(["flagfile", f"--flagfile={Path(path)}"])
+        values(["flagfile", f"--flagfile={user_path(path)}"])
     except flags.Error as error:
         raise UserError(
             f"A flagfile must hold flags of train.py. Received: {path} with {error}. Correct that line."
