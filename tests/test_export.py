@@ -15,7 +15,7 @@ from keras_moco.backbones import resnet
 from keras_moco.export import NotStockError, export_backbone, standalone_backbone
 from keras_moco.layers import SplitBatchNormalization
 from keras_moco.loading import load_backbone, load_encoder
-from keras_moco.models import Encoder, MoCo, linear_head
+from keras_moco.models import Encoder, EndToEnd, MemoryBank, MoCo, SimCLR, linear_head
 from keras_moco.optimizers import LARS
 from tests import half_precision
 
@@ -256,3 +256,24 @@ def test_a_backbone_alone_takes_images(tmp_path):
         with pytest.raises(ValueError, match="must take one batch of images .* Received: Sequential of input shape"):
             export_backbone(model, tmp_path / "export")
     assert not (tmp_path / "export").exists()
+
+
+# Keras's own export
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda encoder: MoCo(encoder, queue_size=16, bn_splits=2),
+        lambda encoder: EndToEnd(encoder, shared=False, bn_splits=2),
+        lambda encoder: MemoryBank(encoder, bank_size=16, num_negatives=4),
+        SimCLR,
+    ],
+    ids=["MoCo", "EndToEnd", "MemoryBank", "SimCLR"],
+)
+def test_a_model_exports_its_embeddings(make, tmp_path):
+    model = make(trained(small_encoder()))
+    model.export(tmp_path / "model", verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "model"))
+    for n in (1, 5):
+        np.testing.assert_allclose(served.serve(images(n)), model.predict(images(n), verbose=0), atol=1e-6)

@@ -126,6 +126,12 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
     def call(self, images, training=False):
         return self.encoder(images, training=training)
 
+    def export(self, filepath, *args, input_signature=None, **kwargs):
+        """`keras.Model.export` of `model(images)`, images to embeddings."""
+        # Keras takes the shape of the images from `build`, which a model built by its constructor does without.
+        signature = [keras.InputSpec(dtype="float32", shape=(None, *self.encoder.image_shape))]
+        return super().export(filepath, *args, input_signature=input_signature or signature, **kwargs)
+
     def train_step(self, views):
         _check_views(views, self.required)
         # Where the end of the data is not known in advance, Keras runs the step once more without a batch: nothing
