@@ -2,23 +2,23 @@
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 from keras_moco.errors import UserError
-from keras_moco.settings import check_ranges, define_flags, from_flags, setting, to_text
+from keras_moco.paths import user_path
+from keras_moco.settings import check, define_flags, from_flags, setting, to_text
 
 __all__ = ["Config"]
 
 
-def _setting(default, help, *, resumable=False, changeable=False, kept=True, most=None):
-    """A field.
+def _setting(default, help, *, resumable=False, changeable=False, kept=True, most=None, **metadata):
+    """A field, with what `keras_moco.settings.setting` takes, and:
 
     `resumable`: it may change between two starts of one run, since it does not touch the result. `changeable`: it
     touches the result, not the shape of what is saved, so it may change where `allow_config_change` names it. `kept`:
     it is written into the flagfile of a run. `most`: where it is not given, it follows from the data, up to this
     number, which earlier flagfiles have where nobody gave one.
     """
-    return setting(default, help, resumable=resumable, changeable=changeable, kept=kept, most=most)
+    return setting(default, help, resumable=resumable, changeable=changeable, kept=kept, most=most, **metadata)
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Config:
     """Settings of a pre-training run; the defaults are MoCo v1 on ImageNet (He et al. 2020, sec. 4; official code).
 
     Raises:
-        ValueError: if a number is out of its range.
+        ValueError: if a number is out of its range, or a word is none of the choices.
 
     Example:
 
@@ -42,158 +42,236 @@ class Config:
     data_dir: str | None = _setting(None, "Where tfds data sets lie. TFDS's own default if not given.", resumable=True)
     cache_encoded: bool = _setting(False, "Keep encoded images in memory once they are read.", resumable=True)
     max_bad_fraction: float = _setting(
-        0.01, "Share of unreadable images that are left out before it is an error.", resumable=True
+        0.01, "Share of unreadable images that are left out before it is an error.", resumable=True, range="in [0, 1)"
     )
     strict_data: bool = _setting(False, "Make the first unreadable image an error.", resumable=True)
     train_examples: int | None = _setting(
-        None, "Images in the training split, for --dry_run where the data is not at hand. Counted otherwise."
+        None,
+        "Images in the training split, for --dry_run where the data is not at hand. Counted otherwise.",
+        range="at least 1",
     )
-    channels: int | None = _setting(None, "Channels of the images, 1 or 3. As in the data set if not given.")
-    method: str = _setting("moco", "What is contrasted with what: moco, end_to_end, memory_bank or simclr.")
+    channels: int | None = _setting(
+        None, "Channels of the images, 1 or 3. As in the data set if not given.", choices=(1, 3)
+    )
+    method: str = _setting(
+        "moco",
+        "What is contrasted with what: moco, end_to_end, memory_bank or simclr.",
+        choices=("moco", "end_to_end", "memory_bank", "simclr"),
+        table="keras_moco.methods:METHODS",
+    )
     workdir: str = _setting("runs/moco", "Folder for everything that the run writes.", resumable=True)
 
-    backbone: str = _setting("resnet50", "resnet10, resnet18, resnet34, resnet50, resnet101 or resnet152.")
-    backbone_width: int = _setting(64, "Channels of the first stage; 64 is the standard network.")
+    backbone: str = _setting(
+        "resnet50",
+        "resnet10, resnet18, resnet34, resnet50, resnet101 or resnet152.",
+        choices=("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+        table="keras_moco.backbones.resnet:RESNETS",
+    )
+    backbone_width: int = _setting(64, "Channels of the first stage; 64 is the standard network.", range="at least 1")
     stem: str = _setting(
-        "imagenet", "First layers: imagenet (7x7, pooling), half (3x3, stride 2) or cifar (3x3, full size)."
+        "imagenet",
+        "First layers: imagenet (7x7, pooling), half (3x3, stride 2) or cifar (3x3, full size).",
+        choices=("imagenet", "half", "cifar"),
+        table="keras_moco.backbones.resnet:STEMS",
     )
     bn_mode: str = _setting(
-        "auto", "BatchNorm's company: split (on one replica), shuffle (on several; the paper), sync, plain; or auto."
+        "auto",
+        "BatchNorm's company: split (on one replica), shuffle (on several; the paper), sync, plain; or auto.",
+        choices=("auto", "split", "shuffle", "sync", "plain"),
+        table="keras_moco.batch_norm:BN_MODES",
     )
-    bn_splits: int = _setting(8, "Groups in each replica's batch, with statistics of their own, of --bn_mode=split.")
-    head: str = _setting("linear", "Projection head: linear (MoCo v1), mlp (v2) or simclr.")
-    embedding_dim: int = _setting(128, "Length of the embeddings that are contrasted.")
+    bn_splits: int = _setting(
+        8, "Groups in each replica's batch, with statistics of their own, of --bn_mode=split.", range="at least 1"
+    )
+    head: str = _setting(
+        "linear",
+        "Projection head: linear (MoCo v1), mlp (v2) or simclr.",
+        choices=("linear", "mlp", "simclr"),
+        table="keras_moco.models.encoder:HEADS",
+    )
+    embedding_dim: int = _setting(128, "Length of the embeddings that are contrasted.", range="at least 1")
     image_mean: tuple[float, ...] = _setting(
         (0.485, 0.456, 0.406),
         "Mean of the images scaled to 0..1, one number or one per channel (ImageNet's).",
+        range="in [0, 1]",
     )
-    image_std: tuple[float, ...] = _setting((0.229, 0.224, 0.225), "Their standard deviation, likewise.")
+    image_std: tuple[float, ...] = _setting(
+        (0.229, 0.224, 0.225), "Their standard deviation, likewise.", range="in (0, 1]"
+    )
 
     queue_size: int | None = _setting(
         None,
         "Keys in the queue, K in the paper (moco). If not given, a fifth of the images, 65536 (the paper) at most.",
         most=65536,
+        range="at least 1",
     )
-    temperature: float = _setting(0.07, "Softmax temperature, T in the paper; 0.2 in v2.", changeable=True)
-    key_momentum: float = _setting(0.999, "Momentum of the key encoder, m in the paper (moco).", changeable=True)
+    temperature: float = _setting(
+        0.07, "Softmax temperature, T in the paper; 0.2 in v2.", changeable=True, range="positive"
+    )
+    key_momentum: float = _setting(
+        0.999, "Momentum of the key encoder, m in the paper (moco).", changeable=True, range="in [0, 1]"
+    )
     symmetric: bool = _setting(False, "Look up both views of an image; the loss is the sum (moco; CIFAR-10 demo).")
     separate_encoders: bool = _setting(False, "Train a key encoder with weights of its own (end_to_end).")
-    num_negatives: int = _setting(4096, "Vectors drawn from the bank in each step, K in the paper (memory_bank).")
+    num_negatives: int = _setting(
+        4096, "Vectors drawn from the bank in each step, K in the paper (memory_bank).", range="at least 1"
+    )
     bank_momentum: float = _setting(
-        0.5, "How much of an old vector stays in the bank's new one (memory_bank).", changeable=True
+        0.5, "How much of an old vector stays in the bank's new one (memory_bank).", changeable=True, range="in [0, 1]"
     )
 
     augment: str = _setting(
-        "moco_v1", "Augmentation recipe: moco_v1, moco_v2, moco_cifar, simclr or simclr_cifar.", changeable=True
+        "moco_v1",
+        "Augmentation recipe: moco_v1, moco_v2, moco_cifar, simclr or simclr_cifar.",
+        changeable=True,
+        choices=("moco_v1", "moco_v2", "moco_cifar", "simclr", "simclr_cifar"),
+        table="keras_moco.augment.recipes:AUGMENTATIONS",
     )
     crop_min_area: float | None = _setting(
         None,
         "Smallest share of the image that a random crop keeps. The recipe's (0.2 or 0.08) if not given.",
         changeable=True,
+        range="in (0, 1]",
     )
-    image_size: int = _setting(224, "Height and width of the views, in pixels.")
+    image_size: int = _setting(224, "Height and width of the views, in pixels.", range="at least 1")
     augment_exact: bool = _setting(
         False, "Augment by one operation after the other instead of fused; slow.", changeable=True
     )
     augment_on: str = _setting(
-        "host", "Where colour and blur are done: host, or device (crops stay on the host).", resumable=True
+        "host",
+        "Where colour and blur are done: host, or device (crops stay on the host).",
+        resumable=True,
+        choices=("host", "device"),
     )
 
-    batch_size: int = _setting(256, "Images per step over all replicas.")
-    epochs: int = _setting(200, "Passes over the training images.", changeable=True)
+    batch_size: int = _setting(256, "Images per step over all replicas.", range="at least 1")
+    epochs: int = _setting(200, "Passes over the training images.", changeable=True, range="at least 1")
     base_learning_rate: float = _setting(
-        0.03, "Learning rate for 256 images per step; scaled linearly.", changeable=True
+        0.03, "Learning rate for 256 images per step; scaled linearly.", changeable=True, range="positive"
     )
     weight_decay: float = _setting(
-        1e-4, "L2 penalty, added to the gradient of every weight (lars: of kernels).", changeable=True
+        1e-4,
+        "L2 penalty, added to the gradient of every weight (lars: of kernels).",
+        changeable=True,
+        range="at least 0",
     )
-    optimizer: str = _setting("sgd", "sgd, or lars for large batches.")
-    optimizer_momentum: float = _setting(0.9, "Momentum of the optimiser.", changeable=True)
+    optimizer: str = _setting(
+        "sgd", "sgd, or lars for large batches.", choices=("sgd", "lars"), table="keras_moco.building:OPTIMIZERS"
+    )
+    optimizer_momentum: float = _setting(0.9, "Momentum of the optimiser.", changeable=True, range="in [0, 1)")
     schedule: str = _setting(
-        "step", "Learning rate: step (x0.1 at 60 % and 80 % of the epochs), cosine, constant.", changeable=True
+        "step",
+        "Learning rate: step (x0.1 at 60 % and 80 % of the epochs), cosine, constant.",
+        changeable=True,
+        choices=("step", "cosine", "constant"),
+        table="keras_moco.schedules:SCHEDULES",
     )
     schedule_per_step: bool = _setting(
         False, "Change the rate every step; the authors change it every epoch.", changeable=True
     )
-    warmup_epochs: int = _setting(0, "Epochs of linear warm-up; the authors use none.", changeable=True)
+    warmup_epochs: int = _setting(
+        0, "Epochs of linear warm-up; the authors use none.", changeable=True, range="at least 0"
+    )
 
-    strategy: str = _setting("auto", "Devices: auto, one, mirrored, multiworker or tpu.", resumable=True)
+    strategy: str = _setting(
+        "auto",
+        "Devices: auto, one, mirrored, multiworker or tpu.",
+        resumable=True,
+        choices=("auto", "one", "mirrored", "multiworker", "tpu"),
+        table="keras_moco.distribution.strategies:STRATEGIES",
+    )
     replicas: int | None = _setting(
         None,
         "Devices that train in step. All there are if not given; needed by --dry_run away from them.",
         resumable=True,
+        range="at least 1",
     )
     require_gpu: bool = _setting(
         False, "Refuse to train where TensorFlow finds no GPU, instead of training on the CPU.", resumable=True
     )
     steps_per_execution: int = _setting(
-        1, "Steps between two looks of Python at the training; more saves time where steps are short.", resumable=True
+        1,
+        "Steps between two looks of Python at the training; more saves time where steps are short.",
+        resumable=True,
+        range="at least 1",
     )
-    precision: str = _setting("float32", "float32, mixed_bfloat16 or mixed_float16.")
-    seed: int = _setting(0, "Of initial weights, data order, augmentation, shuffle and queue.")
+    precision: str = _setting(
+        "float32", "float32, mixed_bfloat16 or mixed_float16.", choices=("float32", "mixed_bfloat16", "mixed_float16")
+    )
+    seed: int = _setting(0, "Of initial weights, data order, augmentation, shuffle and queue.", range="in [0, 2**32)")
 
     knn_every_epochs: int = _setting(
-        1, "Epochs between measurements of the features (kNN, spread); 0: only before and after.", resumable=True
+        1,
+        "Epochs between measurements of the features (kNN, spread); 0: only before and after.",
+        resumable=True,
+        range="at least 0",
     )
     knn_k: int | None = _setting(
         None,
         "Neighbours that vote. If not given, as many as suit the data, 200 (CIFAR-10 demo) at most.",
         resumable=True,
         most=200,
+        range="at least 1",
     )
-    knn_temperature: float = _setting(0.1, "Temperature of their votes (CIFAR-10 demo).", resumable=True)
+    knn_temperature: float = _setting(
+        0.1, "Temperature of their votes (CIFAR-10 demo).", resumable=True, range="positive"
+    )
     knn_features: str = _setting(
-        "embedding", "What is compared: embedding (CIFAR-10 demo), or backbone, before the head.", changeable=True
+        "embedding",
+        "What is compared: embedding (CIFAR-10 demo), or backbone, before the head.",
+        changeable=True,
+        choices=("embedding", "backbone"),
+        table="keras_moco.evaluation.features:LEVELS",
     )
     checkpoint_epochs: int = _setting(
-        1, "Epochs between checkpoints; the last one has one as well. 0: not by epochs.", resumable=True
+        1,
+        "Epochs between checkpoints; the last one has one as well. 0: not by epochs.",
+        resumable=True,
+        range="at least 0",
     )
     checkpoint_minutes: float = _setting(
-        10.0, "Minutes after which a checkpoint is saved in mid-epoch. 0: never.", resumable=True
+        10.0, "Minutes after which a checkpoint is saved in mid-epoch. 0: never.", resumable=True, range="at least 0"
     )
     checkpoint_share: float = _setting(
-        0.005, "Share of the time that checkpoints after epochs may take; short epochs go without.", resumable=True
+        0.005,
+        "Share of the time that checkpoints after epochs may take; short epochs go without.",
+        resumable=True,
+        range="in (0, 1]",
     )
-    keep_checkpoints: int = _setting(2, "Newest checkpoints to keep, beside the best by kNN.", resumable=True)
-    keep_every_epochs: int = _setting(0, "Epochs between checkpoints that are kept for good. 0: none.", resumable=True)
+    keep_checkpoints: int = _setting(
+        2, "Newest checkpoints to keep, beside the best by kNN.", resumable=True, range="at least 1"
+    )
+    keep_every_epochs: int = _setting(
+        0, "Epochs between checkpoints that are kept for good. 0: none.", resumable=True, range="at least 0"
+    )
     max_minutes: float = _setting(
-        0.0, "Minutes after which training saves, stops and exits with 75. 0: no limit.", resumable=True
+        0.0,
+        "Minutes after which training saves, stops and exits with 75. 0: no limit.",
+        resumable=True,
+        range="at least 0",
     )
     on_nan: str = _setting(
-        "stop", "When loss or gradients are not finite: stop, or skip (leave that step out, count it).", resumable=True
+        "stop",
+        "When loss or gradients are not finite: stop, or skip (leave that step out, count it).",
+        resumable=True,
+        choices=("stop", "skip"),
     )
     deterministic: bool = _setting(
         False, "Only operations that give the same bits each time, where a GPU has faster ones.", changeable=True
     )
     init_from: str | None = _setting(
-        None, "Weights of the encoder to begin with: a run's folder, a .keras file, .pth, .pth.tar or .safetensors."
+        None, "Weights of the encoder to begin with: a run's folder, or what --model of evaluate.py takes."
     )
     allow_config_change: tuple[str, ...] = _setting(
         (), "Settings that may differ from those the run began with, such as epochs.", resumable=True, kept=False
     )
-    log_steps: int = _setting(50, "Steps between log lines where the output is no terminal.", resumable=True)
+    log_steps: int = _setting(
+        50, "Steps between log lines where the output is no terminal.", resumable=True, range="at least 1"
+    )
     dry_run: bool = _setting(False, "Print what would be done, and stop without data.", resumable=True, kept=False)
 
     def __post_init__(self):
-        check_ranges(
-            self,
-            {
-                "at least 1": "train_examples channels backbone_width bn_splits embedding_dim queue_size num_negatives "
-                "image_size batch_size epochs replicas steps_per_execution knn_k keep_checkpoints log_steps",
-                "positive": "temperature base_learning_rate knn_temperature",
-                "at least 0": "weight_decay warmup_epochs knn_every_epochs checkpoint_epochs checkpoint_minutes "
-                "keep_every_epochs max_minutes seed",
-                "in [0, 1]": "key_momentum bank_momentum",
-                "in [0, 1)": "optimizer_momentum max_bad_fraction",
-                "in (0, 1]": "crop_min_area checkpoint_share",
-            },
-        )
-        for name, choices in {"augment_on": ("host", "device"), "on_nan": ("stop", "skip")}.items():
-            if getattr(self, name) not in choices:
-                raise UserError(
-                    f"`{name}` must be {' or '.join(choices)}. "
-                    f"Received: {name}={getattr(self, name)!r}. Correct the flag --{name}."
-                )
+        check(self)
         fixed = [name for name in self.allow_config_change if name not in changeable()]
         if fixed:
             raise UserError(
@@ -246,7 +324,7 @@ def read_flagfile(path):
     values = flags.FlagValues()
     define_flags(Config, values)
     try:
-        values(["flagfile", f"--flagfile={Path(path)}"])
+        values(["flagfile", f"--flagfile={user_path(path)}"])
     except flags.Error as error:
         raise UserError(
             f"A flagfile must hold flags of train.py. Received: {path} with {error}. Correct that line."

@@ -5,6 +5,8 @@ import errno
 import os
 from pathlib import Path
 
+from keras_moco.paths import user_path
+
 
 def write_text(path, text):
     """Replaces a file in one piece, and returns when it is on the disk.
@@ -40,7 +42,7 @@ def replace_when_written(path, write_to):
     Raises:
         OSError: as `write_text`; also whatever `write_to` raises.
     """
-    path = Path(path)
+    path = user_path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         write_to(temporary)

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from keras_moco.errors import UserError
-from keras_moco.settings import check_ranges, setting
+from keras_moco.settings import check, setting
 
 __all__ = ["EvaluationConfig"]
 
@@ -14,7 +14,7 @@ class EvaluationConfig:
     """What is evaluated, on which images, and how; the defaults are the protocols of the papers.
 
     Raises:
-        ValueError: if a number is out of its range.
+        ValueError: if a number is out of its range, or a word is none of the choices.
 
     Example:
 
@@ -33,69 +33,68 @@ class EvaluationConfig:
     dataset: str | None = setting(None, "Images, as for train.py. Those of the run if not given.")
     data_dir: str | None = setting(None, "Where tfds data sets lie, if not as in training.")
     data_licence: str | None = setting(None, "Licence of the images, for the model card, if the data set does not say.")
-    image_size: int | None = setting(None, "Height and width of the images, in pixels. As in the run if not given.")
-    split: str = setting("test", "Which images: train or test (embed, retrieve, measures).")
-    batch_size: int = setting(256, "Images per step.")
-    seed: int = setting(0, "Of everything random.")
+    image_size: int | None = setting(
+        None, "Height and width of the images, in pixels. As in the run if not given.", range="at least 1"
+    )
+    split: str = setting("test", "Which images: train or test (embed, retrieve, measures).", choices=("train", "test"))
+    batch_size: int = setting(256, "Images per step.", range="at least 1")
+    seed: int = setting(0, "Of everything random.", range="in [0, 2**32)")
     pictures: bool = setting(True, "Draw confusion matrices, projections and curves.")
 
     features: str | None = setting(
-        None, "Where features are taken: backbone, or embedding, behind the head. knn: both; else backbone."
+        None,
+        "Where features are taken: backbone, or embedding, behind the head. knn: both; else backbone.",
+        choices=("backbone", "embedding"),
+        table="keras_moco.evaluation.features:LEVELS",
     )
     knn_k: tuple[int, ...] = setting(
         (),
         "Neighbours that vote, one or several numbers. If not given, as many as suit the data, 200 (CIFAR-10 demo) at "
         "most.",
+        range="at least 1",
     )
-    knn_temperature: tuple[float, ...] = setting((0.1,), "Temperatures of their votes (CIFAR-10 demo).")
+    knn_temperature: tuple[float, ...] = setting(
+        (0.1,), "Temperatures of their votes (CIFAR-10 demo).", range="positive"
+    )
 
     linear_on: str = setting(
-        "images", "What linear trains on: images, augmented (the authors), or features, extracted once (fast)."
+        "images",
+        "What linear trains on: images, augmented (the authors), or features, extracted once (fast).",
+        choices=("images", "features"),
     )
     rates: tuple[float, ...] = setting(
         (0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
         "Learning rates of linear for 256 images, trained at once. The authors' is 30, which is no misprint: features "
         "are small, and there is no weight decay.",
+        range="positive",
     )
     epochs: int | None = setting(
-        None, "Passes over the images. linear: 100 (the authors); finetune: 30; semi: 60 up to 1 %, else 30 (SimCLR)."
+        None,
+        "Passes over the images. linear: 100 (the authors); finetune: 30; semi: 60 up to 1 %, else 30 (SimCLR).",
+        range="at least 1",
     )
-    crop_min_area: float = setting(0.08, "Smallest share of the image that a random crop keeps (torchvision).")
+    crop_min_area: float = setting(
+        0.08, "Smallest share of the image that a random crop keeps (torchvision).", range="in (0, 1]"
+    )
 
-    learning_rate: float = setting(0.05, "Of finetune and semi, for 256 images; scaled linearly (SimCLR, B.5).")
-    weight_decay: float = setting(0.0, "Of finetune and semi, L2 added to the gradient (SimCLR, B.5).")
-    fractions: tuple[float, ...] = setting((1.0, 10.0), "Percent of the labels that semi uses.")
-    seeds: int = setting(3, "How often semi repeats each, with other labels.")
+    learning_rate: float = setting(
+        0.05, "Of finetune and semi, for 256 images; scaled linearly (SimCLR, B.5).", range="positive"
+    )
+    weight_decay: float = setting(
+        0.0, "Of finetune and semi, L2 added to the gradient (SimCLR, B.5).", range="at least 0"
+    )
+    fractions: tuple[float, ...] = setting((1.0, 10.0), "Percent of the labels that semi uses.", range="in (0, 100]")
+    seeds: int = setting(3, "How often semi repeats each, with other labels.", range="at least 1")
     random_weights: bool = setting(True, "Have semi train the same network from random weights too.")
 
     queries: tuple[str, ...] = setting(
         ("0", "1", "2", "3", "4", "5", "6", "7"),
         "What retrieve looks up: image files, or numbers in --split.",
     )
-    neighbours: int = setting(10, "How many images retrieve finds for each.")
+    neighbours: int = setting(10, "How many images retrieve finds for each.", range="at least 1")
 
     def __post_init__(self):
-        check_ranges(
-            self,
-            {
-                "at least 1": "image_size batch_size knn_k epochs seeds neighbours",
-                "at least 0": "seed weight_decay",
-                "positive": "knn_temperature rates learning_rate",
-                "in (0, 1]": "crop_min_area",
-                "in (0, 100]": "fractions",
-            },
-        )
-        choices = {
-            "split": ("train", "test"),
-            "features": (None, "backbone", "embedding"),
-            "linear_on": ("images", "features"),
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise UserError(
-                    f"`{name}` must be {' or '.join(filter(None, known))}. "
-                    f"Received: {name}={getattr(self, name)!r}. Correct the flag --{name}."
-                )
+        check(self)
         if (self.workdir is None) == (self.model is None):
             raise UserError(
                 "Either a run or a model must be given to be evaluated. "

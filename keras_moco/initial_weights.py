@@ -1,22 +1,25 @@
 """The weights of another training, for a new run to begin with."""
 
 import functools
-from pathlib import Path
+from types import SimpleNamespace
+
+import keras
 
 from keras_moco.convert import load_pytorch
 from keras_moco.errors import UserError
-from keras_moco.loading import PYTORCH, load_keras
+from keras_moco.export import saved_variables
+from keras_moco.loading import is_pytorch, open_model
 from keras_moco.models import Encoder
 from keras_moco.momentum import copy_weights
-from keras_moco.trained_run import load_trained_encoder
+from keras_moco.paths import user_path
 
 
 def initial_weights(path):
     """Opens the weights of another encoder.
 
     Args:
-        path: the folder of a run (its newest checkpoint), a `.keras` file of an `Encoder`, of a model that has one or
-            of an exported backbone (then the head stays fresh), or a checkpoint of PyTorch.
+        path: whatever `evaluate.py --model` takes (`keras_moco.loading.load_encoder`), and the folder of a run (its
+            newest checkpoint). Of a backbone without a head, such as an exported one, the head stays fresh.
 
     Returns:
         Function of a built `Encoder`, which copies them into it, BatchNorm statistics included and nothing else, and
@@ -25,27 +28,31 @@ def initial_weights(path):
     Raises:
         ValueError: if there is nothing of the kind.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.exists():
         raise UserError(f"`init_from` must exist. Received: {path}. Correct --init_from.")
-    if path.name.endswith(PYTORCH):
+    if is_pytorch(path):
+        # Straight into the encoder: its names say what fits, and notes in it which images it was made for.
         return functools.partial(load_pytorch, path=path)
-    if path.is_dir():
-        return functools.partial(_take_over, load_trained_encoder(path), path)
-    if path.suffix != ".keras":
-        raise UserError(
-            "`init_from` must be the folder of a run, a .keras file, or a .pth, .pth.tar or .safetensors checkpoint. "
-            f"Received: {path}. Correct --init_from."
-        )
-    return functools.partial(_take_over, load_keras(path), path)
+    return functools.partial(_take_over, open_model(path), path)
 
 
 def _take_over(source, path, encoder):
-    target = encoder if isinstance(source, Encoder) else encoder.backbone
+    whole = isinstance(source, Encoder)
     try:
-        copy_weights(source, target)
+        copy_weights(_in_order(source), encoder if whole else encoder.backbone)
     except UserError as error:
+        parts = "backbone, width, stem, channels" + (" and head" if whole else "")
         raise UserError(
-            "`init_from` must be of the same architecture: backbone, width, stem, channels and head. "
-            f"Received: {path}, whose weights have other shapes. Correct --init_from, or those settings."
+            f"`init_from` must be of the same architecture: {parts}. "
+            f"Received: {path}, whose weights have other shapes. Correct --init_from, or those settings"
+            f"{', or give an exported backbone, which leaves the head fresh' if whole else ''}."
         ) from error
+
+
+def _in_order(source):
+    """The model, or what stands for it: Keras has the weights of a SavedModel in the order in which it uses them."""
+    for layer in source.layers:
+        if isinstance(layer, keras.layers.TFSMLayer):
+            return SimpleNamespace(name=source.name, weights=saved_variables(layer.filepath))
+    return source

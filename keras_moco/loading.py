@@ -1,14 +1,13 @@
 """What was learnt, from wherever it lies, as a Keras model to build on."""
 
-from pathlib import Path
-
 import keras
 
 from keras_moco.convert import encoder_from_pytorch
 from keras_moco.errors import UserError
-from keras_moco.export import KERAS_FILE, standalone_backbone
+from keras_moco.export import KERAS_FILE, SAVED_MODEL, standalone_backbone
 from keras_moco.models import Encoder
-from keras_moco.trained_run import load_model
+from keras_moco.paths import user_path
+from keras_moco.trained_run import load_trained_encoder
 
 __all__ = ["load_backbone", "load_encoder", "load_keras"]
 
@@ -25,7 +24,7 @@ def load_backbone(path, data_dir=None, checkpoint="newest"):
             `Encoder`, or a model that has one), an exported SavedModel, the folder of an export, or a checkpoint of
             PyTorch.
         data_dir: path, where tfds data sets lie now; of a run whose flagfile does not say the size of its data.
-        checkpoint: of a run, `"newest"`, `"best"` (by kNN, of those kept), or the number of a step.
+        checkpoint: of a run, `"newest"`, `"best"` (by kNN, of those kept), or the number of a step, int or str.
 
     Returns:
         A trainable float32 `keras.Model` from images `(n, H, W, C)` in 0..255 to features `(n, F)`. It is one flat
@@ -57,26 +56,42 @@ def load_encoder(path, data_dir=None, checkpoint="newest"):
     Raises:
         ValueError: if there is nothing of the kind.
     """
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise UserError(f"A backbone must exist. Received: {path}. Give {FORMS}.")
-    if path.name.endswith(PYTORCH):
-        return encoder_from_pytorch(path)
-    if (path / KERAS_FILE).exists():
-        path = path / KERAS_FILE
-    if (path / SAVED_MODEL_FILE).exists():
-        return _from_saved_model(path)
-    if path.is_dir():
-        return load_model(path, data_dir, checkpoint)[1].encoder
-    if path.suffix != ".keras":
-        raise UserError(f"A backbone must be {FORMS}. Received: {path}. Give one of these.")
-    model = load_keras(path)
+    model = open_model(path, data_dir, checkpoint)
     if isinstance(model, Encoder) or len(model.output_shape) == 2:
         return model
     raise UserError(
         "A backbone must give one vector of features for each image, (n, F). "
         f"Received: {path} with outputs {model.output_shape}. Pool over height and width."
     )
+
+
+def open_model(path, data_dir=None, checkpoint="newest"):
+    """As `load_encoder`, but with whatever outputs it has: what there is to take weights from.
+
+    Raises:
+        ValueError: if there is nothing of the kind.
+    """
+    path = user_path(path)
+    if not path.exists():
+        raise UserError(f"A backbone must exist. Received: {path}. Give {FORMS}.")
+    if is_pytorch(path):
+        return encoder_from_pytorch(path)
+    for name in (KERAS_FILE, SAVED_MODEL):  # of the folder of an export
+        if (path / name).exists():
+            path = path / name
+            break
+    if (path / SAVED_MODEL_FILE).exists():
+        return _from_saved_model(path)
+    if path.is_dir():
+        return load_trained_encoder(path, data_dir, checkpoint)
+    if path.suffix != ".keras":
+        raise UserError(f"A backbone must be {FORMS}. Received: {path}. Give one of these.")
+    return load_keras(path)
+
+
+def is_pytorch(path):
+    """Whether a path is that of a checkpoint of PyTorch, by its name."""
+    return user_path(path).name.endswith(PYTORCH)
 
 
 def load_keras(path):
@@ -86,7 +101,7 @@ def load_keras(path):
         ValueError: if it is no such file.
     """
     try:
-        model = keras.models.load_model(path)
+        model = keras.models.load_model(user_path(path))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"A .keras file must be one of Keras's. Received: {path}, and Keras says: {error}. Export it again."

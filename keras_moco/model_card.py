@@ -56,7 +56,8 @@ def write_card(subject):
 def _what(subject):
     encoder = subject.encoder
     backbone = encoder.backbone if isinstance(encoder, Encoder) else encoder
-    height, width, channels = backbone.input_shape[1:]
+    height, width, channels = subject.image_shape
+    features = encoder.feature_dim if isinstance(encoder, Encoder) else backbone.output_shape[-1]
     trained = subject.recipe and subject.recipe.image_size
     # What is exported takes any size, also where the encoder that was trained does not.
     size = f"any; trained at {trained} x {trained}" if trained else f"{height} x {width}" if height else "any"
@@ -70,7 +71,7 @@ def _what(subject):
         + "| | |\n| --- | --- |\n"
         + f"| input | float32 images `(n, height, width, {channels})` with values in 0..255.{scaling} |\n"
         + f"| size of images | {size} |\n"
-        + f"| output | `(n, {backbone.output_shape[-1]})` float32 features |\n"
+        + f"| output | `(n, {features})` float32 features |\n"
         + f"| parameters | {sum(int(np.prod(weight.shape)) for weight in backbone.trainable_weights):,} |"
     )
 

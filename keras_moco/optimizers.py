@@ -1,9 +1,11 @@
 """The recipes' optimisers, in which weight decay is L2 added to the gradient."""
 
+import numbers
+
 import keras
 from keras import ops
 
-from keras_moco.errors import UserError
+from keras_moco.ranges import check_number
 
 __all__ = ["LARS", "SGD"]
 
@@ -13,12 +15,10 @@ class _WithVelocities(keras.optimizers.Optimizer):
 
     def __init__(self, learning_rate, momentum, weight_decay, **kwargs):
         super().__init__(learning_rate=learning_rate, **kwargs)
-        if not 0 <= momentum < 1:
-            raise UserError(f"`momentum` must be in [0, 1). Received: momentum={momentum}. The recipes use 0.9.")
-        if weight_decay < 0:
-            raise UserError(
-                f"`weight_decay` must not be negative. Received: weight_decay={weight_decay}. Use 0 for none."
-            )
+        if isinstance(learning_rate, numbers.Real):  # else a schedule, or what `from_config` makes of one
+            check_number("learning_rate", learning_rate, "at least 0", "MoCo v1 uses 0.03 for 256 images per step.")
+        check_number("momentum", momentum, "in [0, 1)", "The recipes use 0.9.")
+        check_number("weight_decay", weight_decay, "at least 0", "Use 0 for none.")
         self.momentum = momentum
         # Not `self.weight_decay`: the base class would apply that one, decoupled, on its own.
         self.coupled_weight_decay = weight_decay
@@ -116,8 +116,7 @@ class LARS(_WithVelocities):
 
     def __init__(self, learning_rate=1.0, momentum=0.9, weight_decay=1e-4, trust=0.001, name="LARS", **kwargs):
         super().__init__(learning_rate, momentum, weight_decay, name=name, **kwargs)
-        if not trust > 0:
-            raise UserError(f"`trust` must be positive. Received: trust={trust}. The paper uses 0.001.")
+        check_number("trust", trust, "positive", "The paper uses 0.001.")
         self.trust = trust
 
     def update_step(self, gradient, variable, learning_rate):

@@ -1,10 +1,10 @@
 """The figures of a run or an evaluation, in a file `results.json`."""
 
 import json
-from pathlib import Path
 
 from keras_moco.durable import write_text
 from keras_moco.errors import UserError
+from keras_moco.paths import user_path
 
 
 class Results:
@@ -15,7 +15,7 @@ class Results:
     """
 
     def __init__(self, path):
-        self.path = Path(path)
+        self.path = user_path(path)
 
     def read(self):
         """What has been recorded so far: a dict, empty at first.

@@ -1,10 +1,9 @@
 """The folder of a run: where everything lies, and whose it is."""
 
-from pathlib import Path
-
 from keras_moco.config import changeable, read_flagfile
 from keras_moco.durable import write_text
 from keras_moco.errors import UserError
+from keras_moco.paths import user_path
 from keras_moco.results import Results
 
 
@@ -21,7 +20,7 @@ class RunDirectory:
     """
 
     def __init__(self, path):
-        self.path = Path(path)
+        self.path = user_path(path)
         self.flagfile = self.path / "flags.cfg"
         self.log_csv = self.path / "log.csv"
         self.curves = self.path / "curves.png"

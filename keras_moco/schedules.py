@@ -5,6 +5,7 @@ from keras import ops
 from keras.optimizers.schedules import CosineDecay, LearningRateSchedule, PiecewiseConstantDecay
 
 from keras_moco.errors import UserError
+from keras_moco.ranges import broken_rule, check_number
 
 __all__ = ["SCHEDULES", "InSteps", "Staircase", "Warmup", "constant", "cosine", "learning_rate", "step"]
 
@@ -13,6 +14,7 @@ class _Wrapper(LearningRateSchedule):
     """Another schedule, and a number of optimiser steps."""
 
     def __init__(self, schedule, steps):
+        check_number("steps", steps, "at least 1", "Give the optimiser steps of an epoch.", whole=True)
         self.schedule = schedule
         self.steps = steps
 
@@ -121,7 +123,7 @@ def learning_rate(name, rate, epochs, steps_per_epoch, *, per_step=False, warmup
         A `keras.optimizers.schedules.LearningRateSchedule`.
 
     Raises:
-        ValueError: for an unknown `name`, and when warm-up leaves no epoch.
+        ValueError: for an unknown `name`, a number out of its range, and when warm-up leaves no epoch.
 
     Example:
 
@@ -131,9 +133,12 @@ def learning_rate(name, rate, epochs, steps_per_epoch, *, per_step=False, warmup
     """
     if name not in SCHEDULES:
         raise UserError(f"`schedule` must be one of {', '.join(SCHEDULES)}. Received: {name!r}. Choose one of them.")
-    if not 0 <= warmup_epochs < epochs:
+    check_number("rate", rate, "positive", "MoCo v1 uses 0.03 for 256 images per step.")
+    for number, value in {"epochs": epochs, "steps_per_epoch": steps_per_epoch}.items():
+        check_number(number, value, "at least 1", "Count those of the whole run.", whole=True)
+    if broken_rule(warmup_epochs, "at least 0", whole=True) or warmup_epochs >= epochs:
         raise UserError(
-            "`warmup_epochs` must be at least 0 and less than `epochs`. "
+            "`warmup_epochs` must be a whole number, at least 0 and less than `epochs`. "
             f"Received: warmup_epochs={warmup_epochs}, epochs={epochs}. Shorten the warm-up or train longer."
         )
     following = SCHEDULES[name](rate, epochs - warmup_epochs)

@@ -1,41 +1,96 @@
 """Settings that are declared once, as fields of a frozen dataclass, and become flags of the command line."""
 
 import dataclasses
+import os
+import sys
 
 from keras_moco.errors import UserError
-
-_RANGES = {
-    "at least 1": lambda value: value >= 1,
-    "at least 0": lambda value: value >= 0,
-    "positive": lambda value: value > 0,
-    "in [0, 1]": lambda value: 0 <= value <= 1,
-    "in [0, 1)": lambda value: 0 <= value < 1,
-    "in (0, 1]": lambda value: 0 < value <= 1,
-    "in (0, 100]": lambda value: 0 < value <= 100,
-}
+from keras_moco.ranges import broken_rule
 
 
-def setting(default, help, **metadata):
-    """A field with its help; its annotation is `str`, `int`, `float`, `bool`, one of them or `None`, or a tuple."""
-    return dataclasses.field(default=default, metadata={"help": help, **metadata})
-
-
-def check_ranges(settings, names):
-    """Raises `ValueError` for the first number that is out of its range.
+def setting(default, help, *, range=None, choices=(), table=None, **metadata):
+    """A field of a dataclass of settings; its annotation is `str`, `int`, `float`, `bool`, one of them or `None`, or a
+    tuple.
 
     Args:
-        settings: instance of a dataclass of settings.
-        names: dict of a range, such as `"at least 1"`, to the names of fields, separated by spaces. `None` passes, and
-            of a tuple each number counts.
+        default: value.
+        help: str, of the flag.
+        range: a key of `keras_moco.ranges.RANGES`, of a number, or of each number of a tuple.
+        choices: the values that it may have.
+        table: `"module:NAME"` of the mapping from these choices to what they mean. It is not loaded, which would load
+            TensorFlow; but once somebody has loaded it, what has been added to it may be chosen too.
+        **metadata: more about the field.
     """
-    for words, fields in names.items():
-        for name in fields.split():
-            value = getattr(settings, name)
-            numbers = value if isinstance(value, tuple) else () if value is None else (value,)
-            if not all(map(_RANGES[words], numbers)):
-                raise UserError(
-                    f"`{name}` must be {words}. Received: {name}={to_text(value)}. Correct the flag --{name}."
-                )
+    metadata |= {"help": help, "range": range, "choices": choices, "table": table}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def check(settings):
+    """Refuses the first value that its field does not allow, and makes plain Python of the others.
+
+    Paths become text, lists tuples, and NumPy's numbers Python's: a configuration is written down as text and as JSON.
+
+    Args:
+        settings: instance of a frozen dataclass whose fields are `setting`s, in its `__post_init__`.
+
+    Raises:
+        ValueError: if a value is of another kind, out of its range, or none of the choices.
+    """
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        rule = _broken_rule(field, value)
+        if rule:
+            received = repr(value) if isinstance(value, str) else to_text(value)
+            raise UserError(
+                f"`{field.name}` must be {rule}. Received: {field.name}={received}. Correct the flag --{field.name}."
+            )
+        object.__setattr__(settings, field.name, _plain(field, value))  # it is frozen
+
+
+def choices_of(field):
+    """The values that a field may have, a tuple, also those that were added to its table; empty for any value."""
+    module, _, name = (field.metadata["table"] or "").partition(":")
+    added = getattr(sys.modules.get(module), name, ())
+    return (*field.metadata["choices"], *(each for each in added if each not in field.metadata["choices"]))
+
+
+def _broken_rule(field, value):
+    """What the value of a field should be and is not, in words, or `None`."""
+    if isinstance(field.default, tuple):
+        if not isinstance(value, tuple | list):
+            return "several values, a tuple or a list"
+        if field.default and not value:
+            return "one value or more"
+        return next(filter(None, (_broken_rule_of_one(field, each) for each in value)), None)
+    if value is None and type(None) in _kinds(field):
+        return None
+    return _broken_rule_of_one(field, value)
+
+
+def _broken_rule_of_one(field, value):
+    kind, choices = _kinds(field)[0], choices_of(field)
+    if choices:
+        *others, last = map(str, choices)
+        known = value in choices and not isinstance(value, bool)  # which equals 1
+        return None if known else f"{', '.join(others)} or {last}"
+    if kind is bool:
+        return None if isinstance(value, bool) else "true or false"
+    if kind is str:
+        return None if isinstance(value, str | os.PathLike) else "text"
+    return broken_rule(value, field.metadata["range"], whole=kind is int)
+
+
+def _plain(field, value):
+    if value is None:
+        return None
+    kind = _kinds(field)[0]
+    plain = os.fspath if kind is str else kind
+    return tuple(map(plain, value)) if isinstance(field.default, tuple) else plain(value)
+
+
+def _kinds(field):
+    """The types of a field's value: `(int, NoneType)` of `int | None`, `(float, ...)` of `tuple[float, ...]`."""
+    return getattr(field.type, "__args__", (field.type,))
 
 
 def to_text(value):
@@ -56,12 +111,11 @@ def define_flags(kind, flag_values):
         bool: flags.DEFINE_bool,
     }
     for field in dataclasses.fields(kind):
-        kinds = getattr(field.type, "__args__", (field.type,))
         if isinstance(field.default, tuple):
             text = [str(value) for value in field.default]
             flags.DEFINE_list(field.name, text, field.metadata["help"], flag_values=flag_values)
         else:
-            define[kinds[0]](field.name, field.default, field.metadata["help"], flag_values=flag_values)
+            define[_kinds(field)[0]](field.name, field.default, field.metadata["help"], flag_values=flag_values)
 
 
 def from_flags(kind, flag_values):
@@ -74,7 +128,7 @@ def from_flags(kind, flag_values):
     for field in dataclasses.fields(kind):
         name, value = field.name, values[field.name]
         if isinstance(value, list):
-            element, *_ = field.type.__args__
+            element = _kinds(field)[0]
             try:
                 values[name] = tuple(map(element, value))
             except ValueError as error:

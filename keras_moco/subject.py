@@ -7,12 +7,10 @@ from keras_moco import data
 from keras_moco.config import Config
 from keras_moco.errors import UserError
 from keras_moco.evaluation import at_level, at_levels
-from keras_moco.export import standalone_backbone
-from keras_moco.loading import load_encoder
+from keras_moco.loading import load_backbone, load_encoder
 from keras_moco.models import Encoder
 from keras_moco.results import Results
 from keras_moco.run_directory import RunDirectory
-from keras_moco.trained_run import load_trained_encoder
 
 
 class Subject:
@@ -37,7 +35,7 @@ class Subject:
         self.config = config
         self.path = Path(config.workdir or config.model).expanduser()
         self.recipe = RunDirectory(self.path).config() if config.workdir else None
-        self.encoder = self._loaded()
+        self.encoder = load_encoder(self.path, config.data_dir, config.checkpoint)
         home = Path(config.output).expanduser() if config.output else self._home()
         is_own = home == self.path
         self.folder = home / "evaluation" if is_own else home
@@ -59,15 +57,9 @@ class Subject:
         newest = self.config.checkpoint == "newest"
         return self.path if newest else self.path / "evaluation" / self.config.checkpoint
 
-    def _loaded(self):
-        # Of a run the encoder alone: what was trained along with it is of no use here.
-        load = load_trained_encoder if self.config.workdir else load_encoder
-        return load(self.path, self.config.data_dir, self.config.checkpoint)
-
     def backbone(self):
         """The backbone, loaded anew: a `keras.Model` that may be trained."""
-        encoder = self._loaded()
-        return standalone_backbone(encoder) if isinstance(encoder, Encoder) else encoder
+        return load_backbone(self.path, self.config.data_dir, self.config.checkpoint)
 
     @property
     def levels(self):

@@ -1,12 +1,19 @@
 """Every setting is a field, a flag and a line of a flagfile, and is refused outside of its range."""
 
 import dataclasses
+import importlib
+import math
+import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 from absl import flags
 
 from keras_moco.config import Config, changeable, read_flagfile
-from keras_moco.settings import check_ranges, define_flags, from_flags
+from keras_moco.evaluation_config import EvaluationConfig
+from keras_moco.ranges import RANGES, broken_rule
+from keras_moco.settings import choices_of, define_flags, from_flags
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
@@ -17,7 +24,7 @@ def kind_of(field):
 
 
 def is_number(field):
-    return kind_of(field) in (int, float) and not isinstance(field.default, tuple)
+    return kind_of(field) in (int, float)
 
 
 def other_value(field):
@@ -26,13 +33,15 @@ def other_value(field):
         return ("epochs", "temperature")
     if isinstance(field.default, tuple):
         return (1 / 3, 0.1 + 0.2, 1e-7)
+    if field.metadata["choices"]:
+        return next(choice for choice in field.metadata["choices"] if choice != field.default)
     if kind_of(field) is bool:
         return not field.default
     if kind_of(field) is int:
         return (field.default or 0) + 2**31
     if kind_of(field) is float:
         return (field.default or 0.5) / 3  # inside of each range of which the default is
-    return {"augment_on": "device", "on_nan": "skip"}.get(field.name, f"my {field.name}, a=b #1")
+    return f"my {field.name}, a=b #1"
 
 
 OTHER = {name: other_value(field) for name, field in FIELDS.items()}
@@ -113,7 +122,9 @@ def test_run_may_resume_elsewhere_and_with_other_reports():
 def test_run_may_not_resume_with_what_decides_the_weights():
     decisive = dict(dataset="b", method="simclr", backbone="resnet18", embedding_dim=64, queue_size=9, seed=1)
     rates = dict(temperature=0.2, key_momentum=0.9, batch_size=9, epochs=9, base_learning_rate=0.1, schedule="cosine")
-    others = dict(augment="moco_v2", image_size=9, bn_mode="sync", precision="half", symmetric=True, init_from="b")
+    others = dict(
+        augment="moco_v2", image_size=9, bn_mode="sync", precision="mixed_float16", symmetric=True, init_from="b"
+    )
     settings = {**decisive, **rates, **others}
     assert Config(**settings).differences(Config()).keys() == settings.keys()
 
@@ -139,45 +150,122 @@ def test_other_changes_cannot_be_allowed():
             with_flags(f"--allow_config_change={names}")
 
 
-# Ranges
-
-
-@dataclasses.dataclass
-class One:
-    """Settings of one number, or several, or none."""
-
-    number: object
+# Ranges and choices
 
 
 @pytest.mark.parametrize(
     "words, inside, outside",
     [
-        ("at least 1", [1, 2**31, (1, 2), None], [0, -1, (1, 0)]),
-        ("at least 0", [0, 0.0, 3], [-1, float("nan")]),
-        ("positive", [1e-300, 5.0], [0, -0.1, float("nan")]),
-        ("in [0, 1]", [0.0, 1.0], [-0.001, 1.001, float("nan")]),
-        ("in [0, 1)", [0.0, 0.999], [-0.001, 1.0, float("nan")]),
-        ("in (0, 1]", [0.001, 1.0], [0.0, 1.001, float("nan")]),
-        ("in (0, 100]", [0.001, 100.0], [0.0, 100.001, float("nan")]),
+        ("at least 1", [1, 2**31], [0, -1]),
+        ("at least 0", [0, 0.0, 3], [-1]),
+        ("positive", [1e-300, 5.0], [0, -0.1]),
+        ("in [0, 1]", [0.0, 1.0], [-0.001, 1.001]),
+        ("in [0, 1)", [0.0, 0.999], [-0.001, 1.0]),
+        ("in (0, 1]", [0.001, 1.0], [0.0, 1.001]),
+        ("in (0, 100]", [0.001, 100.0], [0.0, 100.001]),
+        ("in [0, 2**32)", [0, 2**32 - 1], [-1, 2**32]),
     ],
 )
 def test_range_includes_and_excludes_its_edges(words, inside, outside):
-    for value in inside:
-        check_ranges(One(value), {words: "number"})
-    for value in outside:
-        with pytest.raises(ValueError) as caught:
-            check_ranges(One(value), {words: "number"})
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        assert f"`number` must be {words}. Received: number={text}. " in str(caught.value)
+    assert [broken_rule(value, words) for value in inside] == [None] * len(inside)
+    assert [broken_rule(value, words) for value in outside] == [words] * len(outside)
 
 
-def test_every_number_has_a_range():
-    numbers = [field for field in FIELDS.values() if is_number(field)]
-    assert len(numbers) > 30
-    for field in numbers:
-        for value in [-1, *([float("nan")] if kind_of(field) is float else [])]:
-            with pytest.raises(ValueError, match=f"`{field.name}` must be .*Received: {field.name}={value}. "):
-                Config(**{field.name: value})
+def test_only_finite_numbers_are_in_a_range():
+    for words in RANGES:
+        for value in (math.nan, math.inf, -math.inf, np.float32("nan")):
+            assert broken_rule(value, words) == "a finite number"
+        for value in ("1", None, True, [1]):
+            assert broken_rule(value, words) == "a number"
+    assert broken_rule(10**400, "positive") is None  # more than a float can hold
+    assert broken_rule(np.int64(3), "at least 1", whole=True) is None
+    assert broken_rule(3.0, "at least 1", whole=True) == "a whole number"
+
+
+def test_seed_is_one_that_numpy_takes():
+    np.random.RandomState(2**32 - 1)
+    with pytest.raises(ValueError, match="Seed must be between"):
+        np.random.RandomState(2**32)
+
+
+KINDS = {Config: {}, EvaluationConfig: {"workdir": "x"}}  # with what has to be given
+ALL = [(kind, field) for kind in KINDS for field in dataclasses.fields(kind)]
+# Any text will do, or what is right is known only when the data or the model is opened.
+FREE = {
+    *("dataset", "data_dir", "workdir", "init_from", "allow_config_change"),
+    *("checkpoint", "model", "output", "data_licence", "queries"),
+}
+
+
+def refusal(kind, name, value):
+    with pytest.raises(ValueError) as caught:
+        kind(**{**KINDS[kind], name: value})
+    message = str(caught.value)
+    assert message.startswith(f"`{name}` must be ") and message.endswith(f". Correct the flag --{name}."), message
+    return message
+
+
+def test_every_number_has_a_range_and_every_word_its_choices():
+    for _, field in ALL:
+        if is_number(field):
+            assert field.metadata["range"] in RANGES or field.metadata["choices"], field.name
+        elif kind_of(field) is str:
+            assert bool(field.metadata["choices"]) != (field.name in FREE), field.name
+    assert FREE <= {field.name for _, field in ALL}
+
+
+def test_no_number_may_be_negative_or_not_finite():
+    numbers = [(kind, field) for kind, field in ALL if is_number(field)]
+    assert len(numbers) > 40
+    for kind, field in numbers:
+        for bad in [-1, *([math.nan, math.inf, -math.inf] if kind_of(field) is float else [1.5, True])]:
+            value, text = (
+                ((field.default[0], bad), f"{field.default[0]},{bad}")
+                if isinstance(field.default, tuple)
+                else (bad, bad)
+            )
+            assert f"Received: {field.name}={text}. " in refusal(kind, field.name, value)
+
+
+def test_every_value_must_be_of_its_kind():
+    for kind, field in ALL:
+        if isinstance(field.default, tuple):
+            wrong = [1, "a,b", *([()] if field.default else [])]
+        else:
+            wrong = {bool: [1, "yes"], str: [1, ["a"]], int: ["1", 1.5], float: ["1", [0.5]]}[kind_of(field)]
+            wrong += [] if None in getattr(field.type, "__args__", [None])[1:] or field.default is None else [None]
+        for value in wrong:
+            refusal(kind, field.name, value)
+
+
+def test_what_is_right_is_kept_as_plain_python():
+    config = Config(
+        workdir=Path("runs/a"), epochs=np.int64(3), temperature=np.float32(0.5), image_mean=[0, np.float64(1)]
+    )
+    kept = (config.workdir, config.epochs, config.temperature, config.image_mean)
+    assert kept == ("runs/a", 3, 0.5, (0.0, 1.0))
+    assert [type(value) for value in (*kept[:3], *kept[3])] == [str, int, float, float, float]
+
+
+CHOOSING = [(kind, field) for kind, field in ALL if field.metadata["choices"]]
+
+
+@pytest.mark.parametrize("kind, field", CHOOSING, ids=[f"{kind.__name__}.{field.name}" for kind, field in CHOOSING])
+def test_choices_are_those_there_are_and_the_help_lists_them(kind, field, monkeypatch):
+    choices = field.metadata["choices"]
+    for choice in choices:
+        assert getattr(kind(**{**KINDS[kind], field.name: choice}), field.name) == choice
+        assert re.search(rf"\b{choice}\b", field.metadata["help"]), choice
+    message = refusal(kind, field.name, 2 if kind_of(field) is int else "maybe")
+    assert all(re.search(rf"\b{choice}\b", message.partition(" Received")[0]) for choice in choices)
+    if field.metadata["table"]:
+        module, _, name = field.metadata["table"].partition(":")
+        table = getattr(importlib.import_module(module), name)
+        assert set(choices) - {"auto"} == set(table) - {"auto", "tiny"}  # "tiny" is of tests/tiny.py
+        if isinstance(table, dict):  # what somebody adds may be chosen
+            monkeypatch.setitem(table, "maybe", None)
+            assert getattr(kind(**{**KINDS[kind], field.name: "maybe"}), field.name) == "maybe"
+            assert choices_of(field)[-1] == "maybe"
 
 
 def test_edges_of_ranges():
@@ -187,20 +275,14 @@ def test_edges_of_ranges():
         **dict(key_momentum=(1.0, 1.001), bank_momentum=(0.0, -0.001), optimizer_momentum=(0.999, 1.0)),
         **dict(max_bad_fraction=(0.0, 1.0), crop_min_area=(1.0, 0.0), checkpoint_share=(1.0, 0.0)),
         **dict(queue_size=(1, 0), epochs=(1, 0), keep_checkpoints=(1, 0), steps_per_execution=(1, 0)),
+        **dict(image_mean=((0.0, 1.0), (1.01,)), image_std=((1.0,), (0.0,)), channels=(1, 2)),
         **dict(
             warmup_epochs=(0, -1), knn_every_epochs=(0, -1), checkpoint_minutes=(0.0, -0.1), max_minutes=(0.0, -1.0)
         ),
     )
     for name, (good, bad) in edges.items():
         assert getattr(Config(**{name: good}), name) == good
-        with pytest.raises(ValueError, match=f"`{name}` .*{name}={bad}"):
-            Config(**{name: bad})
-
-
-def test_word_must_be_one_of_its_choices():
-    for name, choices in (("augment_on", "host or device"), ("on_nan", "stop or skip")):
-        with pytest.raises(ValueError, match=f"`{name}` must be {choices}. Received: {name}='maybe'"):
-            Config(**{name: "maybe"})
+        refusal(Config, name, bad)
 
 
 # What follows

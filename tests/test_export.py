@@ -1,6 +1,7 @@
 """Exported backbones; `tests/transfer` uses them in processes that do not have this package."""
 
 import shutil
+import zipfile
 
 import keras
 import numpy as np
@@ -11,9 +12,11 @@ from keras import layers
 import tests.tiny  # noqa: F401, which adds the backbone "tiny"
 from keras_moco import export
 from keras_moco.backbones import resnet
-from keras_moco.export import export_backbone, standalone_backbone
+from keras_moco.export import NotStockError, export_backbone, standalone_backbone
 from keras_moco.layers import SplitBatchNormalization
-from keras_moco.models import Encoder, MoCo, linear_head
+from keras_moco.loading import load_backbone, load_encoder
+from keras_moco.models import Encoder, EndToEnd, MemoryBank, MoCo, SimCLR, linear_head
+from keras_moco.optimizers import LARS
 from tests import half_precision
 
 
@@ -141,23 +144,136 @@ def test_a_failed_export_leaves_the_last_one(exported, tmp_path, monkeypatch):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+# What a `.keras` file cannot hold for others
+
+
 class Doubling(layers.Layer):
     def call(self, inputs):
         return 2 * inputs
 
+    def compute_output_shape(self, input_shape):  # which `TimeDistributed` asks for
+        return input_shape
+
 
 class Subclassed(keras.Model):
-    input_shape, output_shape = (None, 8, 8, 3), (None, 8, 8, 3)
+    """Without `inputs`."""
 
-    def call(self, inputs):
-        return inputs
+    input_shape, output_shape = (None, 16, 16, 3), (None, 16, 16, 4)
+
+    def __init__(self, double):
+        super().__init__()
+        self.parts = [layers.Conv2D(4, 1), SplitBatchNormalization(3), double]
+        self(keras.Input(self.input_shape[1:]))
+
+    def call(self, images, training=False):
+        first, norm, double = self.parts
+        return double(norm(first(images), training=training))
 
 
-def test_what_cannot_be_rebuilt_is_refused_by_name(tmp_path):
-    inputs = keras.Input((None, None, 3))
-    backbone = keras.Model(inputs, Doubling(name="twice")(layers.Conv2D(4, 1)(inputs)))
-    with pytest.raises(ValueError, match="Received: layer 'twice' of class Doubling"):
-        export_backbone(Encoder(backbone, linear_head(4, 2)), tmp_path / "export")
+def doubling_backbone(double):
+    inputs = keras.Input((16, 16, 3))
+    hidden = SplitBatchNormalization(3)(layers.Conv2D(4, 1)(inputs))
+    return keras.Model(inputs, double(hidden), name="doubling")
+
+
+def listing(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("made_by", [doubling_backbone, Subclassed])
+def test_own_layers_are_exported_as_a_saved_model_alone(made_by, exported, tmp_path):
+    folder = shutil.copytree(exported[0], tmp_path / "export")  # whose backbone.keras is another model's
+    encoder = trained(Encoder(made_by(Doubling(name="twice")), linear_head(4, 2)))
+    with pytest.warns(UserWarning, match=r"backbone\.keras is left out, .* of class (Doubling|Subclassed)"):
+        export_backbone(encoder, folder)
+    assert listing(folder) == ["saved_model"]
+    # The same network of stock layers, in Keras itself.
+    stock = standalone_backbone(Encoder(doubling_backbone(layers.Rescaling(2.0)), linear_head(4, 2)))
+    stock.set_weights(encoder.backbone.get_weights())
+    served, odd = tf.saved_model.load(str(folder / "saved_model")), images(n=5)  # which no 3 groups divide
+    assert len(served.variables) == 6 and len(served.trainable_variables) == 4
+    np.testing.assert_allclose(served.serve(odd), stock(odd), atol=1e-5)
+    np.testing.assert_allclose(served.train(odd), stock(odd, training=True), atol=1e-5)
+    split = next(layer for layer in encoder.backbone._flatten_layers() if isinstance(layer, SplitBatchNormalization))
+    assert split.splits == 3  # the encoder trains on as before
+    backbone = load_backbone(folder)
+    np.testing.assert_allclose(backbone(odd), stock(odd, training=False), atol=0.5)  # statistics have moved in `stock`
+
+
+@keras.saving.register_keras_serializable("tests")
+class MyPenalty(keras.regularizers.Regularizer):
+    def __call__(self, x):
+        return 0.0
+
+    def get_config(self):
+        return {}
+
+
+def my_activation(x):
+    return keras.ops.relu(x)
+
+
+@pytest.mark.parametrize(
+    "layer, named",
+    [
+        (lambda: Doubling(name="twice"), "layer 'twice' of class Doubling"),
+        (lambda: layers.Lambda(lambda x: x, name="code"), "layer 'code' of class Lambda"),
+        (lambda: layers.TimeDistributed(Doubling(name="within")), "layer 'within' of class Doubling"),
+        (lambda: layers.Dense(4, activation=my_activation), "my_activation"),
+        (lambda: layers.Dense(4, kernel_regularizer=MyPenalty()), "MyPenalty"),
+    ],
+)
+def test_what_is_not_stock_is_named(layer, named):
+    with pytest.raises(NotStockError, match="Received: .*" + named):
+        standalone_backbone(Encoder(doubling_backbone(layer()), linear_head(4, 2)))
+
+
+# A backbone alone
+
+
+def test_a_backbone_alone_is_written_as_it_is(exported, tmp_path):
+    backbone = keras.models.load_model(exported[0] / "backbone.keras")
+    backbone.compile(LARS(0.1), loss="mse")  # which other programs do not know
+    export_backbone(backbone, tmp_path / "again")
+    assert listing(tmp_path / "again") == ["backbone.keras", "saved_model"]
+    for loaded in (load_encoder(tmp_path / "again"), load_encoder(tmp_path / "again" / "saved_model")):
+        np.testing.assert_allclose(loaded(images()), exported[1].features(images()), atol=1e-5)
+    assert "keras_moco" not in zipfile.ZipFile(tmp_path / "again" / "backbone.keras").read("config.json").decode()
+
+
+def test_so_is_one_out_of_a_saved_model(exported, tmp_path):
+    with pytest.warns(UserWarning, match="class TFSMLayer"):
+        export_backbone(load_backbone(exported[0] / "saved_model"), tmp_path / "again")
+    assert listing(tmp_path / "again") == ["saved_model"]
+    served = tf.saved_model.load(str(tmp_path / "again" / "saved_model"))
+    np.testing.assert_allclose(served.serve(images()), exported[1].features(images()), atol=1e-5)
+    assert len(served.trainable_variables) == len(exported[1].backbone.trainable_variables)
+
+
+def test_a_backbone_alone_takes_images(tmp_path):
+    dense = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    for model in (dense, keras.Sequential([layers.Dense(2)])):
+        with pytest.raises(ValueError, match="must take one batch of images .* Received: Sequential of input shape"):
+            export_backbone(model, tmp_path / "export")
     assert not (tmp_path / "export").exists()
-    with pytest.raises(ValueError, match="Received: Subclassed"):
-        standalone_backbone(Encoder(Subclassed(), linear_head(3, 2)))
+
+
+# Keras's own export
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda encoder: MoCo(encoder, queue_size=16, bn_splits=2),
+        lambda encoder: EndToEnd(encoder, shared=False, bn_splits=2),
+        lambda encoder: MemoryBank(encoder, bank_size=16, num_negatives=4),
+        SimCLR,
+    ],
+    ids=["MoCo", "EndToEnd", "MemoryBank", "SimCLR"],
+)
+def test_a_model_exports_its_embeddings(make, tmp_path):
+    model = make(trained(small_encoder()))
+    model.export(tmp_path / "model", verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "model"))
+    for n in (1, 5):
+        np.testing.assert_allclose(served.serve(images(n)), model.predict(images(n), verbose=0), atol=1e-6)

@@ -12,6 +12,7 @@ SOURCES = [*sorted((ROOT / PACKAGE).rglob("*.py")), ROOT / "train.py", ROOT / "e
 # floor; `data` alone also imports from `augment`, beside it.
 FLOORS = [
     {"errors"},
+    {"paths", "ranges"},
     {"contrast", "momentum", "schedules", "optimizers", "distribution", "versions", "step_checks", "durable"},
     {"settings", "results", "picture_grid"},
     {"config", "evaluation_config"},
@@ -101,7 +102,7 @@ def wrong_directions(source, module, is_package=False):
             continue
         if part not in FLOOR:
             part = PACKAGE  # a name of the package's own __init__.py
-        allowed = APART | {"errors"} if importer in APART else FLOOR.keys()
+        allowed = APART | FLOORS[0] | FLOORS[1] if importer in APART else FLOOR.keys()
         if part not in allowed or FLOOR[part] >= FLOOR[importer]:
             yield imported
 

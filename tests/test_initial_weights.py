@@ -86,11 +86,14 @@ def test_encoder_is_copied_to_the_bit(name, files):
     assert_equal(second, model.encoder)
 
 
-def test_exported_backbone_keeps_the_new_head(files):
+@pytest.mark.parametrize("form", ["export", "export/backbone.keras", "export/saved_model", "maps.keras"])
+def test_exported_backbone_keeps_the_new_head(form, files):
     folder, model = files
+    if form == "maps.keras":
+        model.encoder.backbone.save(folder / form)  # not pooled
     for settings in ({}, {"head": "linear", "embedding_dim": 8}):
         encoder, untouched = fresh(**settings), fresh(**settings)
-        initial_weights(folder / "export" / "backbone.keras")(encoder)
+        initial_weights(folder / form)(encoder)
         assert_equal(encoder.backbone, model.encoder.backbone)
         assert any("moving" in weight.name for weight in encoder.backbone.weights)
         for ours, theirs in zip(arrays(encoder.head), arrays(untouched.head), strict=True):
@@ -121,6 +124,7 @@ def test_both_encoders_begin_with_them_on_every_replica_and_nothing_else_does(fi
 def test_what_is_no_source_of_weights_is_refused(files, tmp_path):
     run = shutil.copytree(files[0] / "run", tmp_path / "run")
     shutil.rmtree(run / "checkpoints")
+    files[1].encoder.export(tmp_path / "other_saved_model", verbose=False)  # Keras's own, which only serves
     for name, content, found in (
         ("absent.keras", None, "must exist. Received: {}."),
         ("weights.h5", b"years of work", ".safetensors checkpoint. Received: {}."),
@@ -128,6 +132,7 @@ def test_what_is_no_source_of_weights_is_refused(files, tmp_path):
         ("half.keras", b"PK\x03\x04 and no more of an archive", "Received: {}, and Keras says: "),
         ("run", None, "must hold a checkpoint. Received: {}"),
         (".", None, "Received: {}, without flags.cfg"),
+        ("other_saved_model", None, "must have the endpoints `serve` and `train`"),
     ):
         if content is not None:
             (tmp_path / name).write_bytes(content)
@@ -142,10 +147,11 @@ def test_another_architecture_is_refused_and_nothing_has_changed(files, tmp_path
         files[0] / "export" / "backbone.keras",
         tmp_path / "dense.keras",
     )
+    served = files[0] / "export" / "saved_model"
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(dense)
     for settings, paths in (
-        ({"backbone_width": 4}, (whole, backbone, dense)),
-        ({"stem": "imagenet"}, (whole, backbone)),
+        ({"backbone_width": 4}, (whole, backbone, served, dense)),
+        ({"stem": "imagenet"}, (whole, backbone, served)),
         ({"head": "linear"}, (whole,)),
         ({"embedding_dim": 8}, (whole,)),
     ):

@@ -66,6 +66,9 @@ def test_lars_does_not_adapt_where_a_norm_is_0(start, gradient):
 
 
 def test_arguments_out_of_range_are_refused():
-    for optimizer, name, value in ((LARS, "momentum", 1.0), (SGD, "weight_decay", -0.1), (LARS, "trust", 0.0)):
-        with pytest.raises(ValueError, match=f"`{name}` .* Received: {name}={value}"):
-            optimizer(**{name: value})
+    wrong = {"learning_rate": [-0.1], "momentum": [1.0, -0.1], "weight_decay": [-0.1], "trust": [0.0]}
+    for name, values in wrong.items():
+        for optimizer in (LARS,) if name == "trust" else (LARS, SGD):
+            for value in (*values, float("nan"), float("inf")):
+                with pytest.raises(ValueError, match=rf"`{name}` must be .* Received: {name}={value}\."):
+                    optimizer(**{name: value})

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from keras.optimizers.schedules import CosineDecay
 
-from keras_moco.schedules import learning_rate
+from keras_moco.schedules import InSteps, Staircase, Warmup, learning_rate
 
 RATE, STEPS = 0.03, 7
 
@@ -52,6 +53,21 @@ def test_steps_of_moco_v1_fall_at_epochs_120_and_160():
 def test_unknown_schedules_and_warm_ups_without_an_epoch_after_them_are_refused():
     with pytest.raises(ValueError, match="constant, step, cosine.*'cosin'"):
         learning_rate("cosin", RATE, 10, STEPS)
-    for warmup in (-1, 10):
+    for warmup in (-1, 10, 0.5):
         with pytest.raises(ValueError, match=f"warmup_epochs={warmup}, epochs=10"):
             learning_rate("cosine", RATE, 10, STEPS, warmup_epochs=warmup)
+
+
+@pytest.mark.parametrize("name", ["rate", "epochs", "steps_per_epoch"])
+def test_numbers_that_would_end_in_no_rate_are_refused(name):
+    good = {"rate": RATE, "epochs": 10, "steps_per_epoch": STEPS}
+    for value in (0, -1, math.nan, math.inf):
+        with pytest.raises(ValueError, match=rf"`{name}` must be .* Received: {name}={value}\."):
+            learning_rate("cosine", **{**good, name: value})
+
+
+def test_units_have_at_least_one_step():
+    for kind in (Staircase, InSteps, Warmup):
+        for steps in (0, -1, 1.5):
+            with pytest.raises(ValueError, match=rf"Received: steps={steps}\."):
+                kind(CosineDecay(1.0, 2), steps=steps)

@@ -6,7 +6,6 @@ A command, which nothing imports: it alone in this folder uses `keras_moco.data`
 """
 
 import argparse
-import pathlib
 import sys
 import time
 
@@ -18,6 +17,7 @@ from keras_moco.command_line import MISTAKES, tell_bug
 from keras_moco.data import open_source, plain_read_errors
 from keras_moco.data.sources import FORMS
 from keras_moco.errors import UserError
+from keras_moco.paths import user_path
 from keras_moco.picture_grid import WHITE, grid, levels, save
 
 
@@ -127,7 +127,7 @@ def _parser():
 
 def _run(args):
     """Returns what was done, in a sentence. All that can be wrong with the flags is found before any work."""
-    out = pathlib.Path(args.out).expanduser()
+    out = user_path(args.out)
     _check_out(out, args.overwrite)
     _check_numbers(args.images, args.views, args.seed)
     _check("image_size", args.image_size, "at least 1", args.image_size >= 1)

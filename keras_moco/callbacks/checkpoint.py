@@ -4,12 +4,12 @@ import contextlib
 import shutil
 import sys
 import time
-from pathlib import Path
 
 import keras
 
 from keras_moco.callbacks.saved_state import restore, save, saved_states, saved_steps, scores
-from keras_moco.errors import UserError
+from keras_moco.paths import user_path
+from keras_moco.ranges import check_number
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -34,6 +34,9 @@ class Checkpoint(keras.callbacks.Callback):
             when it was measured the best one is kept. Defaults to `"knn_top1"`.
         extra: function without arguments to a dict of further things to remember. Defaults to `None`.
         stream: text file for what could not be written. Defaults to the standard output at the time of printing.
+
+    Raises:
+        ValueError: if a number is out of its range.
 
     Attributes:
         log: dict of epoch to a dict of its numbers, over the whole run.
@@ -70,9 +73,12 @@ class Checkpoint(keras.callbacks.Callback):
         stream=None,
     ):
         super().__init__()
-        if keep < 1:
-            raise UserError(f"`keep` must be at least 1. Received: keep={keep}. Keep the newest checkpoint.")
-        self.directory = Path(directory)
+        check_number("keep", keep, "at least 1", "Keep the newest checkpoint.", whole=True)
+        check_number("every_epochs", every_epochs, "at least 0", "Use 0 for not by epochs.", whole=True)
+        check_number("every_minutes", every_minutes, "at least 0", "Use 0 for never.")
+        check_number("max_share", max_share, "in (0, 1]", "Use 1 for a checkpoint after every epoch.")
+        check_number("keep_every_epochs", keep_every_epochs, "at least 0", "Use 0 for none.", whole=True)
+        self.directory = user_path(directory)
         self.every_epochs = every_epochs
         self.every_minutes = every_minutes
         self.max_share = max_share

@@ -2,11 +2,11 @@
 
 import csv
 import io
-from pathlib import Path
 
 import keras
 
 from keras_moco.durable import write_text
+from keras_moco.paths import user_path
 
 
 class EpochLog(keras.callbacks.Callback):
@@ -30,7 +30,7 @@ class EpochLog(keras.callbacks.Callback):
 
     def __init__(self, path, log=None):
         super().__init__()
-        self.path = Path(path)
+        self.path = user_path(path)
         self.log = dict(log or {})
 
     def on_train_begin(self, logs=None):

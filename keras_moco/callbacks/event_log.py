@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_moco.durable import flush, replace_when_written
+from keras_moco.paths import user_path
 
 # What TensorBoard shows together: a group by the beginnings of the names in the logs.
 GROUPS = {
@@ -55,7 +56,7 @@ class EventLog(keras.callbacks.Callback):
 
     def __init__(self, log_dir, constants=None, monitors=()):
         super().__init__()
-        self.log_dir = Path(log_dir)
+        self.log_dir = user_path(log_dir)
         self.constants = dict(constants or {})
         self.monitors = monitors
         self._writer = None
@@ -81,7 +82,7 @@ class EventLog(keras.callbacks.Callback):
 
 def event_files(log_dir):
     """All files of events of epochs below a folder, the oldest first: a list of `pathlib.Path`."""
-    return sorted(path for path in Path(log_dir).rglob("events.out.tfevents.*") if path.suffix != ".whole")
+    return sorted(path for path in user_path(log_dir).rglob("events.out.tfevents.*") if path.suffix != ".whole")
 
 
 def write_events(log_dir, name, write):
@@ -95,7 +96,7 @@ def write_events(log_dir, name, write):
     Returns:
         `pathlib.Path` of the file, which `drop_events` leaves alone.
     """
-    path = Path(log_dir) / f"events.out.tfevents.0.{name}.whole"
+    path = user_path(log_dir) / f"events.out.tfevents.0.{name}.whole"
     with tempfile.TemporaryDirectory() as folder:
         writer = tf.summary.create_file_writer(folder)
         with writer.as_default(step=0):

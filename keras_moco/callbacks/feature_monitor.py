@@ -4,8 +4,8 @@ import abc
 
 import keras
 
-from keras_moco.errors import UserError
 from keras_moco.evaluation.features import FeatureExtractor, at_level, check_level
+from keras_moco.ranges import check_number
 
 
 class FeatureMonitor(keras.callbacks.Callback, abc.ABC):
@@ -21,11 +21,7 @@ class FeatureMonitor(keras.callbacks.Callback, abc.ABC):
     def __init__(self, features, every_epochs):
         super().__init__()
         check_level(features)
-        if every_epochs < 1:
-            raise UserError(
-                f"`every_epochs` must be at least 1. Received: every_epochs={every_epochs}. "
-                "Leave the callback out to evaluate never."
-            )
+        check_number("every_epochs", every_epochs, "at least 1", "Leave the callback out for never.", whole=True)
         self.features = features
         self.every_epochs = every_epochs
         self.extractor = None

@@ -4,6 +4,8 @@ import sys
 
 import keras
 
+from keras_moco.ranges import check_number
+
 COLLAPSED = 0.05  # `feature_std` is 1 where embeddings fill the sphere, 0 where all are one
 SOLVED = 0.99  # share of queries that find their key before all others
 
@@ -39,6 +41,9 @@ class Health(keras.callbacks.Callback):
         after_epochs: int, epochs at the beginning that are not looked at. Defaults to `3`.
         stream: text file to print to. Defaults to the standard output at the time of printing.
 
+    Raises:
+        ValueError: if a number is out of its range.
+
     Example:
 
     ```python
@@ -48,6 +53,9 @@ class Health(keras.callbacks.Callback):
 
     def __init__(self, chance_loss=None, after_epochs=3, stream=None):
         super().__init__()
+        if chance_loss is not None:
+            check_number("chance_loss", chance_loss, "positive", "It is ln(K + 1) for MoCo with K keys in the queue.")
+        check_number("after_epochs", after_epochs, "at least 0", "Use 0 to look from the first epoch on.", whole=True)
         self.chance_loss = chance_loss
         self.after_epochs = after_epochs
         self.stream = stream

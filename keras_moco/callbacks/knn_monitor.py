@@ -2,6 +2,7 @@
 
 from keras_moco.callbacks.feature_monitor import FeatureMonitor
 from keras_moco.evaluation.knn import knn_accuracy
+from keras_moco.ranges import check_number
 
 
 class KnnMonitor(FeatureMonitor):
@@ -28,7 +29,8 @@ class KnnMonitor(FeatureMonitor):
         history: list of `(epoch, accuracy in percent)`, epochs counted from 0 as Keras does.
 
     Raises:
-        ValueError: when training begins, if the data sets and `k` do not fit; so no epoch is lost.
+        ValueError: if a number is out of its range; when training begins, if the data sets and `k` do not fit; so no
+            epoch is lost.
 
     Example:
 
@@ -43,6 +45,9 @@ class KnnMonitor(FeatureMonitor):
         self, bank_dataset, query_dataset, num_classes, k=200, temperature=0.1, features="embedding", every_epochs=1
     ):
         super().__init__(features, every_epochs)
+        check_number("num_classes", num_classes, "at least 1", "Count the classes of the labels.", whole=True)
+        check_number("k", k, "at least 1", "The CIFAR-10 demo uses 200.", whole=True)
+        check_number("temperature", temperature, "positive", "The CIFAR-10 demo uses 0.1.")
         self.bank_dataset = bank_dataset
         self.query_dataset = query_dataset
         self.num_classes = num_classes

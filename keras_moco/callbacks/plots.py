@@ -1,10 +1,9 @@
 """The training curves as a picture that is always up to date."""
 
-from pathlib import Path
-
 import keras
 
 from keras_moco.durable import replace_when_written
+from keras_moco.paths import user_path
 
 # name in the logs: (title, unit, factor)
 PANELS = {
@@ -41,7 +40,7 @@ class Curves(keras.callbacks.Callback):
 
     def __init__(self, path, chance_loss=None, log=None):
         super().__init__()
-        self.path = Path(path)
+        self.path = user_path(path)
         self.chance_loss = chance_loss
         self.log = dict(log or {})
 

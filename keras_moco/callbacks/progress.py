@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import keras
 
-from keras_moco.errors import UserError
+from keras_moco.ranges import check_number
 
 BAR_SECONDS = 0.2  # between two looks at the loss, each of which waits for the step
 STARVED = 0.3  # share of a step spent waiting for data, above which something should be done
@@ -63,8 +63,7 @@ class Progress(keras.callbacks.Callback):
             "batch_size": batch_size,
             "log_steps": log_steps,
         }.items():
-            if value < 1:
-                raise UserError(f"`{name}` must be at least 1. Received: {name}={value}. Give a positive integer.")
+            check_number(name, value, "at least 1", "Give a positive integer.", whole=True)
         self.steps_per_epoch = steps_per_epoch
         self.epochs = epochs
         self.batch_size = batch_size

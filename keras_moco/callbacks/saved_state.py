@@ -21,6 +21,7 @@ import numpy as np
 
 from keras_moco.durable import flush
 from keras_moco.errors import UserError
+from keras_moco.paths import user_path
 from keras_moco.versions import versions
 
 WEIGHTS, STATE, MANIFEST = "model.weights.h5", "state.json", "manifest.json"
@@ -78,7 +79,7 @@ def save(model, directory, epoch=0, step_in_epoch=0, log=None, extra=None):
     """
     _check_built(model)
     _check_finite(model)
-    directory = Path(directory)
+    directory = user_path(directory)
     step = model.steps_done
     final, unfinished = (directory / f"{prefix}{step:09d}" for prefix in (_PREFIX, _UNFINISHED))
     place = {"step": step, "epoch": epoch, "step_in_epoch": step_in_epoch}
@@ -105,7 +106,7 @@ def save(model, directory, epoch=0, step_in_epoch=0, log=None, extra=None):
 def saved_steps(directory):
     """The steps of all checkpoints in a folder, damaged ones included: a dict of step to path, the oldest first."""
     found = {}
-    for path in sorted(Path(directory).glob(f"{_PREFIX}*")):
+    for path in sorted(user_path(directory).glob(f"{_PREFIX}*")):
         number = path.name.removeprefix(_PREFIX)
         if number.isdecimal() and path.is_dir():
             found[int(number)] = path
@@ -140,7 +141,7 @@ def find_step(directory, which, figure="knn_top1"):
 
     Args:
         directory: path of the folder of checkpoints.
-        which: `"newest"`, `"best"` (highest `figure` of those that are there), or the number of a step.
+        which: `"newest"`, `"best"` (highest `figure` of those that are there), or the number of a step, int or str.
         figure: name of a figure in the logs.
 
     Returns:
@@ -149,6 +150,7 @@ def find_step(directory, which, figure="knn_top1"):
     Raises:
         ValueError: if there is no such checkpoint.
     """
+    which = str(which)
     if which == "newest":
         return None
     steps, scored = saved_steps(directory), scores(saved_states(directory), figure)

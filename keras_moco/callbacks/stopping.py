@@ -6,6 +6,8 @@ import time
 
 import keras
 
+from keras_moco.ranges import check_number
+
 
 class Stopped(Exception):
     """Training was asked to stop, and has; the message says where it stands and whether that is saved."""
@@ -26,6 +28,7 @@ class Stopping(keras.callbacks.Callback):
             end a job after a fixed time; 0: without limit. Defaults to `0`.
 
     Raises:
+        ValueError: if `max_minutes` is negative or not finite.
         Stopped: in `fit`, after everything is saved.
 
     Example:
@@ -38,6 +41,7 @@ class Stopping(keras.callbacks.Callback):
 
     def __init__(self, checkpoint=None, max_minutes=0):
         super().__init__()
+        check_number("max_minutes", max_minutes, "at least 0", "Use 0 for no limit.")
         self.checkpoint = checkpoint
         self.max_minutes = max_minutes
         self._clock = time.monotonic

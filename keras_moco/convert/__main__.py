@@ -19,6 +19,7 @@ from keras_moco.convert.summary import summary
 from keras_moco.errors import UserError
 from keras_moco.export import export_backbone
 from keras_moco.models import MoCo
+from keras_moco.paths import user_path
 from keras_moco.presets import PRESETS
 from keras_moco.run_directory import RunDirectory
 from keras_moco.trained_run import load_model
@@ -29,7 +30,7 @@ def show(args):
 
 
 def backbone(args):
-    folder = Path(args.folder).expanduser()
+    folder = user_path(args.folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not args.overwrite:
         raise UserError(
             "The folder to write must be new or empty. "

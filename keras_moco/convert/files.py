@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_moco.durable import replace_when_written
 from keras_moco.errors import MissingPackageError, UserError
+from keras_moco.paths import user_path
 
 SETTINGS = "keras_moco"  # our entry beside the official ones: numbers that weights do not tell
 SAFETENSORS = ".safetensors"
@@ -53,7 +54,7 @@ def read(path):
         ValueError: if there is no such file, it is damaged or no checkpoint, or it asks for anything to be run.
         ImportError: if torch or safetensors is not installed; the message names the extra.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not path.is_file():
         raise UserError(
             "The checkpoint must be an existing file. "
@@ -115,7 +116,7 @@ def write(path, tensors, *, bare=False, velocities=(), optimizer=None, overwrite
 
 def check_target(path, overwrite):
     """The path of a file that is to be written, or a `ValueError`."""
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not path.parent.is_dir():
         raise UserError(
             f"The file must be written into an existing folder. Received: {path}. Make {path.parent} first."

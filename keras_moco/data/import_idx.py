@@ -18,6 +18,7 @@ import numpy as np
 
 from keras_moco.command_line import MISTAKES, tell_bug
 from keras_moco.errors import UserError
+from keras_moco.paths import user_path
 
 IMAGES, LABELS = 0x00000803, 0x00000801  # IDX magic numbers: unsigned bytes in 3 and in 1 dimensions
 FILE_PREFIXES = {"train": "train", "test": "t10k"}
@@ -118,7 +119,7 @@ def import_idx(source_dir, name, data_dir, class_names=None):
     Raises:
         ValueError: The files are missing or broken, the names do not fit, or the data set already exists.
     """
-    source_dir, data_dir = pathlib.Path(source_dir), pathlib.Path(data_dir).expanduser()
+    source_dir, data_dir = user_path(source_dir), user_path(data_dir)
     if not (name.isidentifier() and name.isascii() and name == name.lower()):
         raise UserError(
             "`name` must be lower-case letters, digits and underscores, not beginning with a digit. "

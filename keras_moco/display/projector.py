@@ -1,12 +1,12 @@
 """Features for TensorBoard's embedding projector, each point drawn as its image."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 
 from keras_moco.display.looking import shrunk
 from keras_moco.durable import replace_when_written, write_text
+from keras_moco.paths import user_path
 from keras_moco.picture_grid import grid, levels, save
 
 LIMIT = 8192  # pixels, beyond which TensorBoard refuses a sprite
@@ -27,7 +27,7 @@ def write_projector(log_dir, looked, class_names=None):
     from google.protobuf import text_format
     from tensorboard.plugins import projector
 
-    folder = Path(log_dir)
+    folder = user_path(log_dir)
     folder.mkdir(parents=True, exist_ok=True)
     columns = math.ceil(math.sqrt(len(looked.images)))
     images = shrunk(looked.images, min(SIDE, LIMIT // columns))

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_moco.distribution.cluster import read_cluster
 from keras_moco.errors import UserError
+from keras_moco.ranges import check_number
 
 
 def make_strategy(name="auto", replicas=None):
@@ -28,7 +29,7 @@ def make_strategy(name="auto", replicas=None):
     Raises:
         ValueError: for an unknown name, if there are not `replicas` devices, or no usable `TF_CONFIG` or TPU.
     """
-    strategy = _kind(name)[1](replicas)
+    strategy = _kind(name, replicas)[1](replicas)
     _check_replicas(name, replicas, strategy.num_replicas_in_sync)
     return strategy
 
@@ -39,15 +40,15 @@ def count_replicas(name="auto", replicas=None):
     Args:
         name: as for `make_strategy`.
         replicas: likewise; where given, it is the answer, so that a run can be planned away from its devices.
+            `"one"` has no other than 1.
 
     Returns:
         int.
 
     Raises:
-        ValueError: for an unknown name, or where it cannot be told.
+        ValueError: for an unknown name, where it cannot be told, or for a number that no machine has.
     """
-    count = _kind(name)[0]
-    return replicas or count()
+    return _kind(name, replicas)[0](replicas)
 
 
 def check_gpu():
@@ -80,18 +81,25 @@ def describe(strategy):
     return f"one {kind}" if replicas == 1 else f"{replicas} {kind}s, {type(strategy).__name__}"
 
 
-def _count_auto():
-    return max(1, len(_gpus()))
+def _count_one(replicas):
+    _check_replicas("one", replicas, 1)
+    return 1
 
 
-def _count_multiworker():
-    return len(read_cluster().workers) * _count_auto()
+def _count_auto(replicas):
+    return replicas or max(1, len(_gpus()))
 
 
-def _count_tpu():
-    raise UserError(
-        "`replicas` must be given where a TPU is planned for from afar. Received: replicas=None. Add --replicas=N."
-    )
+def _count_multiworker(replicas):
+    return replicas or len(read_cluster().workers) * _count_auto(None)
+
+
+def _count_tpu(replicas):
+    if replicas is None:
+        raise UserError(
+            "`replicas` must be given where a TPU is planned for from afar. Received: replicas=None. Add --replicas=N."
+        )
+    return replicas
 
 
 def _auto(replicas):
@@ -113,8 +121,9 @@ def _mirrored(replicas):
 
 
 @functools.cache
-def _multiworker(_):
+def _multiworker(replicas):
     cluster = read_cluster()
+    _check_replicas("multiworker", replicas, _count_multiworker(None))  # before the others are waited for
     print(
         f"worker {cluster.index + 1} of {len(cluster.workers)}: waiting for all of {', '.join(cluster.workers)}",
         flush=True,
@@ -155,19 +164,21 @@ def _tpu(_):
         ) from error
 
 
-# name: (how many replicas it would have, the strategy for a number of replicas or `None`)
+# name: (how many replicas it would have, the strategy), each for the number that is asked for or `None`
 STRATEGIES = {
     "auto": (_count_auto, _auto),
-    "one": (lambda: 1, _one),
+    "one": (_count_one, _one),
     "mirrored": (_count_auto, _mirrored),
     "multiworker": (_count_multiworker, _multiworker),
     "tpu": (_count_tpu, _tpu),
 }
 
 
-def _kind(name):
+def _kind(name, replicas):
     if name not in STRATEGIES:
         raise UserError(f"`strategy` must be one of {', '.join(STRATEGIES)}. Received: {name!r}. Choose one of them.")
+    if replicas is not None:
+        check_number("replicas", replicas, "at least 1", "Correct or omit --replicas.", whole=True)
     return STRATEGIES[name]
 
 

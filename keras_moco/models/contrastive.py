@@ -228,6 +228,12 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
             )
         super().make_train_function(force)
 
+    def export(self, filepath, *args, input_signature=None, **kwargs):
+        """`keras.Model.export` of `model(images)`, images to embeddings."""
+        # Keras takes the shape of the images from `build`, which a model built by its constructor does without.
+        signature = [keras.InputSpec(dtype="float32", shape=(None, *self.encoder.image_shape))]
+        return super().export(filepath, *args, input_signature=input_signature or signature, **kwargs)
+
     def train_step(self, data):
         views = _views_of(data, self.required)
         if self._batch_size:

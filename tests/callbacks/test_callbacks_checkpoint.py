@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import os
 import types
 from unittest import mock
@@ -225,6 +226,9 @@ def test_a_checkpoint_that_cannot_be_written_is_reported_and_training_continues(
     assert list(saved_steps(tmp_path)) == [6] and list(callback.log) == [0, 1, 2]
 
 
-def test_at_least_one_is_kept():
-    with pytest.raises(ValueError, match="keep=0"):
-        Checkpoint("checkpoints", keep=0)
+def test_numbers_out_of_their_range_are_refused_at_once():
+    wrong = {"keep": [0, 1.5], "every_epochs": [-1, 0.5], "every_minutes": [-1, math.nan], "keep_every_epochs": [-1]}
+    for name, values in {**wrong, "max_share": [0, -0.1, 1.1, math.nan]}.items():
+        for value in values:
+            with pytest.raises(ValueError, match=rf"`{name}` must be .* Received: {name}={value}\."):
+                Checkpoint("checkpoints", **{name: value})

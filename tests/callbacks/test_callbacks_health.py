@@ -1,6 +1,7 @@
 import dataclasses
 import importlib.util
 import io
+import math
 import re
 
 import pytest
@@ -54,3 +55,9 @@ def test_warnings_name_flags_and_modules_that_exist():
         flags = re.findall(r"--(\w+)", text)
         assert flags and set(flags) <= {field.name for field in dataclasses.fields(Config)}
         assert all(importlib.util.find_spec(module) for module in re.findall(r"python -m ([\w.]+)", text))
+
+
+def test_arguments_out_of_range_are_refused():
+    for name, value in (("chance_loss", 0.0), ("chance_loss", math.nan), ("after_epochs", -1), ("after_epochs", 0.5)):
+        with pytest.raises(ValueError, match=rf"`{name}` must be .* Received: {name}={value}\."):
+            Health(**{name: value})

@@ -1,3 +1,4 @@
+import math
 import types
 
 import keras
@@ -23,7 +24,7 @@ def rows(start, stop):
 
 
 def monitor(**settings):
-    return KnnMonitor(rows(0, 100), rows(100, 150), 5, **{"k": 9, **settings})
+    return KnnMonitor(rows(0, 100), rows(100, 150), **{"num_classes": 5, "k": 9, **settings})
 
 
 def oracle(encoder, features):
@@ -77,7 +78,10 @@ def test_bad_settings_are_refused_before_the_first_step(model):
     with pytest.raises(ValueError, match="k=101, bank of 100"):
         model.fit(batches(), steps_per_epoch=1, verbose=0, callbacks=[monitor(k=101)])
     assert model.steps_done == 0
-    with pytest.raises(ValueError, match="every_epochs=0"):
-        monitor(every_epochs=0)
+    wrong = {"every_epochs": [0, -1, 0.5], "k": [0, 2.5], "temperature": [0, -1.0, math.nan], "num_classes": [0]}
+    for name, values in wrong.items():
+        for value in values:
+            with pytest.raises(ValueError, match=rf"`{name}` must be .* Received: {name}={value}\."):
+                monitor(**{name: value})
     with pytest.raises(ValueError, match="'head'"):
         monitor(features="head")

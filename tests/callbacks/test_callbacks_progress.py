@@ -139,5 +139,6 @@ def test_any_model_can_be_watched():
 def test_counts_must_be_positive():
     counts = {"steps_per_epoch": 1, "epochs": 1, "batch_size": 1, "log_steps": 1}
     for name in counts:
-        with pytest.raises(ValueError, match=f"{name}=0"):
-            Progress(**(counts | {name: 0}))
+        for value in (0, -1, 1.5):
+            with pytest.raises(ValueError, match=f"{name}={value}"):
+                Progress(**(counts | {name: value}))

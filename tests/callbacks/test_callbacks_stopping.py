@@ -134,3 +134,9 @@ def test_outside_of_the_main_thread_no_handlers_are_touched(handlers):
     thread.start()
     thread.join()
     assert seen == handlers == current_handlers()
+
+
+def test_the_limit_is_a_number_of_minutes():
+    for limit in (-1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=rf"`max_minutes` must be .* Received: max_minutes={limit}\."):
+            Stopping(max_minutes=limit)

@@ -38,11 +38,25 @@ def test_strategies_that_cannot_be_made_are_refused(monkeypatch):
             distribution.make_strategy(name, replicas)
 
 
+@pytest.mark.parametrize("function", [distribution.make_strategy, distribution.count_replicas])
+def test_numbers_of_replicas_that_no_machine_has_are_refused(function, monkeypatch):
+    monkeypatch.setattr("keras_moco.distribution.strategies._mirrored", lambda _: pytest.fail("it was tried"))
+    with pytest.raises(ValueError, match=r"`strategy=one` finds\. Received: replicas=8, 1 device"):
+        function("one", 8)
+    for name in distribution.STRATEGIES:
+        for replicas in (0, -1, 1.5, True):
+            with pytest.raises(ValueError, match=f"`replicas` must be .* Received: replicas={replicas}\\."):
+                function(name, replicas)
+
+
 def test_several_machines_are_counted_without_waiting_for_them(monkeypatch):
     monkeypatch.setattr("keras_moco.distribution.strategies._gpus", list)
     cluster = {"worker": ["nowhere.invalid:1", "nowhere.invalid:2"]}
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 0}}))
     assert distribution.count_replicas("multiworker") == 2
+    assert distribution.count_replicas("multiworker", 8) == 8  # planned for from elsewhere
+    with pytest.raises(ValueError, match=r"`strategy=multiworker` finds\. Received: replicas=3, 2 device"):
+        distribution.make_strategy("multiworker", 3)
 
 
 def test_required_gpu_that_is_not_there_is_refused(monkeypatch):

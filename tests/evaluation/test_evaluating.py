@@ -311,7 +311,6 @@ def test_export_writes_the_backbone_again(run, trained):
     assert (run / "export" / "saved_model" / "saved_model.pb").exists()
 
 
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason="export_backbone takes an Encoder only")
 def test_a_backbone_without_a_head_is_exported(trained, tmp_path):
     settings = {"model": str(trained.export / "backbone.keras"), "output": str(tmp_path / "out")}
     evaluate("export", EvaluationConfig(**settings))

@@ -128,6 +128,16 @@ def test_any_checkpoint_can_be_evaluated(several):
         assert "of 0, 11, 22. " in said and f"Received: {checkpoint}, in {run / 'checkpoints'}" in said
 
 
+def test_a_step_is_a_number_or_its_digits(trained):
+    for checkpoint in (0, "0", np.int64(0)):
+        found = load_backbone(trained.path, checkpoint=checkpoint)
+        for ours, theirs in zip(found.get_weights(), trained.encoder.backbone.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    for checkpoint in (1170, "1170", -1):
+        with pytest.raises(ValueError, match=rf"a step that is saved, of 0\. Received: {checkpoint}, in "):
+            load_backbone(trained.path, checkpoint=checkpoint)
+
+
 # Refused before any work
 
 

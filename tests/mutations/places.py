@@ -362,8 +362,8 @@ MUTATIONS = [
     ),
     Mutation(
         "keras_moco/export.py",
-        "lambda images: model(images, training=True)",
-        "lambda images: model(images, training=False)",
+        "lambda images: call(images, training=True)",
+        "lambda images: call(images, training=False)",
         "the endpoint `train` of an export is inference",
         ["tests/test_export.py"],
     ),
@@ -376,8 +376,8 @@ MUTATIONS = [
     ),
     Mutation(
         "keras_moco/initial_weights.py",
-        "target = encoder if isinstance(source, Encoder) else encoder.backbone",
-        "target = encoder.backbone",
+        "copy_weights(_in_order(source), encoder if whole else encoder.backbone)",
+        "copy_weights(_in_order(source.backbone if whole else source), encoder.backbone)",
         "--init_from leaves the head random",
         ["tests/test_initial_weights.py"],
     ),
@@ -494,7 +494,7 @@ MUTATIONS = [
         ["tests/test_presets.py"],
     ),
     Mutation(
-        "keras_moco/settings.py",
+        "keras_moco/ranges.py",
         '"in [0, 1)": lambda value: 0 <= value < 1,',
         '"in [0, 1)": lambda value: 0 <= value <= 1,',
         "a range includes its open edge",

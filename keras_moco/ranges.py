@@ -1,0 +1,51 @@
+"""The ranges that settings and arguments must lie in, by the words that a refusal says."""
+
+import math
+import numbers
+
+from keras_moco.errors import UserError
+
+RANGES = {
+    "at least 1": lambda value: value >= 1,
+    "at least 0": lambda value: value >= 0,
+    "positive": lambda value: value > 0,
+    "in [0, 1]": lambda value: 0 <= value <= 1,
+    "in [0, 1)": lambda value: 0 <= value < 1,
+    "in (0, 1]": lambda value: 0 < value <= 1,
+    "in (0, 100]": lambda value: 0 < value <= 100,
+    "in [0, 2**32)": lambda value: 0 <= value < 2**32,  # of NumPy's seeds
+}
+
+
+def broken_rule(value, range, whole=False):
+    """What a value should be and is not, in words; `None` if it is a finite number (`whole`: an integer) in a range.
+
+    Example:
+
+    >>> broken_rule(0.5, "positive"), broken_rule(-0.5, "positive"), broken_rule(0.5, "positive", whole=True)
+    (None, 'positive', 'a whole number')
+    """
+    kind = numbers.Integral if whole else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, kind):
+        return "a whole number" if whole else "a number"
+    if not -math.inf < value < math.inf:
+        return "a finite number"
+    return None if RANGES[range](value) else range
+
+
+def check_number(name, value, range, way_out, whole=False):
+    """Refuses an argument that is no finite number of a range.
+
+    Args:
+        name: str, of the argument.
+        value: what was given.
+        range: str, a key of `RANGES`.
+        way_out: str, a sentence that says what to give.
+        whole: bool, whether it must be an integer. Defaults to `False`.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    rule = broken_rule(value, range, whole)
+    if rule:
+        raise UserError(f"`{name}` must be {rule}. Received: {name}={value}. {way_out}")
