@@ -3,6 +3,7 @@
 import contextlib
 import re
 
+import numpy as np
 import tensorflow as tf
 
 from keras_moco.errors import UserError
@@ -16,7 +17,7 @@ def require(condition, rule, received, way_out):
     Args:
         condition: scalar bool tensor.
         rule: str, what must hold; like `way_out` without square brackets.
-        received: scalar tensor, what does not.
+        received: scalar tensor, what does not; or a tuple of such and of words, which are said one after the other.
         way_out: str, what to do.
 
     Returns:
@@ -25,11 +26,12 @@ def require(condition, rule, received, way_out):
     Raises:
         ValueError: outside of a graph, at once; within one the step fails, see `plain_failures`.
     """
+    received = received if isinstance(received, tuple) else (received,)
     if tf.executing_eagerly():
         if not condition:
-            raise _failure(rule, received.numpy(), way_out)
+            raise _failure(rule, [part.numpy() if tf.is_tensor(part) else part for part in received], way_out)
         return None
-    return tf.debugging.Assert(condition, [rule, received, way_out])
+    return tf.debugging.Assert(condition, [rule, *received, way_out])
 
 
 @contextlib.contextmanager
@@ -38,11 +40,17 @@ def plain_failures():
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        found = re.search(r"assertion failed: ((?:\[[^\[\]]*\] ?){3})", str(error))
+        found = re.search(r"assertion failed: ((?:\[[^\[\]]*\] ?){3,})", str(error))
         if not found:
             raise
-        raise _failure(*re.findall(r"\[([^\[\]]*)\]", found[1])) from error
+        rule, *received, way_out = re.findall(r"\[([^\[\]]*)\]", found[1])
+        raise _failure(rule, received, way_out) from error
 
 
 def _failure(rule, received, way_out):
-    return UserError(f"{rule} Received: {received}. {way_out}")
+    return UserError(f"{rule} Received: {' '.join(map(_plain, received))}. {way_out}")
+
+
+def _plain(part):
+    """A number without the digits that only its type adds."""
+    return f"{part:g}" if isinstance(part, np.floating) else str(part)
