@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_moco.augment import RandomHorizontalFlip, central_view, moco_cifar, two_views
 from keras_moco.data import array_source
+from keras_moco.evaluation import extract_features
 from keras_moco.pixel_range import RULE, WAY_OUT, check_pixels
 from keras_moco.step_checks import plain_failures
 from tests.augment.oracles import PHOTOS
@@ -65,6 +66,10 @@ TAKERS = {
     "a layer": RandomHorizontalFlip(),
     "central_view": lambda images: central_view(images, 8),
     "array_source": array_source,
+    "extract_features": lambda images: extract_features(lambda batch: batch[:, 0, 0], [{"image": images}]),
+    "extract_features of tf.data": lambda images: extract_features(
+        lambda batch: batch[:, 0, 0], tf.data.Dataset.from_tensors((images,))
+    ),
     "two_views in tf.data": lambda images: next(
         iter(tf.data.Dataset.from_tensors(images).map(lambda batch: two_views(VIEW, batch)))
     ),
