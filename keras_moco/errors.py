@@ -16,6 +16,11 @@ class UserError(ValueError):
     True
     """
 
+    # AutoGraph, which rewrites functions such as those of `tf.data.Dataset.map`, would make another error of this one,
+    # and Keras one that begins with the layer that was called and ends with its arguments.
+    ag_pass_through = True
+    _keras_call_info_injected = True
+
 
 class MissingPackageError(UserError, ImportError):
     """A package that only some uses need is not installed, or is too old."""

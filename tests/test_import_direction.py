@@ -14,7 +14,7 @@ FLOORS = [
     {"errors"},
     {"paths", "ranges"},
     {"contrast", "momentum", "schedules", "optimizers", "distribution", "versions", "step_checks", "durable"},
-    {"settings", "results", "picture_grid"},
+    {"settings", "results", "picture_grid", "pixel_range"},
     {"config", "evaluation_config"},
     {"run_directory", "determinism", "layers"},
     {"batch_norm", "backbones"},
@@ -36,6 +36,8 @@ FLOORS = [
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 # These know nothing of models, so that either can be used, and understood, without them.
 APART = {"augment", "data"}
+# What they too stand on: mistakes, and checks of values.
+BASICS = {"errors", "step_checks", "pixel_range"}
 # Commands, and the parts above their own that each runs. A command lies with what it is about, but is no piece that
 # others build on: no source file imports it, so what it imports closes no circle.
 COMMANDS = {
@@ -52,8 +54,7 @@ DOORS = {
     "safetensors": "convert/files.py",
     "tensorflow": "augment/ callbacks/ data/ determinism.py display/ distribution/ export.py layers/feature_bank.py "
     "layers/feature_queue.py layers/split_batch_normalization.py models/contrastive.py models/inputs.py "
-    "models/trainer.py "
-    "step_checks.py",
+    "models/trainer.py pixel_range.py step_checks.py",
 }
 
 
@@ -102,7 +103,7 @@ def wrong_directions(source, module, is_package=False):
             continue
         if part not in FLOOR:
             part = PACKAGE  # a name of the package's own __init__.py
-        allowed = APART | FLOORS[0] | FLOORS[1] if importer in APART else FLOOR.keys()
+        allowed = APART | BASICS if importer in APART else FLOOR.keys()
         if part not in allowed or FLOOR[part] >= FLOOR[importer]:
             yield imported
 

@@ -5,7 +5,9 @@ import random
 import tensorflow as tf
 from keras_cv.layers import VectorizedBaseImageAugmentationLayer
 
+from keras_moco.augment.images import image_batch
 from keras_moco.errors import UserError
+from keras_moco.pixel_range import check_pixels
 
 
 class Augmentation(VectorizedBaseImageAugmentationLayer):
@@ -32,7 +34,8 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
         Images with values 0..255, float32 (of `Fused`, uint8), in the structure of the inputs.
 
     Raises:
-        ValueError: if the images have another shape.
+        ValueError: if the images have another shape, or other values; or where it is made within a function of
+            TensorFlow.
 
     Example:
 
@@ -51,6 +54,12 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
     def __init__(self, seed=None, **kwargs):
         resolved = random.randrange(2**31 - 1) if seed is None else int(seed)
         kwargs.setdefault("dtype", "float32")
+        if tf.inside_function():
+            raise UserError(
+                "An augmentation must be made once, outside of a function that is mapped or compiled, since its random "
+                f"generator is a variable. Received: {type(self).__name__} made within one. Write for example "
+                "`augmentation = moco_v2(224)` before it, and use `augmentation` in there."
+            )
         # keras-cv takes seed 0 for "no seed", and would then share one global generator.
         super().__init__(seed=resolved + 1, **kwargs)
         self.seed = seed
@@ -77,20 +86,28 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
 
         Returns:
             Images with values 0..255, float32 (of `Fused`, uint8).
+
+        Raises:
+            ValueError: if `images` are no such batch, or their values others (`keras_moco.pixel_range`), which within
+                a graph fails the step; or if the draws have another shape.
         """
-        images = self.prepare(tf.convert_to_tensor(images))
-        draws = tf.cast(transformations, "float32")
-        if images.shape.rank != 4 or images.shape[-1] is None:
-            raise UserError(
-                "`images` must have the shape (n, height, width, channels) with a known number of channels. "
-                f"Received: shape={images.shape}. Give gray images an axis of one channel."
-            )
+        return self.augment_pixels(check_pixels(image_batch(images)), transformations)
+
+    def augment_pixels(self, images, transformations):
+        """`augment_images` of what is known to be images with values in 0..255: a tensor `(n, H, W, C)`."""
+        images, draws = self.prepare(images), tf.cast(transformations, "float32")
         if draws.shape.rank != 2 or draws.shape[-1] not in (None, self.num_draws):
             raise UserError(
                 "`transformations` must hold one row of uniform draws per image, shape (n, num_draws). "
                 f"Received: shape={tuple(draws.shape)}, num_draws={self.num_draws}. Draw them in that shape."
             )
         return self.augment(images, draws)
+
+    def call(self, inputs):
+        images = inputs.get("images", inputs) if isinstance(inputs, dict) else inputs
+        alone = hasattr(images, "shape") and tf.TensorShape(images.shape).rank == 3
+        image_batch(images[None] if alone else images)  # keras-cv would say it in words of its own, or not at all
+        return super().call(inputs)
 
     # In a pipeline: the first half, which sees the images as they are, and the second, which may run on an accelerator.
 

@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from keras_moco.errors import UserError
+from keras_moco.augment.images import image_batch
+from keras_moco.pixel_range import check_pixels
 
 
 def central_view(images, image_size):
@@ -21,7 +22,7 @@ def central_view(images, image_size):
         float32 `(n, image_size, image_size, C)`, values 0..255.
 
     Raises:
-        ValueError: if the images have another shape.
+        ValueError: if the images have another shape; and if values are others, which within a graph fails the step.
 
     Example:
 
@@ -30,12 +31,7 @@ def central_view(images, image_size):
     >>> central_view(np.zeros((2, 375, 500, 3), "uint8"), 224).shape
     TensorShape([2, 224, 224, 3])
     """
-    images = tf.cast(images, "float32")
-    if images.shape.rank != 4 or images.shape[-1] is None:
-        raise UserError(
-            "`images` must have the shape (n, height, width, channels) with a known number of channels. "
-            f"Received: shape={images.shape}. Give gray images an axis of one channel."
-        )
+    images = tf.cast(check_pixels(image_batch(images)), "float32")
     shorter = round(image_size * 256 / 224) if image_size >= 64 else image_size
     height, width = tf.shape(images)[1], tf.shape(images)[2]
     # The longer side is floored, in whole numbers, as in torchvision's `Resize`.

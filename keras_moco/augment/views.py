@@ -2,7 +2,9 @@
 
 import tensorflow as tf
 
+from keras_moco.augment.images import image_batch
 from keras_moco.errors import UserError
+from keras_moco.pixel_range import check_pixels
 
 
 def two_views(augmentation, images, draws=None):
@@ -18,7 +20,8 @@ def two_views(augmentation, images, draws=None):
         dict of `"query"` and `"key"`, each `(n, s, s, C)`, values 0..255, uint8 or float32 as the augmentation gives.
 
     Raises:
-        ValueError: if `draws` has another shape.
+        ValueError: if `images` are no such batch, or `draws` has another shape; or if the images have other values,
+            which within a graph fails the step.
 
     Example:
 
@@ -28,7 +31,7 @@ def two_views(augmentation, images, draws=None):
     >>> views["query"].shape, views["key"].shape
     (TensorShape([8, 28, 28, 3]), TensorShape([8, 28, 28, 3]))
     """
-    images = tf.convert_to_tensor(images)
+    images = check_pixels(image_batch(images))
     if draws is None:
         count = tf.shape(images)[0]
         draws = augmentation.get_random_transformation_batch(2 * count)
@@ -40,6 +43,6 @@ def two_views(augmentation, images, draws=None):
             f"Received: shape={tuple(draws.shape)}, num_draws={augmentation.num_draws}. Reshape them."
         )
     return {
-        "query": augmentation.augment_images(images, draws[:, 0]),
-        "key": augmentation.augment_images(images, draws[:, 1]),
+        "query": augmentation.augment_pixels(images, draws[:, 0]),
+        "key": augmentation.augment_pixels(images, draws[:, 1]),
     }

@@ -1,6 +1,7 @@
 """How good are the features now? Measured during training, without training anything."""
 
 from keras_moco.callbacks.feature_monitor import FeatureMonitor
+from keras_moco.evaluation.batches import check_batches
 from keras_moco.evaluation.knn import knn_accuracy
 from keras_moco.ranges import check_number
 
@@ -13,8 +14,8 @@ class KnnMonitor(FeatureMonitor):
     callback in front of those that read logs (`EpochLog`, `EventLog`, `Progress`, `Curves`).
 
     Args:
-        bank_dataset: finite data set of `{"image", "label", "index"}` batches that vote, usually training
-            images without augmentation.
+        bank_dataset: finite data set of `{"image", "label"}` or `(image, label)` batches that vote, usually training
+            images without augmentation; or arrays of them. As for `FeatureExtractor.blocks`, and labelled.
         query_dataset: likewise, the images to classify, usually of the test split.
         num_classes: int.
         k: int, number of neighbours. Defaults to `200` (Wu et al. 2018; official CIFAR demo).
@@ -29,8 +30,8 @@ class KnnMonitor(FeatureMonitor):
         history: list of `(epoch, accuracy in percent)`, epochs counted from 0 as Keras does.
 
     Raises:
-        ValueError: if a number is out of its range; when training begins, if the data sets and `k` do not fit; so no
-            epoch is lost.
+        ValueError: if a number is out of its range; when training begins, if the data sets, the encoder and `k` do not
+            fit; so no epoch is lost.
 
     Example:
 
@@ -55,6 +56,12 @@ class KnnMonitor(FeatureMonitor):
         self.temperature = temperature
         self.initial_top1 = None
         self.history = []
+
+    def set_model(self, model):
+        if model is not self._model:
+            for name in ("bank_dataset", "query_dataset"):
+                check_batches(name, getattr(self, name), model.encoder.image_shape)
+        super().set_model(model)
 
     def on_train_begin(self, logs=None):
         if self.initial_top1 is None:

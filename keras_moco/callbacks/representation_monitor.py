@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from keras_moco.callbacks.feature_monitor import FeatureMonitor
 from keras_moco.errors import UserError
+from keras_moco.evaluation.batches import check_batches
 from keras_moco.evaluation.measures import representation_measures, similarities
 
 COMPARED = 512  # images whose views are all compared with each other for `distributions`
@@ -19,9 +20,9 @@ class RepresentationMonitor(FeatureMonitor):
     stays as it is.
 
     Args:
-        pairs: finite `tf.data.Dataset` of `{"query": (b, H, W, C), "key": (b, H, W, C)}` batches, two augmented views
-            of the same images, the same whenever it is read: of images and views that differ, so do the figures.
-            Thousands of images are enough.
+        pairs: finite `tf.data.Dataset` of `{"query": (b, H, W, C), "key": (b, H, W, C)}` batches, or of tuples that
+            begin with one, as Keras has them: two augmented views of the same images, the same whenever it is read,
+            since of other images and views the figures are others. Thousands of images are enough.
         features: `"embedding"`, the unit vectors after the head, which the loss spreads, or `"backbone"`, the pooled
             features before it. Defaults to `"embedding"`.
         every_epochs: int, evaluates after every so many epochs, and after the last one. Defaults to `1`.
@@ -33,7 +34,8 @@ class RepresentationMonitor(FeatureMonitor):
             epochs and methods compare. Empty where an epoch was not measured.
 
     Raises:
-        ValueError: if `pairs` has no end, or its batches are no pairs.
+        ValueError: if `pairs` has no end, or its batches are no pairs; when training begins, if the encoder does not
+            take them.
 
     Example:
 
@@ -46,8 +48,13 @@ class RepresentationMonitor(FeatureMonitor):
     def __init__(self, pairs, features="embedding", every_epochs=1):
         super().__init__(features, every_epochs)
         _check(pairs)
-        self.views = pairs.map(_one_after_the_other)
+        self.views = pairs.map(lambda views, *_: _one_after_the_other(views))
         self.distributions = {}
+
+    def set_model(self, model):
+        if model is not self._model:
+            check_batches("pairs", self.views, model.encoder.image_shape, labelled=False)
+        super().set_model(model)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.distributions = {}
@@ -77,7 +84,14 @@ def _one_after_the_other(pairs):
 
 
 def _check(pairs):
+    if not isinstance(pairs, tf.data.Dataset):
+        raise UserError(
+            f"`pairs` must be a `tf.data.Dataset`. Received: a {type(pairs).__name__}. "
+            "Make one of arrays by `tf.data.Dataset.from_tensor_slices(pairs).batch(256)`."
+        )
     entries = pairs.element_spec
+    if isinstance(entries, tuple) and entries and isinstance(entries[0], dict):
+        entries = entries[0]
     if not (isinstance(entries, dict) and {"query", "key"} <= entries.keys()):
         raise UserError(
             "Batches of `pairs` must be dictionaries with 'query' and 'key'. "

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_moco.data.sources import Source
 from keras_moco.errors import UserError
+from keras_moco.pixel_range import refusal
 
 BLOCK = 256  # images copied by one call
 
@@ -47,7 +48,7 @@ def array_source(images, labels=None, class_names=None, name="arrays", split="tr
     >>> source.num_examples, source.class_names
     (5, ('0', '1', '2'))
     """
-    images = np.asarray(images)
+    images = _array(images)
     images = images[..., None] if images.ndim == 3 else images
     if images.ndim != 4 or not len(images):
         raise UserError(
@@ -57,10 +58,7 @@ def array_source(images, labels=None, class_names=None, name="arrays", split="tr
     if images.dtype != np.uint8:
         low, high = images.min(), images.max()
         if not (low >= 0 and 1 < high <= 255):
-            raise UserError(
-                "`images` must have values in 0..255. "
-                f"Received: values from {low:g} to {high:g}. Scale them, from 0..1 by 255."
-            )
+            raise refusal(low, high)
         images = np.round(images).astype("uint8")
     if labels is None:
         labels, class_names = np.full(len(images), -1), None
@@ -79,6 +77,19 @@ def array_source(images, labels=None, class_names=None, name="arrays", split="tr
     )
 
 
+def _array(images):
+    try:
+        array = np.asarray(images)
+    except ValueError:  # of different sizes, or images and labels
+        array = np.empty((), object)
+    if array.dtype.kind not in "buif":
+        raise UserError(
+            "`images` must be one array of numbers, (n, height, width, channels). "
+            f"Received: a {type(images).__name__}. Give the images alone, without labels, all of one size."
+        )
+    return array
+
+
 def _checked(labels, class_names, count):
     """Labels and the names of their classes, if they fit."""
     if len(labels) != count or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
@@ -92,7 +103,8 @@ def _checked(labels, class_names, count):
     if len(class_names) < classes:
         raise UserError(
             "`class_names` must name every class. "
-            f"Received: {len(class_names)} names for {classes} classes. Add the others, or leave them out."
+            f"Received: {len(class_names)} names for {classes} classes. "
+            + ("Count labels from 0: labels - 1." if labels.min() == 1 else "Add the others, or leave them out.")
         )
     return labels, class_names
 

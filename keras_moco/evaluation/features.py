@@ -8,6 +8,8 @@ import keras
 import numpy as np
 
 from keras_moco.errors import UserError
+from keras_moco.evaluation.batches import named, named_batches
+from keras_moco.step_checks import plain_failures
 
 LEVELS = ("embedding", "backbone")
 
@@ -67,7 +69,7 @@ class Features(NamedTuple):
     Attributes:
         features: float32 array `(n, F)`.
         labels: int32 array `(n,)`; `-1` where the data set has no label.
-        index: int64 array `(n,)`, the position of the image in its source; or `None`, where nothing asks for it.
+        index: int64 array `(n,)`, the position of the image in its source; or `None`, where the data set has none.
     """
 
     features: np.ndarray
@@ -104,25 +106,29 @@ class FeatureExtractor(keras.Model):
         self.embed = embed
 
     def call(self, batch):
-        return {"features": self.embed(batch["image"]), "label": batch["label"], "index": batch["index"]}
+        entries = named(batch)
+        return {"features": self.embed(entries.pop("image")), **entries}
 
     def blocks(self, dataset, rows=8192):
         """Embeds a data set piece by piece, so that it may be larger than memory.
 
         Args:
-            dataset: iterable of `{"image": (b, H, W, C), "label": (b,), "index": (b,)}`, usually a
-                `tf.data.Dataset`; the last batch may be smaller.
+            dataset: `tf.data.Dataset`, `keras.utils.PyDataset` or other iterable of batches, `{"image": (b, H, W, C),
+                "label": (b,), "index": (b,)}` of which `"image"` alone is needed, or `(image, label)`, as Keras has
+                them; or whole arrays in one of these forms. Images have values in 0..255; the last batch may be
+                smaller.
             rows: int, images of a block: as many whole batches of the size of its first one as fit, at least one.
 
         Yields:
             `Features` of one block after the other.
 
         Raises:
-            ValueError: if `embed` returns anything but `(n, F)`.
+            ValueError: if `embed` returns anything but `(n, F)`; if batches are none of these, or the images of the
+                first one have other values.
         """
-        batches = iter(dataset)
+        batches = iter(named_batches(dataset))
         for first in batches:
-            count = max(1, rows // len(first["label"]))
+            count = max(1, rows // len(first["image"]))
             yield self._embed((batch,) for batch in chain([first], islice(batches, count - 1)))
 
     def extract(self, dataset):
@@ -135,8 +141,9 @@ class FeatureExtractor(keras.Model):
             `Features`.
 
         Raises:
-            ValueError: if `embed` returns anything but `(n, F)`.
+            ValueError: as for `blocks`.
         """
+        dataset = named_batches(dataset)
         if hasattr(dataset, "element_spec"):  # which Keras reads faster than single batches
             return self._embed(dataset)
         return self._embed((batch,) for batch in dataset)  # Keras asks for (inputs,) tuples
@@ -146,11 +153,15 @@ class FeatureExtractor(keras.Model):
             # Said of every data set whose length is not known in advance: reaching the end is what is wanted
             # here.
             warnings.filterwarnings("ignore", message="Your input ran out of data")
-            found = self.predict(dataset, verbose=0)
-        labels, index = np.asarray(found["label"], "int32"), np.asarray(found["index"], "int64")
-        if isinstance(found["features"], dict):
-            return {name: Features(_vectors(each), labels, index) for name, each in found["features"].items()}
-        return Features(_vectors(found["features"]), labels, index)
+            with plain_failures():
+                found = self.predict(dataset, verbose=0)
+        features = found["features"]
+        count = len(next(iter(features.values())) if isinstance(features, dict) else features)
+        labels = np.asarray(found.get("label", np.full(count, -1)), "int32")
+        index = np.asarray(found["index"], "int64") if "index" in found else None
+        if isinstance(features, dict):
+            return {name: Features(_vectors(each), labels, index) for name, each in features.items()}
+        return Features(_vectors(features), labels, index)
 
 
 def _vectors(features):
@@ -170,14 +181,15 @@ def extract_features(embed, dataset):
     Args:
         embed: callable, images `(n, H, W, C)` to features `(n, F)`, in inference mode, such as
             `encoder.features`.
-        dataset: iterable of `{"image", "label", "index"}` batches, such as
-            `keras_moco.data.evaluation_dataset(...)`.
+        dataset: batches of images, with labels or without, such as `keras_moco.data.evaluation_dataset(...)`; see
+            `FeatureExtractor.blocks`.
 
     Returns:
-        `Features(features, labels, index)`: NumPy arrays float32 `(n, F)`, int32 `(n,)`, int64 `(n,)`.
+        `Features(features, labels, index)`: NumPy arrays float32 `(n, F)`, int32 `(n,)`, int64 `(n,)`; labels are -1
+        and the index is `None` where the data set has none.
 
     Raises:
-        ValueError: if `embed` returns anything but `(n, F)`.
+        ValueError: as `FeatureExtractor.blocks`.
 
     Example:
 

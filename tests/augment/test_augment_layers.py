@@ -87,16 +87,6 @@ def test_it_runs_inside_tf_data_on_single_images_and_a_dict_keeps_its_labels(mak
     assert [single["labels"] for single in singles] == list(range(6))
 
 
-@both_forms
-def test_images_are_a_batch_with_a_known_number_of_channels(make):
-    layer = make()
-    with pytest.raises(ValueError, match=r"`images` .*shape=\(48, 40, 3\)"):
-        layer.augment_images(np.zeros((48, 40, 3)), draws_for(layer, 6))
-    unknown = tf.function(layer.augment_images, input_signature=[tf.TensorSpec([8, 48, 40, None]), tf.TensorSpec(None)])
-    with pytest.raises(ValueError, match=r"`images` .*shape=\(8, 48, 40, None\)"):
-        unknown.get_concrete_function()
-
-
 def test_draws_of_another_width_are_refused():
     with pytest.raises(ValueError, match=r"`transformations` .*shape=\(6, 3\), num_draws=1"):
         augment.RandomGrayscale().augment_images(IMAGES, np.zeros((6, 3)))

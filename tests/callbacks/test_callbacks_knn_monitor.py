@@ -54,6 +54,17 @@ def test_the_current_features_are_measured_before_training_and_after_each_epoch(
     assert [epoch for epoch, _ in measured.history] == [0, 1, 2]
 
 
+def test_tuples_and_arrays_as_of_keras_are_measured_like_dictionaries(model):
+    splits = [(IMAGES[:100], LABELS[:100]), (IMAGES[100:], LABELS[100:])]
+    datasets = [tf.data.Dataset.from_tensor_slices(split).batch(32) for split in splits]
+    found = []
+    for bank, queries in (splits, datasets, (rows(0, 100), datasets[1])):
+        measured = KnnMonitor(bank, queries, 5, k=9)
+        measured.set_model(model)
+        found.append(measured.evaluate())
+    assert found == pytest.approx([oracle(model.encoder, "embedding")] * 3, abs=2.1)
+
+
 def test_every_so_many_epochs_and_the_last_one_are_measured(model):
     """`RepresentationMonitor` inherits this."""
     measured = monitor(every_epochs=3)
@@ -78,6 +89,18 @@ def test_bad_settings_are_refused_before_the_first_step(model):
     with pytest.raises(ValueError, match="k=101, bank of 100"):
         model.fit(batches(), steps_per_epoch=1, verbose=0, callbacks=[monitor(k=101)])
     assert model.steps_done == 0
+    for bank, received in (
+        (rows(0, 100).map(lambda batch: batch["image"]), "batches with 'image'"),
+        (rows(0, 100).unbatch(), r"shape \(4, 4, 3\)"),
+        (rows(0, 100).repeat(), "an infinite data set"),
+        (iter(rows(0, 100)), "a OwnedIterator, which is read once"),
+        ((IMAGES[:, :3], LABELS), r"\(3, 4, 3\)"),
+    ):
+        measured = KnnMonitor(bank, rows(100, 150), 5, k=9)
+        measured.initial_top1 = 50.0  # known, so that nothing would be measured before the first epoch ends
+        with pytest.raises(ValueError, match=rf"\A.* must .*Received: .*{received}.*\Z"):
+            model.fit(batches(), steps_per_epoch=1, verbose=0, callbacks=[measured])
+        assert model.steps_done == 0
     wrong = {"every_epochs": [0, -1, 0.5], "k": [0, 2.5], "temperature": [0, -1.0, math.nan], "num_classes": [0]}
     for name, values in wrong.items():
         for value in values:

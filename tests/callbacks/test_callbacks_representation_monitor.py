@@ -62,8 +62,29 @@ def test_several_replicas_are_measured_as_one():
     assert monitor.evaluate() == pytest.approx(by_hand(model), rel=1e-4)
 
 
+def test_tuples_that_begin_with_views_are_measured_like_these(model):
+    found = []
+    for form in (pairs(), pairs().map(lambda views: (views,)), pairs().map(lambda views: (views, 0))):
+        monitor = RepresentationMonitor(form)
+        monitor.set_model(model)
+        found.append(monitor.evaluate())
+    assert found[0] == found[1] == found[2] == pytest.approx(by_hand(model), rel=1e-4)
+
+
+def test_what_the_encoder_does_not_take_is_refused_before_the_first_step(model):
+    for dataset, received in ((pairs().unbatch(), r"shape \(8, 4, 3\)"), (pairs().map(cut), r"\(3, 4, 3\)")):
+        with pytest.raises(ValueError, match=rf"\A.* must .*Received: .*{received}.*\Z"):
+            model.fit(batches(), steps_per_epoch=1, verbose=0, callbacks=[RepresentationMonitor(dataset)])
+        assert model.steps_done == 0
+
+
+def cut(views):
+    return {name: view[:, :3] for name, view in views.items()}
+
+
 def test_data_without_pairs_or_an_end_are_refused():
     for dataset, received in (
+        ({"query": QUERIES, "key": KEYS}, "a dict"),
         (pairs().map(lambda batch: {"query": batch["query"]}), r"\['query'\]"),
         (pairs().map(lambda batch: (batch["query"], batch["key"])), "tuple"),
         (pairs().repeat(), "infinite"),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_moco.data import array_source, steps_per_epoch
 
@@ -54,13 +55,18 @@ def test_other_ranges_shapes_labels_and_names_are_refused():
         ((IMAGES * 257.0,), "`images` .*values from 0 to 65535"),
         ((np.zeros((2, 4, 4, 3)),), "`images` .*values from 0 to 0"),
         ((np.where(IMAGES == IMAGES.max(), np.nan, IMAGES),), "`images` .*values from nan to nan"),
+        (((IMAGES, LABELS),), "`images` .*a tuple"),
+        (({"image": IMAGES},), "`images` .*a dict"),
+        (([IMAGES[0], IMAGES[0, :5]],), "`images` .*a list.*one size"),
+        ((tf.data.Dataset.from_tensor_slices(IMAGES),), "`images` .*a _TensorSliceDataset"),
         ((IMAGES[0, 0],), r"`images` .*shape=\(7, 3\)"),
         ((IMAGES[:0],), r"`images` .*shape=\(0, 9, 7, 3\)"),
         ((IMAGES[..., None],), r"`images` .*shape=\(50, 9, 7, 3, 1\)"),
         ((IMAGES, LABELS[:49]), "`labels` .*49 labels of type int64, the least 0, for 50 images"),
         ((IMAGES, LABELS - 1), "`labels` .*the least -1, for 50 images"),
         ((IMAGES, LABELS + 0.5), "`labels` .*50 labels of type float64, the least 0.5"),
-        ((IMAGES, LABELS, ["ant", "bee"]), "`class_names` .*2 names for 4 classes"),
+        ((IMAGES, LABELS, ["ant", "bee"]), "`class_names` .*2 names for 4 classes.*leave them out"),
+        ((IMAGES, LABELS + 1, ["ant", "bee", "cat", "dog"]), "`class_names` .*4 names for 5 classes.*labels - 1"),
     ):
         with pytest.raises(ValueError, match=received):
             array_source(*arguments)

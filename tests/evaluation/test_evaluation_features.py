@@ -33,6 +33,84 @@ def test_rows_keep_the_order_of_the_data_set():
         assert (features.dtype, labels.dtype, index.dtype) == ("float32", "int32", "int64")
 
 
+class Batches(keras.utils.PyDataset):
+    """`(image, label)` by number, from which Python itself would read for ever."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, number):
+        return tuple(rows(11)[name][4 * number : 4 * number + 4] for name in ("image", "label"))
+
+
+IMAGES, LABELS = rows(11)["image"], rows(11)["label"]
+FORMS = {
+    "(image, label), as of Keras": lambda: tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(4),
+    "with a weight": lambda: tf.data.Dataset.from_tensor_slices((IMAGES, LABELS, np.ones(11))).batch(4),
+    "a column of labels": lambda: tf.data.Dataset.from_tensor_slices((IMAGES, LABELS[:, None])).batch(4),
+    "without index": lambda: tf.data.Dataset.from_tensor_slices({"image": IMAGES, "label": LABELS}).batch(4),
+    "with more, as of TFDS": lambda: tf.data.Dataset.from_tensor_slices(
+        {"id": [b"file"] * 11, "image": IMAGES, "label": LABELS}
+    ).batch(4),
+    "PyDataset": Batches,
+    "a list of tuples": lambda: [Batches()[number] for number in range(3)],
+    "a generator": lambda: (Batches()[number] for number in range(3)),
+    "an iterator of tf.data": lambda: iter(tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(4)),
+    "arrays": lambda: (IMAGES, LABELS),
+    "a dictionary of arrays": lambda: {"image": IMAGES, "label": LABELS[:, None]},
+}
+UNLABELLED = {
+    "images": lambda: tf.data.Dataset.from_tensor_slices(IMAGES).batch(4),
+    "(image,)": lambda: tf.data.Dataset.from_tensor_slices((IMAGES,)).batch(4),
+    "an array": lambda: IMAGES,
+    "a dictionary": lambda: [{"image": IMAGES}],
+}
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    """Traced once for all that have the same entries."""
+    return FeatureExtractor(channel_means)
+
+
+@pytest.mark.parametrize("form", [*FORMS, *UNLABELLED])
+def test_batches_come_in_the_forms_of_keras(form, extractor):
+    make = (FORMS | UNLABELLED)[form]
+    for features, labels, index in (extractor.extract(make()), next(extractor.blocks(make()))):
+        np.testing.assert_allclose(features, IMAGES.mean(axis=(1, 2)), rtol=1e-5)
+        np.testing.assert_array_equal(labels, LABELS if form in FORMS else -np.ones(11))
+        assert index is None
+
+
+def test_a_folder_read_by_keras_is_a_data_set(tmp_path):
+    for label, name in enumerate(("ant", "bee")):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            pixels = np.full((6, 6, 3), 100 * label + number)
+            keras.utils.save_img(tmp_path / name / f"{number}.png", pixels, scale=False)
+    settings = {"image_size": (6, 6), "batch_size": 4, "shuffle": False, "verbose": 0}
+    folder = keras.utils.image_dataset_from_directory(tmp_path, **settings)
+    features, labels, _ = extract_features(channel_means, folder)
+    np.testing.assert_allclose(features[:, 0], [0, 1, 2, 100, 101, 102], atol=1e-3)
+    assert labels.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_what_is_no_batch_of_labelled_images_is_refused():
+    def sliced(*parts):
+        return tf.data.Dataset.from_tensor_slices(parts)
+
+    for data, received, way_out in (
+        (sliced(IMAGES, LABELS), r"shape \(6, 6, 3\)", r"`\.batch\(256\)`"),
+        (sliced(tf.ragged.stack([IMAGES[0], IMAGES[1, :3]])).batch(2), "RaggedTensor", "Resize"),
+        (sliced(IMAGES, np.eye(3)[LABELS]).batch(4), r"labels of shape \(None, 3\)", r"tf\.argmax\(label, -1\)"),
+        (sliced(IMAGES, LABELS.astype("str")).batch(4), "type string", "Number"),
+        ([{"images": IMAGES, "labels": LABELS}], "a dictionary with 'images', 'labels'", "Map"),
+        ((IMAGES, LABELS[:5]), r"\{'image': 11, 'label': 5\}", "the same data"),
+    ):
+        with pytest.raises(ValueError, match=rf"\A[A-Z].* must .* Received: .*{received}.* .*{way_out}.*\Z"):
+            extract_features(channel_means, data)
+
+
 def test_one_trace_is_used_for_all_data_sets_and_weights():
     weight = keras.Variable(np.eye(3, dtype="float32"))
     traces = []

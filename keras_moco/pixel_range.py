@@ -1,0 +1,78 @@
+"""Whether images have values in 0..255, which everything here takes, and not in 0..1 or -1..1."""
+
+import tensorflow as tf
+
+from keras_moco.errors import UserError
+from keras_moco.step_checks import require
+
+RULE = "`images` must have values in 0..255, as they are in files."
+WAY_OUT = "Leave out what scales them, or multiply by 255 what is in 0..1."
+ROWS = 4  # of each image, in which a graph looks for values that cannot be
+
+
+def check_pixels(images):
+    """The same images, once it is known that their values can be pixels in 0..255.
+
+    Values are refused below 0 or above 255, and where all of them lie in 0..1 and some are fractions, as those of
+    images that were divided by 255: of an image in 0..255 that would be black. Images of whole numbers are never
+    taken for such, however dark, and uint8 is not looked at. Half a level beyond 0..255 is what resizing may leave.
+
+    Within a graph, four rows of each image are looked at, and all of them only before they would be refused, so that it
+    costs less than a hundredth of two augmented views. XLA leaves the check out.
+
+    Args:
+        images: tensor or array `(n, H, W, C)`, any numeric dtype.
+
+    Returns:
+        The images, as a tensor.
+
+    Raises:
+        ValueError: outside of a graph, at once; within one the step fails, see `step_checks.plain_failures`.
+
+    Example:
+
+    >>> check_pixels(tf.fill((1, 2, 2, 3), 127.5)).shape
+    TensorShape([1, 2, 2, 3])
+    >>> check_pixels(tf.fill((1, 2, 2, 3), 0.5))
+    Traceback (most recent call last):
+    keras_moco.errors.UserError: `images` must have values in 0..255, ...
+    """
+    images = tf.convert_to_tensor(images)
+    if images.dtype in (tf.uint8, tf.bool):
+        return images
+    if tf.executing_eagerly():
+        low, high, wrong = _examine(images)
+    else:
+        low, high = _range(_some_rows(images))
+        # NaN is no matter of scale, and passes: whoever trains on it hears of a loss that is not finite.
+        doubtful = (low < 0) | (high > 255) | (high <= 1)
+        low, high, wrong = tf.cond(doubtful, lambda: _examine(images), lambda: (low, high, False))
+    check = require(~wrong, RULE, ("values from", low, "to", high), WAY_OUT)
+    with tf.control_dependencies([check] if check is not None else []):
+        return tf.identity(images)
+
+
+def refusal(low, high):
+    """The error that says between which values images were found."""
+    return UserError(f"{RULE} Received: values from {low:g} to {high:g}. {WAY_OUT}")
+
+
+def _examine(images):
+    """The least and the greatest value of all, and whether they are none of pixels."""
+    low, high = _range(images)
+    outside = (low < -0.5) | (high > 255.5)
+    fractions = tf.constant(False)
+    if images.dtype.is_floating:
+        fractions = (high <= 1) & tf.reduce_any(images != tf.round(images))
+    return low, high, outside | fractions
+
+
+def _range(images):
+    return tf.cast(tf.reduce_min(images), "float32"), tf.cast(tf.reduce_max(images), "float32")
+
+
+def _some_rows(images):
+    if images.shape.rank != 4:
+        return images
+    height = tf.shape(images)[1]
+    return tf.gather(images, tf.range(0, height, tf.maximum(height // ROWS, 1)), axis=1)  # ten times as fast as a slice
