@@ -14,6 +14,8 @@ from keras_moco.models.encoder import added_losses
 from keras_moco.models.epoch_means import EpochMeans
 from keras_moco.models.inputs import as_batches, known_size
 from keras_moco.models.trainer import ReplicatedTrainer
+from keras_moco.pixel_range import check_pixels
+from keras_moco.step_checks import plain_failures
 
 
 class Contrast(NamedTuple):
@@ -133,6 +135,14 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
 
     def call(self, images, training=False):
         return self.encoder(images, training=training)
+
+    def predict(self, x, *args, **kwargs):
+        with plain_failures():
+            return super().predict(x, *args, **kwargs)
+
+    def predict_step(self, data):
+        images, *_ = data if isinstance(data, tuple | list) else (data,)
+        return self(check_pixels(images), training=False)
 
     def compile(self, optimizer=None, loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):
         """`keras.Model.compile`, which needs an optimizer; the loss is the model's own.
@@ -311,7 +321,7 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
                 view = views[name]
                 if self.augmentation is not None:
                     view = self.augmentation.finish(view, views["draws"][:, number], on_host=False)
-                views[name] = ops.cast(view, "float32")
+                views[name] = ops.cast(check_pixels(view), "float32")
         return views
 
     def evaluate(self, *args, **kwargs):

@@ -351,6 +351,19 @@ def test_data_that_cannot_be_learnt_from_are_refused_in_their_own_terms():
     assert model.steps_done == 1  # of the generator, whose first batch was good
 
 
+def test_images_that_were_scaled_are_refused_at_the_first_batch():
+    scaled = {name: views()[name] / 255 for name in ("query", "key")}
+    model = moco()
+    for data in (scaled, tf.data.Dataset.from_tensors(scaled)):
+        with pytest.raises(ValueError, match="`images` must have values in 0..255.*values from 0.0"):
+            model.fit(data, verbose=0, **({"batch_size": BATCH} if data is scaled else {}))
+    with pytest.raises(ValueError, match="`images` must have values in 0..255"):
+        model.predict(scaled["query"], verbose=0)
+    assert model.steps_done == 0
+    dark = {name: np.zeros((BATCH, *SHAPE), "float32") for name in ("query", "key")}
+    model.fit(dark, batch_size=BATCH, verbose=0)
+
+
 # What is refused before the first step
 
 
