@@ -40,6 +40,12 @@ class Config:
     )
     data_dir: str | None = _setting(None, "Where tfds data sets lie. TFDS's own default if not given.", resumable=True)
     cache_encoded: bool = _setting(False, "Keep encoded images in memory once they are read.", resumable=True)
+    # Not resumable: where not all images fit, the order that they come in depends on it.
+    shuffle_buffer_mib: int = _setting(
+        1024,
+        "MiB of memory for shuffling encoded images out of large files (tfrecord, tfds); completely where all fit.",
+        changeable=True,
+    )
     max_bad_fraction: float = _setting(
         0.01, "Share of unreadable images that are left out before it is an error.", resumable=True
     )
@@ -168,8 +174,9 @@ class Config:
         check_ranges(
             self,
             {
-                "at least 1": "train_examples channels backbone_width bn_splits embedding_dim queue_size num_negatives "
-                "image_size batch_size epochs replicas steps_per_execution knn_k keep_checkpoints log_steps",
+                "at least 1": "shuffle_buffer_mib train_examples channels backbone_width bn_splits embedding_dim "
+                "queue_size num_negatives image_size batch_size epochs replicas steps_per_execution knn_k "
+                "keep_checkpoints log_steps",
                 "positive": "temperature base_learning_rate knn_temperature",
                 "at least 0": "weight_decay warmup_epochs knn_every_epochs checkpoint_epochs checkpoint_minutes "
                 "keep_every_epochs max_minutes seed",
