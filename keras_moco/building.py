@@ -23,6 +23,7 @@ def open_split(config, split):
         cache=config.cache_encoded,
         max_bad_fraction=config.max_bad_fraction,
         strict=config.strict_data,
+        shuffle_buffer_mib=config.shuffle_buffer_mib,
     )
 
 

@@ -41,6 +41,13 @@ class Config:
     )
     data_dir: str | None = _setting(None, "Where tfds data sets lie. TFDS's own default if not given.", resumable=True)
     cache_encoded: bool = _setting(False, "Keep encoded images in memory once they are read.", resumable=True)
+    # Not resumable: where not all images fit, the order that they come in depends on it.
+    shuffle_buffer_mib: int = _setting(
+        1024,
+        "MiB of memory for shuffling encoded images out of large files (tfrecord, tfds); completely where all fit.",
+        changeable=True,
+        range="at least 1",
+    )
     max_bad_fraction: float = _setting(
         0.01, "Share of unreadable images that are left out before it is an error.", resumable=True, range="in [0, 1)"
     )

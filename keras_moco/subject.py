@@ -5,6 +5,7 @@ from pathlib import Path
 
 from keras_moco import data
 from keras_moco.config import Config
+from keras_moco.data.sources import check_same_classes
 from keras_moco.errors import UserError
 from keras_moco.evaluation import at_level, at_levels
 from keras_moco.loading import load_backbone, load_encoder
@@ -158,12 +159,7 @@ class Subject:
                 "The data must have labels to be evaluated by them. "
                 f"Received: {self.dataset}, without labels. Give a folder with one sub-folder per class."
             )
-        if self.test.class_names != self.train.class_names:
-            raise UserError(
-                "Training and test images must have the same classes. "
-                f"Received: {_listed(self.train.class_names)}; and {_listed(self.test.class_names or ())}. "
-                "Correct the folders."
-            )
+        check_same_classes(self.train, self.test)
         return self.train, self.test
 
     def dataset_of(self, source):
@@ -180,6 +176,7 @@ class Subject:
             cache=settings.cache_encoded,
             max_bad_fraction=settings.max_bad_fraction,
             strict=settings.strict_data,
+            shuffle_buffer_mib=settings.shuffle_buffer_mib,
         )
 
     def _checked(self, source):
@@ -215,7 +212,3 @@ class Subject:
         """The figures on these images so far, a dict."""
         results = self.results.read()
         return results if self.is_own else results.get("other_data", {}).get(self.dataset, {})
-
-
-def _listed(names):
-    return f"{len(names)} classes ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"

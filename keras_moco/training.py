@@ -7,6 +7,8 @@ import warnings
 
 from keras_moco import callbacks, data, distribution
 from keras_moco.building import build_augmentation, build_model, open_split
+from keras_moco.data.sources import check_same_classes
+from keras_moco.data.subset import in_file_order
 from keras_moco.determinism import make_deterministic
 from keras_moco.display.closing import closing_lines
 from keras_moco.display.showing import show_end, show_start
@@ -78,6 +80,8 @@ def pretrain_on(strategy, config):
     monitor = build_monitor(config, train, test) if chief else None
     print(f"{versions_line()}; {distribution.describe(strategy)}")
     print(plan.describe() if chief else "training along; the first worker writes", flush=True)
+    if chief and train.buffer:
+        print(train.buffer.describe(), flush=True)
 
     # 2. The model: as its newest whole checkpoint has it, else with the weights of --init_from, else fresh.
     begins = chief and not callbacks.is_saved(run.checkpoints)
@@ -261,9 +265,9 @@ def build_monitor(config, train, test):
 def build_representation_monitor(config, train, augmentation):
     """The monitor that needs no labels, over fixed views of some training images."""
     batch = min(PAIR_BATCH, train.num_examples)
-    # As training makes them, but by another seed: views that are no training batch, and the same in every epoch. They
-    # stay in memory: a stream of files would be shuffled anew each time.
-    pairs = data.pretrain_dataset(train, augmentation, batch, seed=config.seed + 1, entries=("query", "key"))
+    # As training makes them, but by another seed: views that are no training batch, and the same in every epoch.
+    seed, entries = config.seed + 1, ("query", "key")
+    pairs = data.pretrain_dataset(in_file_order(train), augmentation, batch, seed, entries=entries)
     return callbacks.RepresentationMonitor(
         pairs.take(min(PAIRS, train.num_examples) // batch).cache(),
         every_epochs=config.knn_every_epochs or config.epochs,
@@ -293,10 +297,12 @@ def labelled_test_split(config, train):
         print("note: the images have no labels, so there is no kNN accuracy")
         return None
     try:
-        return open_split(config, "test")
+        test = open_split(config, "test")
     except UserError as error:
         print(f"note: no kNN accuracy without a test split. {error}")
         return None
+    check_same_classes(train, test)
+    return test
 
 
 @contextlib.contextmanager

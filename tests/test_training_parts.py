@@ -97,7 +97,7 @@ def test_at_most_2048_images_are_measured_and_half_a_batch_is_not(monkeypatch):
     monkeypatch.setattr(training.data, "pretrain_dataset", pairs)
     config = tiny_config("nowhere", knn_every_epochs=0, epochs=7, seed=5)
     for images, batches, batch in [(10_000, 16, 128), (1437, 11, 128), (40, 1, 40)]:
-        train = SimpleNamespace(num_examples=images)
+        train = SimpleNamespace(num_examples=images, buffer=None)
         monitor = training.build_representation_monitor(config, train, None)
         assert (monitor.every_epochs, int(monitor.views.cardinality())) == (7, batches)
         assert monitor.views.element_spec["image"].shape == (2 * batch, 8, 8, 1)
@@ -143,6 +143,16 @@ def test_labels_without_a_test_split_give_no_accuracy(capsys, tmp_path):
     assert train.class_names == ("one_class",)
     assert training.labelled_test_split(config, train) is None
     assert "no kNN accuracy" in capsys.readouterr().out
+
+
+def test_a_test_split_of_other_classes_is_refused(tmp_path):
+    """A number of a class would stand for another one there."""
+    for name in ("train/ant", "train/bee", "test/bee"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8), "uint8")).save(tmp_path / name / "0.png")
+    config = tiny_config(tmp_path / "run", dataset=f"folder:{tmp_path}")
+    with pytest.raises(ValueError, match=r"same classes\. Received: 2 classes \(ant, bee\); and 1 classes \(bee\)\. "):
+        training.labelled_test_split(config, training.open_split(config, "train"))
 
 
 # What has changed since a checkpoint was saved

@@ -16,6 +16,7 @@ from keras_moco.augment.recipes import AUGMENTATIONS
 from keras_moco.command_line import MISTAKES, tell_bug
 from keras_moco.data import open_source, plain_read_errors
 from keras_moco.data.sources import FORMS
+from keras_moco.data.subset import in_file_order
 from keras_moco.errors import UserError
 from keras_moco.paths import user_path
 from keras_moco.picture_grid import WHITE, grid, levels, save
@@ -32,7 +33,8 @@ def preview(source, augmentation, images=6, views=7, seed=0):
         augmentation: `Augmentation` that gives images of one fixed size.
         images: int, at least 1. Rows; fewer where the source holds fewer readable images. Defaults to `6`.
         views: int, at least 1. Views in a row. Defaults to `7`.
-        seed: int, at least 0. Decides which images are shown, and their views. Defaults to `0`.
+        seed: int, at least 0. Decides which images are shown, and their views; of TFRecords and other large files these
+            are the first ones. Defaults to `0`.
 
     Returns:
         `(picture, rows, seconds)`: uint8 `(height, width, 3)`, how many images it shows, and the mean time of a view,
@@ -56,7 +58,7 @@ def preview(source, augmentation, images=6, views=7, seed=0):
     augment = tf.function(augmentation.augment_images, input_signature=[image_spec, draws_spec])
     rows, seconds = [], 0.0
     with tf.device("CPU"), plain_read_errors():
-        for example in source.examples(seed).take(images):
+        for example in in_file_order(source).examples(seed).take(images):
             image = example["image"]
             random = np.random.default_rng([seed, int(example["index"])])
             draws = random.random((views, augmentation.num_draws), "float32")

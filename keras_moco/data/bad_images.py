@@ -8,6 +8,7 @@ import tensorflow as tf
 from absl import logging
 
 from keras_moco.errors import UserError
+from keras_moco.step_checks import plain_failures
 
 RULE = "An image file must be a complete JPEG, PNG, BMP or GIF."
 NAMED = 10  # of them in the log
@@ -125,7 +126,7 @@ def what_is_wrong(content):
 
 @contextlib.contextmanager
 def plain_read_errors():
-    """Turns what a data pipeline reports of unreadable images, in the middle of a training, into a plain `ValueError`.
+    """Turns what a data pipeline reports of images or labels, in the middle of a training, into a plain `ValueError`.
 
     TensorFlow wraps it into the names of its operations; everything else passes as it is.
 
@@ -138,7 +139,8 @@ def plain_read_errors():
     ...     pass
     """
     try:
-        yield
+        with plain_failures():
+            yield
     except tf.errors.OpError as error:
         said = re.search(rf"{BadImagesError.__name__}: (.*)", error.message or "")
         if said is None:

@@ -137,7 +137,7 @@ def import_idx(source_dir, name, data_dir, class_names=None):
         raise UserError(
             f"`class_names` must be distinct and name every label, 0 to {num_classes - 1}. "
             f"Received: {len(class_names)} names, {','.join(class_names)}. "
-            "Correct the names."
+            "Correct the names; where labels count from 1, the first name is one for 0."
         )
     shapes = {images.shape[1:] for images, _ in splits.values()}
     if len(shapes) > 1:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_moco.data.bad_images import BadImages
 from keras_moco.data.pictures import Pixels, attempt
+from keras_moco.data.streams import ShuffleBuffer
 from keras_moco.errors import UserError
 
 SPLITS = ("train", "test")
@@ -34,6 +35,7 @@ class Source:
             all lie in memory. Defaults to `None`.
         bad: `BadImages`, which hears of unreadable images. Defaults to `None`: there cannot be any.
         files: tuple of str, the path of each image, or `None` where they lie in other files.
+        buffer: `ShuffleBuffer` (`keras_moco.data.streams`) that an order fills, or `None` where none is needed.
         licence: str, of the data, or `None` where it does not say.
 
     Example:
@@ -53,6 +55,7 @@ class Source:
     arrays: Callable | None = dataclasses.field(default=None, repr=False)
     bad: BadImages | None = dataclasses.field(default=None, repr=False)
     files: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
+    buffer: ShuffleBuffer | None = None
     licence: str | None = None
 
     @property
@@ -118,7 +121,9 @@ def _tensor(seed):
     return None if seed is None else tf.cast(seed, tf.int64)
 
 
-def open_source(name, split="train", data_dir=None, cache=False, max_bad_fraction=0.01, strict=False):
+def open_source(
+    name, split="train", data_dir=None, cache=False, max_bad_fraction=0.01, strict=False, shuffle_buffer_mib=1024
+):
     """Opens a set of images by name.
 
     | name | images |
@@ -141,6 +146,9 @@ def open_source(name, split="train", data_dir=None, cache=False, max_bad_fractio
         max_bad_fraction: float in [0, 1). How many of the images may be unreadable; they are left out, and the first
             ten are named in the log. Defaults to `0.01`.
         strict: bool. Whether the first unreadable image is an error. Defaults to `False`.
+        shuffle_buffer_mib: int, at least 1. What of the memory a shuffle of images out of large files (TFRecords, TFDS)
+            may take, in MiB. Where all of them fit, encoded, they are shuffled completely; else each is drawn out of a
+            buffer of so many. The order depends on it. Defaults to `1024`.
 
     Returns:
         A `Source`.
@@ -159,7 +167,7 @@ def open_source(name, split="train", data_dir=None, cache=False, max_bad_fractio
     if kind == "tfds" and rest:
         from keras_moco.data.tfds_source import open_tfds
 
-        return open_tfds(rest, split, data_dir, cache, judge)
+        return open_tfds(rest, split, data_dir, cache, judge, shuffle_buffer_mib)
     if kind == "folder" and rest:
         _check_split(name, split)
         from keras_moco.data.folder import open_folder
@@ -169,7 +177,7 @@ def open_source(name, split="train", data_dir=None, cache=False, max_bad_fractio
         _check_split(name, split)
         from keras_moco.data.tfrecord import open_tfrecord
 
-        return open_tfrecord(rest, split, cache, judge)
+        return open_tfrecord(rest, split, cache, judge, shuffle_buffer_mib)
     close = difflib.get_close_matches(kind, ["digits", "tfds", "folder", "tfrecord"], n=1)
     way_out = f"Did you mean `{close[0]}{colon}{rest}`?" if close and close[0] != kind else f"Name a set as {FORMS[1]}."
     raise UserError(f"`name` of a data source must be one of {', '.join(FORMS)}. Received: name={name!r}. {way_out}")
@@ -180,3 +188,17 @@ def _check_split(name, split):
         raise UserError(
             f"`split` of {name} must be one of {', '.join(SPLITS)}. Received: split={split!r}. Choose one of them."
         )
+
+
+def check_same_classes(train, test):
+    """Raises `ValueError` unless two sources have the same classes: a number would stand for another one in each."""
+    if test.class_names != train.class_names:
+        raise UserError(
+            "Training and test images must have the same classes. "
+            f"Received: {_listed(train.class_names or ())}; and {_listed(test.class_names or ())}. "
+            "Correct the folders, or the files of names."
+        )
+
+
+def _listed(names):
+    return f"{len(names)} classes ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"

@@ -86,8 +86,29 @@ def sample(source, count, seed=0):
         return source
     order = tf.constant(seed, tf.int64) if source.arrays or source.files else None
     return dataclasses.replace(
-        source, num_examples=count, read=lambda _: source.read(order).take(count), arrays=None, files=None
+        source, num_examples=count, read=lambda _: source.read(order).take(count), arrays=None, files=None, buffer=None
     )
+
+
+def in_file_order(source):
+    """A source to look at some images of, not to train on: no order fills a shuffle buffer for them.
+
+    Args:
+        source: `Source`.
+
+    Returns:
+        The same where an order costs nothing; of a stream of large files one whose orders are all that of the files.
+
+    Example:
+
+    >>> from keras_moco.data import open_source
+    >>> source = open_source("digits")  # in memory
+    >>> in_file_order(source) is source
+    True
+    """
+    if source.buffer is None:
+        return source
+    return dataclasses.replace(source, read=lambda _: source.read(None), buffer=None)
 
 
 def balanced_indices(labels, fraction, seed=0):

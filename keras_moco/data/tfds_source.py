@@ -12,10 +12,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
 
+from keras_moco.data.labels import class_of
 from keras_moco.data.memory import examples_from_arrays
 from keras_moco.data.pictures import Encoded, Pixels
 from keras_moco.data.sources import Source
-from keras_moco.data.streams import shuffled_stream
+from keras_moco.data.streams import ShuffleBuffer, shuffled_stream
 from keras_moco.errors import UserError
 
 # A data set of at most this many decoded bytes is read once and kept in memory: CIFAR-10 takes 154 MB.
@@ -24,7 +25,7 @@ MANUAL_FILES = {"imagenet2012": "ILSVRC2012_img_train.tar and ILSVRC2012_img_val
 IDX_SETS = ("mnist", "fashion_mnist", "kmnist")
 
 
-def open_tfds(name, split, data_dir, cache, judge):
+def open_tfds(name, split, data_dir, cache, judge, buffer_mib):
     """Opens a TensorFlow Datasets data set; one that is prepared already needs no network.
 
     Args:
@@ -34,6 +35,7 @@ def open_tfds(name, split, data_dir, cache, judge):
         data_dir: str or path, or `None` for TFDS's own default.
         cache: bool, whether encoded images stay in memory.
         judge: function of the number of images and of what describes one, to a `BadImages`.
+        buffer_mib: int, what of the memory a shuffle may take, in MiB.
 
     Returns:
         A `Source`. Images are the feature `image`, labels the feature `label` if there is one.
@@ -54,9 +56,12 @@ def open_tfds(name, split, data_dir, cache, judge):
     label = features.get("label")
     labelled = isinstance(label, tfds.features.ClassLabel)
     tfds_split = _resolve_split(builder, name, split, labelled)
-    num_examples = builder.info.splits[tfds_split].num_examples
+    info = builder.info.splits[tfds_split]
+    num_examples = info.num_examples
     shape, channels = tuple(image.shape), image.shape[-1]
-    read = functools.partial(_stream, builder, tfds_split, num_examples, labelled, cache)
+    num_bytes = info.num_bytes or sum(path.stat().length for path in info.filepaths)  # old sets do not say
+    buffer = ShuffleBuffer.of(num_examples, int(num_bytes), buffer_mib)
+    read = functools.partial(_stream, builder, tfds_split, buffer, len(label.names) if labelled else 0, cache)
     in_memory = None not in shape and num_examples * math.prod(shape) <= MEMORY_BYTES
     arrays = _InMemory(lambda: read(None), num_examples, shape) if in_memory else None
     return Source(
@@ -69,6 +74,7 @@ def open_tfds(name, split, data_dir, cache, judge):
         arrays=arrays,
         open=Pixels if in_memory else functools.partial(Encoded, channels=channels),
         bad=None if in_memory else judge(num_examples, lambda index: f"example {index} of tfds:{name} ({split})"),
+        buffer=None if in_memory else buffer,
         licence=builder.info.redistribution_info.license or None,
     )
 
@@ -95,7 +101,7 @@ class _InMemory:
         return self.arrays
 
 
-def _stream(builder, split, num_examples, labelled, cache, seed):
+def _stream(builder, split, buffer, classes, cache, seed):
     """Reads a split from its files, images encoded."""
     dataset = builder.as_dataset(
         split=split,
@@ -105,10 +111,10 @@ def _stream(builder, split, num_examples, labelled, cache, seed):
     )
 
     def entries(index, example):
-        label = tf.cast(example["label"], tf.int32) if labelled else -1
+        label = class_of(example["label"], index, 0, classes) if classes else -1
         return {"image": example["image"], "label": label, "index": index}
 
-    return shuffled_stream(dataset.enumerate().map(entries), num_examples, seed, cache)
+    return shuffled_stream(dataset.enumerate().map(entries), buffer, seed, cache)
 
 
 def _read_config(builder):

@@ -1,30 +1,37 @@
 """TFRecord files of encoded images as a source."""
 
 import glob
+import itertools
 import pathlib
 import struct
 
 import tensorflow as tf
 
+from keras_moco.data.labels import UNLABELLED, check_first_labels, class_of
 from keras_moco.data.pictures import Encoded
 from keras_moco.data.sources import SPLITS, Source
-from keras_moco.data.streams import shuffled_stream
+from keras_moco.data.streams import ShuffleBuffer, shuffled_stream
 from keras_moco.errors import UserError
 
 # Of the `tf.train.Example` in each record, as in TensorFlow's own ImageNet scripts.
 IMAGE = "image/encoded"
 LABEL = "image/class/label"
+IMAGE_FEATURE = tf.io.FixedLenFeature([], tf.string, default_value="")
+LABEL_FEATURE = tf.io.FixedLenFeature([], tf.int64, default_value=UNLABELLED)
 CLASS_NAMES = "labels.txt"
 SPLIT_WORDS = {"train": ("train",), "test": ("test", "validation", "val")}
 FILES_AT_ONCE = 16
+BLOCK = 256  # records whose labels are looked at together
 
 
-def open_tfrecord(pattern, split, cache, judge):
+def open_tfrecord(pattern, split, cache, judge, buffer_mib):
     """Opens TFRecord files.
 
     Each record is a `tf.train.Example` with the feature `image/encoded` (bytes: a JPEG, PNG, BMP or GIF) and, for
-    labelled images, `image/class/label` (int64, from 0). Labels are used where a file `labels.txt` lies beside the
-    records, with one class name a line. Examples should be shuffled over the files when they are written.
+    labelled images, `image/class/label` (int64, -1 for none). Labels are used where a file `labels.txt` lies beside the
+    records, with one class name a line. They count from 0, or from 1 where one is equal to the number of names and none
+    is 0, as TensorFlow's scripts write them for ImageNet. Examples should be shuffled over the files when they are
+    written.
 
     Args:
         pattern: str, a glob, in which `{split}` stands for `train` and for `test`, `validation` or `val`. Without it,
@@ -32,12 +39,14 @@ def open_tfrecord(pattern, split, cache, judge):
         split: str. `"train"` or `"test"`.
         cache: bool, whether encoded images stay in memory.
         judge: function of the number of images and of what describes one, to a `BadImages`.
+        buffer_mib: int, what of the memory a shuffle may take, in MiB.
 
     Returns:
         A `Source` of images of any size. The first readable image decides whether all have 1 channel or 3.
 
     Raises:
-        ValueError: if there are no such files, or they are no TFRecords of images.
+        ValueError: if there are no such files, they are no TFRecords of images, or a label of the first 2,000 records
+            is out of range; while they are read, if a later one is.
     """
     name = f"tfrecord:{pattern}"
     files = _find(pattern, split, name)
@@ -46,28 +55,20 @@ def open_tfrecord(pattern, split, cache, judge):
         raise UserError(
             f"TFRecord files must hold records. Received: {name}, {len(files)} files without any. Write them again."
         )
-    names_file = pathlib.Path(files[0]).parent / CLASS_NAMES
-    class_names = tuple(names_file.read_text(encoding="utf-8").split("\n")) if names_file.is_file() else None
-    class_names = tuple(line.strip() for line in class_names if line.strip()) if class_names else None
-    features = {IMAGE: tf.io.FixedLenFeature([], tf.string, default_value="")}
-    if class_names:
-        features[LABEL] = tf.io.FixedLenFeature([], tf.int64, default_value=-1)
+    buffer = ShuffleBuffer.of(num_examples, sum(pathlib.Path(file).stat().st_size for file in files), buffer_mib)
+    class_names = _class_names(files)
+    features = {IMAGE: IMAGE_FEATURE, **({LABEL: LABEL_FEATURE} if class_names else {})}
 
     def entries(index, record):
         parsed = tf.io.parse_single_example(record, features)
-        label = tf.cast(parsed[LABEL], tf.int32) if class_names else -1
+        label = class_of(parsed[LABEL], index, first, len(class_names)) if class_names else -1
         return {"image": parsed[IMAGE], "label": label, "index": index}
 
     def read(seed):
-        records = tf.data.Dataset.from_tensor_slices(files).interleave(
-            tf.data.TFRecordDataset,
-            cycle_length=FILES_AT_ONCE,
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        return shuffled_stream(records.enumerate().map(entries), num_examples, seed, cache)
+        return shuffled_stream(_records(files).enumerate().map(entries), buffer, seed, cache)
 
-    channels = _channels(read(None), name)
+    channels = _channels(_records(files), name)
+    first = _first_label(files, class_names, pattern, name) if class_names else 0
     return Source(
         name=name,
         split=split,
@@ -77,7 +78,43 @@ def open_tfrecord(pattern, split, cache, judge):
         read=read,
         open=lambda image: Encoded(image, channels),
         bad=judge(num_examples, lambda index: f"record {index} of {name} ({split})"),
+        buffer=buffer,
     )
+
+
+def _records(files):
+    return tf.data.Dataset.from_tensor_slices(files).interleave(
+        tf.data.TFRecordDataset,
+        cycle_length=FILES_AT_ONCE,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+
+
+def _class_names(files):
+    """The names beside the records, a tuple; `None` where there are none."""
+    path = pathlib.Path(files[0]).parent / CLASS_NAMES
+    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+    return tuple(line.strip() for line in lines if line.strip()) or None
+
+
+def _first_label(files, class_names, pattern, name):
+    """The number from which labels count; where this split does not decide, the others may."""
+
+    def labels(files):
+        records = _records(files).batch(BLOCK)
+        parsed = records.map(lambda batch: tf.io.parse_example(batch, {LABEL: LABEL_FEATURE})[LABEL])
+        return parsed.as_numpy_iterator()
+
+    words = itertools.chain(*SPLIT_WORDS.values()) if "{split}" in pattern else ()
+    others = (other for word in words if (other := _matching(pattern, word)) and other != files)
+    others = (other for other in others if _class_names(other) == class_names)
+    return check_first_labels(labels(files), class_names, name, map(labels, others))
+
+
+def _matching(pattern, word):
+    """The files of the split of that word, sorted."""
+    return sorted(glob.glob(str(pathlib.Path(pattern.replace("{split}", word)).expanduser())))
 
 
 def _find(pattern, split, name):
@@ -87,7 +124,7 @@ def _find(pattern, split, name):
             f"split={split!r}. Received: {name!r}. Its images are the `train` split."
         )
     for word in SPLIT_WORDS[split]:
-        if files := sorted(glob.glob(str(pathlib.Path(pattern.replace("{split}", word)).expanduser()))):
+        if files := _matching(pattern, word):
             return files
     raise UserError(
         f"A source of TFRecords must name existing files. Received: {name!r}, split={split!r}, which matches none. "
@@ -112,12 +149,13 @@ def _count(path):
     return count
 
 
-def _channels(examples, name, tries=100):
+def _channels(records, name, tries=100):
     """1 if the first readable image is gray, else 3."""
     try:
-        for example in examples.take(tries):
+        for record in records.take(tries):
+            encoded = tf.io.parse_single_example(record, {IMAGE: IMAGE_FEATURE})[IMAGE]
             try:
-                image = tf.io.decode_image(example["image"], expand_animations=False)
+                image = tf.io.decode_image(encoded, expand_animations=False)
             except tf.errors.InvalidArgumentError:
                 continue
             return 1 if image.shape[-1] < 3 else 3

@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras_moco import picture_grid
 from keras_moco.callbacks.event_log import write_events
 from keras_moco.data import pretrain_dataset
+from keras_moco.data.subset import in_file_order
 
 PAIRS = 8
 SIDE = 96  # pixels; smaller views are enlarged, so that they can be made out
@@ -16,7 +17,7 @@ def fed_views(source, augmentation, batch_size, names, seed=0, on_host=True):
 
     By a pipeline of its own, so nothing is taken from the training, whose views depend on seed, epoch and place alone.
     It makes a whole batch, since the training has a use for what is compiled for its size. Of a stream of large files
-    it fills a shuffle buffer as the training does.
+    the images are the first ones of the files: for eight of them no shuffle buffer is filled.
 
     Args:
         source, augmentation, batch_size, seed: of the training, as in `keras_moco.data.pretrain_dataset`.
@@ -27,7 +28,7 @@ def fed_views(source, augmentation, batch_size, names, seed=0, on_host=True):
         A list with an array `(n, s, s, C)` of values in 0..255 for each name, `n` being 8, or the batch if it is less.
     """
     entries = names if on_host else (*names, "draws")
-    batches = pretrain_dataset(source, augmentation, batch_size, seed, entries=entries, finish=on_host)
+    batches = pretrain_dataset(in_file_order(source), augmentation, batch_size, seed, entries=entries, finish=on_host)
     batch = {name: entry[:PAIRS] for name, entry in next(iter(batches.take(1))).items()}
     if not on_host:
         for number, name in enumerate(names):
@@ -47,7 +48,7 @@ def write_views(path, log_dir, views, names):
     factor = -(-SIDE // views[0].shape[1])
     rows = [[_enlarged(picture_grid.levels(view), factor) for view in row] for row in views]
     picture = picture_grid.grid(rows)
-    told = f"The first {len(rows[0])} of the first batch, as they are fed: {' above '.join(names)}."
+    told = f"{len(rows[0])} images as they are fed: {' above '.join(names)}."
     write_events(log_dir, "views", lambda: tf.summary.image("views", picture[None], description=told))
     picture_grid.save(path, picture)
 

@@ -67,7 +67,9 @@ def known_size(views, size):
             "Leave out the incomplete batch at the end of an epoch.",
         )
         with tf.control_dependencies([right] if right is not None else []):
-            return tf.ensure_shape(tensor, [size, *tensor.shape[1:]])
+            tensor = tf.identity(tensor)
+        tensor.set_shape([size, *tensor.shape[1:]])  # `tf.ensure_shape` would say it first, in its own words
+        return tensor
 
     return {name: known(tensor) if tensor.shape[0] is None else tensor for name, tensor in views.items()}
 

@@ -5,6 +5,7 @@ import numpy as np
 from keras_moco import data
 from keras_moco.augment import moco_v2
 from keras_moco.building import build_augmentation
+from keras_moco.data.subset import in_file_order
 from keras_moco.errors import UserError
 from keras_moco.evaluation import (
     FeatureExtractor,
@@ -125,7 +126,8 @@ def measures(subject):
     source, size = subject.images, subject.image_size
     augmentation = build_augmentation(subject.recipe) if subject.recipe else moco_v2(size)
     batch = min(subject.config.batch_size, source.num_examples)
-    pairs = data.pretrain_dataset(source, augmentation, batch, subject.config.seed, entries=("query", "key"))
+    seed, entries = subject.config.seed, ("query", "key")
+    pairs = data.pretrain_dataset(in_file_order(source), augmentation, batch, seed, entries=entries)
     pairs = list(pairs.take(min(source.num_examples, MEASURED_IMAGES) // batch))
     extractor = FeatureExtractor(subject.features_by_level)
     nothing = {"label": np.zeros(batch), "index": np.zeros(batch)}

@@ -75,8 +75,8 @@ MUTATIONS = [
     ),
     Mutation(
         "keras_moco/augment/views.py",
-        "augmentation.augment_images(images, draws[:, 1])",
-        "augmentation.augment_images(images, draws[:, 0])",
+        "augmentation.augment_pixels(images, draws[:, 1])",
+        "augmentation.augment_pixels(images, draws[:, 0])",
         "both views are the same",
         ["tests/augment/test_augment_recipes.py"],
     ),
@@ -306,8 +306,8 @@ MUTATIONS = [
     ),
     Mutation(
         "keras_moco/evaluation/features.py",
-        'max(1, rows // len(first["label"]))',
-        'max(1, rows // len(first["label"]) + 1)',
+        'max(1, rows // len(first["image"]))',
+        'max(1, rows // len(first["image"]) + 1)',
         "blocks of features are larger than asked for",
         ["tests/evaluation/test_evaluation_features.py"],
     ),
