@@ -19,7 +19,12 @@ def read_version():
 
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "tf2onnx>=1.17"]
 TFLITE = ["ai-edge-litert>=1.4"]
+# In place of tensorflow: docs/multi_gpu_and_multi_machine.md says how to install one without the other. A libtpu from
+# 0.0.32 on lacks functions of TensorFlow 2.20, which then aborts when it is imported.
+TPU = ["tensorflow-tpu==2.20.*", "libtpu>=0.0.14,<0.0.32"]
 NOTEBOOK = ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"]  # to execute it; to read it, any Jupyter does
+TORCH = ["torch>=2.6", "safetensors>=0.4.3"]  # older ones can be made to run what a file holds
+BENCH = [*TORCH, "torchvision>=0.21"]  # what is compared with
 TEST = [
     "pytest>=8",
     "pytest-xdist>=3.5",
@@ -27,6 +32,10 @@ TEST = [
     "safetensors>=0.4.3",
     "faiss-cpu>=1.8",
     "selenium>=4.20",
+    "h5py>=3.11",
+    "scipy>=1.15",
+    "packaging>=24",
+    "setuptools>=80.9",
     *ONNX,
     *TFLITE,
     *NOTEBOOK,
@@ -53,10 +62,14 @@ setup(
         "scikit-learn>=1.4",
         "matplotlib>=3.8",
         "numpy>=1.26",
+        "protobuf>=5.29.5",
+        "threadpoolctl>=3.1",
     ],
     extras_require={
         "test": TEST,
-        "torch": ["torch>=2.6", "safetensors"],  # older ones can be made to run what a file holds
+        "torch": TORCH,
+        "tpu": TPU,
+        "bench": BENCH,
         "onnx": ONNX,
         "tflite": TFLITE,
         "dev": [*TEST, "ruff>=0.15", "mypy>=2"],
