@@ -19,6 +19,9 @@ def read_version():
 
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "tf2onnx>=1.17"]
 TFLITE = ["ai-edge-litert>=1.4"]
+# In place of tensorflow: docs/multi_gpu_and_multi_machine.md says how to install one without the other. A libtpu from
+# 0.0.32 on lacks functions of TensorFlow 2.20, which then aborts when it is imported.
+TPU = ["tensorflow-tpu==2.20.*", "libtpu>=0.0.14,<0.0.32"]
 NOTEBOOK = ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"]  # to execute it; to read it, any Jupyter does
 TORCH = ["torch>=2.6", "safetensors>=0.4.3"]  # older ones can be made to run what a file holds
 BENCH = [*TORCH, "torchvision>=0.21"]  # what is compared with
@@ -65,6 +68,7 @@ setup(
     extras_require={
         "test": TEST,
         "torch": TORCH,
+        "tpu": TPU,
         "bench": BENCH,
         "onnx": ONNX,
         "tflite": TFLITE,

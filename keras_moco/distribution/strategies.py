@@ -160,7 +160,7 @@ def _tpu(_):
         raise UserError(
             "`strategy=tpu` must find a TPU. "
             f"Received: TensorFlow {tf.__version__}, which says: {' '.join(str(error).split())} "
-            "Set TPU_NAME, and take a TensorFlow with TPU support, of which 2.19.1 is the last release."
+            "Set TPU_NAME, and install tensorflow-tpu in place of tensorflow (docs/multi_gpu_and_multi_machine.md)."
         ) from error
 
 
