@@ -8,14 +8,18 @@ from keras_moco.step_checks import require
 RULE = "`images` must have values in 0..255, as they are in files."
 WAY_OUT = "Leave out what scales them, or multiply by 255 what is in 0..1."
 ROWS = 4  # of each image, in which a graph looks for values that cannot be
+MARGIN = 64  # a quarter of the range: what noise, sharpening or cubic resizing may leave beyond it
+STANDARDIZED = 16  # what images of mean 0 and deviation 1 do not exceed
 
 
 def check_pixels(images):
     """The same images, once it is known that their values can be pixels in 0..255.
 
-    Values are refused below 0 or above 255, and where all of them lie in 0..1 and some are fractions, as those of
-    images that were divided by 255: of an image in 0..255 that would be black. Images of whole numbers are never
-    taken for such, however dark, and uint8 is not looked at. Half a level beyond 0..255 is what resizing may leave.
+    Refused are values in 0..1 with fractions, as of images that were divided by 255, and values on both sides of 0
+    that are nowhere beyond 16, as of images in -1..1 or of mean 0 and deviation 1: of images in 0..255 all of them
+    would be black. So are values more than 64 beyond 0..255, as of images without their mean, or of 16 bits; noise,
+    sharpening and cubic resizing do not reach that far. Whole numbers from 0 are never taken for scaled, however dark,
+    and uint8 is not looked at.
 
     Within a graph, four rows of each image are looked at, and all of them only before they would be refused, so that it
     costs less than a hundredth of two augmented views. XLA leaves the check out.
@@ -60,11 +64,12 @@ def refusal(low, high):
 def _examine(images):
     """The least and the greatest value of all, and whether they are none of pixels."""
     low, high = _range(images)
-    outside = (low < -0.5) | (high > 255.5)
-    fractions = tf.constant(False)
+    outside = (low < -MARGIN) | (high > 255 + MARGIN)
+    scaled = tf.constant(False)
     if images.dtype.is_floating:
-        fractions = (high <= 1) & tf.reduce_any(images != tf.round(images))
-    return low, high, outside | fractions
+        scaled = (high <= 1) | (low <= -0.5) & (high <= STANDARDIZED)
+        scaled &= tf.reduce_any(images != tf.round(images))
+    return low, high, outside | scaled
 
 
 def _range(images):

@@ -220,7 +220,7 @@ def test_no_number_may_be_negative_or_not_finite():
     for kind, field in numbers:
         for bad in [-1, *([math.nan, math.inf, -math.inf] if kind_of(field) is float else [1.5, True])]:
             value, text = (
-                ((field.default[0], bad), f"{field.default[0]},{bad}")
+                ((*field.default[:1], bad), ",".join(map(str, (*field.default[:1], bad))))
                 if isinstance(field.default, tuple)
                 else (bad, bad)
             )

@@ -67,7 +67,8 @@ COMMANDS = {
     **{f"benchmarks/{path.name}": arguments_of(path) for path in (ROOT / "benchmarks").glob("*.py")},
 }
 # Those of Slurm, pip, uv, TensorBoard, and the authors' main_lincls.py and main_moco.py, which pages show too.
-OTHERS = "nodes ntasks-per-node gpus-per-node requeue kill-on-bad-exit index-url yes override logdir pretrained resume aug-plus"
+OTHERS = "nodes ntasks-per-node gpus-per-node requeue kill-on-bad-exit index-url logdir pretrained resume aug-plus"
+OTHERS += " yes override"
 KNOWN = {f"--{name}" for name in OTHERS.split()}.union(*COMMANDS.values())
 
 

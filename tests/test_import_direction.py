@@ -37,7 +37,7 @@ FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 # These know nothing of models, so that either can be used, and understood, without them.
 APART = {"augment", "data"}
 # What they too stand on: mistakes, and checks of values.
-BASICS = {"errors", "step_checks", "pixel_range"}
+BASICS = {"errors", "paths", "step_checks", "pixel_range"}
 # Commands, and the parts above their own that each runs. A command lies with what it is about, but is no piece that
 # others build on: no source file imports it, so what it imports closes no circle.
 COMMANDS = {

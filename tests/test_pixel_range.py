@@ -28,6 +28,8 @@ PIXELS = {
     "whole": lambda: PHOTOS,
     "in double precision": lambda: IMAGES.astype("float64"),
     "resized": lambda: keras.ops.image.resize(IMAGES, (50, 70), antialias=True),
+    "resized by cubic splines": lambda: tf.image.resize(IMAGES, (150, 170), "bicubic"),
+    "with noise": lambda: IMAGES + np.random.default_rng(0).normal(0, 12, IMAGES.shape),
     "at night": lambda: NIGHT.astype("float32"),
     "at night, some of it": lambda: np.concatenate([IMAGES * (0.5 / 255), IMAGES]),
     "black": lambda: np.zeros((2, 8, 8, 1)),

@@ -74,7 +74,7 @@ def test_backbone_sees_each_image_once_for_both_levels(mode, images, run, monkey
     count = Count()
     backbone = keras.Sequential([keras.Input((SIZE, SIZE, 1)), count, keras.layers.Flatten()])
     encoder = Encoder(backbone, linear_head(SIZE * SIZE, 4), mean=0.3, std=0.4)
-    monkeypatch.setattr(subject, "load_trained_encoder", lambda *_: encoder)
+    monkeypatch.setattr(subject, "load_encoder", lambda *_: encoder)
     count.seen.assign(0)
     settings = {"pictures": False, "knn_k": (9,)} if mode == "knn" else {}
     evaluate(mode, EvaluationConfig(workdir=str(run), **settings))
@@ -318,7 +318,8 @@ def test_a_backbone_without_a_head_is_exported(trained, tmp_path):
     expected = trained.encoder.features(images)
     again = keras.models.load_model(tmp_path / "out" / "backbone.keras")
     np.testing.assert_allclose(again(images), expected, atol=1e-5)
-    served = tf.saved_model.load(str(tmp_path / "out" / "saved_model")).serve(images)
+    loaded = tf.saved_model.load(str(tmp_path / "out" / "saved_model"))
+    served = loaded.serve(images)
     np.testing.assert_allclose(served, expected, atol=1e-5)
 
 

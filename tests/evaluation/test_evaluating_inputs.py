@@ -194,7 +194,7 @@ def test_a_map_of_too_few_images_is_left_out_and_the_rest_is_done(run, tmp_path,
 @pytest.fixture
 def silent(trained, monkeypatch):
     """Fails if anything is computed; the run need not be loaded for that."""
-    monkeypatch.setattr(subject, "load_trained_encoder", lambda *_: trained.encoder)
+    monkeypatch.setattr(subject, "load_encoder", lambda *_: trained.encoder)
     monkeypatch.setattr(FeatureExtractor, "_embed", lambda *_: pytest.fail("features were extracted"))
     monkeypatch.setattr(tuned, "fine_tune", lambda *_, **__: pytest.fail("something was trained"))
 
