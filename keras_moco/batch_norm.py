@@ -53,10 +53,10 @@ class BatchNorm(abc.ABC):
 
     def grouping(self):
         """A `with` block in which all BatchNorm layers group the batch in this way; elsewhere they do as they did."""
-        return split_batch(self.splits)
+        return split_batch(self.splits, self.synchronized)
 
     def set_on(self, encoder):
-        """Tells all BatchNorm layers of an encoder whether replicas share their statistics.
+        """Checks that all BatchNorm layers of an encoder can do so.
 
         Raises:
             ValueError: if the batch is to be split and a layer cannot do it.
@@ -68,7 +68,8 @@ class BatchNorm(abc.ABC):
                     f"{layer.name!r} of class {type(layer).__name__}. Use `keras.layers.BatchNormalization` without "
                     "renorm, or give `bn_mode='plain'`."
                 )
-            layer.synchronized = self.synchronized
+            if not can_split(layer):
+                layer.synchronized = self.synchronized  # which no block can tell it
 
 
 class Split(BatchNorm):

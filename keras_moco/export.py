@@ -225,6 +225,8 @@ def _rebuild(encoder, image_shape):
     for layer, stock in pairs:
         if isinstance(layer, keras.Layer):
             stock.set_weights(layer.get_weights())
+            if hasattr(stock, "finalize_state"):  # `Normalization` computes with constants that it makes of its weights
+                stock.finalize_state()
     return keras.Model(images, _stock_copy(encoder.pool)(copy.outputs[0]), name=encoder.backbone.name)
 
 
@@ -236,7 +238,8 @@ def _stock_copy(layer):
     config = layer.get_config()
     if isinstance(layer, keras.Layer):
         # What is frozen here need not be frozen for whoever fine-tunes it.
-        config |= {"dtype": "float32", "trainable": True}
+        new = {"dtype": "float32", "trainable": True}
+        config |= {name: value for name, value in new.items() if name in config}
     if isinstance(layer, keras.layers.BatchNormalization):
         config.pop("splits", None)
         config["synchronized"] = False  # a matter of how it was trained

@@ -17,6 +17,9 @@ def copy_weights(source, target):
     """
     for theirs, ours in _pairs(source, target):
         ours.assign(theirs)
+    for layer in target._flatten_layers():
+        if hasattr(layer, "finalize_state"):  # `Normalization` computes with constants that it makes of its weights
+            layer.finalize_state()
 
 
 def momentum_update(target, source, momentum):

@@ -31,6 +31,11 @@ def prepare_tensorflow():
     # TensorFlow's own tests move this base by hand (`strategy_combinations.py`); here each gets another.
     bases = itertools.count(0, 100_000)
     tf.distribute.MirroredStrategy._collective_key_base = property(lambda self: next(bases))
+    # The thread that tunes the parallelism of an iterator may take minutes to end when it is disposed of, in whichever
+    # test that happens. It changes no value.
+    untuned = tf.data.Options()
+    untuned.autotune.enabled = False
+    tf.data.Dataset._apply_debug_options = lambda self: self.with_options(untuned)
 
 
 @pytest.fixture(autouse=True)

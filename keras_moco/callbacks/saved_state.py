@@ -21,6 +21,7 @@ import numpy as np
 
 from keras_moco.durable import flush
 from keras_moco.errors import UserError
+from keras_moco.models.cloning import seed_generators
 from keras_moco.paths import user_path
 from keras_moco.versions import versions
 
@@ -83,14 +84,15 @@ def save(model, directory, epoch=0, step_in_epoch=0, log=None, extra=None):
     step = model.steps_done
     final, unfinished = (directory / f"{prefix}{step:09d}" for prefix in (_PREFIX, _UNFINISHED))
     place = {"step": step, "epoch": epoch, "step_in_epoch": step_in_epoch}
-    state = json.dumps({**place, "log": log or {}, "versions": versions(), "extra": extra or {}})
+    random = [keras.ops.convert_to_numpy(generator.state).tolist() for generator in seed_generators(model)]
+    state = {**place, "log": log or {}, "versions": versions(), "extra": extra or {}, "random": random}
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for left in directory.glob(f"{_UNFINISHED}*"):  # of a process that was killed
             shutil.rmtree(left)
         unfinished.mkdir()
         _save_weights(model, unfinished / WEIGHTS)
-        (unfinished / STATE).write_text(state, encoding="utf-8")
+        (unfinished / STATE).write_text(json.dumps(state), encoding="utf-8")
         manifest = {name: _measured(unfinished / name) for name in (WEIGHTS, STATE)}
         (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         for path in (*unfinished.iterdir(), unfinished):
@@ -193,6 +195,10 @@ def restore(model, directory, set_aside=False, step=None):
     if path is None:
         return None
     _load_weights(model, path / WEIGHTS)
+    # Which Keras does not save with the weights: by these, random layers such as `Dropout` go on drawing.
+    random = json.loads((path / STATE).read_text(encoding="utf-8")).get("random", [])
+    for generator, state in zip(seed_generators(model), random, strict=False):
+        generator.state.assign(state)
     return read_state(path)
 
 
@@ -248,6 +254,7 @@ def _whole(directory, set_aside=False, step=None):
 def read_state(path):
     """The `SavedState` of a whole checkpoint."""
     state = json.loads((path / STATE).read_text(encoding="utf-8"))
+    state.pop("random", None)  # of no use but to `restore`
     state["log"] = {int(epoch): row for epoch, row in state["log"].items()}
     return SavedState(path=path, **state)
 

@@ -1,6 +1,7 @@
 """BatchNorm over parts of the batch: several devices imitated on one."""
 
 import contextlib
+import math
 import threading
 
 import keras
@@ -13,7 +14,7 @@ _block = threading.local()  # every replica traces its step in a thread of its o
 
 
 @contextlib.contextmanager
-def split_batch(splits):
+def split_batch(splits, synchronized=False):
     """In this block BatchNorm layers in training mode normalise so many groups of their batch, each by itself.
 
     Holds for `SplitBatchNormalization` and for Keras's own layers in a model that `splittable` has seen. Outside of the
@@ -21,6 +22,7 @@ def split_batch(splits):
 
     Args:
         splits: positive int that divides the batch of a replica.
+        synchronized: bool, whether the batch of all replicas is one group instead. Defaults to `False`.
 
     Example:
 
@@ -30,17 +32,17 @@ def split_batch(splits):
     ...     layer(images, training=True).numpy().round(1).ravel().tolist()
     [-1.0, -1.0, 1.0, 1.0]
     """
-    before = _splits_here()
-    _block.splits = splits
+    before = _here()
+    _block.grouping = (splits, synchronized)
     try:
         yield
     finally:
-        _block.splits = before
+        _block.grouping = before
 
 
-def _splits_here():
-    """Groups of the innermost `split_batch` block, or `None`."""
-    return getattr(_block, "splits", None)
+def _here():
+    """Groups and synchronization of the innermost `split_batch` block, or `None`."""
+    return getattr(_block, "grouping", None)
 
 
 @keras.saving.register_keras_serializable(package="keras_moco")
@@ -91,10 +93,14 @@ class SplitBatchNormalization(keras.layers.BatchNormalization):
         self.splits = int(splits)
 
     def call(self, inputs, training=None, mask=None):
+        splits, synchronized = _here() or (self.splits, self.synchronized)
         # A frozen BatchNorm is in inference mode, as Keras's own.
-        if not (training and self.trainable) or self.synchronized:
+        if not (training and self.trainable) or synchronized:
             return super().call(inputs, training=training)
-        return _normalize_groups(self, inputs, _splits_here() or self.splits)
+        return _normalize_groups(self, inputs, splits)
+
+    def _moments(self, inputs, mask):
+        return _moments(self, inputs, mask)
 
     def get_config(self):
         return {**super().get_config(), "splits": self.splits}
@@ -130,13 +136,22 @@ def can_split(layer):
 
 def _let_split(layer):
     def call(inputs, training=None, mask=None):
-        splits = _splits_here()
-        if splits is None or mask is not None or layer.synchronized or not (training and layer.trainable):
+        splits, synchronized = _here() or (None, None)
+        if splits is None or synchronized or mask is not None or not (training and layer.trainable):
             return type(layer).call(layer, inputs, training=training, mask=mask)
         return ops.cast(_normalize_groups(layer, inputs, splits), layer.compute_dtype)
 
     call.splits_batches = True
     layer.call = call
+    layer._moments = lambda inputs, mask: _moments(layer, inputs, mask)
+
+
+def _moments(layer, inputs, mask):
+    """Mean and variance of a batch as Keras computes them, of all replicas' where the block says so."""
+    _, synchronized = _here() or (None, layer.synchronized)
+    if mask is None:
+        return ops.moments(inputs, axes=layer._reduction_axes, synchronized=synchronized)
+    return keras.layers.BatchNormalization._moments(layer, inputs, mask)
 
 
 def _normalize_groups(layer, inputs, splits):
@@ -146,6 +161,12 @@ def _normalize_groups(layer, inputs, splits):
         raise UserError(
             "`splits` must divide the batch of each replica. "
             f"Received: splits={splits}, batch={n}. Change `bn_splits` or the batch size."
+        )
+    values = math.prod(length or 2 for axis, length in enumerate(inputs.shape) if axis != layer.axis % inputs.ndim)
+    if n is not None and values == splits:
+        raise UserError(
+            "Every group of BatchNorm must hold two values per channel or more, or all of them are normalised to 0. "
+            f"Received: splits={splits}, batch={n} in {layer.name!r}. Lower `bn_splits` or raise the batch size."
         )
     inputs = ops.moveaxis(inputs, layer.axis, -1) if layer.axis not in (-1, inputs.ndim - 1) else inputs
     scale, offset = _affine(layer)

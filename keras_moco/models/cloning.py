@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_moco.batch_norm import batch_norm_layers
 from keras_moco.errors import UserError
 from keras_moco.momentum import copy_weights
 
@@ -32,11 +33,26 @@ def duplicate(encoder, name):
             "Return plain values from `get_config`, or build the backbone with `keras.Model(inputs, outputs)`."
         )
     copy_weights(encoder, copy)
-    for layer in copy._flatten_layers():
-        for generator in getattr(layer, "_seed_generators", ()):
-            seed, draws = keras.ops.convert_to_numpy(generator.state)
-            generator.state.assign([(int(seed) + _OTHER_SEED) % 2**32, draws])
+    for generator in seed_generators(copy):
+        seed, draws = keras.ops.convert_to_numpy(generator.state)
+        generator.state.assign([(int(seed) + _OTHER_SEED) % 2**32, draws])
     return copy
+
+
+def follow_frozen(target, source):
+    """Freezes BatchNorm layers of `target` where those of `source` are frozen, and thaws the others.
+
+    Its variables stay as they are, without a gradient.
+    """
+    for theirs, ours in zip(batch_norm_layers(source), batch_norm_layers(target), strict=True):
+        ours.trainable = theirs.trainable
+    for variable in target.variables:
+        variable.trainable = False
+
+
+def seed_generators(model):
+    """The `keras.random.SeedGenerator`s of a model's random layers, such as `Dropout`: a list."""
+    return [generator for layer in model._flatten_layers() for generator in getattr(layer, "_seed_generators", ())]
 
 
 def clone(network):

@@ -142,6 +142,7 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
 
     def predict_step(self, data):
         images, *_ = data if isinstance(data, tuple | list) else (data,)
+        _check_images(images.shape, self.encoder.image_shape)
         return self(check_pixels(images), training=False)
 
     def compile(self, optimizer=None, loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):
@@ -221,7 +222,18 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
                 "`fit` must be given views alone: nothing is learnt from labels or weights. "
                 f"Received: {', '.join(given)}. Leave them out."
             )
+        if batch_size is not None and isinstance(x, tf.data.Dataset):
+            raise UserError(
+                "`batch_size` must not be given with a data set, which has batches already. "
+                f"Received: batch_size={batch_size}. Leave it out, or batch the data set otherwise."
+            )
         x, size = as_batches(x, batch_size, shuffle)
+        if isinstance(x, tf.data.Dataset) and kwargs.get("steps_per_epoch") is None:
+            if x.cardinality() == tf.data.INFINITE_CARDINALITY:
+                raise UserError(
+                    "`steps_per_epoch` must be given with endless data, or its first epoch never ends. "
+                    "Received: steps_per_epoch=None. Give `keras_moco.data.steps_per_epoch(source, batch_size)`."
+                )
         if size != self._batch_size:
             self.train_function = None  # traced for another one
         self._batch_size = size
@@ -249,6 +261,8 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
         if self._batch_size:
             views = known_size(views, self._batch_size // distribution.num_replicas())
         _check_shapes(views, self.required)
+        if self.augmentation is None:
+            _check_images(views["query"].shape, self.encoder.image_shape)
         # Where the end of the data is not known in advance, Keras runs the step once more without a batch: nothing
         # in here may happen before the batch exists.
         with self.batch_norm.grouping(), tf.control_dependencies(tf.nest.flatten(views)):
@@ -407,6 +421,16 @@ def _check_shapes(views, required):
             "All views must have one shape with a known batch size, which the replicas divide. Received: "
             f"{', '.join(f'{name} {shape}' for name, shape in shapes.items())} on {distribution.num_replicas()} "
             "replica(s). Batch with `drop_remainder=True`."
+        )
+
+
+def _check_images(found, wanted):
+    """Raises `ValueError` unless images of a shape `(n, H, W, C)` are those that the encoder takes, `(H, W, C)`."""
+    pairs = list(zip(found[1:], wanted, strict=True)) if len(found) == 4 else [(0, 1)]
+    if any(None not in pair and pair[0] != pair[1] for pair in pairs):
+        raise UserError(
+            "Images must have the shape that the encoder takes, (n, H, W, C). "
+            f"Received: {tuple(found)} for an encoder of {tuple(wanted)}. Resize them, or build the backbone for them."
         )
 
 

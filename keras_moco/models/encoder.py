@@ -131,8 +131,15 @@ class Encoder(keras.Model):
 
     def __init__(self, backbone, head, mean=None, std=None, **kwargs):
         super().__init__(**kwargs)
+        for name, part in (("backbone", backbone), ("head", head)):
+            if not isinstance(part, keras.Layer):
+                raise UserError(
+                    f"`{name}` must be a Keras model or layer. Received: {part!r}. Make one, such as "
+                    f"`{'linear_head(F)' if name == 'head' else 'resnet(...)'}`."
+                )
         images = keras.Input(image_shape_of(backbone))
         features_shape = _features_shape(backbone, images)
+        _check_head(head, features_shape[-1])
         self.backbone = splittable(backbone)
         self.head = splittable(head)
         self.image_shape = images.shape[1:]
@@ -152,7 +159,12 @@ class Encoder(keras.Model):
         )
         self.pool = _POOLS[len(features_shape)]()
         self.normalize = layers.UnitNormalization(dtype=self.full_precision, name="unit_norm")
-        self.embedding_dim = self(images).shape[-1]
+        embedding = self(images).shape
+        if len(embedding) != 2:
+            raise UserError(
+                f"`head` must give one embedding per image, (n, D). Received: output shape {embedding}. Flatten it."
+            )
+        self.embedding_dim = embedding[-1]
 
     def features(self, images, training=False):
         """Pooled features of the backbone, what transfers to other tasks.
@@ -170,7 +182,8 @@ class Encoder(keras.Model):
     def __call__(self, *args, **kwargs):
         embedding = super().__call__(*args, **kwargs)
         # At once: Keras forgets them at the next call, be it that of another replica.
-        if (losses := getattr(_block, "losses", None)) is not None:
+        losses = getattr(_block, "losses", None)
+        if losses is not None:
             of_weights = sum(variable.regularizer is not None for variable in self.trainable_weights)
             losses.extend(self.losses[: len(self.losses) - of_weights])  # those of weights come last
         return embedding
@@ -246,6 +259,16 @@ def _features_shape(backbone, images):
             f"Received: output shape {shapes}. Cut it before its classifier."
         )
     return shapes
+
+
+def _check_head(head, features):
+    shape = head.input_shape if hasattr(head, "inputs") else (None, features)
+    if shape not in ((None, features), (None, None)):
+        raise UserError(
+            "`head` must take the features of the backbone. "
+            f"Received: a head for inputs {shape}, and {features} features. Make it for them, as "
+            f"`linear_head({features})`."
+        )
 
 
 def scales_images(backbone):

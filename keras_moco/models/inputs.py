@@ -28,6 +28,8 @@ def as_batches(data, batch_size=None, shuffle=True):
     Raises:
         ValueError: if arrays are not of one length, too short for a batch, or no views at all.
     """
+    if data is None:
+        raise UserError("`fit` must be given batches of views. Received: none. Give a `tf.data.Dataset` of them.")
     arrays = data[0] if isinstance(data, tuple | list) and len(data) == 1 else data
     if isinstance(arrays, dict):
         return _batches_of_arrays(arrays, BATCH_SIZE if batch_size is None else batch_size, shuffle), None
@@ -88,10 +90,11 @@ def _batches_of_arrays(arrays, batch_size, shuffle):
     order = tf.data.Dataset.range(count)
     order = order.shuffle(count) if shuffle else order
     batches = order.batch(batch_size, drop_remainder=True).map(
-        lambda rows: {name: tf.gather(tensor, rows) for name, tensor in tensors.items()},
-        num_parallel_calls=tf.data.AUTOTUNE,
+        lambda rows: {name: tf.gather(tensor, rows) for name, tensor in tensors.items()}
     )
-    return batches.prefetch(tf.data.AUTOTUNE)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # nothing to tune, and its thread may take a minute to end
+    return batches.prefetch(2).with_options(options)
 
 
 def _size(batch):

@@ -9,7 +9,7 @@ from keras_moco import batch_norm, distribution
 from keras_moco.contrast import info_nce
 from keras_moco.errors import UserError
 from keras_moco.layers import FeatureQueue
-from keras_moco.models.cloning import duplicate
+from keras_moco.models.cloning import duplicate, follow_frozen
 from keras_moco.models.contrastive import Contrast, ContrastiveModel
 from keras_moco.momentum import momentum_update
 
@@ -101,9 +101,7 @@ class MoCo(ContrastiveModel):
         if self.batch_norm.synchronized:
             warnings.warn(SYNCHRONIZED_NOTE, stacklevel=2)
         self.key_encoder = duplicate(encoder, "key_encoder")
-        # Its variables, not its layers: a frozen BatchNorm is in inference mode, and keys need batch statistics.
-        for variable in self.key_encoder.variables:
-            variable.trainable = False
+        follow_frozen(self.key_encoder, encoder)
         dtype = encoder.full_precision
         self.queue = FeatureQueue(queue_size, encoder.embedding_dim, seed=seed, dtype=dtype, name="queue")
         self.built = True
@@ -117,6 +115,10 @@ class MoCo(ContrastiveModel):
     def trainable_variables(self):
         """The query encoder's: neither gradient, nor weight decay, nor optimiser state for the key encoder."""
         return self.query_encoder.trainable_variables
+
+    def make_train_function(self, force=False):
+        follow_frozen(self.key_encoder, self.query_encoder)  # of which parts may have been frozen since
+        super().make_train_function(force)
 
     def before_step(self):
         momentum_update(self.key_encoder, self.query_encoder, self.key_momentum)

@@ -89,7 +89,8 @@ class ReplicatedTrainer(keras.Model):
     def _train_function(self):
         one_step = distribution.on_all_replicas(self.train_step, self.distribute_strategy)
         if not self.run_eagerly:
-            one_step = tf.function(one_step, reduce_retracing=True, jit_compile=self.jit_compile)
+            # For each size of batch anew: a graph for all of them would know none.
+            one_step = tf.function(one_step, jit_compile=self.jit_compile)
 
         @tf.autograph.experimental.do_not_convert
         def several_steps(iterator, count, stop):
@@ -107,7 +108,7 @@ class ReplicatedTrainer(keras.Model):
             return *tf.while_loop(lambda number, *_: number < count, step, first)[1:], stop
 
         if not self.run_eagerly:
-            several_steps = tf.function(several_steps, reduce_retracing=True)
+            several_steps = tf.function(several_steps)
 
         def train(iterator):
             if not hasattr(iterator, "get_next"):  # of `train_on_batch`

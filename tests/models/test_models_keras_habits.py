@@ -7,6 +7,8 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
+from keras_moco.callbacks import restore, save
+from keras_moco.export import standalone_backbone
 from keras_moco.models import Encoder, EndToEnd, MemoryBank, MoCo, SimCLR, linear_head
 from keras_moco.models.cloning import duplicate
 from keras_moco.optimizers import SGD
@@ -430,3 +432,93 @@ def test_spread_is_that_of_the_global_batch():
         queries = np.array(model.encoder(views()["query"], training=True))
         logged.append(model.fit(batches(), verbose=0).history["feature_std"][0])
         np.testing.assert_allclose(logged[-1], queries.std(axis=0).mean() * 8**0.5, rtol=1e-4)
+
+
+# What lies outside of the variables
+
+
+def test_constants_of_normalization_follow_its_weights(tmp_path):
+    images = views(32)["query"]
+    norm = layers.Normalization()
+    norm.adapt(images)
+    encoder = Encoder(keras.Sequential([keras.Input(SHAPE), norm, layers.Conv2D(5, 3)]), linear_head(5, 8))
+    key_encoder = duplicate(encoder, "key_encoder")
+    scaled = (images - images.mean(axis=(0, 1, 2))) / images.std(axis=(0, 1, 2))
+    convolution = encoder.backbone.layers[-1]
+    expected = np.array(convolution(scaled)).mean(axis=(1, 2))
+    for features in (encoder.features, key_encoder.features, standalone_backbone(encoder)):
+        np.testing.assert_allclose(features(images), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_random_layers_go_on_drawing_after_a_restore(tmp_path):
+    def dropping():
+        model = moco(lambda: [layers.Conv2D(5, 3), layers.Dropout(0.3)])
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    whole = dropping()
+    whole.fit(batches(32), shuffle=False, verbose=0)
+    history = whole.fit(batches(32, seed=1), shuffle=False, verbose=0).history
+    stopped = dropping()
+    stopped.fit(batches(32), shuffle=False, verbose=0)
+    save(stopped, tmp_path)
+    resumed = dropping()
+    restore(resumed, tmp_path)
+    assert resumed.fit(batches(32, seed=1), shuffle=False, verbose=0).history == history
+
+
+def test_batches_may_have_another_size_in_the_next_fit():
+    model = moco()
+    model.fit(batches(16), verbose=0)
+    model.fit({name: array[:8] for name, array in views().items()}, batch_size=4, verbose=0)
+    model.fit((part for part in parts()), steps_per_epoch=3, verbose=0)
+    model.train_on_batch(views(5))
+    assert model.steps_done == 2 + 2 + 3 + 1
+
+
+def test_methods_leave_batch_norm_as_it_was():
+    backbone = keras.Sequential([keras.Input(SHAPE), layers.Conv2D(5, 3), layers.BatchNormalization()])
+    config = backbone.get_config()
+    first = compiled(MoCo(Encoder(backbone, linear_head(5, 8)), queue_size=32, bn_mode="split", bn_splits=4))
+    compiled(SimCLR(Encoder(backbone, linear_head(5, 8)))).fit(batches(), verbose=0)
+    assert backbone.get_config() == config and first.batch_norm.splits == 4
+
+
+def test_keys_are_normalised_as_queries_where_the_backbone_is_frozen_later():
+    model = moco(lambda: [layers.Conv2D(5, 3), layers.BatchNormalization()])
+    model.encoder.backbone.trainable = False
+    compiled(model)
+    before = [np.array(weight) for weight in model.key_encoder.backbone.weights]
+    model.fit(batches(16), verbose=0)
+    for old, new in zip(before, model.key_encoder.backbone.weights, strict=True):
+        np.testing.assert_array_equal(old, new)
+    model.encoder.backbone.trainable = True
+    compiled(model).fit(batches(16), verbose=0)
+    assert not any(
+        np.array_equal(*pair) for pair in zip(before[-2:], model.key_encoder.backbone.weights[-2:], strict=True)
+    )
+
+
+def test_parts_and_images_that_do_not_fit_the_encoder_are_refused():
+    backbone = keras.Sequential([keras.Input(SHAPE), layers.Conv2D(5, 3)])
+    for parts_of_it, received in (
+        ((backbone, linear_head(7, 8)), r"inputs \(None, 7\), and 5 features"),
+        ((backbone, None), "`head` must be a Keras model or layer. Received: None"),
+        (("resnet50", linear_head(5, 8)), "`backbone` must be a Keras model or layer. Received: 'resnet50'"),
+        ((backbone, keras.Sequential([layers.Dense(4), layers.Reshape((2, 2))])), r"output shape \(None, 2, 2\)"),
+    ):
+        with pytest.raises(ValueError, match=received):
+            Encoder(*parts_of_it)
+    model = moco()
+    gray = {name: views()[name][..., :1] for name in ("query", "key")}
+    with pytest.raises(ValueError, match=r"\(8, 4, 4, 1\) for an encoder of \(4, 4, 3\)"):
+        model.fit(gray, batch_size=BATCH, verbose=0)
+    with pytest.raises(ValueError, match=r", 4, 4\) for an encoder of \(4, 4, 3\)"):
+        model.predict(gray["query"][..., 0], verbose=0)
+    with pytest.raises(ValueError, match="two values per channel.*splits=8, batch=8"):
+        dense = [layers.Flatten(), layers.Dense(5), layers.BatchNormalization()]
+        moco(lambda: dense, bn_mode="split").fit(batches(), verbose=0)
+    with pytest.raises(ValueError, match="`steps_per_epoch` must be given with endless data"):
+        model.fit(batches().repeat(), verbose=0)
+    with pytest.raises(ValueError, match="batch_size=4. Leave it out"):
+        model.fit(batches(), batch_size=4, verbose=0)
