@@ -299,7 +299,7 @@ def labelled_test_split(config, train):
     try:
         test = open_split(config, "test")
     except UserError as error:
-        print(f"note: no kNN accuracy without a test split. {error}")
+        print(f"note: training goes on without a kNN accuracy, for which there is no test split. {error}")
         return None
     check_same_classes(train, test)
     return test

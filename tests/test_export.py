@@ -213,6 +213,15 @@ def my_activation(x):
     return keras.ops.relu(x)
 
 
+def test_stock_layers_with_odd_configurations_are_exported(tmp_path):
+    layers_of_it = [keras.layers.Conv2D(5, 3), keras.layers.SpatialDropout2D(0.2)]
+    encoder = Encoder(keras.Sequential([keras.Input((8, 8, 3)), *layers_of_it]), linear_head(5))
+    export_backbone(encoder, tmp_path)
+    images = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype("float32")
+    again = keras.models.load_model(tmp_path / "backbone.keras")
+    np.testing.assert_allclose(again(images), encoder.features(images), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "layer, named",
     [

@@ -142,7 +142,7 @@ def test_labels_without_a_test_split_give_no_accuracy(capsys, tmp_path):
     train = training.data.open_source(config.dataset)
     assert train.class_names == ("one_class",)
     assert training.labelled_test_split(config, train) is None
-    assert "no kNN accuracy" in capsys.readouterr().out
+    assert "without a kNN accuracy" in capsys.readouterr().out
 
 
 def test_a_test_split_of_other_classes_is_refused(tmp_path):

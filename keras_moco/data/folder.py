@@ -131,7 +131,8 @@ def _split_folder(root, name, split):
         raise UserError(
             "A folder must have the sub-folders `train` and `test` (or `val`) to be opened as "
             f"split={split!r}. "
-            f"Received: {name!r}, without `train`. Its images are the `train` split."
+            f"Received: {name!r}, without `train`, whose images are the `train` split. Give --split=train to look at "
+            "these, or move some of each class into `test` and the others into `train`, to measure by their labels."
         )
     for folder in SPLIT_FOLDERS[split]:
         if (root / folder).is_dir():
@@ -139,7 +140,7 @@ def _split_folder(root, name, split):
     raise UserError(
         f"A folder must have one of the sub-folders {', '.join(SPLIT_FOLDERS[split])} to be opened as "
         f"split={split!r}. "
-        f"Received: {name!r}, with `train` only. Add one, or open the `train` split."
+        f"Received: {name!r}, with `train` only. Add one, or open the `train` split (--split=train)."
     )
 
 

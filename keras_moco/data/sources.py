@@ -12,6 +12,7 @@ from keras_moco.data.bad_images import BadImages
 from keras_moco.data.pictures import Pixels, attempt
 from keras_moco.data.streams import ShuffleBuffer
 from keras_moco.errors import UserError
+from keras_moco.paths import user_path
 
 SPLITS = ("train", "test")
 FORMS = ("digits", "tfds:<name>[/config]", "folder:<path>", "tfrecord:<glob>")
@@ -180,6 +181,8 @@ def open_source(
         return open_tfrecord(rest, split, cache, judge, shuffle_buffer_mib)
     close = difflib.get_close_matches(kind, ["digits", "tfds", "folder", "tfrecord"], n=1)
     way_out = f"Did you mean `{close[0]}{colon}{rest}`?" if close and close[0] != kind else f"Name a set as {FORMS[1]}."
+    if user_path(name).is_dir():
+        way_out = f"Did you mean `folder:{name}`?"
     raise UserError(f"`name` of a data source must be one of {', '.join(FORMS)}. Received: name={name!r}. {way_out}")
 
 

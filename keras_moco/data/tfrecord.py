@@ -121,7 +121,7 @@ def _find(pattern, split, name):
     if "{split}" not in pattern and split != "train":
         raise UserError(
             "A pattern must have `{split}` in it to be opened as "
-            f"split={split!r}. Received: {name!r}. Its images are the `train` split."
+            f"split={split!r}. Received: {name!r}, whose images are the `train` split. Give --split=train."
         )
     for word in SPLIT_WORDS[split]:
         if files := _matching(pattern, word):

@@ -27,6 +27,6 @@ def closing_lines(run, results):
         f"checkpoint {run.checkpoints}\n"
         f"backbone   {run.export}\n"
         f"watch:     tensorboard --logdir {run.tensorboard}\n"
-        f"evaluate:  python evaluate.py {'linear' if labelled else 'retrieve'} --workdir={run.path}\n"
+        f"evaluate:  python evaluate.py {'linear' if labelled else 'retrieve --split=train'} --workdir={run.path}\n"
         f'use:       keras.models.load_model("{run.export / KERAS_FILE}")'
     )

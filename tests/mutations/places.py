@@ -369,8 +369,8 @@ MUTATIONS = [
     ),
     Mutation(
         "keras_moco/export.py",
-        'config |= {"dtype": "float32", "trainable": True}',
-        'config |= {"dtype": "float32"}',
+        'new = {"dtype": "float32", "trainable": True}',
+        'new = {"dtype": "float32"}',
         "a frozen encoder is exported frozen",
         ["tests/test_export.py"],
     ),
