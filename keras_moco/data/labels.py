@@ -89,7 +89,7 @@ def _first_ones(labels, count):
     for part in labels:
         found.append(np.asarray(part))
         seen += len(found[-1])
-        decided = decided or np.isin(found[-1], (0, count)).any()
+        decided = decided or bool(np.isin(found[-1], (0, count)).any())
         if seen >= (CHECKED if decided else limit):
             break
     return np.concatenate(found) if found else np.zeros(0, "int64")

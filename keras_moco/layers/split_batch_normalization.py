@@ -131,7 +131,7 @@ def splittable(model):
 
 def can_split(layer):
     """Whether a BatchNorm layer takes part in `split_batch` blocks."""
-    return isinstance(layer, SplitBatchNormalization) or hasattr(vars(layer).get("call"), "splits_batches")
+    return isinstance(layer, SplitBatchNormalization) or "call" in vars(layer)  # by `_let_split`
 
 
 def _let_split(layer):
@@ -141,7 +141,6 @@ def _let_split(layer):
             return type(layer).call(layer, inputs, training=training, mask=mask)
         return ops.cast(_normalize_groups(layer, inputs, splits), layer.compute_dtype)
 
-    call.splits_batches = True
     layer.call = call
     layer._moments = lambda inputs, mask: _moments(layer, inputs, mask)
 

@@ -216,8 +216,9 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
                 f"features. Received: {'validation_split' if validation_data is None else 'validation_data'}. "
                 "Use the callback `keras_moco.callbacks.KnnMonitor`."
             )
-        given = {"y": y, "class_weight": class_weight, "sample_weight": sample_weight}
-        if given := [name for name, value in given.items() if value is not None]:
+        unused = {"y": y, "class_weight": class_weight, "sample_weight": sample_weight}
+        given = [name for name, value in unused.items() if value is not None]
+        if given:
             raise UserError(
                 "`fit` must be given views alone: nothing is learnt from labels or weights. "
                 f"Received: {', '.join(given)}. Leave them out."
