@@ -25,7 +25,8 @@ def file_of(classname):
 def cases(report):
     """`(file, name, seconds)` of every case of a report."""
     for case in xml.etree.ElementTree.parse(report).iter("testcase"):
-        yield file_of(case.get("classname")), case.get("name"), float(case.get("time"))
+        # A file that is skipped as a whole has its own name, and no class.
+        yield file_of(case.get("classname") or case.get("name")), case.get("name"), float(case.get("time"))
 
 
 def main(arguments):
