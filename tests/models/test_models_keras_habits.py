@@ -51,7 +51,19 @@ def moco(make=lambda: [layers.Conv2D(5, 3)], **settings):
     return compiled(made)
 
 
+def slow_but(first, cases):
+    """The first cases, and the others as slow ones."""
+    return [case if place < first else pytest.param(case, marks=pytest.mark.slow) for place, case in enumerate(cases)]
+
+
 # Losses of layers
+
+
+def on_replicas(methods):
+    """Each method on one replica; on two the first one, and the others as slow ones."""
+    marks = [(), *[pytest.mark.slow] * (len(methods) - 1)]
+    twice = [pytest.param(method, 2, marks=mark) for method, mark in zip(methods, marks, strict=True)]
+    return [*((method, 1) for method in methods), *twice]
 
 
 def one_step(method, replicas, layer):
@@ -68,8 +80,7 @@ def a_convolution(l2=0.0):
     return lambda: [layers.Conv2D(5, 1, use_bias=False, kernel_regularizer=keras.regularizers.L2(l2) if l2 else None)]
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("method, replicas", on_replicas(METHODS))
 def test_weight_regularizers_are_added_once(method, replicas):
     (w, *_), (plain, *others), loss = one_step(method, replicas, a_convolution())
     _, (regularized, *same), regularized_loss = one_step(method, replicas, a_convolution(l2=0.3))
@@ -88,13 +99,7 @@ class Added(layers.Layer):
         return inputs
 
 
-@pytest.mark.parametrize(
-    "method, replicas",
-    [
-        *((method, 1) for method in METHODS),
-        *((method, 2) for method in METHODS if method != "simclr"),
-    ],
-)
+@pytest.mark.parametrize("method, replicas", on_replicas(METHODS)[:-1])  # SimCLR's on two replicas are refused
 def test_what_layers_add_is_part_of_the_loss(method, replicas):
     (w, *_), (plain, *_), loss = one_step(method, replicas, a_convolution())
     _, (with_loss, *_), whole = one_step(method, replicas, lambda: [*a_convolution()(), Added()])
@@ -193,10 +198,10 @@ def functional(*backbone_layers):
 
 BACKBONES = {
     "subclassed": Network,
-    "layer of several": lambda: functional(Block(6)),
     "lambda": lambda: functional(layers.Conv2D(6, 3), layers.Lambda(lambda maps: 2 * maps)),
     "nested": lambda: functional(keras.Sequential([keras.Input(SHAPE), Block(5), layers.Lambda(ops.relu)])),
     "BatchNorm over rows": lambda: functional(layers.Conv2D(6, 3), layers.BatchNormalization(axis=1)),
+    "layer of several": lambda: functional(Block(6)),
     "tokens": lambda: functional(Block(6), layers.Reshape((4, 6))),
     "built later": lambda: built(keras.Sequential([layers.Conv2D(6, 3), layers.BatchNormalization()])),
     "partly frozen": lambda: functional(layers.Conv2D(5, 1, trainable=False), layers.Conv2D(6, 3)),
@@ -208,7 +213,7 @@ def built(model):
     return model
 
 
-@pytest.mark.parametrize("kind", BACKBONES)
+@pytest.mark.parametrize("kind", slow_but(4, BACKBONES))
 def test_any_keras_model_is_a_backbone(kind):
     backbone = BACKBONES[kind]()
     features = 5 if kind == "nested" else 6
@@ -285,20 +290,20 @@ def joined():
 FORMS = {
     "PyDataset": lambda: Sequence(parts()),
     "generator": lambda: (part for part in parts()),
-    "generator of tuples": lambda: ((part,) for part in parts()),
+    "arrays in a tuple, with a rest": lambda: (
+        {name: np.concatenate([array, array[:5]]) for name, array in joined().items()},
+    ),
     "Dataset of tuples": lambda: tf.data.Dataset.from_generator(
         lambda: ((part,) for part in parts()),
         output_signature=({name: tf.TensorSpec(array.shape, array.dtype) for name, array in views().items()},),
     ),
     "arrays": lambda: {name: array[: 3 * BATCH] for name, array in joined().items()},
-    "arrays in a tuple, with a rest": lambda: (
-        {name: np.concatenate([array, array[:5]]) for name, array in joined().items()},
-    ),
+    "generator of tuples": lambda: ((part,) for part in parts()),
 }
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", slow_but(3, FORMS))
 def test_fit_takes_what_keras_takes(form):
     expected = moco()
     whole = without_autotune(tf.data.Dataset.from_tensor_slices(joined()).batch(BATCH, drop_remainder=True))
