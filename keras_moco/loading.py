@@ -1,5 +1,7 @@
 """What was learnt, from wherever it lies, as a Keras model to build on."""
 
+import zipfile
+
 import keras
 
 from keras_moco.convert import encoder_from_pytorch
@@ -57,11 +59,12 @@ def load_encoder(path, data_dir=None, checkpoint="newest"):
         ValueError: if there is nothing of the kind.
     """
     model = open_model(path, data_dir, checkpoint)
-    if isinstance(model, Encoder) or len(model.output_shape) == 2:
+    shape = getattr(model, "output_shape", None)  # which a subclass of `keras.Model` need not have
+    if isinstance(model, Encoder) or isinstance(shape, tuple) and len(shape) == 2:
         return model
     raise UserError(
         "A backbone must give one vector of features for each image, (n, F). "
-        f"Received: {path} with outputs {model.output_shape}. Pool over height and width."
+        f"Received: {path} with outputs {shape}. Make a functional model of it, pooled over height and width."
     )
 
 
@@ -100,8 +103,14 @@ def load_keras(path):
     Raises:
         ValueError: if it is no such file.
     """
+    path = user_path(path)
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise UserError(
+            f"A .keras file must be whole. Received: {path}, which is damaged, cut off, or something else. "
+            "Export it again."
+        )
     try:
-        model = keras.models.load_model(user_path(path))
+        model = keras.models.load_model(path)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"A .keras file must be one of Keras's. Received: {path}, and Keras says: {error}. Export it again."

@@ -42,6 +42,11 @@ class Plan:
 
     def __post_init__(self):
         config, examples, batch = self.config, self.train_examples, self.config.batch_size
+        if examples < 2:
+            raise UserError(
+                "There must be two training images or more, since others are what each one is told from. "
+                f"Received: {examples} in {config.dataset}. Add images."
+            )
         if batch > examples:
             raise UserError(
                 "`batch_size` must not exceed the number of training images. "

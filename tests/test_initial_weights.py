@@ -128,8 +128,8 @@ def test_what_is_no_source_of_weights_is_refused(files, tmp_path):
     for name, content, found in (
         ("absent.keras", None, "must exist. Received: {}."),
         ("weights.h5", b"years of work", ".safetensors checkpoint. Received: {}."),
-        ("text.keras", b"years of work", "Received: {}, and Keras says: "),
-        ("half.keras", b"PK\x03\x04 and no more of an archive", "Received: {}, and Keras says: "),
+        ("text.keras", b"years of work", "Received: {}, which is damaged, cut off"),
+        ("half.keras", b"PK\x03\x04 and no more of an archive", "Received: {}, which is damaged, cut off"),
         ("run", None, "must hold a checkpoint. Received: {}"),
         (".", None, "Received: {}, without flags.cfg"),
         ("other_saved_model", None, "must have the endpoints `serve` and `train`"),

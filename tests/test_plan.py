@@ -136,6 +136,7 @@ def test_large_queue_and_synchronised_batchnorm_are_noted():
 
 def test_batch_and_queue_must_not_exceed_the_images():
     refused("batch_size=128, 127 images in digits", train_examples=127, queue_size=127)
+    refused("Received: 1 in digits", train_examples=1, batch_size=1, queue_size=1)
     assert make_plan(128, queue_size=128).steps_per_epoch == 1
     refused("queue_size=512, 511 images in digits", train_examples=511)
     assert make_plan(512).steps_per_epoch == 4
