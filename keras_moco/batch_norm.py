@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_moco import distribution
 from keras_moco.errors import UserError
-from keras_moco.layers import can_split, split_batch
+from keras_moco.layers.split_batch_normalization import can_split, split_batch
 
 __all__ = ["BN_MODES", "BatchNorm", "Plain", "Shuffle", "Split", "batch_norm_layers", "moving_statistics", "resolve"]
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_moco import batch_norm, distribution
-from keras_moco.layers import can_split, split_batch, splittable
+from keras_moco.layers.split_batch_normalization import can_split, split_batch, splittable
 from keras_moco.models import Encoder, MoCo, linear_head
 from tests.small_training import strategy_of
 

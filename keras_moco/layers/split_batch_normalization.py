@@ -120,8 +120,10 @@ def splittable(model):
     Example:
 
     >>> model = splittable(keras.Sequential([keras.Input((1,)), keras.layers.BatchNormalization()]))
-    >>> can_split(model.layers[0])
-    True
+    >>> with split_batch(2):
+    ...     groups = model(ops.convert_to_tensor([[0.0], [2.0], [10.0], [14.0]]), training=True)
+    >>> groups.numpy().round(1).ravel().tolist()
+    [-1.0, -1.0, 1.0, 1.0]
     """
     for layer in model._flatten_layers():
         if type(layer) is keras.layers.BatchNormalization and not getattr(layer, "renorm", False):

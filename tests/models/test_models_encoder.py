@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_moco import batch_norm
-from keras_moco.layers import can_split
+from keras_moco.layers.split_batch_normalization import can_split
 from keras_moco.models import HEADS, IMAGENET_MEAN, IMAGENET_STD, Encoder, linear_head, mlp_head, simclr_head
 from keras_moco.models.encoder import scales_images
 
