@@ -251,7 +251,7 @@ def test_what_holds_no_backbone(tmp_path):
     for name, variable in (
         ("nothing", "must exist"),
         ("x.h5", "must be the folder of a run"),
-        ("x.keras", "Keras says"),
+        ("x.keras", "damaged, cut off"),
         ("maps.keras", "with outputs (None, 6, 6, 2)"),
     ):
         said = refusal("knn", model=str(tmp_path / name), dataset="digits")
