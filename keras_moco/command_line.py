@@ -3,19 +3,15 @@
 import dataclasses
 import os
 import sys
-import traceback
 
 from absl import app, flags, logging
 
 from keras_moco import settings
-from keras_moco.errors import UserError
+from keras_moco.errors import MISTAKES, tell_bug
 
 # EX_TEMPFAIL of sysexits.h: nothing is wrong, and the same command goes on when it is run again. A batch queue can wait
 # for it to start the job once more.
 TEMPORARY_FAILURE = 75
-
-# What is told in one sentence: a mistake, or what the operating system refuses.
-MISTAKES = (UserError, OSError)
 
 
 def run(main, kind):
@@ -53,18 +49,6 @@ def run(main, kind):
             sys.exit(tell_bug())
 
     app.run(guarded, flags_parser=parse)
-
-
-def tell_bug():
-    """Shows the error that is being handled with its traceback, and asks for a report; returns the exit status."""
-    traceback.print_exc()
-    print(
-        "error: keras_moco did not expect this, so it is most likely a bug. Please report it with the lines above and "
-        "the command that was given.",
-        file=sys.stderr,
-        flush=True,
-    )
-    return 1
 
 
 def _exit_from_training(error):

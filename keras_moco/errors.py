@@ -1,5 +1,8 @@
 """What tells a user's mistake from a bug of ours."""
 
+import sys
+import traceback
+
 __all__ = ["MissingPackageError", "UserError", "UserOSError"]
 
 
@@ -28,3 +31,19 @@ class MissingPackageError(UserError, ImportError):
 
 class UserOSError(UserError, OSError):
     """Something could not be written for a reason that the operating system gives."""
+
+
+# What a command says in one sentence: a mistake, or what the operating system refuses.
+MISTAKES = (UserError, OSError)
+
+
+def tell_bug():
+    """Shows the error that is being handled with its traceback, and asks for a report; returns the exit status."""
+    traceback.print_exc()
+    print(
+        "error: keras_moco did not expect this, so it is most likely a bug. Please report it with the lines above and "
+        "the command that was given.",
+        file=sys.stderr,
+        flush=True,
+    )
+    return 1

@@ -41,9 +41,8 @@ BASICS = {"errors", "paths", "step_checks", "pixel_range"}
 # Commands, and the parts above their own that each runs. A command lies with what it is about, but is no piece that
 # others build on: no source file imports it, so what it imports closes no circle.
 COMMANDS = {
-    f"{PACKAGE}.augment.preview": {"command_line", "data", "picture_grid"},
-    f"{PACKAGE}.convert.__main__": {"building", "callbacks", "command_line", "export", "trained_run"},
-    f"{PACKAGE}.data.import_idx": {"command_line"},
+    f"{PACKAGE}.augment.preview": {"data", "picture_grid"},
+    f"{PACKAGE}.convert.__main__": {"building", "callbacks", "export", "trained_run"},
 }
 
 # Who may import what from outside: paths relative to the package, a folder with everything in it.

@@ -13,11 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_moco.augment.recipes import AUGMENTATIONS
-from keras_moco.command_line import MISTAKES, tell_bug
 from keras_moco.data import open_source, plain_read_errors
 from keras_moco.data.sources import FORMS
 from keras_moco.data.subset import in_file_order
-from keras_moco.errors import UserError
+from keras_moco.errors import MISTAKES, UserError, tell_bug
 from keras_moco.paths import user_path
 from keras_moco.picture_grid import WHITE, grid, levels, save
 

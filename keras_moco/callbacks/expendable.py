@@ -73,7 +73,7 @@ class Expendable(keras.callbacks.Callback):
 
 @contextlib.contextmanager
 def expendable(what, stream=None):
-    """Leaves a block that cannot write, and goes on behind it. Any other error is a bug, and passes.
+    """Skips the rest of a block that cannot write. Any other error is a bug, and is raised.
 
     Args:
         what: str, its name in the message.

@@ -25,7 +25,7 @@ class KnnMonitor(FeatureMonitor):
         every_epochs: int, evaluates after every so many epochs, and after the last one. Defaults to `1`.
 
     Attributes:
-        initial_top1: accuracy in percent before the first step of the model; `None` where `fit` goes on with one that
+        initial_top1: accuracy in percent before the first step of the model; `None` where `fit` continues one that
             has been trained (`model.steps_done`). Set it beforehand where it is known.
         history: list of `(epoch, accuracy in percent)`, epochs counted from 0 as Keras does.
 

@@ -11,12 +11,11 @@ from keras_moco import distribution
 from keras_moco.backbones import STEMS
 from keras_moco.building import build_model, plan_of
 from keras_moco.callbacks import save
-from keras_moco.command_line import MISTAKES, tell_bug
 from keras_moco.config import read_flagfile
 from keras_moco.convert import encoder_from_pytorch, load_pytorch, to_detectron2, to_pytorch
 from keras_moco.convert.files import read
 from keras_moco.convert.summary import summary
-from keras_moco.errors import UserError
+from keras_moco.errors import MISTAKES, UserError, tell_bug
 from keras_moco.export import export_backbone
 from keras_moco.models import MoCo
 from keras_moco.paths import user_path

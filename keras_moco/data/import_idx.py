@@ -16,8 +16,7 @@ import zlib
 
 import numpy as np
 
-from keras_moco.command_line import MISTAKES, tell_bug
-from keras_moco.errors import UserError
+from keras_moco.errors import MISTAKES, UserError, tell_bug
 from keras_moco.paths import user_path
 
 IMAGES, LABELS = 0x00000803, 0x00000801  # IDX magic numbers: unsigned bytes in 3 and in 1 dimensions
