@@ -49,10 +49,11 @@ def test_a_full_disk_or_an_interrupt_leaves_the_old_file_alone(module, name, fai
 def test_the_content_is_on_the_disk_before_the_name_and_the_name_before_it_returns(path, monkeypatch):
     done = []
     flush, replace = durable.flush, os.replace
+    monkeypatch.setattr(durable.secrets, "token_hex", lambda _: "0123abcd")
     monkeypatch.setattr(durable, "flush", lambda path: (done.append(f"flush {path.name}"), flush(path)))
     monkeypatch.setattr(os, "replace", lambda old, new: (done.append(f"rename to {new.name}"), replace(old, new)))
     durable.write_text(path, "")
-    assert done == ["flush .file.txt.tmp", "rename to file.txt", f"flush {path.parent.name}"]
+    assert done == ["flush .file.txt.0123abcd.tmp", "rename to file.txt", f"flush {path.parent.name}"]
 
 
 def test_a_file_system_that_cannot_flush_folders_is_no_error(tmp_path, monkeypatch):
@@ -61,3 +62,19 @@ def test_a_file_system_that_cannot_flush_folders_is_no_error(tmp_path, monkeypat
     (tmp_path / "file.txt").touch()
     with pytest.raises(OSError, match="unsupported"):
         durable.flush(tmp_path / "file.txt")
+
+
+def test_what_a_killed_process_left_goes_with_the_next_write_and_nothing_else(path):
+    left = path.with_name(".file.txt.0123abcd.tmp")
+    others = {".file.txt.tmp", ".other.txt.0123abcd.tmp", ".file.txt.copy.tmp"}
+    for name in (left.name, *others):
+        (path.parent / name).touch()
+    assert {each.name for each in durable.leftovers(path.parent)} == {left.name, ".other.txt.0123abcd.tmp"}
+    durable.write_text(path, "")
+    assert set(os.listdir(path.parent)) == {"file.txt", *others}
+
+
+def test_json_that_nests_too_deeply_is_no_json(path):
+    path.write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(ValueError, match="too deeply"):
+        durable.read_json(path)

@@ -13,6 +13,7 @@ SOURCES = [*sorted((ROOT / PACKAGE).rglob("*.py")), ROOT / "train.py", ROOT / "e
 FLOORS = [
     {"errors"},
     {"paths", "ranges"},
+    {"locks"},
     {"contrast", "momentum", "schedules", "optimizers", "distribution", "versions", "step_checks", "durable"},
     {"settings", "results", "picture_grid", "pixel_range"},
     {"config", "evaluation_config"},
