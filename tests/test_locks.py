@@ -19,13 +19,22 @@ with locked(sys.argv[1]):
     sys.stdin.read()
 """
 
+ADD = """
+import sys
+from pathlib import Path
+from keras_moco.durable import update_text
+path = Path(sys.argv[1])
+for _ in range(100):
+    update_text(path, lambda: str(int(path.read_text()) + 1))
+"""
+ENVIRONMENT = {**os.environ, "KERAS_MOCO_LAZY": "1"}  # without TensorFlow
+
 
 @pytest.fixture
 def holder(tmp_path):
     """A process that holds the lock of `tmp_path / "file"`."""
     command = [sys.executable, "-c", HOLD, str(tmp_path / "file")]
-    environment = {**os.environ, "KERAS_MOCO_LAZY": "1"}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as holder:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as holder:
         assert holder.stdout.readline() == "held\n"
         yield holder
         holder.kill()
@@ -44,7 +53,8 @@ def test_a_second_process_is_refused_while_the_first_lives_and_no_longer(holder,
 
 
 def test_who_waits_is_next(holder, tmp_path):
-    waiting = subprocess.Popen(holder.args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    waiting = subprocess.Popen(holder.args, env=ENVIRONMENT, **pipes)
     holder.communicate("")
     with waiting:
         assert waiting.communicate("")[0] == "held\n"
@@ -53,14 +63,9 @@ def test_who_waits_is_next(holder, tmp_path):
 
 def test_processes_that_add_to_one_file_lose_nothing(tmp_path):
     """Each waits for, deletes and makes anew the same lock file all the time."""
-    add = (
-        "import sys; from keras_moco.durable import update_text as u; from pathlib import Path; p = Path(sys.argv[1])\n"
-    )
-    add += "for _ in range(100): u(p, lambda: str(int(p.read_text()) + 1))"
     (tmp_path / "file").write_text("0")
-    environment = {**os.environ, "KERAS_MOCO_LAZY": "1"}
-    command = [sys.executable, "-c", add, str(tmp_path / "file")]
-    for process in [subprocess.Popen(command, env=environment) for _ in range(4)]:
+    command = [sys.executable, "-c", ADD, str(tmp_path / "file")]
+    for process in [subprocess.Popen(command, env=ENVIRONMENT) for _ in range(4)]:
         assert process.wait() == 0
     assert (tmp_path / "file").read_text() == "400" and os.listdir(tmp_path) == ["file"]
 
