@@ -14,7 +14,7 @@ from keras_moco.errors import MISTAKES, tell_bug
 TEMPORARY_FAILURE = 75
 
 
-def run(main, kind):
+def run(main, kind, complete=list):
     """Parses the command line and runs `main`; on bad input prints the reason and exits with status 2.
 
     Nothing heavy is imported before the flags are known to be right: `--help` and mistakes are answered at once.
@@ -22,6 +22,7 @@ def run(main, kind):
     Args:
         main: function of the positional arguments, a list of str, and of the settings. It imports what it needs.
         kind: dataclass of settings (`keras_moco.settings`), whose fields become flags.
+        complete: function of the arguments to those that are parsed. Defaults to themselves.
     """
     settings.define_flags(kind, flags.FLAGS)
     for field in dataclasses.fields(kind):  # or --help would not list them
@@ -31,7 +32,7 @@ def run(main, kind):
 
     def parse(argv):
         try:
-            return flags.FLAGS(argv)
+            return flags.FLAGS(complete(argv))
         except flags.Error as error:
             # absl spreads some messages over lines, and ends some in dots.
             reason = " ".join(str(error).split()).rstrip(" .")

@@ -28,7 +28,7 @@ def dry_run(config, replicas):
     build_optimizer(plan)
     with precision(config.precision):
         encoder = build_encoder(plan)
-    print(f"{versions_line()}\n\n{plan.config.to_flagfile()}\n{plan.describe()}")
+    print(f"{versions_line()}\n\n--workdir={config.workdir}\n{plan.config.to_flagfile()}\n{plan.describe()}")
     print(
         f"parameters: {_parameters(encoder):,} in each encoder ({_parameters(encoder.backbone):,} in the backbone), "
         f"features of {encoder.feature_dim}, embeddings of {encoder.embedding_dim}"

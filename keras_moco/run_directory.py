@@ -1,8 +1,13 @@
 """The folder of a run: where everything lies, and whose it is."""
 
-from keras_moco.config import changeable, read_flagfile
-from keras_moco.durable import write_text
-from keras_moco.errors import UserError
+import contextlib
+import dataclasses
+import os
+
+from keras_moco.config import FLAGFILE, RUN_HEADER, changeable, read_flagfile
+from keras_moco.durable import leftovers, write_text
+from keras_moco.errors import UserError, UserOSError
+from keras_moco.locks import LockedError, locked
 from keras_moco.paths import user_path
 from keras_moco.results import Results
 
@@ -21,7 +26,7 @@ class RunDirectory:
 
     def __init__(self, path):
         self.path = user_path(path)
-        self.flagfile = self.path / "flags.cfg"
+        self.flagfile = self.path / FLAGFILE
         self.log_csv = self.path / "log.csv"
         self.curves = self.path / "curves.png"
         self.views = self.path / "views.png"
@@ -35,11 +40,10 @@ class RunDirectory:
 
     def check(self, config):
         """Raises `ValueError` unless the folder is new, empty, or holds a run of this configuration."""
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"`workdir` must be a folder. Received: {self.path}, a file. Choose another --workdir.")
-        if not self.path.exists() or not any(self.path.iterdir()):
+        names = self._names()
+        if not names:
             return
-        if not self.flagfile.exists():
+        if FLAGFILE not in names:
             raise UserError(
                 "`workdir` must be new, empty, or the folder of a run. "
                 f"Received: {self.path}, which holds other things. Choose another --workdir."
@@ -63,9 +67,49 @@ class RunDirectory:
         self.check(config)
         changed = config.differences(self.config()) if self.flagfile.exists() else {}
         self.path.mkdir(parents=True, exist_ok=True)
-        header = f"# Go on with this run:  python train.py --flagfile={self.flagfile}\n"
-        write_text(self.flagfile, header + config.to_flagfile())
+        write_text(self.flagfile, f"{RUN_HEADER}: python train.py --flagfile=THIS_FILE\n{config.to_flagfile()}")
         return changed
+
+    @contextlib.contextmanager
+    def locked(self):
+        """Keeps other trainings out of the folder, which is made if it is missing, for the time of a block.
+
+        Raises:
+            ValueError: if another training is under way in it.
+            OSError: if it cannot be written to.
+        """
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with locked(self.path / "training", wait=False) as held:
+                if not held:
+                    print(f"note: {self.path} lies where files cannot be locked; start no second training in it")
+                yield
+        except LockedError as error:
+            raise UserError(
+                "A run may be trained by one process at a time. "
+                f"Received: {self.path}, where {error.holder} trains. Wait for its end, or choose another --workdir."
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):  # what is not empty stays
+                for folder in made:
+                    folder.rmdir()
+
+    def _names(self):
+        """What lies in the folder, a set of names, without what a process that was killed has left of a beginning."""
+        try:
+            names = set(os.listdir(self.path))
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and not self.path.is_symlink():
+                return set()
+            reasons = {FileNotFoundError: "a link to what is not there", NotADirectoryError: "a file"}
+            raise UserOSError(
+                "`workdir` must be a folder that can be read. "
+                f"Received: {self.path}, {reasons.get(type(error), error.strerror)}. "
+                "Make it readable, or choose another --workdir."
+            ) from error
+        begun = {path.name for path in leftovers(self.path, FLAGFILE)}
+        return names - begun - {f".{name}.lock" for name in ("training", FLAGFILE)} - {f".{FLAGFILE}.tmp"}
 
     def config(self):
         """The `Config` of the run that lies here.
@@ -73,12 +117,20 @@ class RunDirectory:
         Raises:
             ValueError: if there is none.
         """
-        if not self.flagfile.exists():
+        if FLAGFILE not in self._names():
             raise UserError(
-                f"`workdir` must be the folder of a run. Received: {self.path}, without {self.flagfile.name}. "
+                f"`workdir` must be the folder of a run. Received: {self.path}, without {FLAGFILE}. "
                 "Give the --workdir of a run of train.py."
             )
-        return read_flagfile(self.flagfile)
+        return dataclasses.replace(read_flagfile(self.flagfile), workdir=str(self.path))
+
+    def logged_epochs(self):
+        """How many epochs the log has, an int."""
+        try:
+            with open(self.log_csv, encoding="utf-8", errors="replace", newline="") as file:
+                return max(sum(1 for _ in file) - 1, 0)  # without the names of the columns
+        except FileNotFoundError:
+            return 0
 
     def results(self):
         """What has been recorded so far, as `Results.read`."""

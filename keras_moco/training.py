@@ -65,10 +65,17 @@ def pretrain_on(strategy, config):
     """`pretrain` on the devices of a strategy. Of several workers the first, the chief, speaks and writes."""
     chief = distribution.is_chief(strategy)
     stopping = callbacks.Stopping(max_minutes=config.max_minutes)  # which counts from here
-
-    # 1. Everything that can be wrong is found out first.
     run = RunDirectory(config.workdir)
     run.check(config)
+    with run.locked() if chief else contextlib.nullcontext():
+        return _pretrain_in(run, strategy, config, chief, stopping)
+
+
+def _pretrain_in(run, strategy, config, chief, stopping):
+    """`pretrain_on` in a folder that no other training writes to."""
+    # 1. Everything that can be wrong is found out first.
+    if chief:
+        check_checkpoints(run)
     train = open_split(config, "train")
     test = labelled_test_split(config, train)
     if chief:
@@ -92,6 +99,10 @@ def pretrain_on(strategy, config):
         resume(model, checkpoint, train)
         note_changes(run.claim(config), model, run)
         note_replicas(plan, run)
+        if checkpoint.saved is None:
+            # Before anything is logged: where a log has no checkpoint, it has lost it.
+            checkpoint.set_model(model)
+            checkpoint.save(epoch=0, step_in_epoch=0)
         run.record(train_examples=train.num_examples, train_licence=train.licence)  # for the model card
     distribution.broadcast([*model.weights, *model.optimizer.variables], strategy)
     epoch, step = divmod(model.steps_done, plan.steps_per_epoch)
@@ -178,6 +189,25 @@ def build_checkpoint(plan, run, train):
         keep_every_epochs=config.keep_every_epochs,
         extra=extra,
     )
+
+
+def check_checkpoints(run):
+    """Refuses a run that has trained and has lost its checkpoints, which would be taken for a new one.
+
+    Raises:
+        ValueError: if log or results speak of a training, and there is no checkpoint.
+        OSError: if checkpoints cannot be read.
+    """
+    if callbacks.is_saved(run.checkpoints):
+        return
+    epochs, steps = run.logged_epochs(), run.results().get("steps", 0)
+    if epochs or steps:
+        found = f"{run.log_csv} has {epochs} epoch(s)" if epochs else f"{run.results_json} speaks of {steps} steps"
+        raise UserError(
+            "A run that has trained must have its checkpoints, or it would begin anew over what it has. "
+            f"Received: {run.checkpoints} without any, while {found}. Put them back; or, to begin anew on purpose, "
+            f"choose another --workdir, or delete {run.path}."
+        )
 
 
 def resume(model, checkpoint, train):

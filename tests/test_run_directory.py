@@ -1,13 +1,17 @@
 """A folder belongs to one run: others are turned away before anything is written."""
 
 import dataclasses
+import errno
 import os
+import shutil
+from pathlib import Path
 from unittest import mock
 
 import pytest
 
-from keras_moco.config import Config, read_flagfile
+from keras_moco.config import Config, in_folder_of_run, read_flagfile
 from keras_moco.run_directory import RunDirectory
+from tests.permissions import as_a_user, mode
 
 CONFIG = Config(dataset="digits", queue_size=512, batch_size=128)
 
@@ -44,8 +48,8 @@ def test_a_new_or_empty_folder_is_claimed_with_a_flagfile_that_says_how_to_resum
     assert [path.name for path in run.path.iterdir()] == ["flags.cfg"]
     assert run.config() == read_flagfile(run.flagfile) == config
     first, _, rest = run.flagfile.read_text(encoding="utf-8").partition("\n")
-    assert first.startswith("#") and f"python train.py --flagfile={run.flagfile}" in first
-    assert rest == config.to_flagfile()
+    assert first.startswith("#") and "python train.py --flagfile=" in first
+    assert rest == config.to_flagfile() and str(run.path) not in run.flagfile.read_text(encoding="utf-8")
 
 
 def test_a_file_and_a_folder_of_other_things_are_refused(tmp_path):
@@ -63,7 +67,7 @@ def test_an_allowed_change_is_returned_and_from_then_on_in_force(run):
     run.check(now)
     assert contents(run.path) == before
     assert run.claim(now) == {"temperature": "0.07 -> 0.2", "epochs": "200 -> 300"}
-    assert run.config() == dataclasses.replace(CONFIG, **changes)
+    assert run.config() == dataclasses.replace(CONFIG, **changes, workdir=str(run.path))
     assert run.claim(dataclasses.replace(CONFIG, **changes, knn_k=20, log_steps=1, data_dir="elsewhere")) == {}
     assert "epochs: 300 -> 200" in refusal(run.path, CONFIG)
 
@@ -86,3 +90,98 @@ def test_results_and_flagfile_are_replaced_whole_or_not_at_all(run, monkeypatch)
             patch.setattr(os, "replace", mock.Mock(side_effect=full))  # as `keras_moco.durable` ends
             write()
         assert contents(run.path) == before
+
+
+# Moved, copied, shared
+
+
+def test_a_copied_or_moved_run_is_that_of_its_folder(run, tmp_path):
+    for name in ("copy", "Käthe's runs"):
+        copy = shutil.copytree(run.path, tmp_path.parent / f"{tmp_path.name} {name}") / "flags.cfg"
+        assert read_flagfile(copy) == dataclasses.replace(CONFIG, workdir=str(copy.parent))
+    link = tmp_path / "latest.cfg"
+    link.symlink_to(copy)
+    assert read_flagfile(link).workdir == str(copy.parent)
+    # As earlier versions wrote it.
+    old = f"# Go on with this run:  python train.py --flagfile={run.flagfile}\n--workdir={run.path}\n"
+    copy.write_text(old + CONFIG.to_flagfile())
+    assert read_flagfile(copy).workdir == RunDirectory(copy.parent).config().workdir == str(copy.parent)
+    # A recipe is no run, whatever it is called and wherever it lies.
+    recipe = tmp_path / "recipe" / "flags.cfg"
+    recipe.parent.mkdir()
+    recipe.write_text("--workdir=runs/x\n")
+    assert read_flagfile(recipe).workdir == "runs/x"
+
+
+@pytest.mark.parametrize(
+    "given, folder",
+    [
+        (["--flagfile=RUN/flags.cfg", "--seed=1"], "RUN"),
+        (["--flagfile", "RUN/flags.cfg", "--seed=1", "--", "more"], "RUN"),
+        (["-flagfile=RUN/flags.cfg", "--workdir=other"], "other"),
+        (["--workdir", "other", "--flagfile=RUN/flags.cfg"], "other"),
+        (["--flagfile=other.cfg", "--flagfile=RUN/flags.cfg"], "RUN"),
+        (["--flagfile=RUN/log.csv"], None),
+        (["--flagfile=RUN/nowhere/flags.cfg"], None),
+        (["--workdir=other"], None),
+        ([], None),
+    ],
+)
+def test_a_command_that_names_the_flagfile_of_a_run_goes_on_in_its_folder_or_in_another_that_is_named(
+    given, folder, run
+):
+    given = [argument.replace("RUN", str(run.path)) for argument in ("train.py", *given)]
+    end = given.index("--") if "--" in given else len(given)
+    added = [] if folder is None else [f"--workdir={folder.replace('RUN', str(run.path))}"]
+    assert in_folder_of_run(given) == [*given[:end], *added, *given[end:]]
+
+
+def test_a_kill_at_the_very_beginning_leaves_a_folder_that_may_be_begun_in(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    run = RunDirectory(tmp_path / "run")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(os, "replace", mock.Mock(side_effect=Killed))
+        patch.setattr(Path, "unlink", lambda *_, **__: None)  # nor does the process tidy up
+        patch.setattr(os, "unlink", lambda *_: None)
+        with run.locked():
+            run.claim(CONFIG)
+    left = sorted(path.name.rstrip("0123456789abcdef.tmp") for path in run.path.iterdir())
+    assert left == [".flags.cfg", ".flags.cfg.lock", ".training.lock"]
+    with run.locked():
+        assert run.claim(CONFIG) == {}
+    assert [path.name for path in run.path.iterdir()] == ["flags.cfg"]
+    assert run.config() == dataclasses.replace(CONFIG, workdir=str(run.path))
+
+
+def test_a_second_training_is_refused_and_a_folder_in_which_none_began_goes(tmp_path):
+    run = RunDirectory(tmp_path / "a" / "b" / "run")
+    with run.locked():
+        with pytest.raises(ValueError, match=rf"Received: {run.path}, where process {os.getpid()} on \S+ trains\. "):
+            with RunDirectory(run.path).locked():
+                pass
+        assert os.listdir(run.path) == [".training.lock"]
+    assert list(tmp_path.iterdir()) == []
+    with run.locked():
+        run.claim(CONFIG)
+    assert [path.name for path in run.path.iterdir()] == ["flags.cfg"]
+
+
+def test_where_files_cannot_be_locked_a_note_says_so(run, monkeypatch, capsys):
+    monkeypatch.setattr("fcntl.flock", mock.Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
+    with run.locked():
+        pass
+    assert capsys.readouterr().out.startswith(f"note: {run.path} lies where files cannot be locked")
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_a_new_one(run, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to("not mounted")
+    for act in (RunDirectory(link).check, lambda config: RunDirectory(link).config()):
+        with pytest.raises(ValueError, match=f"Received: {link}, a link to what is not there. "):
+            act(CONFIG)
+    with as_a_user(tmp_path), mode(run.path, 0o300):
+        for act in (run.check, run.claim, lambda _: run.config()):
+            with pytest.raises(ValueError, match=f"Received: {run.path}, Permission denied. "):
+                act(CONFIG)

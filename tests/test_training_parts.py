@@ -9,13 +9,14 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_moco import building, determinism, training
-from keras_moco.callbacks import Checkpoint, save
+from keras_moco.callbacks import Checkpoint, EpochLog, save
 from keras_moco.data.bad_images import BadImages
 from keras_moco.distribution import make_strategy
 from keras_moco.models import MoCo
 from keras_moco.optimizers import SGD
+from keras_moco.run_directory import RunDirectory
 from keras_moco.versions import versions
-from tests.runs import events
+from tests.runs import contents, events
 from tests.small_encoder import small_encoder
 from tests.tiny import tiny_config
 
@@ -25,6 +26,31 @@ def tiny_plan(folder="nowhere", **settings):
 
 
 # Before anything else
+
+
+def test_a_run_that_has_trained_and_has_no_checkpoint_is_refused(tmp_path):
+    """As on a scratch disk that was purged; a run that has not come to its first epoch begins anew."""
+    run = RunDirectory(tmp_path / "run")
+    training.check_checkpoints(run)
+    run.claim(tiny_config(run.path))
+    run.record(knn_top1_initial=10.0, train_examples=1437)
+    EpochLog(run.log_csv).write()
+    training.check_checkpoints(run)
+    before = contents(run.path)
+    log = EpochLog(run.log_csv)
+    for change, found in [
+        (lambda: log.on_epoch_end(0, {"loss": 1.5}), f"{run.log_csv} has 1 epoch"),
+        (lambda: (run.log_csv.unlink(), run.record(steps=22)), f"{run.results_json} speaks of 22 steps"),
+    ]:
+        change()
+        before = contents(run.path)
+        with pytest.raises(
+            ValueError, match=rf"Received: {run.checkpoints} without any, while {found}.*delete {run.path}\."
+        ):
+            training.check_checkpoints(run)
+        assert contents(run.path) == before
+    (run.checkpoints / "step-000000000").mkdir(parents=True)  # whole or not, which `resume` finds out
+    training.check_checkpoints(run)
 
 
 @pytest.mark.parametrize(

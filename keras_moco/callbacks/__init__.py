@@ -1,6 +1,7 @@
 """Callbacks for `fit`; in a list, place those that add to the logs first: the monitors, `Progress`."""
 
 from keras_moco.callbacks.checkpoint import Checkpoint
+from keras_moco.callbacks.checkpoint_index import SavedState, find_step, is_saved, saved_steps
 from keras_moco.callbacks.epoch_log import EpochLog
 from keras_moco.callbacks.event_log import EventLog, drop_events
 from keras_moco.callbacks.expendable import Expendable
@@ -10,16 +11,7 @@ from keras_moco.callbacks.not_finite_guard import NotFiniteGuard
 from keras_moco.callbacks.plots import Curves
 from keras_moco.callbacks.progress import Progress
 from keras_moco.callbacks.representation_monitor import RepresentationMonitor
-from keras_moco.callbacks.saved_state import (
-    NotFiniteError,
-    SavedState,
-    find_step,
-    is_saved,
-    restore,
-    restore_encoder,
-    save,
-    saved_steps,
-)
+from keras_moco.callbacks.saved_state import NotFiniteError, restore, restore_encoder, save
 from keras_moco.callbacks.stopping import Stopped, Stopping
 
 __all__ = [

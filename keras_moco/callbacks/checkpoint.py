@@ -7,7 +7,8 @@ import time
 
 import keras
 
-from keras_moco.callbacks.saved_state import restore, save, saved_states, saved_steps, scores
+from keras_moco.callbacks.checkpoint_index import saved_states, saved_steps, scores
+from keras_moco.callbacks.saved_state import restore, save
 from keras_moco.paths import user_path
 from keras_moco.ranges import check_number
 
@@ -175,7 +176,7 @@ class Checkpoint(keras.callbacks.Callback):
         return self._is_overdue() or bool(self.every_epochs) and not epochs_done % self.every_epochs and affordable
 
     def _is_milestone(self, epochs_done):
-        return bool(self.keep_every_epochs) and epochs_done % self.keep_every_epochs == 0
+        return bool(self.keep_every_epochs and epochs_done) and epochs_done % self.keep_every_epochs == 0
 
     def _prune(self):
         steps, states = saved_steps(self.directory), saved_states(self.directory)

@@ -81,7 +81,6 @@ def _write_run(folder, config, model, **figures):
         export_backbone(model.encoder, half.export)
         half.record(**figures)
         half.path.replace(folder.path)
-    folder.claim(config)  # which notes down where it lies now
 
 
 def pytorch(args):

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import threading
 from unittest import mock
 
 import keras
@@ -12,9 +13,21 @@ import pytest
 from keras import layers
 
 from keras_moco import versions
-from keras_moco.callbacks import NotFiniteError, is_saved, restore, restore_encoder, save, saved_state, saved_steps
+from keras_moco.callbacks import (
+    NotFiniteError,
+    SavedState,
+    checkpoint_index,
+    is_saved,
+    restore,
+    restore_encoder,
+    save,
+    saved_state,
+    saved_steps,
+)
+from keras_moco.locks import locked
 from keras_moco.models import MoCo
 from keras_moco.optimizers import SGD
+from tests.permissions import as_a_user, mode
 from tests.small_encoder import small_encoder
 from tests.small_training import make_model, scramble, state, variables
 
@@ -75,7 +88,7 @@ def test_where_training_stood_its_log_and_what_else_was_given_come_back(tmp_path
     directory = tmp_path / "new" / "folder"
     path = save(model, directory, epoch=11, step_in_epoch=7, log=log, extra={"images": ["é.png", 3]})
     place = {"step": 1170, "epoch": 11, "step_in_epoch": 7, "versions": versions.versions()}
-    expected = saved_state.SavedState(path=path, **place, log=log, extra={"images": ["é.png", 3]})
+    expected = SavedState(path=path, **place, log=log, extra={"images": ["é.png", 3]})
     assert restore(model, directory) == expected and path == directory / "step-000001170"
 
 
@@ -116,7 +129,7 @@ def test_everything_is_on_the_disk_before_it_has_its_name_and_the_name_after_it(
 # Saving that fails.
 
 
-PLACES = [(saved_state, "flush"), (os, "rename"), (saved_state, "_measured"), (json, "dumps")]
+PLACES = [(saved_state, "flush"), (os, "rename"), (saved_state, "measured"), (json, "dumps")]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")], ids=["key", "disk"])
@@ -218,12 +231,12 @@ def test_no_bit_of_a_manifest_can_flip_unnoticed(both):
         flipped = bytearray(content)
         flipped[bit // 8] ^= 1 << bit % 8
         path.write_bytes(flipped)
-        assert saved_state._damage(path.parent), (bit, bytes(flipped))
+        assert checkpoint_index._damage(path.parent), (bit, bytes(flipped))
     path.write_bytes(content)
-    assert saved_state._damage(path.parent) is None
+    assert checkpoint_index._damage(path.parent) is None
     for other in (b"[]", b"null", b"{}", b'{"model.weights.h5": 3}', b"\xff"):
         path.write_bytes(other)
-        assert saved_state._damage(path.parent), other
+        assert checkpoint_index._damage(path.parent), other
 
 
 def test_a_damaged_checkpoint_set_aside_is_renamed_and_so_is_the_next_one_of_that_step(both):
@@ -248,6 +261,116 @@ def test_the_checkpoint_of_another_model_or_optimizer_is_refused(both):
     for other, named in ((longer, "FeatureQueue name=queue"), *((each, "optimizer") for each in (*others, scaled))):
         with pytest.raises(ValueError, match=f"{directory}/step-000000002/model.weights.h5, .*{named}"):
             restore(other, directory)
+
+
+def test_a_refused_checkpoint_leaves_the_model_as_it_was(both):
+    directory, *_ = both
+    longer = MoCo(small_encoder(batch_norm=True), queue_size=22, bn_splits=2)  # whose encoders would fit
+    longer.compile(optimizer=SGD(0.1))
+    longer.optimizer.build(longer.trainable_variables)
+    before = state(longer)
+    with pytest.raises(ValueError, match="of the same configuration"):
+        restore(longer, directory)
+    assert state(longer) == before
+
+
+def rewrite(path, change):
+    """Changes the `state.json` of a checkpoint, and has the manifest agree with it."""
+    content = json.loads((path / "state.json").read_text())
+    (path / "state.json").write_text(change(content))
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["state.json"] = checkpoint_index.measured(path / "state.json")
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: json.dumps(content | {"format": 2, "versions": {"keras_moco": "9.0"}}),
+        lambda content: json.dumps({"versions": {"keras_moco": "9.0"}, "where": content}),
+        lambda content: json.dumps(content | {"versions": {"keras_moco": "9.0"}, "log": []}),
+        lambda content: json.dumps(content | {"versions": {"keras_moco": "9.0"}, "step": "two"}),
+        lambda content: "[" * 100_000 + "]" * 100_000,
+    ],
+    ids=["later format", "fields missing", "other log", "no step", "nested"],
+)
+def test_a_state_of_another_form_is_refused_with_the_version_that_saved_it(both, change):
+    directory, model, _ = both
+    path, before = directory / "step-000000002", state(model)
+    rewrite(path, change)
+    version = "unknown" if path.joinpath("state.json").read_text().startswith("[") else "9.0"
+    for act in (restore, lambda model, directory: restore(model, directory, set_aside=True)):
+        with pytest.raises(ValueError, match=f"Received: {path}/state.json of version {version}, here is "):
+            act(model, directory)
+    assert state(model) == before and names(directory) == ["step-000000001", "step-000000002"]
+
+
+def test_what_a_later_version_adds_to_a_state_of_the_same_form_is_skipped(both):
+    directory, model, _ = both
+    rewrite(directory / "step-000000002", lambda content: json.dumps(content | {"more": 3}))
+    assert restore(model, directory).step == 2
+
+
+# Checkpoints that cannot be read
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_passed_over(both, tmp_path):
+    directory, model, _ = both
+    path, before = directory / "step-000000002", state(model)
+
+    def refused(received):
+        for act in (restore, lambda model, directory: restore(model, directory, set_aside=True)):
+            with pytest.raises(OSError, match=f"Received: {received}. ") as caught:
+                act(model, directory)
+            assert isinstance(caught.value, ValueError)
+        assert state(model) == before
+
+    with as_a_user(tmp_path):
+        for closed, bits in [(directory, 0), (path, 0), *((path / name, 0) for name in FILES)]:
+            with mode(closed, bits):
+                refused(rf"{closed}\S* \(Permission denied\)")
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    assert restore(model, directory).step == 2
+    before = state(model)
+    (tmp_path / "elsewhere").rename(tmp_path / "away")
+    refused(rf"{path}\S* \(a link to what is not there\)")
+    directory.rename(tmp_path / "all")
+    directory.symlink_to(tmp_path / "not mounted")
+    refused(rf"{directory} \(a link to what is not there\)")
+    with pytest.raises(OSError, match="a link to what is not there"):
+        is_saved(directory)
+
+
+@pytest.mark.parametrize("moment", ["find_whole", "_load_weights"])
+def test_a_checkpoint_that_is_deleted_while_it_is_read_makes_room_for_the_next(both, moment, monkeypatch):
+    """As by a training that keeps the newest ones: here the newest goes, and an older one is left."""
+    directory, model, saved = both
+    original = checkpoint_index._damage if moment == "find_whole" else saved_state._load_weights
+
+    def delete_and_act(*arguments):
+        shutil.rmtree(directory / "step-000000002", ignore_errors=True)
+        return original(*arguments)
+
+    module, name = (checkpoint_index, "_damage") if moment == "find_whole" else (saved_state, "_load_weights")
+    monkeypatch.setattr(module, name, delete_and_act)
+    assert restore(model, directory).step == 1 and state(model) == saved
+    with pytest.raises(ValueError, match="Received: 2, which is not in"):
+        restore(model, directory, step=2)
+
+
+def test_another_process_that_saves_is_waited_for(tmp_path, model, monkeypatch):
+    directory = tmp_path / "checkpoints"
+    save_at(model, directory, 1)
+    (directory / ".unfinished-000000007").mkdir()  # its own
+    done = []
+    with locked(directory / "save"):
+        thread = threading.Thread(target=lambda: done.append(save_at(model, directory, 2)))
+        thread.start()
+        thread.join(0.3)
+        assert not done and ".unfinished-000000007" in names(directory)
+    thread.join()
+    assert names(directory) == ["step-000000001", "step-000000002"]
 
 
 def test_an_optimizer_whose_state_would_be_skipped_is_refused(tmp_path):

@@ -151,9 +151,9 @@ MUTATIONS = [
         ["tests/callbacks/test_callbacks_representation_monitor.py"],
     ),
     Mutation(
-        "keras_moco/callbacks/saved_state.py",
-        "if _measured(path / name) != manifest[name]:",
-        'if _measured(path / name)["bytes"] != manifest[name]["bytes"]:',
+        "keras_moco/callbacks/checkpoint_index.py",
+        "if measured(path / name) != manifest[name]:",
+        'if measured(path / name)["bytes"] != manifest[name]["bytes"]:',
         "damage that leaves the size of a file is not noticed",
         ["tests/callbacks/test_callbacks_saved_state.py"],
     ),

@@ -1,0 +1,45 @@
+"""A user whom permissions bind, which they do not root."""
+
+import contextlib
+import os
+from pathlib import Path
+
+NOBODY = 65534
+
+
+@contextlib.contextmanager
+def as_a_user(folder):
+    """Runs a block as a user who is not root, to whom `folder` and all in it then belongs.
+
+    Without the rights of root, as in `.ci/run`, whoever runs the tests is one already.
+    """
+    try:
+        os.seteuid(NOBODY)
+    except PermissionError:
+        yield
+        return
+    os.seteuid(0)
+    closed = [path for path in Path(folder).parents if path.stat().st_mode & 0o011 != 0o011]
+    modes = [path.stat().st_mode for path in closed]
+    for path, mode in zip(closed, modes, strict=True):
+        path.chmod(mode | 0o011)
+    for path in (Path(folder), *Path(folder).rglob("*")):
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        for path, mode in zip(closed, modes, strict=True):
+            path.chmod(mode)
+
+
+@contextlib.contextmanager
+def mode(path, bits):
+    """Has a file or folder permissions of other bits for the time of a block."""
+    before = os.stat(path).st_mode
+    os.chmod(path, bits)
+    try:
+        yield
+    finally:
+        os.chmod(path, before)
