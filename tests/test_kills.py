@@ -1,0 +1,149 @@
+"""Commands that are killed, at 39 places in all: the same command, run again, ends as if nothing had happened."""
+
+import shutil
+import time
+
+import numpy as np
+import pytest
+
+from tests.launcher import Launcher, Place
+from tests.runs import STEPS, TINY_FLAGS, contents, expect_same, results
+
+pytestmark = pytest.mark.slow
+
+EPOCHS = 3
+EVERY_STEP = "--checkpoint_minutes=1e-9"  # a checkpoint after each
+MOCO = [*TINY_FLAGS, f"--epochs={EPOCHS}", "--log_steps=1"]
+OF_MOCO = ("--queue_size", "--key_momentum", "--bn_splits", "--strategy")
+MEMORY_BANK = [flag for flag in MOCO if not flag.startswith(OF_MOCO)]
+MEMORY_BANK += ["--method=memory_bank", "--num_negatives=300", "--strategy=mirrored", "--replicas=2"]
+
+A_STEP = "keras_moco.callbacks.progress:Progress.on_train_batch_end"
+FLUSH = "keras_moco.callbacks.saved_state:flush"
+# In the order in which a run that is resumed after each comes to them.
+BEGINNING = [
+    Place("os:replace", "flags.cfg"),
+    Place("keras_moco.callbacks.saved_state:_save_weights"),  # of step 0
+    Place("os:rename", ".unfinished-"),
+    Place("os:replace", "results.json", 2),
+    Place("keras_moco.training:measure_start"),
+]
+FIRST_EPOCH = [
+    Place(A_STEP, number=2),
+    Place("keras_moco.callbacks.saved_state:measured", "state.json", 3),
+    Place(FLUSH, "manifest.json", 2),
+    Place("os:rename", ".unfinished-", 2),
+    Place("shutil:rmtree", "step-", 2),
+    Place("os:replace", "log.csv"),
+    Place("keras_moco.callbacks.event_log:flush", "events"),
+    Place("os:replace", "events"),  # where those of the first epoch are taken out again
+    Place("os:replace", "curves.png"),
+    Place(FLUSH, "state.json"),  # of the checkpoint after the epoch
+]
+LATER = [
+    Place(A_STEP, number=7),
+    Place("os:replace", "log.csv"),
+    Place("os:replace", "curves.png", 2),
+    Place("os:replace", "results.json", 3),  # the seconds of the training
+]
+EXPORT = [
+    Place("keras_moco.export:_write_saved_model"),
+    Place("keras_moco.export:_replace"),
+    Place("pathlib:Path.replace", "backbone.keras"),
+    Place("os:replace", "results.json", 4),
+]
+
+
+@pytest.fixture(scope="module")
+def launcher():
+    with Launcher() as launcher:
+        yield launcher
+
+
+@pytest.fixture(scope="module")
+def whole(launcher, tmp_path_factory):
+    """A run of MoCo that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("whole")
+    outcome = launcher.run(folder, "train.py", *MOCO, f"--workdir={folder / 'run'}")
+    assert outcome.status == 0, outcome.stderr
+    return folder / "run"
+
+
+def kill_at(launcher, places, folder, *command, **settings):
+    """Kills a command at each of these places, and lets it come to its end then."""
+    for place in places:
+        outcome = launcher.run(folder, *command, hold=place, **settings)
+        assert outcome is not None, f"it does not come to {place}"
+        assert outcome.status == -9, outcome
+    outcome = launcher.run(folder, *command, **settings)
+    assert outcome.status == 0, outcome.stderr
+    return outcome
+
+
+def test_training_ends_in_the_same_bits(launcher, whole, tmp_path):
+    seed = time.time_ns() % 2**32
+    print(f"seed {seed}")
+    rng = np.random.default_rng(seed)
+    anywhere = [Place(A_STEP, number=int(rng.integers(1, STEPS))) for _ in range(2)]
+    anywhere += [Place("os:rename", ".unfinished-", int(rng.integers(1, STEPS)))]
+    run = tmp_path / "run"
+    command = ["train.py", *MOCO, EVERY_STEP, f"--workdir={run}"]
+    kill_at(launcher, [*BEGINNING, *FIRST_EPOCH, *anywhere[:2], *LATER, *EXPORT], tmp_path, *command)
+    expect_same(run, whole)
+    assert contents(run / "export").keys() == {
+        run / "export" / p.relative_to(whole / "export") for p in (whole / "export").rglob("*")
+    }
+
+
+def test_a_memory_bank_on_two_replicas_ends_in_the_same_bits(launcher, tmp_path):
+    folders = [tmp_path / "whole", tmp_path / "run"]
+    commands = [["train.py", *MEMORY_BANK, f"--workdir={folder}"] for folder in folders]
+    kill_at(launcher, [], tmp_path, *commands[0], replicas=2)
+    places = [Place(A_STEP, number=2), Place("os:rename", ".unfinished-", 2), Place("os:replace", "log.csv")]
+    kill_at(launcher, places, tmp_path, *commands[1], EVERY_STEP, replicas=2)
+    expect_same(*reversed(folders))
+
+
+EVALUATIONS = {
+    "knn": (["--pictures=false"], [Place("os:replace", "results.json"), Place("os:replace", "MODEL_CARD.md")]),
+    "semi": (
+        ["--fractions=10", "--seeds=2", "--epochs=1", "--pictures=false"],
+        [Place("os:replace", "results.json", 2), Place("os:replace", "results.json", 2)],
+    ),
+    "finetune": (
+        ["--epochs=3", "--pictures=false"],
+        [
+            Place("keras_moco.modes.tuned:predict_labelled"),
+            Place("pathlib:Path.replace", "classifier.keras"),
+            Place("os:replace", "results.json"),
+        ],
+    ),
+    "linear": (["--epochs=3"], [Place("os:replace", "confusion"), Place("os:replace", "results.json")]),
+    "export": ([], [Place("keras_moco.export:_replace")]),
+}
+
+
+@pytest.mark.parametrize("mode", EVALUATIONS)
+def test_an_evaluation_finds_the_same(mode, launcher, whole, tmp_path):
+    flags, places = EVALUATIONS[mode]
+    found = []
+    for name, killed in (("undisturbed", []), ("killed", places)):
+        run = shutil.copytree(whole, tmp_path / name / "run")
+        kill_at(launcher, killed, tmp_path, "evaluate.py", mode, *flags, f"--workdir={run}")
+        found.append(results(run))
+        assert list(run.rglob(".*")) == [] and not list(run.rglob("unfinished*"))
+    assert found[0] == found[1]
+
+
+def test_a_conversion_is_whole_or_not_there(launcher, whole, tmp_path):
+    """`convert backbone` of what `convert to_pytorch` wrote."""
+    file, folder = tmp_path / "run.safetensors", tmp_path / "backbone"
+    convert = ("-m", "keras_moco.convert")
+    kill_at(launcher, [Place("os:replace", file.name)], tmp_path, *convert, "to_pytorch", whole, file)
+    places = [Place("keras_moco.export:_write_saved_model"), Place("keras_moco.export:_replace")]
+    for place in places:
+        launcher.run(tmp_path, *convert, "backbone", file, folder, hold=place)
+        assert not [path for path in folder.iterdir() if not path.name.startswith(".")]
+    kill_at(launcher, [], tmp_path, *convert, "backbone", file, folder, "--overwrite")
+    assert {path.name for path in folder.iterdir()} == {"backbone.keras", "saved_model"}
+    assert list(tmp_path.glob(".*")) == []
