@@ -3,7 +3,28 @@
 import sys
 import traceback
 
-__all__ = ["MissingPackageError", "UserError", "UserOSError"]
+__all__ = ["MissingPackageError", "UserError", "UserOSError", "one_line"]
+
+
+def one_line(text):
+    """A text with everything escaped that is not printed as it stands, such as line ends and what a terminal obeys.
+
+    For names that come with the data, such as those of files: they may hold anything.
+
+    Args:
+        text: str.
+
+    Returns:
+        str.
+
+    Example:
+
+    >>> one_line("Zoë\\n.jpg")
+    'Zoë\\\\n.jpg'
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 class UserError(ValueError):
@@ -23,6 +44,10 @@ class UserError(ValueError):
     # and Keras one that begins with the layer that was called and ends with its arguments.
     ag_pass_through = True
     _keras_call_info_injected = True
+
+    def __str__(self):
+        # A name in it cannot end the line: those of lists, which messages of ours have, begin with two blanks.
+        return "\n  ".join(map(one_line, super().__str__().split("\n  ")))
 
 
 class MissingPackageError(UserError, ImportError):

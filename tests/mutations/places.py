@@ -165,9 +165,9 @@ MUTATIONS = [
         ["tests/callbacks/test_callbacks_stopping.py"],
     ),
     Mutation(
-        "keras_moco/command_line.py",
-        "        sys.exit(TEMPORARY_FAILURE)",
-        "        sys.exit(2)",
+        "keras_moco/commands.py",
+        "TEMPORARY_FAILURE = 75",
+        "TEMPORARY_FAILURE = 2",
         "a stopped run looks like a failure to a batch queue",
         ["tests/test_command_line.py"],
     ),
