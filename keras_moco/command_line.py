@@ -8,7 +8,7 @@ from absl import app, flags, logging
 
 from keras_moco import settings, signals
 from keras_moco.commands import INTERRUPTED, TEMPORARY_FAILURE
-from keras_moco.errors import MISTAKES, one_line, tell_bug
+from keras_moco.errors import MISTAKES, plain_lines, tell_bug
 from keras_moco.standard_streams import plain_output
 
 AGAIN = "The same command begins again; a training goes on from its checkpoint."
@@ -36,7 +36,6 @@ def run(main, kind):
         except flags.Error as error:
             # absl spreads some messages over lines, and ends some in dots.
             reason = " ".join(str(error).split()).rstrip(" .")
-            reason = one_line(reason)
             _refuse(f"Flags must exist and have values of their kind. Received: {reason}. See --help for all of them.")
 
     def guarded(argv):
@@ -74,5 +73,5 @@ def _refuse(reason):
 
 
 def _end(sentence, status):
-    print(sentence, file=sys.stderr)
+    print(plain_lines(sentence), file=sys.stderr)  # an `OSError` may hold any name
     sys.exit(status)

@@ -3,7 +3,7 @@
 import sys
 
 from keras_moco import signals
-from keras_moco.errors import MISTAKES, tell_bug
+from keras_moco.errors import MISTAKES, plain_lines, tell_bug
 from keras_moco.standard_streams import plain_output
 
 # EX_TEMPFAIL of sysexits.h: nothing is wrong, and the same command goes on when it is run again. A batch queue can wait
@@ -41,5 +41,5 @@ def run_command(parser, work, argv=None):
 
 
 def _end(sentence, status):
-    print(sentence, file=sys.stderr)
+    print(plain_lines(sentence), file=sys.stderr)  # an `OSError` may hold any name
     return status

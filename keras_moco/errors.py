@@ -27,6 +27,11 @@ def one_line(text):
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
+def plain_lines(text):
+    """`one_line` of a message, whose own further lines, such as those of a list, begin with two blanks."""
+    return "\n  ".join(map(one_line, text.split("\n  ")))
+
+
 class UserError(ValueError):
     """Something that the user can mend: an argument, a setting, a file, data.
 
@@ -46,8 +51,7 @@ class UserError(ValueError):
     _keras_call_info_injected = True
 
     def __str__(self):
-        # A name in it cannot end the line: those of lists, which messages of ours have, begin with two blanks.
-        return "\n  ".join(map(one_line, super().__str__().split("\n  ")))
+        return plain_lines(super().__str__())
 
 
 class MissingPackageError(UserError, ImportError):

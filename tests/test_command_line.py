@@ -129,10 +129,17 @@ def test_so_do_the_other_commands(command, work, monkeypatch, capsys):
     monkeypatch.setattr(command, work, lambda *_: raising(UserError("a mistake"))(_))
     assert command.main(arguments) == 2
     assert capsys.readouterr().err.endswith(": a mistake\n")
+    monkeypatch.setattr(command, work, lambda *_: raising(OSError("a\nname"))(_))
+    assert command.main(arguments) == 2
+    assert capsys.readouterr().err.endswith(": a\\nname\n")
     monkeypatch.setattr(command, work, lambda *_: signal.raise_signal(signal.SIGTERM))
     assert command.main(arguments) == 75
     name = command.__spec__.name.removesuffix(".__main__").rpartition(".")[2]
     assert capsys.readouterr().err.startswith(f"{name}: stopped by SIGTERM. ")
+
+
+def test_a_name_cannot_end_the_line_of_a_refusal(monkeypatch):
+    assert call_with(monkeypatch, raising(OSError("a\nname"))).refusal == "a\\nname"
 
 
 def test_interrupted_command_exits_with_130_and_a_stopped_run_with_75(monkeypatch):

@@ -165,6 +165,13 @@ MUTATIONS = [
         ["tests/callbacks/test_callbacks_stopping.py"],
     ),
     Mutation(
+        "keras_moco/signals.py",
+        "        if handler_before is not signal.SIG_IGN:\n            signal.signal",
+        "        if True:\n            signal.signal",
+        "a lost connection ends a training under nohup",
+        ["tests/test_signals.py"],
+    ),
+    Mutation(
         "keras_moco/commands.py",
         "TEMPORARY_FAILURE = 75",
         "TEMPORARY_FAILURE = 2",
