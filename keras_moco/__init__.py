@@ -2,6 +2,10 @@
 
 import os
 
+from keras_moco.standard_streams import hold_descriptors
+
+hold_descriptors()  # before TensorFlow opens files
+
 __version__ = "0.1.0"
 
 if os.environ.get("TF_USE_LEGACY_KERAS", "0").lower() not in ("", "0", "false"):

@@ -1,6 +1,7 @@
 """What can be run: python -m keras_moco"""
 
 from keras_moco import __version__
+from keras_moco.standard_streams import plain_output
 
 COMMANDS = {
     "python train.py": "pre-trains an encoder by a configuration and flags (in a checkout)",
@@ -11,6 +12,7 @@ COMMANDS = {
 }
 
 
+@plain_output()
 def main():
     print(f"keras_moco {__version__}: Momentum Contrast for TensorFlow and Keras 3\n")
     width = max(map(len, COMMANDS))

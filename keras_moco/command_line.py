@@ -1,4 +1,4 @@
-"""What all commands share: a mistake of the user's ends in one sentence, a bug in its traceback."""
+"""What train.py and evaluate.py share: settings as flags, and how they end."""
 
 import dataclasses
 import os
@@ -6,14 +6,15 @@ import sys
 
 from absl import app, flags, logging
 
-from keras_moco import settings
-from keras_moco.errors import MISTAKES, tell_bug
+from keras_moco import settings, signals
+from keras_moco.commands import INTERRUPTED, TEMPORARY_FAILURE
+from keras_moco.errors import MISTAKES, plain_lines, tell_bug
+from keras_moco.standard_streams import plain_output
 
-# EX_TEMPFAIL of sysexits.h: nothing is wrong, and the same command goes on when it is run again. A batch queue can wait
-# for it to start the job once more.
-TEMPORARY_FAILURE = 75
+AGAIN = "The same command begins again; a training goes on from its checkpoint."
 
 
+@plain_output()
 def run(main, kind, complete=list):
     """Parses the command line and runs `main`; on bad input prints the reason and exits with status 2.
 
@@ -36,15 +37,18 @@ def run(main, kind, complete=list):
         except flags.Error as error:
             # absl spreads some messages over lines, and ends some in dots.
             reason = " ".join(str(error).split()).rstrip(" .")
-            _exit(f"Flags must exist and have values of their kind. Received: {reason}. See --help for all of them.")
+            _refuse(f"Flags must exist and have values of their kind. Received: {reason}. See --help for all of them.")
 
     def guarded(argv):
         try:
-            main(argv[1:], settings.from_flags(kind, flags.FLAGS))
+            with signals.ending():
+                main(argv[1:], settings.from_flags(kind, flags.FLAGS))
         except MISTAKES as error:
-            _exit(error)
+            _refuse(error)
         except KeyboardInterrupt:
-            _exit("interrupted. The same command begins again; a training goes on from its checkpoint.", status=130)
+            _end(f"error: interrupted. {AGAIN}", INTERRUPTED)
+        except signals.Ended as error:
+            _end(f"stopped by {error}. {AGAIN}", TEMPORARY_FAILURE)
         except Exception as error:
             _exit_from_training(error)
             sys.exit(tell_bug())
@@ -62,10 +66,13 @@ def _exit_from_training(error):
         print(f"error: {error}", file=sys.stderr, flush=True)
         os._exit(TEMPORARY_FAILURE)
     if isinstance(error, Stopped):
-        print(f"{error} The same command goes on.", file=sys.stderr)
-        sys.exit(TEMPORARY_FAILURE)
+        _end(f"{error} The same command goes on.", TEMPORARY_FAILURE)
 
 
-def _exit(reason, status=2):
-    print(f"error: {reason}", file=sys.stderr)
+def _refuse(reason):
+    _end(f"error: {reason}", 2)
+
+
+def _end(sentence, status):
+    print(plain_lines(sentence), file=sys.stderr)  # an `OSError` may hold any name
     sys.exit(status)

@@ -3,7 +3,33 @@
 import sys
 import traceback
 
-__all__ = ["MissingPackageError", "UserError", "UserOSError"]
+__all__ = ["MissingPackageError", "UserError", "UserOSError", "one_line"]
+
+
+def one_line(text):
+    """A text with everything escaped that is not printed as it stands, such as line ends and what a terminal obeys.
+
+    For names that come with the data, such as those of files: they may hold anything.
+
+    Args:
+        text: str.
+
+    Returns:
+        str.
+
+    Example:
+
+    >>> one_line("Zoë\\n.jpg")
+    'Zoë\\\\n.jpg'
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def plain_lines(text):
+    """`one_line` of a message, whose own further lines, such as those of a list, begin with two blanks."""
+    return "\n  ".join(map(one_line, text.split("\n  ")))
 
 
 class UserError(ValueError):
@@ -23,6 +49,9 @@ class UserError(ValueError):
     # and Keras one that begins with the layer that was called and ends with its arguments.
     ag_pass_through = True
     _keras_call_info_injected = True
+
+    def __str__(self):
+        return plain_lines(super().__str__())
 
 
 class MissingPackageError(UserError, ImportError):

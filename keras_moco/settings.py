@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import sys
+import unicodedata
 
 from keras_moco.errors import UserError
 from keras_moco.ranges import broken_rule
@@ -76,8 +77,19 @@ def _broken_rule_of_one(field, value):
     if kind is bool:
         return None if isinstance(value, bool) else "true or false"
     if kind is str:
-        return None if isinstance(value, str | os.PathLike) else "text"
+        return _broken_rule_of_text(value)
     return broken_rule(value, field.metadata["range"], whole=kind is int)
+
+
+def _broken_rule_of_text(value):
+    """Likewise. What a line of a flagfile cannot hold would be another value when a run goes on."""
+    if not isinstance(value, str | os.PathLike):
+        return "text"
+    text = os.fsdecode(value)
+    special = any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in text)
+    if special or text != text.rstrip():
+        return "text of one line, without control characters, bytes that are no UTF-8, or blanks at its end"
+    return None
 
 
 def _plain(field, value):

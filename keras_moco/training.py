@@ -46,7 +46,8 @@ def pretrain(config):
         ValueError: if anything about the configuration, the data or the folder is wrong, before any work starts; or if
             loss or gradients are not finite (`NotFiniteError`).
         WorkerLost: if another worker stops before the end.
-        Stopped: when SIGTERM, SIGINT or `max_minutes` end the training, with everything saved.
+        Stopped: when a signal (SIGTERM, SIGHUP, SIGUSR1, SIGINT), `max_minutes` or the loss of the standard output end
+            the training, with everything saved.
     """
     if config.deterministic:
         make_deterministic(config.seed)

@@ -29,20 +29,21 @@ runpy.run_path("train.py", run_name="__main__")
 class Process:
     """`train.py` as a process on so many logical CPUs, with its output in files beside its run or in `output`.
 
-    Without the pictures at start and end, which take seconds, unless they are asked for.
+    What it prints goes to `stdout`, a descriptor, where one is given. Without the pictures at start and end, which take
+    seconds, unless they are asked for.
     """
 
-    def __init__(self, workdir, *flags, output=None, replicas=1, pictures=False, **settings):
+    def __init__(self, workdir, *flags, output=None, stdout=None, replicas=1, pictures=False, **settings):
         self.workdir = Path(workdir)
         self.files = [(output or self.workdir.parent) / f"{self.workdir.name}.{name}" for name in ("stdout", "stderr")]
         self._before = unfinished(self.workdir)
         flags = [*flags, *([] if replicas == 1 else ["--strategy=mirrored", f"--replicas={replicas}"])]
-        with open(self.files[0], "w") as stdout, open(self.files[1], "w") as stderr:
+        with open(self.files[0], "w") as file, open(self.files[1], "w") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", PROGRAM, str(replicas), str(pictures), *flags, f"--workdir={workdir}"],
                 cwd=ROOT,
                 env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-                stdout=stdout,
+                stdout=stdout or file,
                 stderr=stderr,
                 **settings,
             )

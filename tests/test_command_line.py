@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from keras_moco.errors import UserError
 from keras_moco.evaluation_config import EvaluationConfig
 from keras_moco.modes import MODES
 from keras_moco.run_directory import RunDirectory
+from keras_moco.signals import ENDING
 from tests.runs import TINY_FLAGS, call, contents
 from tests.tiny import tiny_config
 
@@ -127,6 +129,17 @@ def test_so_do_the_other_commands(command, work, monkeypatch, capsys):
     monkeypatch.setattr(command, work, lambda *_: raising(UserError("a mistake"))(_))
     assert command.main(arguments) == 2
     assert capsys.readouterr().err.endswith(": a mistake\n")
+    monkeypatch.setattr(command, work, lambda *_: raising(OSError("a\nname"))(_))
+    assert command.main(arguments) == 2
+    assert capsys.readouterr().err.endswith(": a\\nname\n")
+    monkeypatch.setattr(command, work, lambda *_: signal.raise_signal(signal.SIGTERM))
+    assert command.main(arguments) == 75
+    name = command.__spec__.name.removesuffix(".__main__").rpartition(".")[2]
+    assert capsys.readouterr().err.startswith(f"{name}: stopped by SIGTERM. ")
+
+
+def test_a_name_cannot_end_the_line_of_a_refusal(monkeypatch):
+    assert call_with(monkeypatch, raising(OSError("a\nname"))).refusal == "a\\nname"
 
 
 def test_interrupted_command_exits_with_130_and_a_stopped_run_with_75(monkeypatch):
@@ -135,6 +148,14 @@ def test_interrupted_command_exits_with_130_and_a_stopped_run_with_75(monkeypatc
     stopped = call_with(monkeypatch, raising(Stopped("stopped by SIGTERM, which is saved.")))
     assert (stopped.status, stopped.stdout) == (75, "")
     assert stopped.sentence.startswith("stopped by SIGTERM, which is saved. ")
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_outside_of_training_ends_the_command_in_one_sentence(number, monkeypatch):
+    before = signal.signal(number, signal.SIG_DFL)  # under `nohup` it would be ignored
+    outcome = call_with(monkeypatch, lambda _: signal.raise_signal(number))
+    assert outcome.status == 75 and outcome.sentence.startswith(f"stopped by {number.name}. The same command ")
+    assert signal.signal(number, before) is signal.SIG_DFL
 
 
 def test_lost_worker_ends_the_process_with_75(monkeypatch):

@@ -238,6 +238,17 @@ def test_every_value_must_be_of_its_kind():
             refusal(kind, field.name, value)
 
 
+def test_text_that_a_line_of_a_flagfile_cannot_hold_is_refused():
+    texts = [(kind, field) for kind, field in ALL if kind_of(field) is str and not field.metadata["choices"]]
+    assert {field.name for _, field in texts} == FREE
+    for kind, field in texts:
+        for bad in ("a\n--epochs=3", "a\r", "a\x1b]0;b", "runs/a ", "a\u3000", "a\u2028b", "a\udcff", Path("a\nb")):
+            value = (str(bad),) if isinstance(field.default, tuple) else bad
+            message = refusal(kind, field.name, value)
+            assert message.isprintable() and "text of one line" in message, message
+    assert Config(workdir=" Zoë's\u3000runs/1").workdir == " Zoë's\u3000runs/1"
+
+
 def test_what_is_right_is_kept_as_plain_python():
     config = Config(
         workdir=Path("runs/a"), epochs=np.int64(3), temperature=np.float32(0.5), image_mean=[0, np.float64(1)]

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import keras_moco
+from keras_moco.errors import UserError, UserOSError
 
 PACKAGE = Path(keras_moco.__file__).parent
 REFUSALS = {"UserError", "MissingPackageError", "ImportError", "RuntimeError", "BadImagesError", "NotFiniteError"}
@@ -74,6 +75,14 @@ def test_refusals_begin_with_the_rule_and_end_with_the_way_out():
     wrong = [f"{path}: {text}" for path, text in messages if not GRAMMAR.fullmatch(text)]
     assert not wrong, "\n".join(wrong)
     assert all(any(text.startswith(start) for _, text in texts) for start in JOINED), "one of JOINED is gone"
+
+
+def test_a_name_in_a_message_cannot_end_its_line_or_reach_the_terminal():
+    names = "a\nerror: b", "\x1b]0;c", "Zoë\udcff", "d\u202egpj"
+    assert str(UserError("Received: {}, {}, {}, {}.\n  - x".format(*names))) == (
+        "Received: a\\nerror: b, \\x1b]0;c, Zoë\\udcff, d\\u202egpj.\n  - x"
+    )
+    assert str(UserOSError("none\r\n")) == "none\\r\\n"
 
 
 def test_the_grammar_refuses_a_message_that_lacks_a_part():

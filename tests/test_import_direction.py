@@ -11,8 +11,8 @@ SOURCES = [*sorted((ROOT / PACKAGE).rglob("*.py")), ROOT / "train.py", ROOT / "e
 # The parts of the package from the ground up. A part imports from those of lower floors, never from its own
 # floor; `data` alone also imports from `augment`, beside it.
 FLOORS = [
-    {"errors"},
-    {"paths", "ranges"},
+    {"errors", "signals", "standard_streams"},
+    {"commands", "paths", "ranges"},
     {"locks"},
     {"contrast", "momentum", "schedules", "optimizers", "distribution", "versions", "step_checks", "durable"},
     {"settings", "results", "picture_grid", "pixel_range"},
@@ -37,8 +37,8 @@ FLOORS = [
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 # These know nothing of models, so that either can be used, and understood, without them.
 APART = {"augment", "data"}
-# What they too stand on: mistakes, and checks of values.
-BASICS = {"errors", "paths", "step_checks", "pixel_range"}
+# What they too stand on: mistakes, checks of values, and how a command ends.
+BASICS = {"errors", "commands", "paths", "step_checks", "pixel_range"}
 # Commands, and the parts above their own that each runs. A command lies with what it is about, but is no piece that
 # others build on: no source file imports it, so what it imports closes no circle.
 COMMANDS = {

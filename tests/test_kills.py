@@ -43,7 +43,7 @@ FIRST_EPOCH = [
 LATER = [
     Place(A_STEP, number=7),
     Place("os:replace", "log.csv"),
-    Place("os:replace", "curves.png", 2),
+    Place("os:replace", "curves.png"),
     Place("os:replace", "results.json", 3),  # the seconds of the training
 ]
 EXPORT = [

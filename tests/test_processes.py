@@ -1,6 +1,7 @@
 """`train.py` as a process that is killed, signalled or out of disk resumes, and ends in the same bits."""
 
 import contextlib
+import os
 import re
 import resource
 import signal
@@ -113,28 +114,82 @@ def expect_stopped(outcome, workdir, cause):
     return step
 
 
-def heed_interrupts():
-    """What runs in the background ignores SIGINT otherwise, and its children with it."""
+def heed_signals():
+    """What runs in the background ignores SIGINT otherwise, under `nohup` SIGHUP, and its children with it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def test_signal_stops_a_run_and_a_second_one_ends_it_at_once(undisturbed, tmp_path):
     run, flags = tmp_path / "run", [*MOCO, *EVERY_STEP]
     steps = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        with Process(run, *flags, preexec_fn=heed_interrupts) as process:
+        with Process(run, *flags, preexec_fn=heed_signals) as process:
             assert process.prints(r"^epoch \d/5 step ", 3), process.stderr
             process.kill(number)
             steps.append(expect_stopped(process.outcome(), run, number.name))
     assert 3 <= steps[0] < steps[1] < EPOCHS * STEPS
-    with Process(run, *flags, preexec_fn=heed_interrupts) as process:
-        assert process.reaches(lambda: process.catches(signal.SIGTERM)), process.stderr  # `Stopping` watches
-        time.sleep(0.1)  # for both signals; the first step takes longer to be traced
+    with Process(run, *flags, preexec_fn=heed_signals) as process:
+        assert process.prints("^kNN top-1 before training"), process.stderr
+        time.sleep(0.5)  # `Stopping` watches; the first step takes longer to be traced
         process.process.send_signal(signal.SIGINT)
         assert process.reaches(lambda: not process.catches(signal.SIGINT)), process.stderr
         assert process.kill(signal.SIGINT) == -signal.SIGINT
     with Process(run, *MOCO) as process:
         assert process.outcome().status == 0, process.stderr
+    expect_same(run, undisturbed())
+
+
+def test_signal_before_and_after_training_ends_a_run_which_then_goes_on(undisturbed, tmp_path):
+    run = tmp_path / "run"
+    with Process(run, *MOCO, preexec_fn=heed_signals) as process:
+        assert process.reaches(lambda: process.catches(signal.SIGHUP)), process.stderr
+        process.kill(signal.SIGHUP)
+        outcome = process.outcome()
+    assert (outcome.status, outcome.sentence.startswith("stopped by SIGHUP. ")) == (75, True) and not run.exists()
+    with Process(run, *MOCO) as process:
+        assert while_it_exports(process, None)
+        process.kill(signal.SIGUSR1)
+        outcome = process.outcome()
+    assert (outcome.status, outcome.sentence.startswith("stopped by SIGUSR1. ")) == (75, True)
+    assert not list(run.rglob(".*")) and outcome.notes("epoch 5/5 done ")
+    with Process(run, *MOCO) as process:
+        assert process.outcome().status == 0, process.stderr
+    expect_same(run, undisturbed())
+
+
+def test_lost_connection_and_warning_of_the_queue_stop_a_run_but_not_what_is_immune(undisturbed, tmp_path):
+    run, flags = tmp_path / "run", [*MOCO, *EVERY_STEP]
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        with Process(run, *flags, preexec_fn=heed_signals) as process:
+            assert process.prints(r"^epoch \d/5 step ", 3), process.stderr
+            process.kill(number)
+            expect_stopped(process.outcome(), run, number.name)
+    with Process(run, *MOCO, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as process:  # `nohup`
+        assert process.prints(r"^epoch \d/5 "), process.stderr
+        process.process.send_signal(signal.SIGHUP)
+        assert process.outcome().status == 0, process.stderr
+    expect_same(run, undisturbed())
+
+
+# Without an output
+
+
+def test_run_whose_output_is_lost_saves_and_stops_and_one_without_any_trains(undisturbed, tmp_path):
+    run, flags = tmp_path / "run", [*MOCO, "--checkpoint_minutes=0", "--checkpoint_epochs=0"]
+    reader, writer = os.pipe()
+    with Process(run, *flags, stdout=writer) as process, open(reader) as lines:
+        os.close(writer)
+        assert any(line.startswith("epoch 1/5 step 3/") for line in lines), process.stderr
+        lines.close()  # as `head` does it
+        step = expect_stopped(process.outcome(), run, "loss of the standard output .Broken pipe.")
+    assert step >= 4
+    with open("/dev/full", "w") as full, Process(run, *flags, stdout=full.fileno()) as process:
+        again = expect_stopped(process.outcome(), run, "loss of the standard output .No space left on device.")
+    assert again == step + 1
+    with Process(run, *MOCO, preexec_fn=lambda: [os.close(descriptor) for descriptor in range(3)]) as process:
+        assert process.outcome().status == 0
+    assert process.stdout == process.stderr == ""
     expect_same(run, undisturbed())
 
 

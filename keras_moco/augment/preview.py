@@ -13,10 +13,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_moco.augment.recipes import AUGMENTATIONS
+from keras_moco.commands import run_command
 from keras_moco.data import open_source, plain_read_errors
 from keras_moco.data.sources import FORMS
 from keras_moco.data.subset import in_file_order
-from keras_moco.errors import MISTAKES, UserError, tell_bug
+from keras_moco.errors import UserError
 from keras_moco.paths import user_path
 from keras_moco.picture_grid import WHITE, grid, levels, save
 
@@ -149,18 +150,7 @@ def _run(args):
 
 def main(argv=None):
     """The command line; returns the exit code."""
-    args = _parser().parse_args(argv)
-    try:
-        print(_run(args))
-    except MISTAKES as error:
-        print(f"preview: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("preview: interrupted. Nothing was written.", file=sys.stderr)
-        return 130
-    except Exception:
-        return tell_bug()
-    return 0
+    return run_command(_parser(), lambda args: print(_run(args)), argv)
 
 
 if __name__ == "__main__":

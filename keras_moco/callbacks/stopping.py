@@ -1,12 +1,13 @@
 """Ending a training from outside so that nothing of it is lost."""
 
 import signal
-import threading
 import time
 
 import keras
 
+from keras_moco import signals
 from keras_moco.ranges import check_number
+from keras_moco.standard_streams import lost_output
 
 
 class Stopped(Exception):
@@ -14,11 +15,14 @@ class Stopped(Exception):
 
 
 class Stopping(keras.callbacks.Callback):
-    """Ends `fit` behind the step in which a signal comes or the time is over, with everything saved.
+    """Ends `fit` after the step in which a signal comes or the time is over, with everything saved.
 
-    As a context manager it watches for SIGTERM and SIGINT (Ctrl-C): behind the step that is under way a checkpoint is
-    saved and `fit` raises `Stopped`. A second signal of the same kind ends the process at once. Of several workers
-    each has one, and all of them stop behind the same step, whichever was asked.
+    As a context manager it watches for SIGTERM, SIGHUP (a lost connection), SIGUSR1 (the warning of a batch queue) and
+    SIGINT (Ctrl-C), but for those that are ignored, as by `nohup`: after the step that is under way a checkpoint is
+    saved and `fit` raises `Stopped`. A second signal of the same kind ends the process at once. One that comes in the
+    last step of all stops nothing; a handler that was there before gets it. The same is done where the standard output
+    of a command is lost, such as a pipe whose reader has ended. Of several workers each has one, and all of them stop
+    after the same step, whichever was asked.
 
     Place this callback last.
 
@@ -47,22 +51,23 @@ class Stopping(keras.callbacks.Callback):
         self._clock = time.monotonic
         self._start = self._clock()
         self._reason = None
+        self._signal = None
         self._before = {}
 
     def __enter__(self):
-        # Python hands signals to the main thread alone.
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._request)
+        self._before = signals.handle((signal.SIGINT, *signals.ENDING), self._request)
         return self
 
-    def __exit__(self, *_):
-        for number, handler in self._before.items():
-            # None: it was not Python that had set it.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    def __exit__(self, error, *_):
+        late, self._signal = self._signal, None
+        handler = self._before.get(late)
+        signals.restore(self._before)
         self._before = {}
+        if error is None and callable(handler):
+            signal.raise_signal(late)
 
     def _request(self, number, _):
+        self._signal = self._signal or number
         # By the system from now on, which need not wait for Python to come out of a step.
         signal.signal(number, signal.SIG_DFL)
         self._stop_for(signal.Signals(number).name)
@@ -82,16 +87,23 @@ class Stopping(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if self._reason is None and self.max_minutes and self._clock() - self._start >= 60 * self.max_minutes:
             self._stop_for(f"the limit of {self.max_minutes:g} minutes")
+        self._look_at_output()
         # The last step of an epoch is followed by what the epoch logs.
         if self.model.stop_agreed and batch + 1 < (self.params.get("steps") or 0):
             self._stop(self._epoch, batch + 1)
 
     def on_epoch_end(self, epoch, logs=None):
+        self._look_at_output()
         if self.model.stop_agreed and epoch + 1 < self.params["epochs"]:  # else there is nothing left to stop
             self._stop(epoch + 1, 0)
 
+    def _look_at_output(self):
+        if lost_output():
+            self._stop_for(f"the loss of the standard output ({lost_output()})")
+
     def _stop(self, epoch, step):
-        where = f"behind step {self.model.steps_done} (epoch {epoch + 1}, {step} of {self.params['steps']} steps)"
+        self._signal = None  # it did what it came for
+        where = f"after step {self.model.steps_done} (epoch {epoch + 1}, {step} of {self.params['steps']} steps)"
         saved = ""
         if self.checkpoint:
             written = self.checkpoint.save(epoch, step)

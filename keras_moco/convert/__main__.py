@@ -11,11 +11,12 @@ from keras_moco import distribution
 from keras_moco.backbones import STEMS
 from keras_moco.building import build_model, plan_of
 from keras_moco.callbacks import save
+from keras_moco.commands import run_command
 from keras_moco.config import read_flagfile
 from keras_moco.convert import encoder_from_pytorch, load_pytorch, to_detectron2, to_pytorch
 from keras_moco.convert.files import read
 from keras_moco.convert.summary import summary
-from keras_moco.errors import MISTAKES, UserError, tell_bug
+from keras_moco.errors import UserError
 from keras_moco.export import export_backbone
 from keras_moco.models import MoCo
 from keras_moco.paths import user_path
@@ -160,21 +161,14 @@ def _overwrite(parser):
 
 def main(argv=None):
     """The command line; returns the exit code."""
-    args = _parser().parse_args(argv)
-    try:
+
+    def work(args):
         with warnings.catch_warnings():
             warnings.simplefilter("default", UserWarning)
             warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
             args.function(args)
-    except MISTAKES as error:
-        print(f"convert: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("convert: interrupted. What was being written is not there.", file=sys.stderr)
-        return 130
-    except Exception:
-        return tell_bug()
-    return 0
+
+    return run_command(_parser(), work, argv)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def fill(slots, tensors, path, allow_partial=False):
         if not allow_partial:
             raise UserError(
                 "Every tensor of the file must have its weight in the model, and every weight its tensor. "
-                f"{difference}\nChoose the model that fits, or leave them by allow_partial=True (--allow_partial)."
+                f"{difference}\n  Choose the model that fits, or leave them by allow_partial=True (--allow_partial)."
             )
         warnings.warn(f"Only part of the weights was converted. {difference}", stacklevel=4)
     values = [(slots[name].variable, _within(slots[name], tensors[name], path)) for name in slots if name in fitting]

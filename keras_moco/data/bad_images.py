@@ -7,7 +7,7 @@ import threading
 import tensorflow as tf
 from absl import logging
 
-from keras_moco.errors import UserError
+from keras_moco.errors import UserError, one_line
 from keras_moco.step_checks import plain_failures
 
 RULE = "An image file must be a complete JPEG, PNG, BMP or GIF."
@@ -68,7 +68,7 @@ class BadImages:
         with self._lock:
             if index in self._met:
                 return False
-            self._met[index] = self.describe(index)
+            self._met[index] = one_line(self.describe(index))
             count, name = len(self._met), self._met[index]
         if self.strict:
             raise BadImagesError(

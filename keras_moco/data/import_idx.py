@@ -16,7 +16,8 @@ import zlib
 
 import numpy as np
 
-from keras_moco.errors import MISTAKES, UserError, tell_bug
+from keras_moco.commands import run_command
+from keras_moco.errors import UserError
 from keras_moco.paths import user_path
 
 IMAGES, LABELS = 0x00000803, 0x00000801  # IDX magic numbers: unsigned bytes in 3 and in 1 dimensions
@@ -189,16 +190,12 @@ def main(argv=None):
         type=lambda text: [part.strip() for part in text.split(",")],
         help=f"comma-separated, in label order (known for {', '.join(CLASS_NAMES)})",
     )
-    args = parser.parse_args(argv)
-    try:
+
+    def work(args):
         path = import_idx(args.source_dir, args.name, args.data_dir, args.class_names)
-    except MISTAKES as error:
-        print(f"import_idx: {error}", file=sys.stderr)
-        return 2
-    except Exception:
-        return tell_bug()
-    print(f"Wrote {path}. Open it as tfds:{args.name} with data_dir={args.data_dir}.")
-    return 0
+        print(f"Wrote {path}. Open it as tfds:{args.name} with data_dir={args.data_dir}.")
+
+    return run_command(parser, work, argv)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ import contextlib
 import functools
 import os
 import signal
-import threading
 
 import tensorflow as tf
 
+from keras_moco import signals
 from keras_moco.distribution.cluster import read_cluster
 from keras_moco.errors import UserError
 from keras_moco.ranges import check_number
@@ -136,18 +136,14 @@ def _multiworker(replicas):
 def _stoppable():
     """Lets signals stop a process that waits for others in TensorFlow's own code, and after it.
 
-    There Python's handler of Ctrl-C gets no turn; and TensorFlow takes SIGTERM for a note of preemption that nobody
+    There Python's handlers get no turn; and TensorFlow takes SIGTERM for a note of preemption that nobody
     reads, after which only SIGKILL would end a worker.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # the only one that may handle signals
-        return
-    terminate, interrupt = signal.getsignal(signal.SIGTERM), signal.signal(signal.SIGINT, signal.SIG_DFL)
+    before = signals.handle((signal.SIGINT, *signals.ENDING), signal.SIG_DFL)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, interrupt)
-        signal.signal(signal.SIGTERM, terminate)
+        signals.restore(before)
 
 
 def _tpu(_):

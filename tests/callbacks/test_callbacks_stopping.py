@@ -1,10 +1,15 @@
+import errno
+import io
 import signal
+import sys
 import threading
 
 import keras
 import pytest
 
 from keras_moco.callbacks import Checkpoint, EpochLog, Stopped, Stopping
+from keras_moco.signals import ENDING
+from keras_moco.standard_streams import Output
 from tests.small_training import batches, make_model, scramble, state
 
 
@@ -38,18 +43,20 @@ def handlers():
     def unwanted(*_):
         raise AssertionError("a signal came through")
 
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, unwanted) for number in numbers]
-    yield [unwanted, unwanted]
-    for number, handler in zip(numbers, before, strict=True):
+    before = [signal.signal(number, unwanted) for number in NUMBERS]
+    yield [unwanted] * len(NUMBERS)
+    for number, handler in zip(NUMBERS, before, strict=True):
         signal.signal(number, handler)
 
 
+NUMBERS = (signal.SIGINT, *ENDING)
+
+
 def current_handlers():
-    return [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    return [signal.getsignal(number) for number in NUMBERS]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", NUMBERS)
 def test_a_signal_stops_the_training_after_its_step_which_is_saved(number, model, tmp_path, handlers):
     checkpoint, seen = Checkpoint(tmp_path, every_minutes=0), []
     with Stopping(checkpoint) as stopping:
@@ -58,8 +65,7 @@ def test_a_signal_stops_the_training_after_its_step_which_is_saved(number, model
     assert message.startswith(f"stopped by {number.name} ") and f"{tmp_path / 'step-000000003'}." in message
     assert "step 3 (epoch 1, 3 of 5 steps)" in message
     # A second signal of this kind is the system's, which ends the process at once; the other kind still asks.
-    assert seen[number == signal.SIGINT] == signal.SIG_DFL
-    assert seen[number == signal.SIGTERM] == stopping._request
+    assert seen == [signal.SIG_DFL if each == number else stopping._request for each in NUMBERS]
     assert current_handlers() == handlers
 
     wanted = state(model)
@@ -78,7 +84,37 @@ def test_a_signal_in_the_last_step_of_an_epoch_ends_it_with_its_log(model, tmp_p
     assert (restored.step, restored.epoch, restored.step_in_epoch, list(restored.log)) == (5, 1, 0, [0])
 
 
-def test_of_two_signals_the_first_is_named(model):
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_that_was_ignored_stays_ignored(number, model, handlers):
+    signal.signal(number, signal.SIG_IGN)  # as `nohup` does it
+    with Stopping() as stopping:
+        model.fit(batches(), steps_per_epoch=5, verbose=0, callbacks=[kill(2, number), stopping])
+        assert signal.getsignal(number) is signal.SIG_IGN
+    assert model.steps_done == 5 and signal.getsignal(number) is signal.SIG_IGN
+
+
+def test_a_signal_in_the_last_step_of_all_is_handed_on(model, handlers):
+    came = []
+    signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    with Stopping() as stopping:
+        model.fit(batches(), steps_per_epoch=5, verbose=0, callbacks=[kill(4), stopping])
+        assert came == []
+    assert came == [signal.SIGTERM]
+
+
+def test_the_loss_of_the_standard_output_stops_the_training(model, tmp_path, monkeypatch):
+    class Pipe(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(sys, "stdout", Output(Pipe()))
+    checkpoint = Checkpoint(tmp_path, every_minutes=0)
+    message = stopped(model, During(2, lambda: print("epoch 1")), checkpoint, Stopping(checkpoint))
+    assert message.startswith("stopped by the loss of the standard output (Broken pipe) after step 3 ")
+    assert f"{tmp_path / 'step-000000003'}." in message
+
+
+def test_of_two_signals_the_first_is_named(model, handlers):
     with Stopping() as stopping:
         message = stopped(model, kill(2, signal.SIGINT), kill(2, signal.SIGTERM), stopping)
     assert message.startswith("stopped by SIGINT ") and "saved" not in message
@@ -118,7 +154,7 @@ def test_of_several_steps_at_once_the_last_one_is_saved(tmp_path):
 
 def test_the_handlers_are_put_back_after_an_error_too(handlers):
     with pytest.raises(ZeroDivisionError), Stopping() as stopping:
-        assert current_handlers() == [stopping._request] * 2
+        assert current_handlers() == [stopping._request] * len(NUMBERS)
         _ = 1 / 0
     assert current_handlers() == handlers
 

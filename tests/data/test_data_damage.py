@@ -8,6 +8,7 @@ import pytest
 
 from keras_moco.augment import Fused, RandomResizedCrop
 from keras_moco.data import evaluation_dataset, open_source, plain_read_errors, pretrain_dataset
+from keras_moco.data.bad_images import BadImages
 from tests.batches import take
 from tests.data.written import encoded
 
@@ -173,3 +174,10 @@ def test_a_jpeg_that_breaks_off_below_the_crop_is_never_delivered(tmp_path):
     index = take(pretrain_dataset(source, small, 4, entries=("query", "index")), 10)["index"].reshape(10, 4)
     np.testing.assert_array_equal(np.sort(index), [[0, 2, 3, 4]] * 10)
     assert source.bad.count == 1
+
+
+def test_a_name_that_a_terminal_would_obey_is_escaped(caplog):
+    bad = BadImages(200, "\x1b]0;{}\na.jpg".format)
+    bad.report(1)
+    assert bad.summary().endswith(r": \x1b]0;1\na.jpg") and bad.summary().isprintable()
+    assert all(line.isprintable() and r"\x1b]0;1\na.jpg" in line for line in caplog.messages) and caplog.messages

@@ -1,0 +1,123 @@
+"""Standard input, output and error of the commands: there may be none, they may break, and they may be a terminal."""
+
+import contextlib
+import os
+import re
+import sys
+
+# What a terminal would obey. Left are line ends, tabs, and what progress bars are made of: the begin of the line
+# (\r), backspaces, colours (ESC [ ... m) and the line above (ESC [ A).
+_OBEYED = re.compile(r"[\x00-\x07\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]|\x1b(?!\[(?:[\d;]*m|A))")
+
+
+class Output:
+    """A standard stream that takes every text, and drops what cannot be written.
+
+    Characters that its encoding lacks and those that a terminal would obey are escaped, since names of files and
+    messages of libraries may hold any. A broken pipe or a full disk raises nothing wherever something is printed:
+    `lost` says why the stream was lost, and what is written to it from then on is dropped.
+
+    Args:
+        stream: the text stream that it stands for.
+
+    Example:
+
+    >>> print("a\\x1b]0;b", file=Output(sys.stdout))
+    a\\x1b]0;b
+    """
+
+    def __init__(self, stream):
+        self.lost = None
+        self._stream = stream
+
+    def write(self, text):
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        plain = text.encode(encoding, "backslashreplace").decode(encoding)
+        self._attempt(self._stream.write, _OBEYED.sub(lambda found: f"\\x{ord(found[0]):02x}", plain))
+        return len(text)
+
+    def writelines(self, lines):
+        self.write("".join(lines))
+
+    def flush(self):
+        self._attempt(self._stream.flush)
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def _attempt(self, function, *arguments):
+        if self.lost:
+            return
+        try:
+            function(*arguments)
+        except OSError as error:
+            self.lost = error.strerror or str(error)
+            with contextlib.suppress(OSError):  # a stream without a descriptor
+                # What the stream still holds would fail again when the process ends.
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self._stream.fileno())
+                os.close(null)
+
+
+def lost_output():
+    """Why the standard output of a command takes nothing more: a few words, or `None` if it does."""
+    return getattr(sys.stdout, "lost", None)
+
+
+def hold_descriptors():
+    """Opens the null device in the place of each standard stream that is closed, as by `>&-` in a shell.
+
+    Otherwise the next file that is opened, a checkpoint perhaps, takes its descriptor, and with it whatever libraries
+    print. So it has to be called before anything else opens a file.
+    """
+    for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != descriptor:
+                os.dup2(null, descriptor)
+                os.close(null)
+            os.set_inheritable(descriptor, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def plain_output():
+    """Makes an `Output` of standard output and error, for all that a command does.
+
+    Raises:
+        SystemExit: of status 2 if the command did all that it was to do, and its output could not be written.
+
+    Example:
+
+    >>> with plain_output():
+    ...     print("3 images")
+    3 images
+    """
+    hold_descriptors()
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(Output, before)
+    try:
+        yield
+        _check_output()
+    except SystemExit as end:
+        if not end.code:
+            _check_output()
+        raise
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _check_output():
+    sys.stdout.flush()
+    if lost_output():
+        print(
+            f"error: The standard output must take what is printed. Received: {lost_output()}. All was done, but some "
+            "of the output is missing.",
+            file=sys.stderr,
+        )
+        sys.exit(2)
