@@ -23,6 +23,7 @@ from keras_moco.durable import flush
 from keras_moco.errors import UserError
 from keras_moco.models.cloning import seed_generators
 from keras_moco.paths import user_path
+from keras_moco.trust.hdf5 import check_weights
 from keras_moco.versions import versions
 
 WEIGHTS, STATE, MANIFEST = "model.weights.h5", "state.json", "manifest.json"
@@ -325,6 +326,7 @@ class _EncoderAlone(keras.Model):
 
 
 def _load_weights(model, path):
+    check_weights(path)
     with warnings.catch_warnings():
         # Keras only warns, and goes on with an optimizer that has forgotten everything.
         warnings.filterwarnings("error", message="Skipping variable loading for optimizer")
