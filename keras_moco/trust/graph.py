@@ -40,15 +40,18 @@ def foreign_operation(graph):
     names, saver = {name for name, _ in functions}, _saver(graph)
     if len(names) < len(functions):
         return "two functions of one name"
-    for name, nodes in [("", graph.graph_def.node), *functions]:
-        where = f" in its function {name}" if nodes is not graph.graph_def.node else ""
-        if where and op_def_registry.get(name) is not None:
+    for name, nodes in [(None, graph.graph_def.node), *functions]:
+        where = "" if name is None else f" in its function {name}"
+        if name is not None and op_def_registry.get(name) is not None:
             return f"a function by the name of the operation {name}"
-        allowed = SAVING if where and name in saver else ()
+        allowed = SAVING if name in saver else ()
         for node in nodes:
             if node.op not in allowed and node.op not in names and not _is_harmless(node.op):
                 return f"the operation {node.op}{where}"
-            if where and saver & {node.op, *_functions_of(node)}:
+            called = _functions_of(node)
+            if not called <= names:  # an operation by its name, or a function of the program that opens it
+                return f"a call of {min(called - names)}{where}"
+            if name is not None and saver & {node.op, *called}:
                 return f"a call of what saves its variables{where}"
     return ""
 

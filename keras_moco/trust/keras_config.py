@@ -19,10 +19,14 @@ NUMBERS |= {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
 FUNCTIONS = ("activations", "losses", "metrics")
 MAKERS = {"get", "deserialize", "serialize"}
 # They run code, load what lies elsewhere, or read a file that they name, such as a vocabulary.
-REFUSED = ("Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper")
-REFUSED += ("StringLookup", "IntegerLookup", "TextVectorization")
-REFUSED = tuple(getattr(keras.layers, name) for name in REFUSED) + keras.layers.StringLookup.__bases__
-NAMES_REFUSED = {each.__name__ for each in REFUSED}
+NAMES_REFUSED = {
+    *("Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper"),
+    *("StringLookup", "IntegerLookup", "TextVectorization", "IndexLookup"),
+}
+REFUSED = (
+    *(getattr(keras.layers, name) for name in NAMES_REFUSED if hasattr(keras.layers, name)),
+    *keras.layers.StringLookup.__bases__,
+)
 KINDS = (
     *(keras.Operation, keras.DTypePolicy, keras.Initializer, keras.Regularizer, keras.constraints.Constraint),
     *(keras.Optimizer, keras.optimizers.schedules.LearningRateSchedule, keras.Loss, keras.Metric),
