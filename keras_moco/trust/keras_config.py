@@ -1,7 +1,7 @@
 """What the description of a Keras model may name: Keras's own classes, and those that this program has registered.
 
-Keras builds whatever class a description names, and imports its module for that. Its safe mode refuses lambdas, but not
-all that reads files or loads other models (keras-team/keras#23654).
+Keras builds whatever class a description names, and may import its module for that. Its safe mode refuses lambdas; what
+else reads files or loads other models passes in some versions and not in others (keras-team/keras#23654).
 """
 
 import sys
