@@ -11,8 +11,8 @@ Modes:
   measures   alignment, uniformity, spread and effective rank; needs no labels
   export     SavedModel and .keras file of the backbone, again
 
-In place of a run, --model takes a .keras file, a SavedModel or a checkpoint of PyTorch, with --dataset. Figures are
-printed, added to results.json, and told in a model card. Every flag is a field of
+In place of a run, --model takes a .keras file, a checkpoint of PyTorch or, with --trust_saved_model, a SavedModel, and
+--dataset the images. Figures are printed, added to results.json, and told in a model card. Every flag is a field of
 `keras_moco.evaluation_config.EvaluationConfig`.
 """
 

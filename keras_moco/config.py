@@ -275,6 +275,12 @@ class Config:
     init_from: str | None = _setting(
         None, "Weights of the encoder to begin with: a run's folder, or what --model of evaluate.py takes."
     )
+    trust_saved_model: bool = _setting(
+        False,
+        "Open a SavedModel of --init_from, which is a program: only of somebody you trust.",
+        resumable=True,
+        kept=False,
+    )
     allow_config_change: tuple[str, ...] = _setting(
         (), "Settings that may differ from those the run began with, such as epochs.", resumable=True, kept=False
     )

@@ -27,6 +27,9 @@ class EvaluationConfig:
     model: str | None = setting(
         None, "What else is evaluated: a .keras file, an exported folder or SavedModel, .pth, .pth.tar or .safetensors."
     )
+    trust_saved_model: bool = setting(
+        False, "Open a SavedModel of --model, which is a program: only of somebody you trust."
+    )
     output: str | None = setting(
         None, "Folder for results.json, model card and pictures. The run's, or evaluation/<name of the model>."
     )

@@ -12,14 +12,16 @@ from keras_moco.loading import is_pytorch, open_model
 from keras_moco.models import Encoder
 from keras_moco.momentum import copy_weights
 from keras_moco.paths import user_path
+from keras_moco.trust.files import check_readable
 
 
-def initial_weights(path):
+def initial_weights(path, trust_saved_model=False):
     """Opens the weights of another encoder.
 
     Args:
         path: whatever `evaluate.py --model` takes (`keras_moco.loading.load_encoder`), and the folder of a run (its
             newest checkpoint). Of a backbone without a head, such as an exported one, the head stays fresh.
+        trust_saved_model: bool, as of `load_backbone`. Defaults to `False`.
 
     Returns:
         Function of a built `Encoder`, which copies them into it, BatchNorm statistics included and nothing else, and
@@ -31,10 +33,11 @@ def initial_weights(path):
     path = user_path(path)
     if not path.exists():
         raise UserError(f"`init_from` must exist. Received: {path}. Correct --init_from.")
+    check_readable(path)
     if is_pytorch(path):
         # Straight into the encoder: its names say what fits, and notes in it which images it was made for.
         return functools.partial(load_pytorch, path=path)
-    return functools.partial(_take_over, open_model(path), path)
+    return functools.partial(_take_over, open_model(path, trust_saved_model=trust_saved_model), path)
 
 
 def _take_over(source, path, encoder):

@@ -10,15 +10,29 @@ from keras_moco.export import KERAS_FILE, SAVED_MODEL, standalone_backbone
 from keras_moco.models import Encoder
 from keras_moco.paths import user_path
 from keras_moco.trained_run import load_trained_encoder
+from keras_moco.trust.files import check_readable
+from keras_moco.trust.keras_file import check_keras_file, limited_weights
+from keras_moco.trust.saved_model import check_saved_model
 
 __all__ = ["load_backbone", "load_encoder", "load_keras"]
 
 PYTORCH = (".pth", ".tar", ".pt", ".safetensors")
 SAVED_MODEL_FILE = "saved_model.pb"
+# What Keras raises of a description that makes no sense depends on where that is.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RuntimeError,
+    ArithmeticError,
+    zipfile.BadZipFile,
+)
 FORMS = "the folder of a run, a .keras file, the folder of a SavedModel, or a .pth, .pth.tar or .safetensors checkpoint"
 
 
-def load_backbone(path, data_dir=None, checkpoint="newest"):
+def load_backbone(path, data_dir=None, checkpoint="newest", trust_saved_model=False):
     """A pre-trained backbone, ready for inference, linear evaluation or fine-tuning.
 
     Args:
@@ -27,6 +41,8 @@ def load_backbone(path, data_dir=None, checkpoint="newest"):
             PyTorch.
         data_dir: path, where tfds data sets lie now; of a run whose flagfile does not say the size of its data.
         checkpoint: of a run, `"newest"`, `"best"` (by kNN, of those kept), or the number of a step, int or str.
+        trust_saved_model: bool. Open a SavedModel, which is a program: one that writes files or calls Python is refused
+            all the same. Defaults to `False`. Other forms need no trust (docs/trust.md).
 
     Returns:
         A trainable float32 `keras.Model` from images `(n, H, W, C)` in 0..255 to features `(n, F)`. It is one flat
@@ -45,11 +61,11 @@ def load_backbone(path, data_dir=None, checkpoint="newest"):
     classifier = keras.Sequential([backbone, keras.layers.Dense(10)])
     ```
     """
-    encoder = load_encoder(path, data_dir, checkpoint)
+    encoder = load_encoder(path, data_dir, checkpoint, trust_saved_model)
     return standalone_backbone(encoder) if isinstance(encoder, Encoder) else encoder
 
 
-def load_encoder(path, data_dir=None, checkpoint="newest"):
+def load_encoder(path, data_dir=None, checkpoint="newest", trust_saved_model=False):
     """As `load_backbone`, but with the head where there is one.
 
     Returns:
@@ -58,7 +74,7 @@ def load_encoder(path, data_dir=None, checkpoint="newest"):
     Raises:
         ValueError: if there is nothing of the kind.
     """
-    model = open_model(path, data_dir, checkpoint)
+    model = open_model(path, data_dir, checkpoint, trust_saved_model)
     shape = getattr(model, "output_shape", None)  # which a subclass of `keras.Model` need not have
     if isinstance(model, Encoder) or isinstance(shape, tuple) and len(shape) == 2:
         return model
@@ -68,7 +84,7 @@ def load_encoder(path, data_dir=None, checkpoint="newest"):
     )
 
 
-def open_model(path, data_dir=None, checkpoint="newest"):
+def open_model(path, data_dir=None, checkpoint="newest", trust_saved_model=False):
     """As `load_encoder`, but with whatever outputs it has: what there is to take weights from.
 
     Raises:
@@ -77,6 +93,7 @@ def open_model(path, data_dir=None, checkpoint="newest"):
     path = user_path(path)
     if not path.exists():
         raise UserError(f"A backbone must exist. Received: {path}. Give {FORMS}.")
+    check_readable(path)
     if is_pytorch(path):
         return encoder_from_pytorch(path)
     for name in (KERAS_FILE, SAVED_MODEL):  # of the folder of an export
@@ -84,6 +101,7 @@ def open_model(path, data_dir=None, checkpoint="newest"):
             path = path / name
             break
     if (path / SAVED_MODEL_FILE).exists():
+        check_saved_model(path, trust_saved_model)
         return _from_saved_model(path)
     if path.is_dir():
         return load_trained_encoder(path, data_dir, checkpoint)
@@ -98,22 +116,34 @@ def is_pytorch(path):
 
 
 def load_keras(path):
-    """The model of a `.keras` file, or the encoder that it has.
+    """The model of a `.keras` file, or the encoder that it has; nothing but what it describes is built.
+
+    It is not compiled. Layers may be Keras's, this package's, and those that the program has registered
+    (`keras.saving.register_keras_serializable`); a file with a `Lambda`, a `TFSMLayer` or other code is refused.
 
     Raises:
         ValueError: if it is no such file.
     """
     path = user_path(path)
-    if path.is_file() and not zipfile.is_zipfile(path):
+    if path.exists():
+        check_readable(path)
+    if not path.is_file():  # of a folder Keras would load what is in it
+        raise UserError(f"A .keras file must be an existing file. Received: {path}. Give the path of one.")
+    if not zipfile.is_zipfile(path):
         raise UserError(
             f"A .keras file must be whole. Received: {path}, which is damaged, cut off, or something else. "
             "Export it again."
         )
+    limit = check_keras_file(path)
     try:
-        model = keras.models.load_model(path)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        with limited_weights(limit, path):
+            model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except UserError:
+        raise
+    except UNREADABLE as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]  # others repeat the whole description
         raise UserError(
-            f"A .keras file must be one of Keras's. Received: {path}, and Keras says: {error}. Export it again."
+            f"A .keras file must be one of Keras's. Received: {path}, and Keras says: {said}. Export it again."
         ) from error
     return getattr(model, "encoder", model)
 

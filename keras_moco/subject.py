@@ -36,7 +36,7 @@ class Subject:
         self.config = config
         self.path = Path(config.workdir or config.model).expanduser()
         self.recipe = RunDirectory(self.path).config() if config.workdir else None
-        self.encoder = load_encoder(self.path, config.data_dir, config.checkpoint)
+        self.encoder = load_encoder(self.path, config.data_dir, config.checkpoint, config.trust_saved_model)
         home = Path(config.output).expanduser() if config.output else self._home()
         is_own = home == self.path
         self.folder = home / "evaluation" if is_own else home
@@ -60,7 +60,8 @@ class Subject:
 
     def backbone(self):
         """The backbone, loaded anew: a `keras.Model` that may be trained."""
-        return load_backbone(self.path, self.config.data_dir, self.config.checkpoint)
+        config = self.config
+        return load_backbone(self.path, config.data_dir, config.checkpoint, config.trust_saved_model)
 
     @property
     def levels(self):

@@ -93,7 +93,8 @@ def _pretrain_in(run, strategy, config, chief, stopping):
 
     # 2. The model: as its newest whole checkpoint has it, else with the weights of --init_from, else fresh.
     begins = chief and not callbacks.is_saved(run.checkpoints)
-    prepare = initial_weights(config.init_from) if begins and config.init_from else None
+    starts = begins and config.init_from
+    prepare = initial_weights(config.init_from, config.trust_saved_model) if starts else None
     model = build_model(plan, strategy, augmentation, prepare)
     checkpoint = build_checkpoint(plan, run, train) if chief else None
     if chief:

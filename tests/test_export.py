@@ -196,7 +196,7 @@ def test_own_layers_are_exported_as_a_saved_model_alone(made_by, exported, tmp_p
     np.testing.assert_allclose(served.train(odd), stock(odd, training=True), atol=1e-5)
     split = next(layer for layer in encoder.backbone._flatten_layers() if isinstance(layer, SplitBatchNormalization))
     assert split.splits == 3  # the encoder trains on as before
-    backbone = load_backbone(folder)
+    backbone = load_backbone(folder, trust_saved_model=True)
     np.testing.assert_allclose(backbone(odd), stock(odd, training=False), atol=0.5)  # statistics have moved in `stock`
 
 
@@ -245,14 +245,17 @@ def test_a_backbone_alone_is_written_as_it_is(exported, tmp_path):
     backbone.compile(LARS(0.1), loss="mse")  # which other programs do not know
     export_backbone(backbone, tmp_path / "again")
     assert listing(tmp_path / "again") == ["backbone.keras", "saved_model"]
-    for loaded in (load_encoder(tmp_path / "again"), load_encoder(tmp_path / "again" / "saved_model")):
+    for loaded in (
+        load_encoder(tmp_path / "again"),
+        load_encoder(tmp_path / "again" / "saved_model", trust_saved_model=True),
+    ):
         np.testing.assert_allclose(loaded(images()), exported[1].features(images()), atol=1e-5)
     assert "keras_moco" not in zipfile.ZipFile(tmp_path / "again" / "backbone.keras").read("config.json").decode()
 
 
 def test_so_is_one_out_of_a_saved_model(exported, tmp_path):
     with pytest.warns(UserWarning, match="class TFSMLayer"):
-        export_backbone(load_backbone(exported[0] / "saved_model"), tmp_path / "again")
+        export_backbone(load_backbone(exported[0] / "saved_model", trust_saved_model=True), tmp_path / "again")
     assert listing(tmp_path / "again") == ["saved_model"]
     served = tf.saved_model.load(str(tmp_path / "again" / "saved_model"))
     np.testing.assert_allclose(served.serve(images()), exported[1].features(images()), atol=1e-5)

@@ -14,7 +14,7 @@ FLOORS = [
     {"errors", "signals", "standard_streams"},
     {"commands", "paths", "ranges"},
     {"locks"},
-    {"contrast", "momentum", "schedules", "optimizers", "distribution", "versions", "step_checks", "durable"},
+    {"contrast", "momentum", "schedules", "optimizers", "distribution", "versions", "step_checks", "durable", "trust"},
     {"settings", "results", "picture_grid", "pixel_range"},
     {"config", "evaluation_config"},
     {"run_directory", "determinism", "layers"},
@@ -54,7 +54,8 @@ DOORS = {
     "safetensors": "convert/files.py",
     "tensorflow": "augment/ callbacks/ data/ determinism.py display/ distribution/ export.py layers/feature_bank.py "
     "layers/feature_queue.py layers/split_batch_normalization.py models/contrastive.py models/inputs.py "
-    "models/trainer.py pixel_range.py step_checks.py",
+    "models/trainer.py pixel_range.py step_checks.py trust/graph.py trust/saved_model.py",
+    "h5py": "trust/hdf5.py",
 }
 
 

@@ -21,6 +21,7 @@ from keras_moco.errors import UserError
 from keras_moco.locks import locked
 from keras_moco.models.cloning import seed_generators
 from keras_moco.paths import user_path
+from keras_moco.trust.hdf5 import check_weights
 from keras_moco.versions import versions
 
 _UNFINISHED = ".unfinished-"
@@ -210,6 +211,7 @@ class _EncoderAlone(keras.Model):
 
 
 def _load_weights(model, path):
+    check_weights(path)
     optimizer = getattr(model, "optimizer", None)  # not of an encoder alone
     variables = [*model.variables, *(optimizer.variables if optimizer else ())]
     before = [keras.ops.convert_to_numpy(variable) for variable in variables]

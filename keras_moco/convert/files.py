@@ -13,6 +13,7 @@ import numpy as np
 from keras_moco.durable import replace_when_written
 from keras_moco.errors import MissingPackageError, UserError
 from keras_moco.paths import user_path
+from keras_moco.trust.files import check_readable
 
 SETTINGS = "keras_moco"  # our entry beside the official ones: numbers that weights do not tell
 SAFETENSORS = ".safetensors"
@@ -55,6 +56,8 @@ def read(path):
         ImportError: if torch or safetensors is not installed; the message names the extra.
     """
     path = user_path(path)
+    if path.exists():
+        check_readable(path)
     if not path.is_file():
         raise UserError(
             "The checkpoint must be an existing file. "

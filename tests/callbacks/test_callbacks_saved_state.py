@@ -1,5 +1,6 @@
 """A checkpoint is whole or not there, and comes back to the bit; anything else is noticed before it is read."""
 
+import hashlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import threading
 from unittest import mock
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -408,3 +410,16 @@ def test_metrics_may_be_nan_and_counters_large(tmp_path):
     save(model, tmp_path, log={3: {"a": np.nan}})
     counter.assign(0)
     assert np.isnan(restore(model, tmp_path).log[3]["a"]) and int(counter) == 2**62
+
+
+def test_weights_that_lead_elsewhere_are_not_read(tmp_path, model):
+    """As a checkpoint of a stranger may have them, with a manifest that fits."""
+    checkpoint = save_at(model, tmp_path, 1)
+    with h5py.File(checkpoint / FILES[1], "r+") as file:
+        file["elsewhere"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "weights")
+    size = {"bytes": (checkpoint / FILES[1]).stat().st_size}
+    size["sha256"] = hashlib.sha256((checkpoint / FILES[1]).read_bytes()).hexdigest()
+    manifest = json.loads((checkpoint / FILES[0]).read_text())
+    (checkpoint / FILES[0]).write_text(json.dumps(manifest | {FILES[1]: size}))
+    with pytest.raises(ValueError, match=r"/elsewhere is a link elsewhere, to .*secret.h5; it was not read"):
+        restore(model, tmp_path)

@@ -1,5 +1,6 @@
 """What can be evaluated, on which images; and what is refused before any work."""
 
+import functools
 import shutil
 
 import keras
@@ -43,7 +44,7 @@ TORCH = pytest.param("moco.pth", marks=pytest.mark.torch)
 @pytest.mark.parametrize("form", ["model.keras", "saved_model", "export", *SLOW, TORCH])
 def test_every_form_has_the_same_features(form, trained, tmp_path):
     images = digits("test")[0][:8].astype("float32")
-    backbone = load_backbone(other_form(form, trained, tmp_path))
+    backbone = load_backbone(other_form(form, trained, tmp_path), trust_saved_model=form == "saved_model")
     np.testing.assert_allclose(backbone(images), trained.encoder.features(images), atol=1e-5)
     assert backbone.trainable and len(backbone.trainable_variables) == 9
 
@@ -52,12 +53,20 @@ def test_every_form_has_the_same_features(form, trained, tmp_path):
 @pytest.mark.parametrize("form", ["saved_model", "backbone.keras"])
 def test_a_model_is_fine_tuned(form, trained, tmp_path, monkeypatch):
     path, settings = str(trained.export / form), {"image_size": SIZE, "output": str(tmp_path), "pictures": False}
-    settings |= {"epochs": 3, "batch_size": 64, "learning_rate": 0.8, "crop_min_area": 0.6, "dataset": "digits"}
-    backbones = []
-    monkeypatch.setattr(Subject, "backbone", lambda _: backbones.append(load_backbone(path)) or backbones[-1])
+    trust = {"trust_saved_model": form == "saved_model"}
+    settings |= {
+        **trust,
+        "epochs": 3,
+        "batch_size": 64,
+        "learning_rate": 0.8,
+        "crop_min_area": 0.6,
+        "dataset": "digits",
+    }
+    backbones, load = [], functools.partial(load_backbone, path, **trust)
+    monkeypatch.setattr(Subject, "backbone", lambda _: backbones.append(load()) or backbones[-1])
     evaluate("finetune", EvaluationConfig(model=path, **settings))
     assert results(tmp_path)["other_data"]["digits"]["finetune_top1"] > 20  # chance is 10, give or take 1.6
-    before, after = (np.concatenate([np.ravel(v) for v in b.variables]) for b in (load_backbone(path), *backbones))
+    before, after = (np.concatenate([np.ravel(v) for v in b.variables]) for b in (load(), *backbones))
     assert np.mean(before != after) > 0.99
     classifier = keras.models.load_model(tmp_path / "classifier.keras", safe_mode=False)
     assert classifier.output_shape == (None, 10)
@@ -238,7 +247,8 @@ def test_what_a_model_alone_does_not_have(trained, tmp_path):
     assert f"{trained.export} without --dataset" in refusal("knn", model=str(trained.export), **output)
     settings = {"dataset": "digits", "features": "embedding", **output}
     assert f"--features=embedding for {trained.export}" in refusal("knn", model=str(trained.export), **settings)
-    said = refusal("semi", model=str(trained.export / "saved_model"), dataset="digits", **output)
+    served = {"model": str(trained.export / "saved_model"), "trust_saved_model": True}
+    said = refusal("semi", **served, dataset="digits", **output)
     assert "Received: backbone, out of a SavedModel" in said
     assert not (tmp_path / "x").exists()
 

@@ -1,0 +1,93 @@
+"""The operations of a TensorFlow graph: which compute with numbers, and which could do anything else.
+
+TensorFlow's own registry says of every operation whether it has effects, and of what type its inputs are. What has none
+is harmless if it also takes no text, neither as an input nor as an attribute: without a name there is no file, address,
+or function of Python. Of those with effects a list says which ones networks need.
+"""
+
+from tensorflow.core.framework import types_pb2
+from tensorflow.python.framework import op_def_registry
+
+# With effects on the variables of the program, on the state of random numbers, or on the order of operations alone.
+STATEFUL = set(
+    "VarHandleOp ReadVariableOp AssignVariableOp AssignAddVariableOp AssignSubVariableOp VarIsInitializedOp "
+    "VariableShape DisableCopyOnRead ResourceGather ResourceGatherNd ResourceScatterAdd ResourceScatterUpdate "
+    "ResourceStridedSliceAssign StatefulPartitionedCall If While Case Assert CheckNumerics CheckNumericsV2 "
+    "GuaranteeConst Empty DeepCopy RandomUniform RandomUniformInt RandomStandardNormal TruncatedNormal RandomShuffle "
+    "RandomGamma RandomPoissonV2 Multinomial ParameterizedTruncatedNormal StatelessRandomGetAlg StatefulUniform "
+    "StatefulUniformInt StatefulUniformFullInt StatefulStandardNormalV2 StatefulTruncatedNormal RngSkip "
+    "RngReadAndSkip CudnnRNNV3 IsTensorFloat32Enabled".split()
+)
+# Attributes of free text that say how something is computed.
+WORDS = set(
+    "equation interpolation fill_mode config config_proto executor_type message kernel_type data_format src_format "
+    "dst_format bad_indices_policy noise".split()
+)
+# Of devices and runtimes of their own, or not for graphs in files.
+FAMILIES = ("_", "Xla", "TPU", "Tpu", "Nccl", "DTensor", "Collective", "Debug", "Copy")
+# What only the function that saves variables and the one that restores them have.
+SAVING = set("SaveV2 RestoreV2 ShardedFilename MergeV2Checkpoints StringJoin StaticRegexFullMatch".split())
+
+
+def foreign_operation(graph):
+    """The first operation of a graph that could do anything but compute, in words; empty if there is none.
+
+    Args:
+        graph: `MetaGraphDef`. The functions that its `saver_def` names may save and restore, where nothing else calls
+            them.
+    """
+    functions = [(function.signature.name, function.node_def) for function in graph.graph_def.library.function]
+    names, saver = {name for name, _ in functions}, _saver(graph)
+    if len(names) < len(functions):
+        return "two functions of one name"
+    for name, nodes in [(None, graph.graph_def.node), *functions]:
+        where = "" if name is None else f" in its function {name}"
+        if name is not None and op_def_registry.get(name) is not None:
+            return f"a function by the name of the operation {name}"
+        allowed = SAVING if name in saver else ()
+        for node in nodes:
+            if node.op not in allowed and node.op not in names and not _is_harmless(node.op):
+                return f"the operation {node.op}{where}"
+            called = _functions_of(node)
+            if not called <= names:  # an operation by its name, or a function of the program that opens it
+                return f"a call of {min(called - names)}{where}"
+            if name is not None and saver & {node.op, *called}:
+                return f"a call of what saves its variables{where}"
+    return ""
+
+
+def _saver(graph):
+    """Names of the functions that save and restore, where neither Python nor a gradient has a way to them."""
+    tensors = (graph.saver_def.save_tensor_name, graph.saver_def.restore_op_name)
+    wanted = {name.partition(":")[0] for name in tensors if name}
+    named = set().union(*(_functions_of(node) for node in graph.graph_def.node if node.name in wanted))
+    library, objects = graph.graph_def.library, graph.object_graph_def
+    reached = {*objects.concrete_functions, *(gradient.gradient_func for gradient in library.gradient)}
+    reached |= {gradient.gradient_func for gradient in library.registered_gradients}
+    for node in objects.nodes:
+        reached |= {*node.function.concrete_functions, node.bare_concrete_function.concrete_function_name}
+        reached |= {node.captured_tensor.concrete_function}
+    return named - reached
+
+
+def _functions_of(node):
+    """Names of the functions that a node calls, or hands over to what it calls."""
+    found, waiting = set(), list(node.attr.values())
+    while waiting:
+        value = waiting.pop()
+        for called in (value.func, *value.list.func) if value.WhichOneof("value") in ("func", "list") else ():
+            if called.name:
+                found.add(called.name)
+            waiting += called.attr.values()
+    return found
+
+
+def _is_harmless(name):
+    operation = op_def_registry.get(name)
+    if operation is None or name.startswith(FAMILIES) or "Dataset" in name or "Iterator" in name:
+        return False
+    if operation.is_stateful:
+        return name in STATEFUL
+    texts = [each for each in operation.attr if each.type.endswith(("string", "string)"))]
+    free = {each.name for each in texts if not each.HasField("allowed_values")}
+    return free <= WORDS and all(each.type != types_pb2.DT_STRING and not each.is_ref for each in operation.input_arg)

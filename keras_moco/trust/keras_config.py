@@ -1,0 +1,128 @@
+"""What the description of a Keras model may name: Keras's own classes, and those that this program has registered.
+
+Keras builds whatever class a description names, and may import its module for that. Its safe mode refuses lambdas; what
+else reads files or loads other models passes in some versions and not in others (keras-team/keras#23654).
+"""
+
+import sys
+
+import keras
+
+from keras_moco.errors import UserError
+
+DEEPEST = 100
+# Values, not classes, in the words of Keras. Of `__lambda__` the value is code.
+VALUES = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"}
+NUMBERS = {"bool", "float16", "bfloat16", "float32", "float64"}
+NUMBERS |= {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+# Where functions may come from: of numbers alone. "builtins" is Keras's word for these.
+FUNCTIONS = ("activations", "losses", "metrics")
+MAKERS = {"get", "deserialize", "serialize"}
+# They run code, load what lies elsewhere, or read a file that they name, such as a vocabulary.
+NAMES_REFUSED = {
+    *("Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper"),
+    *("StringLookup", "IntegerLookup", "TextVectorization", "IndexLookup"),
+}
+REFUSED = (
+    *(getattr(keras.layers, name) for name in NAMES_REFUSED if hasattr(keras.layers, name)),
+    *keras.layers.StringLookup.__bases__,
+)
+KINDS = (
+    *(keras.Operation, keras.DTypePolicy, keras.Initializer, keras.Regularizer, keras.constraints.Constraint),
+    *(keras.Optimizer, keras.optimizers.schedules.LearningRateSchedule, keras.Loss, keras.Metric),
+)
+
+
+def check_config(config, path):
+    """Refuses the description of a model that names anything but known classes, without building or importing any.
+
+    Args:
+        config: dict, the content of `config.json`. How the model was compiled is passed over, as nothing is compiled.
+        path: path of the file, for messages.
+
+    Raises:
+        ValueError: if it names something else, or is nested deeper than any model.
+    """
+    if not isinstance(config, dict) or "class_name" not in config:
+        raise UserError(
+            "A .keras file must describe a model. "
+            f"Received: {path}, which describes {type(config).__name__} without a class. Save it again."
+        )
+    for part in _parts({name: value for name, value in config.items() if name != "compile_config"}):
+        named = _foreign(part) if "class_name" in part else ""
+        if not named and "inbound_nodes" in part and not _is_only_planned(part["inbound_nodes"]):
+            named = f"a layer {part.get('name')} that computes while it is built"
+        if named:
+            raise UserError(
+                "A .keras file must consist of layers of Keras, and of classes that this program has registered, "
+                f"and hold no code. Received: {path} with {named}; nothing of it was run. "
+                "Save it without, or import what registers its classes first."
+            )
+
+
+def _parts(config):
+    """All dicts within a description, itself included; not by recursion, which has its limit in Python."""
+    waiting = [(config, 0)]
+    while waiting:
+        part, depth = waiting.pop()
+        if depth > DEEPEST:
+            raise RecursionError
+        if isinstance(part, dict):
+            yield part
+        if isinstance(part, dict | list):
+            waiting += [(value, depth + 1) for value in (part.values() if isinstance(part, dict) else part)]
+
+
+def _is_only_planned(nodes):
+    """Whether all calls of a layer are of outputs of others: a call of numbers alone is carried out at once."""
+    return isinstance(nodes, list) and all(
+        isinstance(node, dict) and any(part.get("class_name") == "__keras_tensor__" for part in _parts(node))
+        for node in nodes
+    )
+
+
+def _foreign(part):
+    """What in the description of one object is not known to be harmless, in words; empty if there is nothing."""
+    name, module = part["class_name"], part.get("module")
+    if not isinstance(name, str) or not isinstance(module, str | None):
+        return "an object without a name"
+    if name in VALUES:
+        value = part.get("config")
+        kind = value.get("dtype", "float32") if isinstance(value, dict) else "float32"
+        return "" if name == "__keras_tensor__" or kind in NUMBERS else f"an array of {kind!r}"
+    if name == "function":
+        return _foreign_function(part.get("config"), module)
+    # Keras would take the first of these. All have to be harmless, so that it does not matter which.
+    names = {each for each in (name, part.get("registered_name")) if isinstance(each, str)}
+    found = [*map(keras.saving.get_registered_object, names), _of_keras(module, name)]
+    found = [each for each in found if each is not None]
+    is_known = found and name not in NAMES_REFUSED and all(map(_is_harmless, found))
+    return "" if is_known else f"{name} of {module or 'nowhere'}"
+
+
+def _of_keras(module, name):
+    """What a loaded module of Keras has under a name; `None` for any other module, and if there is nothing."""
+    is_keras = module is not None and module.partition(".")[0] == "keras"
+    return getattr(sys.modules.get(module), name, None) if is_keras else None
+
+
+def _is_harmless(found):
+    if not isinstance(found, type):
+        return callable(found) and not _is_of_keras(found)
+    if issubclass(found, REFUSED):
+        return False
+    return not _is_of_keras(found) or issubclass(found, KINDS)
+
+
+def _is_of_keras(found):
+    return (getattr(found, "__module__", None) or "").partition(".")[0] == "keras"
+
+
+def _foreign_function(name, module):
+    if not isinstance(name, str):
+        return "a function without a name"
+    registered = keras.saving.get_registered_object(name)
+    homes = FUNCTIONS if module == "builtins" else [home for home in FUNCTIONS if module == f"keras.{home}"]
+    functions = [getattr(keras, home) for home in homes if name not in MAKERS and not name.startswith("_")]
+    known = registered is not None or any(callable(getattr(home, name, None)) for home in functions)
+    return "" if known else f"the function {name} of {module or 'nowhere'}"

@@ -1,0 +1,119 @@
+"""The archive that a `.keras` file is: its members, and how much memory its model may ask for."""
+
+import collections
+import contextlib
+import io
+import json
+import math
+import stat
+import zipfile
+import zlib
+from pathlib import PurePosixPath
+
+import keras
+
+from keras_moco.errors import UserError
+from keras_moco.trust.hdf5 import MOST_EXPANSION, SMALL, check_weights
+from keras_moco.trust.keras_config import check_config
+
+CONFIG, METADATA, WEIGHTS, ASSETS = "config.json", "metadata.json", "model.weights.h5", "assets"
+LARGEST_CONFIG = 2**25  # bytes; that of keras.applications' largest network takes 2**21
+# What is in none of the weights, such as the counters of random layers: elements.
+SPARE_ELEMENTS = 2**22
+
+
+def check_keras_file(path):
+    """Refuses a `.keras` file that could do anything else than be built and filled with its own weights.
+
+    Nothing of it is built, imported or unpacked.
+
+    Args:
+        path: `pathlib.Path` of a zip file.
+
+    Returns:
+        int, the bytes of its weights.
+
+    Raises:
+        ValueError: if it is damaged, no file as Keras writes it, too large for what it says it is, or names code.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_members(archive, path)
+            config = json.loads(archive.read(CONFIG))
+            check_config(config, path)
+            return check_weights(path, io.BytesIO(archive.read(WEIGHTS)))
+    except UserError:
+        raise
+    except RecursionError as error:
+        raise UserError(
+            f"A .keras file must describe its layers without deep nesting. Received: {path}, nested deeper than any "
+            "model. Do not use this file."
+        ) from error
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"A .keras file must be whole. Received: {path}, which is damaged, cut off, or something else: {error}. "
+            "Export it again."
+        ) from error
+
+
+def _check_members(archive, path):
+    members = archive.infolist()
+    names = [member.filename for member in members]
+    odd = [name for member, name in zip(members, names, strict=True) if not _is_known(member)]
+    odd += [name for name, number in collections.Counter(names).items() if number > 1]
+    if missing := {CONFIG, WEIGHTS} - set(names):
+        raise UserError(
+            f"A .keras file must hold {CONFIG} and {WEIGHTS}. Received: {path} without {min(missing)}. Save it again."
+        )
+    if odd:
+        raise UserError(
+            f"A .keras file must hold {CONFIG}, {METADATA}, {WEIGHTS} and files in {ASSETS}, each once, and nothing "
+            f"else. Received: {path} with {odd[0]!r}; nothing was unpacked. Do not use this file."
+        )
+    total, size = sum(member.file_size for member in members), path.stat().st_size
+    if total > max(SMALL, MOST_EXPANSION * size) or archive.getinfo(CONFIG).file_size > LARGEST_CONFIG:
+        raise UserError(
+            "A .keras file must not be much larger when it is unpacked. "
+            f"Received: {path} of {size:,} bytes, which would become {total:,}. Do not use this file."
+        )
+
+
+def _is_known(member):
+    """Whether a member is one that Keras writes, is no link, needs no password, and stays in its folder."""
+    kind, parts = stat.S_IFMT(member.external_attr >> 16), PurePosixPath(member.filename).parts
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR) or member.flag_bits & 1 or set(member.filename) & set("\\:\0"):
+        return False
+    return member.filename in (CONFIG, METADATA, WEIGHTS) or parts[:1] == (ASSETS,) and ".." not in parts
+
+
+@contextlib.contextmanager
+def limited_weights(limit, path):
+    """Has no layer make variables that the weights of its file could not fill, before there is memory for them.
+
+    Args:
+        limit: int, bytes of the weights.
+        path: path of the file, for the message.
+
+    Raises:
+        ValueError: once more elements are asked for than there are bytes.
+    """
+    add_weight, left = keras.Layer.add_weight, limit + SPARE_ELEMENTS
+
+    def counted(layer, shape=None, *args, **kwargs):
+        nonlocal left
+        sides = shape if isinstance(shape, list | tuple) else [shape]
+        size = math.prod(abs(side) for side in sides if isinstance(side, int))
+        left -= size
+        if left < 0:
+            raise UserError(
+                "The weights of a .keras file must fill its model. "
+                f"Received: {path} with {limit:,} bytes of weights, and a layer {type(layer).__name__} that asks for "
+                f"{size:,} numbers. Do not use this file."
+            )
+        return add_weight(layer, shape, *args, **kwargs)
+
+    keras.Layer.add_weight = counted  # the one place where all layers come by
+    try:
+        yield
+    finally:
+        keras.Layer.add_weight = add_weight
