@@ -31,6 +31,8 @@ def check_weights(path, file=None):
         with h5py.File(file or path, "r") as content:
             arrays = list(_arrays(content))
             size = content.id.get_filesize()
+    except FileNotFoundError:  # of a checkpoint that is deleted while it is read
+        raise
     # What HDF5 raises depends on where the damage is.
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise UserError(
