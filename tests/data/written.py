@@ -1,6 +1,8 @@
 """Images written as files, TFRecords and TensorFlow Datasets, for tests of sources."""
 
+import contextlib
 import io
+import signal
 
 import numpy as np
 import pytest
@@ -71,6 +73,22 @@ def write(folder, kind, files):
         return f"folder:{folder}", None
     store_tfds(folder / "sets", "stored", {"train": map(str, paths)}, encoding=None)  # files are taken as they are
     return "tfds:stored", folder / "sets"
+
+
+@contextlib.contextmanager
+def time_limit(seconds):
+    """Fails where a block would wait for ever."""
+
+    def fail(*_):
+        raise TimeoutError(f"still waiting after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def read(source, seed=None):
