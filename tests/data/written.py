@@ -39,8 +39,11 @@ def write_records(path, records):
             writer.write(each)
 
 
-def store_tfds(data_dir, name, splits, channels=3, classes=0, encoding="png", **image):
-    """Stores a set without registering it; `splits` are lists of images or paths, with classes of `(image, label)`."""
+def store_tfds(data_dir, name, splits, channels=3, classes=0, encoding="png", how=None, **image):
+    """Stores a set without registering it; `splits` are lists of images or paths, with classes of `(image, label)`.
+
+    `how` is a dict of further arguments of TFDS.
+    """
     tfds = pytest.importorskip("tensorflow_datasets")
     tfds.disable_progress_bar()
     features = {"image": tfds.features.Image(shape=(None, None, channels), encoding_format=encoding, **image)}
@@ -57,6 +60,7 @@ def store_tfds(data_dir, name, splits, channels=3, classes=0, encoding="png", **
         data_dir=data_dir,
         features=tfds.features.FeaturesDict(features),
         split_datasets={split: rows(examples) for split, examples in splits.items()},
+        **(how or {}),
     )
 
 
