@@ -62,8 +62,8 @@ def _descend(folder, found, seen, links):
         folder = waiting.pop()
         seen.add(_identity(folder))
         try:
-            with os.scandir(folder) as entries:
-                entries = [entry for entry in entries if not entry.name.startswith(".")]
+            with os.scandir(folder) as listed:
+                entries = [entry for entry in listed if not entry.name.startswith(".")]
         except OSError as error:
             raise locked(folder, RULE, error) from error
         for entry in entries:
