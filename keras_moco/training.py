@@ -7,6 +7,7 @@ import warnings
 
 from keras_moco import callbacks, data, distribution
 from keras_moco.building import build_augmentation, build_model, open_split
+from keras_moco.data.identity import differences
 from keras_moco.data.sources import check_same_classes
 from keras_moco.data.subset import in_file_order
 from keras_moco.determinism import make_deterministic
@@ -180,6 +181,8 @@ def build_checkpoint(plan, run, train):
     def extra():
         bad = train.bad.met if train.bad else {}
         facts = {"data": train.name, "train_examples": train.num_examples, "bad_images": bad}
+        if train.digests:
+            facts["data_digests"] = train.digests
         return {"config": dataclasses.asdict(config), **facts}
 
     return callbacks.Checkpoint(
@@ -216,7 +219,8 @@ def resume(model, checkpoint, train):
     """Brings back the newest whole checkpoint, if there is one, and says what is different now.
 
     Raises:
-        ValueError: if there are only damaged ones, or the data set is another one than before.
+        ValueError: if there are only damaged ones, or the number of images is another one than before; also if they are
+            other images and the model keeps something for each of them.
     """
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", UserWarning)
@@ -232,11 +236,39 @@ def resume(model, checkpoint, train):
             f"Received: {train.num_examples} images in {train.name}, {before} before. Put them back, or begin a new "
             f"run from these weights: another --workdir and --init_from={checkpoint.directory.parent}."
         )
-    if train.bad and state.extra.get("data", train.name) == train.name:
+    same = recognise(model, state, checkpoint, train)
+    if train.bad and same:
         train.bad.remember(state.extra.get("bad_images", {}))
     if state.versions != versions():
         then = ", ".join(f"{name} {number}" for name, number in state.versions.items())
         print(f"note: the checkpoint was saved with {then}; the last bits may differ from here on", flush=True)
+
+
+def recognise(model, state, checkpoint, train):
+    """Whether the training images are those of the checkpoint, number by number; if they are not, a line says so.
+
+    Raises:
+        ValueError: if they are not, and the model keeps something for each of them.
+    """
+    before = state.extra.get("data_digests")
+    if not before or not train.digests:  # saved by an older version; then the name has to do
+        return state.extra.get("data", train.name) == train.name
+    changed = differences(before, train.digests)
+    if not changed:
+        return True  # though they may have moved
+    listed = " and ".join(filter(None, [", ".join(changed[:-1]), changed[-1]]))
+    if model.remembers_images:
+        raise UserError(
+            "The training images must be those that the run began with, as this model keeps a vector for each by its "
+            f"number. Received: {train.name}, of which the {listed} changed since. Put them back, or begin a new run "
+            f"from these weights: another --workdir and --init_from={checkpoint.directory.parent}."
+        )
+    print(
+        f"note: the training images are others than before, of which the {listed} changed; training goes on with them, "
+        "and which of them are unreadable is found out anew",
+        flush=True,
+    )
+    return False
 
 
 def note_changes(changed, model, run):

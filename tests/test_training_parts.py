@@ -12,7 +12,7 @@ from keras_moco import building, determinism, training
 from keras_moco.callbacks import Checkpoint, EpochLog, save
 from keras_moco.data.bad_images import BadImages
 from keras_moco.distribution import make_strategy
-from keras_moco.models import MoCo
+from keras_moco.models import MemoryBank, MoCo
 from keras_moco.optimizers import SGD
 from keras_moco.run_directory import RunDirectory
 from keras_moco.versions import versions
@@ -193,12 +193,12 @@ def model():
     return model
 
 
-def images(number=100, met=()):
+def images(number=100, met=(), **digests):
     """What `resume` looks at of a source, and the unreadable images that it has met."""
     bad = BadImages(number, "number {}".format, max_fraction=0.5)
     for index in met:
         bad.report(index)
-    return SimpleNamespace(name="folder:images", num_examples=number, bad=bad)
+    return SimpleNamespace(name="folder:images", num_examples=number, bad=bad, digests=digests)
 
 
 def checkpoint_of(train, folder):
@@ -248,6 +248,38 @@ def test_unreadable_images_are_known_after_resuming(model, tmp_path, caplog):
     assert train.bad.met == {17: "number 17", 4: "number 4"}
     train.bad.report(17)
     assert train.bad.count == 2 and caplog.records == []
+
+
+def test_other_images_of_the_same_number_are_reported_and_their_unreadable_ones_found_anew(model, tmp_path, capsys):
+    saved_with(model, images(met=(17,), names="a", sizes="b", classes="c"), tmp_path)
+    train = images(names="a", sizes="d", classes="e")
+    training.resume(model, checkpoint_of(train, tmp_path), train)
+    (note,) = capsys.readouterr().out.splitlines()
+    assert "note: the training images are others than before, of which the sizes and classes changed; " in note
+    assert model.steps_done == 3 and train.bad.met == {}
+    # The same ones in another place, whose name has changed, are the same.
+    train = images(names="a", sizes="b", classes="c")
+    train.name = "folder:elsewhere"
+    training.resume(model, checkpoint_of(train, tmp_path), train)
+    assert capsys.readouterr().out == "" and list(train.bad.met) == [17]
+
+
+def test_checkpoint_of_an_older_version_knows_the_images_by_their_name(model, tmp_path, capsys):
+    saved_with(model, images(met=(17,)), tmp_path)
+    train = images(names="a")
+    training.resume(model, checkpoint_of(train, tmp_path), train)
+    assert capsys.readouterr().out == "" and list(train.bad.met) == [17]
+
+
+def test_bank_goes_on_with_its_own_images_only(tmp_path):
+    bank = MemoryBank(small_encoder(batch_norm=False), bank_size=100, num_negatives=8)
+    bank.compile(optimizer=SGD(0.1))
+    bank.optimizer.build(bank.trainable_variables)
+    saved_with(bank, images(names="a"), tmp_path)
+    training.resume(bank, checkpoint_of(images(names="a"), tmp_path), images(names="a"))
+    assert bank.steps_done == 3
+    with pytest.raises(ValueError, match=rf"of which the names changed since\. .*--init_from={tmp_path}\."):
+        training.resume(bank, checkpoint_of(images(names="b"), tmp_path), images(names="b"))
 
 
 def test_another_number_of_replicas_is_reported(tmp_path, capsys):

@@ -142,7 +142,7 @@ def plain_read_errors():
         with plain_failures():
             yield
     except tf.errors.OpError as error:
-        said = re.search(rf"{BadImagesError.__name__}: (.*)", error.message or "")
+        said = re.search(rf"\b(?:{BadImagesError.__name__}|{UserError.__name__}): (.*)", error.message or "")
         if said is None:
             raise
         raise UserError(said[1]) from error

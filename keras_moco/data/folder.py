@@ -9,9 +9,13 @@ import tensorflow as tf
 from absl import logging
 
 from keras_moco.data.bad_images import RULE, what_is_wrong
+from keras_moco.data.files import check_folder, what_else
+from keras_moco.data.identity import digest_of
 from keras_moco.data.memory import permutation
 from keras_moco.data.pictures import Encoded
 from keras_moco.data.sources import Source
+from keras_moco.data.walking import RULE as RULE_FOLDERS
+from keras_moco.data.walking import walk
 from keras_moco.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
@@ -36,41 +40,19 @@ def open_folder(path, split, cache, judge):
     Returns:
         A `Source` of images of any size: JPEG, PNG, BMP, or the first frame of a GIF, told apart by content, not by
         name. The first readable file decides whether all have 1 channel or 3; others are converted, an alpha channel
-        is dropped and 16 bits become 8.
+        is dropped and 16 bits become 8. Links are followed, but a folder that is also found elsewhere is read once;
+        what is no file (a pipe, a socket, a device) is passed over. The log says so.
 
     Raises:
-        ValueError: There is no such folder or split, it holds no images, or images lie beside class
-            sub-folders.
+        ValueError: There is no such folder or split, it or a folder in it may not be read, it holds no images, or
+            images lie beside class sub-folders.
     """
     name = f"folder:{path}"
     root = _split_folder(pathlib.Path(path).expanduser(), name, split)
-    class_names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    files = [(file, -1) for file in _files(root, _is_image, depth=1)]
-    if files and class_names:
-        raise UserError(
-            "A folder of images must hold either class sub-folders or images, not both. "
-            f"Received: {root} with {len(files)} images beside {len(class_names)} sub-folders. Move the "
-            "images."
-        )
-    for label, class_name in enumerate(class_names):
-        in_class = [(file, label) for file in _files(root / class_name, _is_image)]
-        if not in_class:
-            raise UserError(
-                f"Every class sub-folder must hold images ({' '.join(EXTENSIONS)}). Received: "
-                f"{root / class_name}, "
-                "which holds none. Delete it, or fill it."
-            )
-        files += in_class
-    if not files:
-        raise UserError(
-            f"A folder of images must hold images ({' '.join(EXTENSIONS)}). Received: {root}, with none. Add some."
-        )
-    others = _files(root, lambda file: not _is_image(file))
-    if others:
-        logging.warning(
-            "%s: %d files that do not end in %s are not read, the first one: %s",
-            *(name, len(others), " ".join(EXTENSIONS), others[0]),
-        )
+    found = walk(root)
+    class_names = sorted(os.path.basename(folder) for folder in found.folders if os.path.dirname(folder) == str(root))
+    files = _labelled(found, root, class_names)
+    _note(found, name)
     paths = [file for file, _ in files]
     channels = _channels(paths)
     with tf.device("CPU"):
@@ -91,6 +73,7 @@ def open_folder(path, split, cache, judge):
         open=lambda image: Encoded(image if cache else tf.io.read_file(image), channels),
         bad=judge(len(files), lambda index: _describe(paths[index])),
         files=tuple(paths),
+        identity=lambda: _identity(root, files),
     )
 
 
@@ -115,6 +98,8 @@ def read_images(paths, image_size, channels):
     images = []
     for path in map(os.path.expanduser, paths):
         try:
+            if kind := what_else(path):
+                raise UserError(f"{RULE} Received: {path}, {kind}. Correct or leave it out.")
             image = Encoded(tf.io.read_file(path), channels).whole()
         except tf.errors.OpError as error:
             raise UserError(f"{RULE} Received: {_describe(path)}. Correct or leave it out.") from error
@@ -123,8 +108,11 @@ def read_images(paths, image_size, channels):
 
 
 def _split_folder(root, name, split):
-    if not root.is_dir():
-        raise UserError(f"`path` of folder:<path> must be an existing folder. Received: {name!r}. Correct it.")
+    if (kind := what_else(root)) != "a folder":
+        raise UserError(
+            f"`path` of folder:<path> must be an existing folder. Received: {name!r}, {kind or 'a file'}. Correct it."
+        )
+    check_folder(root, RULE_FOLDERS)
     if not (root / "train").is_dir():
         if split == "train":
             return root
@@ -148,13 +136,69 @@ def _is_image(name):
     return name.lower().endswith(EXTENSIONS)
 
 
-def _files(folder, wanted, depth=None):
-    """Sorted paths of the files below a folder whose names are wanted, directly in it if `depth` is 1."""
-    found = []
-    for directory, subfolders, names in os.walk(folder, followlinks=True):
-        subfolders[:] = [] if depth == 1 else [name for name in subfolders if not name.startswith(".")]
-        found += [os.path.join(directory, name) for name in names if wanted(name) and not name.startswith(".")]
-    return sorted(found)
+def _labelled(found, root, class_names):
+    """The image files and their labels, in order."""
+    files = [(file, -1) for file in found.files if os.path.dirname(file) == str(root) and _is_image(file)]
+    if files and class_names:
+        raise UserError(
+            "A folder of images must hold either class sub-folders or images, not both. "
+            f"Received: {root} with {len(files)} images beside {len(class_names)} sub-folders. Move the "
+            "images."
+        )
+    labels = {name: label for label, name in enumerate(class_names)}
+    start = len(os.path.join(root, ""))
+    for file in found.files if class_names else ():
+        if _is_image(file) and (class_name := file[start:].partition(os.sep)[0]) in labels:
+            files.append((file, labels[class_name]))
+    files.sort(key=lambda each: (each[1], each[0]))
+    for label in sorted({*labels.values()} - {label for _, label in files}):
+        raise UserError(
+            f"Every class sub-folder must hold images ({' '.join(EXTENSIONS)}). Received: "
+            f"{root / class_names[label]}, which holds none{_through_links(found)}. Delete it, or fill it."
+        )
+    if not files:
+        raise UserError(
+            f"A folder of images must hold images ({' '.join(EXTENSIONS)}). Received: {root}, with none"
+            f"{_through_links(found)}. Add some."
+        )
+    return files
+
+
+def _through_links(found):
+    return f" (its folders are also found elsewhere, without the link {found.again[0]})" if found.again else ""
+
+
+def _note(found, name):
+    """Says what is not read."""
+    unread = [file for file in found.files if not _is_image(file)]
+    for paths, reason in (
+        (unread, f"files that do not end in {' '.join(EXTENSIONS)} are not read"),
+        (found.others, "entries that are no files, but pipes, sockets or devices, are not read"),
+        (found.again, "links lead to folders that are read anyhow, and are not followed"),
+    ):
+        if paths:
+            logging.warning("%s: %d %s, the first one: %s", name, len(paths), reason, paths[0])
+
+
+def _identity(root, files):
+    """By what the images are known again.
+
+    Their contents are not read: that would take as long as an epoch. Sizes take a question to the file system each.
+    """
+
+    def size(path):
+        try:
+            return os.path.getsize(path)
+        except OSError:
+            return -1
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        sizes = list(pool.map(size, (path for path, _ in files)))
+    return {
+        "names of the files": digest_of(os.path.relpath(path, root) for path, _ in files),
+        "classes": digest_of(label for _, label in files),
+        "sizes of the files": digest_of(sizes),
+    }
 
 
 def _contents(paths):

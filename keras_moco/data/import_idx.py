@@ -17,6 +17,7 @@ import zlib
 import numpy as np
 
 from keras_moco.commands import run_command
+from keras_moco.data.files import check_file
 from keras_moco.errors import UserError
 from keras_moco.paths import user_path
 
@@ -94,7 +95,8 @@ def read_split(source_dir, split):
 def _find(source_dir, prefix, kind, dimensions):
     names = [f"{prefix}-{kind}{dot}idx{dimensions}-ubyte{gz}" for dot in "-." for gz in (".gz", "")]
     for name in names:
-        if (source_dir / name).is_file():
+        if (source_dir / name).exists():
+            check_file(source_dir / name, "IDX files must be files.", "Fetch it again.")
             return source_dir / name
     raise UserError(
         f"The source folder must hold one of {', '.join(names)}. Received: {source_dir}, without. Copy it there."

@@ -3,11 +3,13 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_moco.data.identity import digest_of
 from keras_moco.data.sources import Source
 from keras_moco.errors import UserError
 from keras_moco.pixel_range import refusal
 
 BLOCK = 256  # images copied by one call
+MOST_CLASSES = 10**6  # more are no classes but identifiers, some of which no int32 could hold
 
 
 def permutation(size, seed):
@@ -74,6 +76,11 @@ def array_source(images, labels=None, class_names=None, name="arrays", split="tr
         class_names=class_names,
         read=lambda seed: examples_from_arrays(*arrays, seed),
         arrays=lambda: arrays,
+        identity=lambda: {
+            "images": digest_of(arrays[0].numpy()),
+            "labels": digest_of(arrays[1].numpy()),
+            "names of the classes": digest_of(class_names or ()),
+        },
     )
 
 
@@ -99,6 +106,11 @@ def _checked(labels, class_names, count):
             "Correct them."
         )
     classes = int(labels.max()) + 1
+    if classes > MOST_CLASSES:
+        raise UserError(
+            f"`labels` must be less than {MOST_CLASSES}, as classes are counted. "
+            f"Received: a label {labels.max()}. Number the classes from 0."
+        )
     class_names = tuple(class_names or map(str, range(classes)))
     if len(class_names) < classes:
         raise UserError(

@@ -38,6 +38,8 @@ class Source:
         files: tuple of str, the path of each image, or `None` where they lie in other files.
         buffer: `ShuffleBuffer` (`keras_moco.data.streams`) that an order fills, or `None` where none is needed.
         licence: str, of the data, or `None` where it does not say.
+        identity: function without arguments to a dict of names of what makes the images these, in this order, to a
+            digest of each. Defaults to `None`: nothing is known of that.
 
     Example:
 
@@ -58,11 +60,17 @@ class Source:
     files: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
     buffer: ShuffleBuffer | None = None
     licence: str | None = None
+    identity: Callable | None = dataclasses.field(default=None, repr=False)
 
     @property
     def num_classes(self):
         """int. Number of classes; 0 for unlabelled images."""
         return len(self.class_names or ())
+
+    @functools.cached_property
+    def digests(self):
+        """dict, by which a resumed run knows the images again, found at the first use; an empty one if it cannot."""
+        return self.identity() if self.identity else {}
 
     def labels(self):
         """The label of every image, an int32 array `(num_examples,)`; -1 where it has none. Decodes no image."""

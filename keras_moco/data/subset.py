@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from keras_moco.data.identity import digest_of
 from keras_moco.data.memory import examples_from_arrays
 from keras_moco.errors import UserError
 
@@ -37,6 +38,10 @@ def subset(source, indices):
             + (f", {len(chosen)} different ones from {chosen[0]} to {chosen[-1]}" if len(chosen) else "")
             + ". Correct them."
         )
+
+    def identity():
+        return {**source.digests, "choice of images": digest_of(chosen)}
+
     if source.arrays:
         with tf.device("CPU"):
             arrays = tuple(tf.gather(array, chosen) for array in source.arrays())
@@ -45,6 +50,7 @@ def subset(source, indices):
             num_examples=len(chosen),
             read=lambda seed: examples_from_arrays(*arrays, seed=seed),
             arrays=lambda: arrays,
+            identity=identity,
         )
     places = np.full(source.num_examples, -1, "int64")
     places[chosen] = np.arange(len(chosen))
@@ -59,6 +65,7 @@ def subset(source, indices):
         read=read,
         bad=source.bad.among(chosen) if source.bad else None,
         files=tuple(source.files[index] for index in chosen) if source.files else None,
+        identity=identity,
     )
 
 
@@ -86,7 +93,13 @@ def sample(source, count, seed=0):
         return source
     order = tf.constant(seed, tf.int64) if source.arrays or source.files else None
     return dataclasses.replace(
-        source, num_examples=count, read=lambda _: source.read(order).take(count), arrays=None, files=None, buffer=None
+        source,
+        num_examples=count,
+        read=lambda _: source.read(order).take(count),
+        arrays=None,
+        files=None,
+        buffer=None,
+        identity=lambda: {**source.digests, "choice of images": digest_of([seed, count])},
     )
 
 

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets as a source; with `import_idx` the only importer of `tensorflow_datasets`."""
+"""TensorFlow Datasets as a source."""
 
 import contextlib
 import difflib
@@ -17,6 +17,15 @@ from keras_moco.data.memory import examples_from_arrays
 from keras_moco.data.pictures import Encoded, Pixels
 from keras_moco.data.sources import Source
 from keras_moco.data.streams import ShuffleBuffer, shuffled_stream
+from keras_moco.data.tfds_files import (
+    RULE,
+    check_readable,
+    check_split,
+    encoded_examples,
+    identity,
+    record_files,
+    refuse_half_written,
+)
 from keras_moco.errors import UserError
 
 # A data set of at most this many decoded bytes is read once and kept in memory: CIFAR-10 takes 154 MB.
@@ -56,14 +65,23 @@ def open_tfds(name, split, data_dir, cache, judge, buffer_mib):
     label = features.get("label")
     labelled = isinstance(label, tfds.features.ClassLabel)
     tfds_split = _resolve_split(builder, name, split, labelled)
+    check_split(builder, name, tfds_split)
     info = builder.info.splits[tfds_split]
     num_examples = info.num_examples
     shape, channels = tuple(image.shape), image.shape[-1]
     num_bytes = info.num_bytes or sum(path.stat().length for path in info.filepaths)  # old sets do not say
     buffer = ShuffleBuffer.of(num_examples, int(num_bytes), buffer_mib)
-    read = functools.partial(_stream, builder, tfds_split, buffer, len(label.names) if labelled else 0, cache)
+    records = record_files(builder, tfds_split)
+    classes = len(label.names) if labelled else 0
+    read = functools.partial(_stream, builder, tfds_split, records, buffer, classes, cache)
     in_memory = None not in shape and num_examples * math.prod(shape) <= MEMORY_BYTES
-    arrays = _InMemory(lambda: read(None), num_examples, shape) if in_memory else None
+    again = f"Delete {builder.data_dir}, and prepare tfds:{name} again."
+    arrays = _InMemory(lambda: read(None), num_examples, shape, records, again) if in_memory else None
+
+    def describe(index):
+        damage = records.damage_of(index) if records else ""
+        return f"example {index} of tfds:{name} ({split}" + (f"; {damage})" if damage else ")")
+
     return Source(
         name=f"tfds:{name}",
         split=split,
@@ -73,17 +91,19 @@ def open_tfds(name, split, data_dir, cache, judge, buffer_mib):
         read=(lambda seed: examples_from_arrays(*arrays(), seed=seed)) if in_memory else read,
         arrays=arrays,
         open=Pixels if in_memory else functools.partial(Encoded, channels=channels),
-        bad=None if in_memory else judge(num_examples, lambda index: f"example {index} of tfds:{name} ({split})"),
+        bad=None if in_memory else judge(num_examples, describe),
         buffer=None if in_memory else buffer,
         licence=builder.info.redistribution_info.license or None,
+        identity=lambda: identity(builder, tfds_split),
     )
 
 
 class _InMemory:
     """Decodes a whole split on first use, then reads from memory: one decoding, and complete shuffles."""
 
-    def __init__(self, read, num_examples, shape):
+    def __init__(self, read, num_examples, shape, records, way_out):
         self.read, self.num_examples, self.shape = read, num_examples, shape
+        self.records, self.way_out = records, way_out
 
     @functools.cached_property
     def arrays(self):
@@ -95,33 +115,27 @@ class _InMemory:
         # graph.
         with tf.init_scope(), tf.device("CPU"):
             decoded = self.read().map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-            return decoded.batch(self.num_examples).get_single_element()
+            try:
+                return decoded.batch(self.num_examples).get_single_element()
+            except tf.errors.OpError as error:
+                damage = self.records.damage() if self.records else []
+                if not damage:
+                    raise
+                raise UserError(f"{RULE} Received: {damage[0]}. {self.way_out}") from error
 
     def __call__(self):
         return self.arrays
 
 
-def _stream(builder, split, buffer, classes, cache, seed):
+def _stream(builder, split, records, buffer, classes, cache, seed):
     """Reads a split from its files, images encoded."""
-    dataset = builder.as_dataset(
-        split=split,
-        shuffle_files=False,
-        decoders={"image": tfds.decode.SkipDecoding()},
-        read_config=_read_config(builder),
-    )
+    dataset = encoded_examples(builder, split, records)
 
     def entries(index, example):
         label = class_of(example["label"], index, 0, classes) if classes else -1
         return {"image": example["image"], "label": label, "index": index}
 
     return shuffled_stream(dataset.enumerate().map(entries), buffer, seed, cache)
-
-
-def _read_config(builder):
-    config = tfds.ReadConfig(try_autocache=False, add_tfds_id=False)
-    if builder.info.disable_shuffling:
-        config.interleave_cycle_length = 1  # such a set promises its own order, which interleaved files would break
-    return config
 
 
 def _resolve_split(builder, name, split, labelled):
@@ -131,8 +145,10 @@ def _resolve_split(builder, name, split, labelled):
     if split == "test" and "validation" in splits:
         # ImageNet's test split, where prepared, has no labels (-1); the accuracy everybody reports is on
         # validation.
-        if "test" in splits and int(_first_label(builder, "test")) >= 0:
-            return "test"
+        if "test" in splits:
+            check_split(builder, name, "test")
+            if _first_label(builder, "test") >= 0:
+                return "test"
         return "validation"
     raise UserError(
         f"`split` of tfds:{name} must be one of {', '.join(splits)}. Received: split={split!r}. "
@@ -141,8 +157,8 @@ def _resolve_split(builder, name, split, labelled):
 
 
 def _first_label(builder, split):
-    decoders = {"image": tfds.decode.SkipDecoding()}
-    return builder.as_dataset(split=f"{split}[:1]", decoders=decoders).get_single_element()["label"]
+    examples = encoded_examples(builder, split, record_files(builder, split))
+    return next((int(example["label"]) for example in examples.take(1)), -1)
 
 
 @contextlib.contextmanager
@@ -170,16 +186,23 @@ def _prepared_builder(name, data_dir):
     from tensorflow_datasets.core import read_only_builder
 
     where = data_dir or tfds.core.constants.DATA_DIR
+    check_readable(where, name)
     try:
         return read_only_builder.builder_from_files(name, data_dir=data_dir)
-    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError):
+    except (tfds.core.DatasetNotFoundError, AssertionError):
         pass  # not there; whatever the name, the next step says it better
+    except Exception as error:  # what TFDS raises depends on where its files are damaged; without any it is a bug
+        refuse_half_written(where, name, error)
+        if not isinstance(error, ValueError):
+            raise
     try:
         with quiet():
             builder = tfds.builder(name, data_dir=data_dir)
     except Exception as error:  # TFDS raises many kinds here: unknown name, malformed name, unknown config
+        refuse_half_written(where, name, None)
         raise UserError(_unknown_name(name, where)) from error
     if not builder.is_prepared():
+        refuse_half_written(where, name, None)
         _prepare(builder, name, where)
     return builder
 

@@ -2,13 +2,16 @@
 
 import glob
 import itertools
+import os
 import pathlib
-import struct
 
 import tensorflow as tf
 
+from keras_moco.data.files import check_file, check_folder
+from keras_moco.data.identity import digest_of
 from keras_moco.data.labels import UNLABELLED, check_first_labels, class_of
 from keras_moco.data.pictures import Encoded
+from keras_moco.data.records import RecordFiles, count_records
 from keras_moco.data.sources import SPLITS, Source
 from keras_moco.data.streams import ShuffleBuffer, shuffled_stream
 from keras_moco.errors import UserError
@@ -20,7 +23,6 @@ IMAGE_FEATURE = tf.io.FixedLenFeature([], tf.string, default_value="")
 LABEL_FEATURE = tf.io.FixedLenFeature([], tf.int64, default_value=UNLABELLED)
 CLASS_NAMES = "labels.txt"
 SPLIT_WORDS = {"train": ("train",), "test": ("test", "validation", "val")}
-FILES_AT_ONCE = 16
 BLOCK = 256  # records whose labels are looked at together
 
 
@@ -50,7 +52,8 @@ def open_tfrecord(pattern, split, cache, judge, buffer_mib):
     """
     name = f"tfrecord:{pattern}"
     files = _find(pattern, split, name)
-    num_examples = sum(map(_count, files))
+    shards = RecordFiles(files, map(count_records, files))
+    num_examples = sum(shards.counts)
     if not num_examples:
         raise UserError(
             f"TFRecord files must hold records. Received: {name}, {len(files)} files without any. Write them again."
@@ -65,9 +68,13 @@ def open_tfrecord(pattern, split, cache, judge, buffer_mib):
         return {"image": parsed[IMAGE], "label": label, "index": index}
 
     def read(seed):
-        return shuffled_stream(_records(files).enumerate().map(entries), buffer, seed, cache)
+        return shuffled_stream(shards.records().enumerate().map(entries), buffer, seed, cache)
 
-    channels = _channels(_records(files), name)
+    def describe(index):
+        damage = shards.damage_of(index)
+        return f"record {index} of {name} ({split}" + (f"; {damage})" if damage else ")")
+
+    channels = _channels(shards.records(), name)
     first = _first_label(files, class_names, pattern, name) if class_names else 0
     return Source(
         name=name,
@@ -77,24 +84,34 @@ def open_tfrecord(pattern, split, cache, judge, buffer_mib):
         class_names=class_names,
         read=read,
         open=lambda image: Encoded(image, channels),
-        bad=judge(num_examples, lambda index: f"record {index} of {name} ({split})"),
+        bad=judge(num_examples, describe),
         buffer=buffer,
+        identity=lambda: _identity(files, class_names),
     )
 
 
-def _records(files):
-    return tf.data.Dataset.from_tensor_slices(files).interleave(
-        tf.data.TFRecordDataset,
-        cycle_length=FILES_AT_ONCE,
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
+def _identity(files, class_names):
+    root = os.path.commonpath([os.path.dirname(file) for file in files])
+    return {
+        "names of the files": digest_of(os.path.relpath(file, root) for file in files),
+        "sizes of the files": digest_of(os.path.getsize(file) for file in files),
+        "names of the classes": digest_of(class_names or ()),
+    }
 
 
 def _class_names(files):
     """The names beside the records, a tuple; `None` where there are none."""
     path = pathlib.Path(files[0]).parent / CLASS_NAMES
-    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+    if not os.path.lexists(path):
+        return None
+    rule = "The names of classes beside TFRecords must be a text file in UTF-8, one name a line."
+    check_file(path, rule, "Write it anew, or rename it to go without labels.")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{rule} Received: {path}, {error}. Write it anew, or rename it to go without labels."
+        ) from error
     return tuple(line.strip() for line in lines if line.strip()) or None
 
 
@@ -102,7 +119,7 @@ def _first_label(files, class_names, pattern, name):
     """The number from which labels count; where this split does not decide, the others may."""
 
     def labels(files):
-        records = _records(files).batch(BLOCK)
+        records = RecordFiles(files, map(count_records, files)).records().batch(BLOCK)
         parsed = records.map(lambda batch: tf.io.parse_example(batch, {LABEL: LABEL_FEATURE})[LABEL])
         return parsed.as_numpy_iterator()
 
@@ -117,6 +134,14 @@ def _matching(pattern, word):
     return sorted(glob.glob(str(pathlib.Path(pattern.replace("{split}", word)).expanduser())))
 
 
+def _folder_of(pattern):
+    """The folder that a pattern begins with, before any `*`."""
+    folder = pathlib.Path(pattern).expanduser().parent
+    while glob.has_magic(str(folder)):
+        folder = folder.parent
+    return folder
+
+
 def _find(pattern, split, name):
     if "{split}" not in pattern and split != "train":
         raise UserError(
@@ -125,28 +150,14 @@ def _find(pattern, split, name):
         )
     for word in SPLIT_WORDS[split]:
         if files := _matching(pattern, word):
+            for file in files:
+                check_file(file, "TFRecords must be files.", "Correct the pattern, or move it away.")
             return files
+        check_folder(_folder_of(pattern.replace("{split}", word)), "The folder of TFRecords must be readable.")
     raise UserError(
         f"A source of TFRecords must name existing files. Received: {name!r}, split={split!r}, which matches none. "
         f"Correct it, for example to tfrecord:/data/images/{{split}}-*. (Splits are {', '.join(SPLITS)}.)"
     )
-
-
-def _count(path):
-    """Records of a file, from their lengths alone: 8 bytes of length, 4 of checksum, the data, 4 of checksum."""
-    size, count, position = pathlib.Path(path).stat().st_size, 0, 0
-    with open(path, "rb") as file:
-        while position < size:
-            file.seek(position)
-            header = file.read(8)
-            position += 16 + (struct.unpack("<Q", header)[0] if len(header) == 8 else size)
-            if position > size:
-                raise UserError(
-                    f"A TFRecord file must be complete, and not compressed. Received: {path}, which ends inside record "
-                    f"{count}. Write it again."
-                )
-            count += 1
-    return count
 
 
 def _channels(records, name, tries=100):

@@ -157,11 +157,21 @@ class FeatureExtractor(keras.Model):
                 found = self.predict(dataset, verbose=0)
         features = found["features"]
         count = len(next(iter(features.values())) if isinstance(features, dict) else features)
-        labels = np.asarray(found.get("label", np.full(count, -1)), "int32")
+        labels = _classes(np.asarray(found.get("label", np.full(count, -1))))
         index = np.asarray(found["index"], "int64") if "index" in found else None
         if isinstance(features, dict):
             return {name: Features(_vectors(each), labels, index) for name, each in features.items()}
         return Features(_vectors(features), labels, index)
+
+
+def _classes(labels):
+    """The labels as int32, which would make other numbers of those beyond it."""
+    if len(labels) and not np.iinfo("int32").min <= labels.min() <= labels.max() <= np.iinfo("int32").max:
+        raise UserError(
+            "Labels must be classes counted from 0, or -1 where there is none. "
+            f"Received: labels from {labels.min()} to {labels.max()}. Number the classes."
+        )
+    return labels.astype("int32")
 
 
 def _vectors(features):

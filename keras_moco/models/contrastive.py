@@ -65,6 +65,8 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
     Attributes:
         encoder, batch_norm: as given.
         required: names that every batch must have; of a class.
+        remembers_images: bool, whether something is kept for each image under its number, so that a resumed run needs
+            the same images in the same order; of a class.
         augmentation: an `Augmentation` whose second half each step does (`keras_moco.data.pretrain_dataset` with
             `finish=False`, whose batches must hold `"draws"`). `None`, as at first: views come finished. Not saved.
         skip_not_finite: bool, whether a step whose loss or gradients are not finite changes nothing but the counters
@@ -73,6 +75,7 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
     """
 
     required = ("query", "key")
+    remembers_images = False
 
     def __init__(self, encoder, temperature, batch_norm=None, logs=(), **kwargs):
         super().__init__(**kwargs)

@@ -52,6 +52,7 @@ class MemoryBank(ContrastiveModel):
     """
 
     required = ("query", "index")
+    remembers_images = True
 
     def __init__(self, encoder, bank_size, num_negatives=4096, bank_momentum=0.5, temperature=0.07, seed=0, **kwargs):
         super().__init__(encoder, temperature, **kwargs)

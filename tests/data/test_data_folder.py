@@ -1,11 +1,19 @@
 """A folder of image files as a source; damaged and odd files have tests of their own."""
 
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from keras_moco.data import open_source, plain_read_errors
-from tests.data.written import read
+from keras_moco.data.folder import read_images
+from keras_moco.data.identity import differences
+from tests.data.written import read, time_limit
 
 
 def save(path, mode="RGB", size=(7, 5), seed=0):
@@ -88,3 +96,110 @@ def test_a_folder_that_cannot_be_opened_is_refused(tmp_path, files, split, recei
         (folder / name).write_bytes(b"not an image")
     with pytest.raises(ValueError, match=received.format(folder)):
         open_source(f"folder:{folder}", split)
+
+
+# What is no file, links, and folders that are locked
+
+
+def names_of(source, root):
+    return [os.path.relpath(path, root) for path in source.files]
+
+
+def test_what_is_no_file_is_passed_over_and_said(tmp_path, caplog):
+    pixels = save(tmp_path / "cat" / "b.png")
+    os.mkfifo(tmp_path / "cat" / "a.png")
+    os.symlink(tmp_path / "cat" / "a.png", tmp_path / "cat" / "c.png")
+    os.symlink("/dev/zero", tmp_path / "cat" / "d.png")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.relpath(tmp_path / "cat" / "e.png"))  # whose names may not be long
+        with time_limit(20):
+            source = open_source(f"folder:{tmp_path}", cache=True)
+            (example,) = read(source)
+    np.testing.assert_array_equal(example["image"], pixels)
+    assert "4 entries that are no files" in caplog.text and str(tmp_path / "cat" / "a.png") in caplog.text
+
+
+def test_an_image_that_is_named_and_no_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    for name, kind in (("a.png", "a named pipe"), (".", "a folder"), ("none.png", "No such file or directory")):
+        with time_limit(20), pytest.raises(ValueError, match=rf"Received: {tmp_path / name}, {kind}\. "):
+            read_images([str(tmp_path / name)], 8, 3)
+
+
+def test_a_folder_counts_once_whatever_links_lead_to_it(tmp_path, caplog):
+    root = tmp_path / "images"
+    for name in ("bee/1.png", "cat/2.png", "cat/deeper/3.png"):
+        save(root / name)
+    save(tmp_path / "outside" / "4.png")
+    os.symlink(root / "bee", root / "ant")  # a class that is another one
+    os.symlink(root, root / "cat" / "loop")
+    os.symlink(tmp_path / "outside", root / "cat" / "b")
+    os.symlink(tmp_path / "outside", root / "cat" / "a")
+    os.symlink(tmp_path / "nothing", root / "cat" / "5.png")
+    with time_limit(20):
+        source = open_source(f"folder:{root}")
+    assert source.class_names == ("bee", "cat")
+    assert names_of(source, root) == ["bee/1.png", "cat/2.png", "cat/5.png", "cat/a/4.png", "cat/deeper/3.png"]
+    assert source.labels().tolist() == [0, 1, 1, 1, 1]
+    assert (
+        f"3 links lead to folders that are read anyhow, and are not followed, the first one: {root}/ant" in caplog.text
+    )
+
+
+def test_names_with_odd_characters_are_read(tmp_path):
+    odd = tmp_path / "a\nb **c** \x1b[31m"
+    save(odd / "1\n.png")
+    source = open_source(f"folder:{tmp_path}", strict=True)
+    assert source.class_names == (odd.name,) and len(read(source)) == 1
+
+
+OPEN = """
+import sys
+from keras_moco.data import open_source
+for name in sys.argv[1:]:
+    try:
+        open_source(name)
+    except ValueError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_folder_that_may_not_be_read_is_named_with_the_reason(tmp_path):
+    names, locked = [], []
+    for number, folder in enumerate((".", "cat", "cat/deeper", "cat")):
+        root = tmp_path / f"{number}"
+        for name in ("bee/1.png", "cat/2.png", "cat/deeper/3.png"):
+            save(root / name)
+        names.append(f"folder:{root}")
+        locked.append(root / folder)
+    names[-1] = f"tfrecord:{tmp_path}/3/cat/*"
+    for folder in locked:
+        folder.chmod(0)
+    command = [sys.executable, "-c", OPEN, *names]
+    if os.access(locked[0], os.R_OK):  # as root may, whatever the permissions, unless it gives that up
+        command = ["setpriv", "--bounding-set=-all", *command]
+        if subprocess.run(["setpriv", "--bounding-set=-all", "true"], capture_output=True).returncode:
+            pytest.skip("giving up the rights of root is not permitted")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    for folder in locked:
+        folder.chmod(0o755)
+    said = done.stdout.splitlines()
+    assert len(said) == len(locked), done.stderr
+    for folder, line in zip(locked, said, strict=True):
+        assert f"Received: {folder}, of which the operating system says: Permission denied. " in line
+
+
+def test_digests_say_whether_names_classes_or_sizes_have_changed(tmp_path):
+    root = tmp_path / "images"
+    for name in ("bee/1.png", "cat/2.png", "cat/3.png"):
+        save(root / name)
+    before = open_source(f"folder:{root}").digests
+    shutil.copytree(root, tmp_path / "moved")
+    assert differences(before, open_source(f"folder:{tmp_path}/moved").digests) == []
+    save(root / "cat" / "2.png", size=(30, 20))
+    assert differences(before, open_source(f"folder:{root}").digests) == ["sizes of the files"]
+    shutil.rmtree(root)
+    shutil.copytree(tmp_path / "moved", root)
+    (root / "cat" / "2.png").rename(root / "bee" / "2.png")
+    assert differences(before, open_source(f"folder:{root}").digests) == ["names of the files", "classes"]

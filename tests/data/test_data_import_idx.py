@@ -1,6 +1,7 @@
 """The command that turns IDX files into a set of TensorFlow Datasets."""
 
 import gzip
+import os
 import struct
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from keras_moco.data import open_source, tfds_source
 from keras_moco.data.import_idx import main
-from tests.data.written import read
+from tests.data.written import read, time_limit
 
 SHAPES = {"train": (7, 5, 4), "t10k": (3, 5, 4)}
 
@@ -100,6 +101,15 @@ def test_damaged_files_are_refused_in_one_sentence(idx, tmp_path, capsys, name, 
     assert out == "" and err.startswith("import_idx: ") and err.count("\n") == 1
     assert received in err and str(idx[0]) in err
     assert not (tmp_path / "tiny_set").exists()
+
+
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(idx, tmp_path, capsys):
+    path = idx[0] / "train-images-idx3-ubyte.gz"
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with time_limit(20):
+        assert run(idx[0], tmp_path) == 2
+    assert f"Received: {path}, a named pipe. " in capsys.readouterr().err
 
 
 def test_the_command_has_help(capsys):

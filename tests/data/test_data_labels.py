@@ -56,6 +56,7 @@ def test_an_image_may_be_without_a_label(written):
     [
         ([0, 1, 3], "label 3 of record 2"),
         ([0, 2, 2**40], rf"label {2**40} of record 2"),
+        ([0, 2, 2**32], rf"label {2**32} of record 2"),  # as int32 it would be 0
         ([1, -2, 3], "label -2 of record 1"),
         ([3, 1, 4], "label 4 of record 2"),
     ],
@@ -65,7 +66,9 @@ def test_a_label_out_of_range_is_refused_with_its_record(written, numbers, recei
         open_source(written(train=numbers))
 
 
-@pytest.mark.parametrize("numbers, received", [([0, 1, 2, 3], "label 3"), ([1, 3, 2, 0], "label 0")])
+@pytest.mark.parametrize(
+    "numbers, received", [([0, 1, 2, 3], "label 3"), ([1, 3, 2, 0], "label 0"), ([0, 1, 2, 2**32], f"label {2**32}")]
+)
 def test_a_later_label_out_of_range_is_refused_when_it_is_read(written, monkeypatch, numbers, received):
     monkeypatch.setattr(labels, "CHECKED", 2)
     monkeypatch.setattr("keras_moco.data.tfrecord.BLOCK", 1)

@@ -64,6 +64,7 @@ def test_other_ranges_shapes_labels_and_names_are_refused():
         ((IMAGES[..., None],), r"`images` .*shape=\(50, 9, 7, 3, 1\)"),
         ((IMAGES, LABELS[:49]), "`labels` .*49 labels of type int64, the least 0, for 50 images"),
         ((IMAGES, LABELS - 1), "`labels` .*the least -1, for 50 images"),
+        ((IMAGES, LABELS + 2**32), f"`labels` .*a label {2**32 + 3}"),  # which an int32 would not hold
         ((IMAGES, LABELS + 0.5), "`labels` .*50 labels of type float64, the least 0.5"),
         ((IMAGES, LABELS, ["ant", "bee"]), "`class_names` .*2 names for 4 classes.*leave them out"),
         ((IMAGES, LABELS + 1, ["ant", "bee", "cat", "dog"]), "`class_names` .*4 names for 5 classes.*labels - 1"),

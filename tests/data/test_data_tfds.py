@@ -1,12 +1,14 @@
 """TensorFlow Datasets as a source."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_moco.data import open_source, tfds_source
+from keras_moco.data.tfds_files import encoded_examples, record_files
 from tests.data.written import store_tfds
 
 
@@ -85,3 +87,95 @@ def test_a_failed_download_is_one_sentence_and_was_announced(tmp_path, monkeypat
     with pytest.raises(ValueError, match="ConnectionError: connection lost"):
         open_source("tfds:cifar10", data_dir=tmp_path)
     assert "tfds:cifar10" in said[-1] and str(tmp_path) in said[-1]
+
+
+# Half written, or damaged
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stored")
+    store_labelled(folder, train=(1, 40))
+    return folder
+
+
+@pytest.fixture
+def copy(stored, tmp_path):
+    """The folder of a set that a test may write to."""
+    return shutil.copytree(stored, tmp_path / "sets") / "some" / "1.0.0"
+
+
+FILES = ("dataset_info.json", "features.json", "some-train.tfrecord-00000-of-00001")
+
+
+@pytest.mark.parametrize(
+    "file, content, received",
+    [
+        (FILES[0], None, "where dataset_info.json cannot be opened: No such file or directory"),
+        (FILES[0], b'{"name": "so', "of which TFDS says: Failed to load JSON: Unterminated string"),
+        (FILES[1], None, "where features.json cannot be opened: No such file or directory"),
+        (FILES[1], b"\xff\xfe", "of which TFDS says: 'utf-8' codec can't decode byte 0xff"),
+        (FILES[1], b"[" * 100_000, "of which TFDS says: maximum recursion depth exceeded"),
+        (FILES[2], None, FILES[2] + " of tfds:some, No such file or directory"),
+        (FILES[2], b"", "whose split train holds 0 bytes where dataset_info.json says "),
+    ],
+)
+def test_a_set_that_is_not_whole_is_refused_with_its_folder(copy, file, content, received):
+    if content is None:
+        (copy / file).unlink()
+    else:
+        (copy / file).write_bytes(content)
+    with pytest.raises(ValueError) as error:
+        open_source("tfds:some", data_dir=copy.parents[1])
+    said = str(error.value)
+    assert said.startswith("A prepared TFDS set must be whole. Received: ") and received in said
+    assert str(copy) in said and said.endswith(", and prepare the set again.")
+
+
+def flip_a_byte(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_damaged_record_is_one_unreadable_image(copy):
+    expected = [(found["index"], found["label"], found["image"].shape) for found in read_set(copy)[1]]
+    flip_a_byte(copy / FILES[2])
+    source, found = read_set(copy, max_bad_fraction=0.5)
+    ((lost, said),) = source.bad.met.items()
+    assert f"record {lost} of {copy / FILES[2]}: its checksum is wrong" in said
+    expected = [each for each in expected if each[0] != lost]
+    assert [(each["index"], each["label"], each["image"].shape) for each in found] == expected
+    assert source.labels().tolist() == [-1 if number == lost else 1 for number in range(40)]
+
+
+def read_set(copy, **settings):
+    source = open_source("tfds:some", data_dir=copy.parents[1], **settings)
+    return source, list(source.examples().as_numpy_iterator())
+
+
+def test_a_damaged_record_among_images_in_memory_is_refused(tmp_path):
+    store_tfds(tmp_path, "some", {"train": [(np.full((8, 8, 3), n, "uint8"), 1) for n in range(20)]}, classes=2)
+    flip_a_byte(tmp_path / "some" / "1.0.0" / FILES[2])
+    builder = tfds_source._prepared_builder("some", str(tmp_path))
+    records = record_files(builder, "train")
+    examples = encoded_examples(builder, "train", records)
+    arrays = tfds_source._InMemory(lambda: examples, 20, (8, 8, 3), records, "Do so.")
+    with pytest.raises(
+        ValueError, match=r"must be whole\. Received: record \d+ of .*: its checksum is wrong\. Do so\."
+    ):
+        arrays()
+
+
+def test_many_files_are_read_in_the_order_of_tfds(tmp_path):
+    files = tfds_source.tfds.download.DownloadConfig(num_shards=19)
+    for name, ordered in (("loose", False), ("ordered", True)):
+        rows = {"train": [(np.full((4, 4, 3), number % 256, "uint8"), number % 2) for number in range(400)]}
+        store_tfds(tmp_path, name, rows, 3, 2, "png", {"download_config": files, "disable_shuffling": ordered})
+        builder = tfds_source._prepared_builder(name, str(tmp_path))
+        records = record_files(builder, "train")
+        ours, theirs = (
+            [example["image"] for example in encoded_examples(builder, "train", which).as_numpy_iterator()]
+            for which in (records, None)
+        )
+        assert len(records.paths) == 19 and ours == theirs

@@ -1,12 +1,17 @@
 """TFRecord files, written by TensorFlow's own writer and read back."""
 
 import gzip
+import os
+import shutil
 
 import numpy as np
 import pytest
 
-from keras_moco.data import open_source, plain_read_errors
-from tests.data.written import encoded, read, record, write_records
+from keras_moco.data import evaluation_dataset, open_source, plain_read_errors, subset
+from keras_moco.data.crc32c import checksum_of
+from keras_moco.data.identity import differences
+from tests.batches import take
+from tests.data.written import encoded, read, record, time_limit, write_records
 
 NAMES = ("ant", "bee", "cat")
 SIZES = {"00000-of-00002": 6, "00001-of-00002": 9}  # records of the two shards
@@ -27,6 +32,7 @@ def label_of(shard, number):
 
 def write_shards(folder, labelled=True, names=True):
     """The even records are JPEGs, the odd ones PNGs."""
+    folder.mkdir(exist_ok=True)
     for shard, size in SIZES.items():
         records = []
         for number in range(size):
@@ -135,10 +141,92 @@ def test_a_file_that_breaks_off_or_is_compressed_or_damaged_is_refused(tmp_path)
         path.write_bytes(data[: len(data) - lost])
         assert_refused(name, f"{path}, which ends inside record {number}")
     path.write_bytes(gzip.compress(data))
-    assert_refused(name, f"{path}, which ends inside record 0")
+    assert_refused(name, f"{path}, which is compressed, or damaged at the length of record 0")
+    changed = bytearray(data)
+    changed[begin_of(data, 4) + 1] ^= 1  # of its length
+    path.write_bytes(changed)
+    assert_refused(name, f"{path}, which is compressed, or damaged at the length of record 4")
+
+
+# Damaged records.
+
+
+def begin_of(data, number):
+    """Where a record begins, by the lengths of those before."""
+    place = 0
+    for _ in range(number):
+        place += 16 + int.from_bytes(data[place : place + 8], "little")
+    return place
+
+
+def damage(path, *numbers):
+    data = bytearray(path.read_bytes())
+    for number in numbers:
+        data[begin_of(data, number) + 60] ^= 1  # of its data
     path.write_bytes(data)
-    first = tmp_path / "train-00000-of-00002"
-    changed = bytearray(first.read_bytes())
-    changed[40] ^= 255  # which its checksum tells
-    first.write_bytes(changed)
-    assert_refused(name, f"{name}, whose first records cannot be read")
+
+
+def test_a_damaged_record_is_one_unreadable_image_and_shifts_no_other(tmp_path):
+    name = write_shards(tmp_path)
+    expected = {index: place for index, place in enumerate(ORDER)}
+    path = tmp_path / "train-00001-of-00002"
+    damage(path, 0, 3, 8)
+    damage(tmp_path / "train-00000-of-00002", 2)
+    lost = [index for index, place in expected.items() if place in {("00001-of-00002", n) for n in (0, 3, 8)}]
+    lost = sorted([*lost, ORDER.index(("00000-of-00002", 2))])
+    source = open_source(name, max_bad_fraction=0.5)
+    examples = read(source, seed=1)
+    assert sorted(int(found["index"]) for found in examples) == sorted({*expected} - {*lost})
+    for found in examples:
+        assert_holds(found, expected[found["index"]])
+        assert found["label"] == label_of(*expected[found["index"]])
+    assert sorted(source.bad.met) == lost
+    assert f"; record 3 of {path}: its checksum is wrong)" in source.bad.met[ORDER.index(("00001-of-00002", 3))]
+    assert source.labels().tolist() == [-1 if n in lost else label_of(*place) for n, place in expected.items()]
+    batch = take(evaluation_dataset(source, image_size=8, batch_size=4), -1)
+    assert batch["index"].tolist() == sorted({*expected} - {*lost})
+    some = subset(source, [lost[0], 13])
+    assert [int(found["index"]) for found in read(some)] == [1]
+
+
+@pytest.mark.parametrize("ends", [None, 300], ids=["gone", "cut off"])
+def test_a_file_that_is_lost_in_the_middle_of_a_run_is_so_many_unreadable_images(tmp_path, ends):
+    source = open_source(write_shards(tmp_path), max_bad_fraction=0.7)
+    path = tmp_path / "train-00001-of-00002"
+    if ends is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:ends])
+    found = read(source)
+    assert [int(example["index"]) for example in found] == [n for n, place in enumerate(ORDER) if "00000-" in place[0]]
+    assert source.bad.count == 9
+
+
+def test_checksums_are_those_that_tensorflow_writes(tmp_path):
+    for size in (0, 3, 255, 256, 257, 1000):
+        data = np.random.default_rng(size).bytes(size)
+        write_records(tmp_path / "one", [data])
+        assert (tmp_path / "one").read_bytes()[-4:] == checksum_of(data)
+
+
+def test_digests_are_of_names_and_sizes_and_not_of_the_place(tmp_path):
+    source = open_source(write_shards(tmp_path / "a"))
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert open_source(f"tfrecord:{tmp_path}/b/train-*").digests == source.digests
+    (tmp_path / "b" / "labels.txt").write_text("\n".join(("ant", "bee", "cow")))
+    changed = open_source(f"tfrecord:{tmp_path}/b/train-*").digests
+    assert differences(source.digests, changed) == ["names of the classes"]
+
+
+@pytest.mark.parametrize("name", ["train-2", "labels.txt"])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, name):
+    pattern = write_shards(tmp_path, names=False)
+    os.mkfifo(tmp_path / name)
+    with time_limit(20):
+        assert_refused(pattern, f"{tmp_path / name}, a named pipe. ")
+
+
+def test_names_of_classes_that_are_no_text_are_refused(tmp_path):
+    pattern = write_shards(tmp_path, names=False)
+    (tmp_path / "labels.txt").write_bytes(b"\xff\xfe")
+    assert_refused(pattern, f"{tmp_path}/labels.txt, 'utf-8' codec can't decode byte 0xff")

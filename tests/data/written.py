@@ -1,6 +1,8 @@
 """Images written as files, TFRecords and TensorFlow Datasets, for tests of sources."""
 
+import contextlib
 import io
+import signal
 
 import numpy as np
 import pytest
@@ -37,8 +39,11 @@ def write_records(path, records):
             writer.write(each)
 
 
-def store_tfds(data_dir, name, splits, channels=3, classes=0, encoding="png", **image):
-    """Stores a set without registering it; `splits` are lists of images or paths, with classes of `(image, label)`."""
+def store_tfds(data_dir, name, splits, channels=3, classes=0, encoding="png", how=None, **image):
+    """Stores a set without registering it; `splits` are lists of images or paths, with classes of `(image, label)`.
+
+    `how` is a dict of further arguments of TFDS.
+    """
     tfds = pytest.importorskip("tensorflow_datasets")
     tfds.disable_progress_bar()
     features = {"image": tfds.features.Image(shape=(None, None, channels), encoding_format=encoding, **image)}
@@ -55,6 +60,7 @@ def store_tfds(data_dir, name, splits, channels=3, classes=0, encoding="png", **
         data_dir=data_dir,
         features=tfds.features.FeaturesDict(features),
         split_datasets={split: rows(examples) for split, examples in splits.items()},
+        **(how or {}),
     )
 
 
@@ -71,6 +77,22 @@ def write(folder, kind, files):
         return f"folder:{folder}", None
     store_tfds(folder / "sets", "stored", {"train": map(str, paths)}, encoding=None)  # files are taken as they are
     return "tfds:stored", folder / "sets"
+
+
+@contextlib.contextmanager
+def time_limit(seconds):
+    """Fails where a block would wait for ever."""
+
+    def fail(*_):
+        raise TimeoutError(f"still waiting after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def read(source, seed=None):

@@ -180,6 +180,12 @@ def test_both_levels_come_from_one_pass_with_the_rows_of_each_alone():
         at_levels(encoder, ("head",))
 
 
+def test_labels_that_no_int32_holds_are_refused():
+    batch = {"image": np.zeros((2, 4, 4, 1), "float32"), "label": np.array([1, 2**32])}
+    with pytest.raises(ValueError, match=f"labels from 1 to {2**32}"):
+        extract_features(lambda images: ops.mean(images, axis=(1, 2)), tf.data.Dataset.from_tensors(batch))
+
+
 def test_feature_maps_are_refused():
     with pytest.raises(ValueError, match=r"`embed` .*Received: features of shape \(4, 6, 6, 3\)"):
         extract_features(lambda images: images, dataset(4, 4))

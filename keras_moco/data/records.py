@@ -1,0 +1,205 @@
+"""Records of TFRecord files; a damaged one comes out empty, and shifts no other."""
+
+import functools
+import os
+import struct
+
+import numpy as np
+import tensorflow as tf
+
+from keras_moco.data.crc32c import checksum_of
+from keras_moco.errors import UserError
+
+HEADER, FOOTER = 12, 4  # bytes: a length of 8 with its checksum of 4; behind the data their checksum
+
+
+class RecordFiles:
+    """TFRecord files that are read in turn.
+
+    TensorFlow gives a file up at the first record whose checksum is wrong. What it has not delivered is then read one
+    by one, at the places that the lengths say, so that damaged records alone are lost and others keep their numbers.
+    Whole files are read by TensorFlow alone, as fast as ever.
+
+    Args:
+        paths: of the files, in the order in which they are read.
+        counts: ints, how many records each of them has, or should have.
+        cycle_length: int, files that are read side by side. Defaults to `16`.
+        block_length: int, records that are read of a file before it is the next one's turn. Defaults to `1`.
+    """
+
+    def __init__(self, paths, counts, cycle_length=16, block_length=1):
+        self.paths = [str(path) for path in paths]
+        self.counts = [int(count) for count in counts]
+        self.cycle_length = cycle_length
+        self.block_length = block_length
+        self._damage = {}  # path and number of a damaged record that was met, to what is wrong with it
+
+    def records(self):
+        """`tf.data.Dataset` of all records, string scalars; a damaged one is an empty string."""
+
+        def read(path, number):
+            return tf.ensure_shape(tf.numpy_function(self._read, [path, number], tf.string), ())
+
+        def records_of(path, count):
+            openable = tf.ensure_shape(tf.numpy_function(_openable, [path], tf.string), (None,))
+            found = tf.data.TFRecordDataset(openable).ignore_errors()
+
+            def others(path):
+                first = tf.ensure_shape(tf.numpy_function(_first_undelivered, [path, count], tf.int64), ())
+                return tf.data.Dataset.range(first, count).map(lambda number: read(path, number))
+
+            # Of a whole file no more is taken, so that the others are never looked for.
+            return found.concatenate(tf.data.Dataset.from_tensors(path).flat_map(others)).take(count)
+
+        return self._in_turn(records_of)
+
+    def damage_of(self, index):
+        """What is wrong with the record of that index, if it was met and is damaged; else an empty text."""
+        if not self._damage:
+            return ""
+        file, number = self._places[index]
+        return _describe(self._damage, self.paths[file], int(number))
+
+    def damage(self):
+        """What is wrong with the damaged records that were met, a list of texts."""
+        return [_describe(self._damage, *place) for place in sorted(self._damage)]
+
+    @functools.cached_property
+    def _places(self):
+        """Of each record the numbers of its file and within it, int64 `(n, 2)`, as TensorFlow itself takes turns."""
+
+        def places_of(file, count):
+            file = tf.data.Dataset.from_tensors(file).repeat()
+            return tf.data.Dataset.zip((file, tf.data.Dataset.range(count)))
+
+        files = np.arange(len(self.paths), dtype="int64")
+        with tf.init_scope():
+            blocks = self._in_turn(places_of, files).batch(8192).as_numpy_iterator()
+            return np.concatenate([np.stack(block, axis=-1) for block in blocks])
+
+    def _in_turn(self, function, files=None):
+        files = self.paths if files is None else files
+        return tf.data.Dataset.from_tensor_slices((files, np.asarray(self.counts, "int64"))).interleave(
+            function,
+            cycle_length=self.cycle_length,
+            block_length=self.block_length,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+
+    def _read(self, path, number):
+        """A record that TensorFlow did not deliver, since it is damaged or lies behind one that is."""
+        path, number = os.fsdecode(path), int(number)
+        try:
+            places, reason = _places(path)
+            if number < len(places):
+                if number not in _damaged(path):
+                    with open(path, "rb") as file:
+                        return _data(file, places[number])[0]
+                reason = "its checksum is wrong"
+        except OSError as error:
+            reason = error.strerror
+        self._damage[path, number] = reason
+        return b""
+
+
+def count_records(path):
+    """How many records a file has, from their lengths alone.
+
+    Raises:
+        ValueError: if the file ends inside a record, or a length is damaged: where the next record begins, and how many
+            there are, cannot be known then, and so not the numbers of the images behind it.
+    """
+    places, reason = _places(path)
+    if reason:
+        raise UserError(
+            f"A TFRecord file must be complete, and not compressed. Received: {path}, which {reason}. Fetch or write "
+            "it again, or leave it out."
+        )
+    return len(places)
+
+
+def _describe(damage, path, number):
+    reason = damage.get((path, number))
+    return f"record {number} of {path}: {reason}" if reason else ""
+
+
+def _version(path):
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
+
+
+def _places(path):
+    """Where each record begins, int64, and why the file cannot be read further; an empty text if it can."""
+    return _find_places(path, *_version(path))
+
+
+@functools.lru_cache(maxsize=64)
+def _find_places(path, size, _):  # the time is there for the cache alone
+    places, position = [], 0
+    with open(path, "rb") as file:
+        while position < size:
+            file.seek(position)
+            header = file.read(HEADER)
+            length, checksum = header[:8], header[8:]
+            end = position + HEADER + FOOTER + (struct.unpack("<Q", length)[0] if len(length) == 8 else size)
+            if len(checksum) == 4 and checksum != checksum_of(length):
+                # Gzip's first bytes, too, make a length that no checksum confirms.
+                reason = f"is compressed, or damaged at the length of record {len(places)}, behind which none is found"
+                break
+            if end > size:
+                reason = f"ends inside record {len(places)}"
+                break
+            places.append(position)
+            position = end
+        else:
+            reason = ""
+    return np.asarray(places, "int64"), reason
+
+
+def _damaged(path):
+    """The numbers of the records whose data are damaged."""
+    return _find_damaged(path, *_version(path))
+
+
+@functools.lru_cache(maxsize=64)
+def _find_damaged(path, *version):
+    places, _ = _find_places(path, *version)
+    with open(path, "rb") as file:
+        return frozenset(number for number, place in enumerate(places) if not _is_whole(*_data(file, place)))
+
+
+def _is_whole(data, checksum):
+    return checksum == checksum_of(data)
+
+
+def _data(file, place):
+    """The data of the record at a place, and their checksum."""
+    file.seek(place)
+    data = file.read(struct.unpack("<Q", file.read(HEADER)[:8])[0])
+    return data, file.read(FOOTER)
+
+
+def _openable(path):
+    """The path in an array, or none: what cannot be opened TensorFlow would try to open for ever."""
+    try:
+        with open(path, "rb"):
+            return np.array([path], object)
+    except OSError:
+        return np.array([], object)
+
+
+def _first_undelivered(path, count):
+    """The number of the first record at which TensorFlow has given up, int64."""
+    path = os.fsdecode(path)
+    try:
+        places, _ = _places(path)
+        first = min(_damaged(path), default=len(places))
+    except OSError:
+        first = 0
+    if first >= count:
+        raise UserError(
+            f"A TFRecord file must be readable at any time. Received: {path}, which could not be read, and then could. "
+            "Look after the disk or the network, and start again."
+        )
+    return np.int64(first)

@@ -1,0 +1,120 @@
+"""What a TensorFlow Datasets set consists of on disk: whether it is whole, and its records."""
+
+import os
+import pathlib
+import re
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from keras_moco.data.files import check_folder, locked, what_else
+from keras_moco.data.identity import digest_of
+from keras_moco.data.records import RecordFiles
+from keras_moco.errors import UserError
+
+RULE = "A prepared TFDS set must be whole."
+FOLDERS = "The folders of TFDS sets must be readable."
+DESCRIPTIONS = ("dataset_info.json", "features.json")
+BLOCK = 16  # records of a file that TFDS reads before it is the next one's turn
+FILES_AT_ONCE = 16  # as TFDS has it where a set does not promise an order
+
+
+def check_readable(where, name):
+    """Raises `ValueError` if the folder of all sets, or that of one, may not be listed: its sets would seem absent."""
+    for folder in (pathlib.Path(where), _folder_of(where, name)):
+        check_folder(folder, FOLDERS)
+
+
+def refuse_half_written(where, name, error):
+    """Raises `ValueError` if something lies where a set should, for the reason that TFDS has for not opening it."""
+    base = _folder_of(where, name)
+    for folder in sorted([*base.glob("*.*.*"), *base.glob("*/*.*.*")]):
+        if not re.fullmatch(r"\d+\.\d+\.\d+", folder.name) or not folder.is_dir() or not any(folder.iterdir()):
+            continue
+        reason = (
+            f"of which TFDS says: {' '.join(str(error).split())[:200].rstrip('.')}"
+            if error
+            else "which TFDS cannot open"
+        )
+        for file in DESCRIPTIONS:
+            try:
+                with open(folder / file, "rb"):
+                    pass
+            except PermissionError as denied:
+                raise locked(folder / file, RULE, denied) from denied
+            except OSError as absent:
+                reason = f"where {file} cannot be opened: {absent.strerror}"
+                break
+        raise UserError(
+            f"{RULE} Received: tfds:{name} in {folder}, {reason}. Delete that folder, and prepare the set again."
+        ) from error
+
+
+def check_split(builder, name, split):
+    """Raises `ValueError` if a file of a split is missing, or all of them are smaller than what they should hold."""
+    info = builder.info.splits[split]
+    again = f"Delete {builder.data_dir}, and prepare the set again."
+    for path in info.filepaths:
+        if found := what_else(path):
+            raise UserError(f"{RULE} Received: {path} of tfds:{name}, {found}. {again}")
+    size = sum(os.path.getsize(path) for path in info.filepaths)
+    if size < info.num_bytes:  # 0 of old sets, which do not say
+        raise UserError(
+            f"{RULE} Received: tfds:{name}, whose split {split} holds {size} bytes where {DESCRIPTIONS[0]} says "
+            f"{int(info.num_bytes)}, so a file has been cut off. {again}"
+        )
+
+
+def record_files(builder, split):
+    """The `RecordFiles` of a split, in the order of TFDS; `None` where they are of another format than TFRecord."""
+    if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
+        return None
+    # A set that is not shuffled promises its own order, which several files side by side would break.
+    at_once = 1 if builder.info.disable_shuffling else FILES_AT_ONCE
+    parts = builder.info.splits[split].file_instructions
+    return RecordFiles([part.filename for part in parts], [part.take for part in parts], at_once, BLOCK)
+
+
+def encoded_examples(builder, split, records):
+    """The examples of a split, a `tf.data.Dataset` of dicts: `"image"`, encoded, and `"label"`, int64, if there is one.
+
+    Args:
+        builder: of TFDS.
+        split: str, the name of a split.
+        records: what `record_files` returned. The image of a damaged record is empty, and its label is -1.
+    """
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    if records is None:
+        config = tfds.ReadConfig(try_autocache=False, add_tfds_id=False)
+        if builder.info.disable_shuffling:
+            config.interleave_cycle_length = 1
+        return builder.as_dataset(split=split, shuffle_files=False, decoders=decoders, read_config=config).map(_needed)
+
+    def parse(record):
+        return _needed(builder.info.features.deserialize_example(record, decoders=decoders))
+
+    def parse_whole(record):
+        spec = tf.data.Dataset.from_tensors("").map(parse).element_spec
+        empty = {key: tf.constant("" if key == "image" else -1, part.dtype) for key, part in spec.items()}
+        return tf.cond(record == "", lambda: empty, lambda: parse(record))
+
+    return records.records().map(parse_whole, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def identity(builder, split):
+    """By what the images of a split are known again."""
+    info = builder.info.splits[split]
+    return {
+        "name and version of the set": digest_of([builder.info.full_name]),
+        "split": digest_of([split]),
+        "numbers of images in its files": digest_of(info.shard_lengths),
+        "sizes of its files": digest_of(os.path.getsize(path) for path in info.filepaths),
+    }
+
+
+def _needed(example):
+    return {key: example[key] for key in ("image", "label") if key in example}
+
+
+def _folder_of(where, name):
+    return pathlib.Path(where, *name.partition(":")[0].split("/"))

@@ -1,0 +1,90 @@
+"""The files below a folder, each real folder once whatever links there are."""
+
+import os
+from typing import NamedTuple
+
+from keras_moco.data.files import locked, what_else
+
+RULE = "Folders of images must be readable."
+
+
+class Found(NamedTuple):
+    """What lies below a folder; all paths begin with it.
+
+    Attributes:
+        files: sorted paths of regular files, and of links that lead nowhere.
+        folders: sorted paths of folders, without itself.
+        again: sorted paths of links that lead to a folder which is found without them.
+        others: sorted paths of what is neither: pipes, sockets, devices.
+    """
+
+    files: list
+    folders: list
+    again: list
+    others: list
+
+
+def walk(root):
+    """Finds what lies below a folder, without what begins with a dot.
+
+    Links to folders are followed, but no folder is found twice: where it lies counts before where links to it lie, and
+    of links the first one, in the order of their paths. So nothing depends on the order in which the operating system
+    lists a folder, and links in a circle end.
+
+    Args:
+        root: path.
+
+    Returns:
+        `Found`.
+
+    Raises:
+        ValueError: if a folder may not be read.
+    """
+    found, seen, links = Found([], [], [], []), set(), []
+    _descend(os.fspath(root), found, seen, links)
+    while links:
+        links.sort(reverse=True)
+        link = links.pop()
+        if _identity(link) in seen:
+            found.again.append(link)
+        else:
+            found.folders.append(link)
+            _descend(link, found, seen, links)
+    for paths in found:
+        paths.sort()
+    return found
+
+
+def _descend(folder, found, seen, links):
+    """Adds what lies below a folder that is no link; the links to folders are left for later."""
+    waiting = [folder]
+    while waiting:
+        folder = waiting.pop()
+        seen.add(_identity(folder))
+        try:
+            with os.scandir(folder) as listed:
+                entries = [entry for entry in listed if not entry.name.startswith(".")]
+        except OSError as error:
+            raise locked(folder, RULE, error) from error
+        for entry in entries:
+            path = os.path.join(folder, entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                found.folders.append(path)
+                waiting.append(path)
+            elif entry.is_file(follow_symlinks=False):  # which is known without asking for each
+                found.files.append(path)
+            elif not entry.is_symlink():
+                found.others.append(path)
+            elif os.path.isdir(path):
+                links.append(path)
+            else:
+                # What leads nowhere, or where nobody may look, is a file that cannot be read.
+                (found.others if os.path.exists(path) and what_else(path) else found.files).append(path)
+
+
+def _identity(folder):
+    try:
+        status = os.stat(folder)
+    except OSError as error:
+        raise locked(folder, RULE, error) from error
+    return status.st_dev, status.st_ino
