@@ -11,8 +11,7 @@ from keras_moco.export import saved_variables
 from keras_moco.loading import is_pytorch, open_model
 from keras_moco.models import Encoder
 from keras_moco.momentum import copy_weights
-from keras_moco.paths import user_path
-from keras_moco.trust.files import check_readable
+from keras_moco.paths import check_file_or_folder, user_path
 
 
 def initial_weights(path, trust_saved_model=False):
@@ -33,7 +32,7 @@ def initial_weights(path, trust_saved_model=False):
     path = user_path(path)
     if not path.exists():
         raise UserError(f"`init_from` must exist. Received: {path}. Correct --init_from.")
-    check_readable(path)
+    check_file_or_folder(path)
     if is_pytorch(path):
         # Straight into the encoder: its names say what fits, and notes in it which images it was made for.
         return functools.partial(load_pytorch, path=path)

@@ -8,9 +8,8 @@ from keras_moco.convert import encoder_from_pytorch
 from keras_moco.errors import UserError
 from keras_moco.export import KERAS_FILE, SAVED_MODEL, standalone_backbone
 from keras_moco.models import Encoder
-from keras_moco.paths import user_path
+from keras_moco.paths import check_file_or_folder, user_path
 from keras_moco.trained_run import load_trained_encoder
-from keras_moco.trust.files import check_readable
 from keras_moco.trust.keras_file import check_keras_file, limited_weights
 from keras_moco.trust.saved_model import check_saved_model
 
@@ -93,7 +92,7 @@ def open_model(path, data_dir=None, checkpoint="newest", trust_saved_model=False
     path = user_path(path)
     if not path.exists():
         raise UserError(f"A backbone must exist. Received: {path}. Give {FORMS}.")
-    check_readable(path)
+    check_file_or_folder(path)
     if is_pytorch(path):
         return encoder_from_pytorch(path)
     for name in (KERAS_FILE, SAVED_MODEL):  # of the folder of an export
@@ -126,7 +125,7 @@ def load_keras(path):
     """
     path = user_path(path)
     if path.exists():
-        check_readable(path)
+        check_file_or_folder(path)
     if not path.is_file():  # of a folder Keras would load what is in it
         raise UserError(f"A .keras file must be an existing file. Received: {path}. Give the path of one.")
     if not zipfile.is_zipfile(path):

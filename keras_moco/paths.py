@@ -1,7 +1,18 @@
-"""Paths as users write them."""
+"""Paths as users write them, and what they lead to: a file, or a folder, a pipe that blocks for ever, a locked door."""
 
 import os
+import stat
 from pathlib import Path
+
+from keras_moco.errors import UserError
+
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def user_path(path):
@@ -21,3 +32,56 @@ def user_path(path):
     True
     """
     return Path(os.path.expanduser(path))
+
+
+def instead_of_file(path):
+    """What there is instead of a file, which may be behind a link: a few words; `None` where it is one.
+
+    Example:
+
+    >>> instead_of_file("/dev/null"), instead_of_file("/")
+    ('a device', 'a folder')
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        return error.strerror
+    return None if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "something else")
+
+
+def check_file_or_folder(path):
+    """Refuses what is neither a file nor a folder: to open a named pipe waits for ever, to read a device never ends.
+
+    Args:
+        path: `pathlib.Path` that exists; a symbolic link counts as what it points to.
+
+    Raises:
+        ValueError: if it is a named pipe, a socket or a device.
+    """
+    if not path.is_dir():
+        check_file(path, "What is opened must be a file or a folder.", "Copy its content into a file first.")
+
+
+def check_file(path, rule, way_out):
+    """Raises `ValueError`, with that rule and way out, unless a path is that of a file, or of a link to one."""
+    if found := instead_of_file(path):
+        raise UserError(f"{rule} Received: {path}, {found}. {way_out}")
+
+
+def check_folder(path, rule):
+    """Raises `ValueError`, with that rule, for a folder that may not be listed; one that does not exist may pass."""
+    try:
+        with os.scandir(path):
+            pass
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise locked(path, rule, error) from error
+
+
+def locked(path, rule, error):
+    """The `UserError` for a folder that the operating system does not open."""
+    return UserError(
+        f"{rule} Received: {path}, of which the operating system says: {error.strerror}. Give the user of this process "
+        "the right to read it, or move it away."
+    )

@@ -12,8 +12,7 @@ import numpy as np
 
 from keras_moco.durable import replace_when_written
 from keras_moco.errors import MissingPackageError, UserError
-from keras_moco.paths import user_path
-from keras_moco.trust.files import check_readable
+from keras_moco.paths import check_file_or_folder, user_path
 
 SETTINGS = "keras_moco"  # our entry beside the official ones: numbers that weights do not tell
 SAFETENSORS = ".safetensors"
@@ -57,7 +56,7 @@ def read(path):
     """
     path = user_path(path)
     if path.exists():
-        check_readable(path)
+        check_file_or_folder(path)
     if not path.is_file():
         raise UserError(
             "The checkpoint must be an existing file. "

@@ -9,7 +9,6 @@ import tensorflow as tf
 from absl import logging
 
 from keras_moco.data.bad_images import RULE, what_is_wrong
-from keras_moco.data.files import check_folder, what_else
 from keras_moco.data.identity import digest_of
 from keras_moco.data.memory import permutation
 from keras_moco.data.pictures import Encoded
@@ -17,6 +16,7 @@ from keras_moco.data.sources import Source
 from keras_moco.data.walking import RULE as RULE_FOLDERS
 from keras_moco.data.walking import walk
 from keras_moco.errors import UserError
+from keras_moco.paths import check_folder, instead_of_file
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 TRIES = 100  # files looked at for the number of channels, before giving up
@@ -98,7 +98,7 @@ def read_images(paths, image_size, channels):
     images = []
     for path in map(os.path.expanduser, paths):
         try:
-            if kind := what_else(path):
+            if kind := instead_of_file(path):
                 raise UserError(f"{RULE} Received: {path}, {kind}. Correct or leave it out.")
             image = Encoded(tf.io.read_file(path), channels).whole()
         except tf.errors.OpError as error:
@@ -108,7 +108,7 @@ def read_images(paths, image_size, channels):
 
 
 def _split_folder(root, name, split):
-    if (kind := what_else(root)) != "a folder":
+    if (kind := instead_of_file(root)) != "a folder":
         raise UserError(
             f"`path` of folder:<path> must be an existing folder. Received: {name!r}, {kind or 'a file'}. Correct it."
         )

@@ -17,9 +17,8 @@ import zlib
 import numpy as np
 
 from keras_moco.commands import run_command
-from keras_moco.data.files import check_file
 from keras_moco.errors import UserError
-from keras_moco.paths import user_path
+from keras_moco.paths import check_file, user_path
 
 IMAGES, LABELS = 0x00000803, 0x00000801  # IDX magic numbers: unsigned bytes in 3 and in 1 dimensions
 FILE_PREFIXES = {"train": "train", "test": "t10k"}

@@ -7,10 +7,10 @@ import re
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from keras_moco.data.files import check_folder, locked, what_else
 from keras_moco.data.identity import digest_of
 from keras_moco.data.records import RecordFiles
 from keras_moco.errors import UserError
+from keras_moco.paths import check_folder, instead_of_file, locked
 
 RULE = "A prepared TFDS set must be whole."
 FOLDERS = "The folders of TFDS sets must be readable."
@@ -55,7 +55,7 @@ def check_split(builder, name, split):
     info = builder.info.splits[split]
     again = f"Delete {builder.data_dir}, and prepare the set again."
     for path in info.filepaths:
-        if found := what_else(path):
+        if found := instead_of_file(path):
             raise UserError(f"{RULE} Received: {path} of tfds:{name}, {found}. {again}")
     size = sum(os.path.getsize(path) for path in info.filepaths)
     if size < info.num_bytes:  # 0 of old sets, which do not say

@@ -3,7 +3,7 @@
 import os
 from typing import NamedTuple
 
-from keras_moco.data.files import locked, what_else
+from keras_moco.paths import instead_of_file, locked
 
 RULE = "Folders of images must be readable."
 
@@ -79,7 +79,7 @@ def _descend(folder, found, seen, links):
                 links.append(path)
             else:
                 # What leads nowhere, or where nobody may look, is a file that cannot be read.
-                (found.others if os.path.exists(path) and what_else(path) else found.files).append(path)
+                (found.others if os.path.exists(path) and instead_of_file(path) else found.files).append(path)
 
 
 def _identity(folder):
