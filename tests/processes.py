@@ -13,10 +13,8 @@ from tests.runs import Outcome
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 600  # seconds after which something waits for ever
 PROGRAM = """
-import runpy, sys, tensorflow as tf
-replicas, pictures = int(sys.argv.pop(1)), sys.argv.pop(1) == "True"
-[cpu] = tf.config.list_physical_devices("CPU")
-tf.config.set_logical_device_configuration(cpu, replicas * [tf.config.LogicalDeviceConfiguration()])
+import runpy, sys
+pictures = sys.argv.pop(1) == "True"
 from tests import tiny  # its backbone
 if not pictures:
     from keras_moco import training
@@ -27,20 +25,18 @@ runpy.run_path("train.py", run_name="__main__")
 
 
 class Process:
-    """`train.py` as a process on so many logical CPUs, with its output in files beside its run or in `output`.
+    """`train.py` as a process, with its output in files beside its run or in `output`.
 
     What it prints goes to `stdout`, a descriptor, where one is given. Without the pictures at start and end, which take
     seconds, unless they are asked for.
     """
 
-    def __init__(self, workdir, *flags, output=None, stdout=None, replicas=1, pictures=False, **settings):
+    def __init__(self, workdir, *flags, output=None, stdout=None, pictures=False, **settings):
         self.workdir = Path(workdir)
         self.files = [(output or self.workdir.parent) / f"{self.workdir.name}.{name}" for name in ("stdout", "stderr")]
-        self._before = unfinished(self.workdir)
-        flags = [*flags, *([] if replicas == 1 else ["--strategy=mirrored", f"--replicas={replicas}"])]
         with open(self.files[0], "w") as file, open(self.files[1], "w") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, str(replicas), str(pictures), *flags, f"--workdir={workdir}"],
+                [sys.executable, "-c", PROGRAM, str(pictures), *flags, f"--workdir={workdir}"],
                 cwd=ROOT,
                 env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
                 stdout=stdout or file,
@@ -97,14 +93,6 @@ class Process:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         caught = re.search(r"^SigCgt:\s*(\w+)", status, re.M)  # not there once it has ended
         return bool(caught and int(caught[1], 16) >> (number - 1) & 1)
-
-    def writes_a_checkpoint(self):
-        """Waits until a checkpoint is under way: whether one was before the process ended."""
-        return self.reaches(self.leaves_unfinished)
-
-    def leaves_unfinished(self):
-        """Whether there is a checkpoint that this process has begun and not finished."""
-        return bool(unfinished(self.workdir) - self._before)
 
 
 def unfinished(workdir):

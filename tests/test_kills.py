@@ -1,13 +1,16 @@
-"""Commands that are killed, at 39 places in all: the same command, run again, ends as if nothing had happened."""
+"""Commands that are killed, at 40 places in all: the same command, run again, ends as if nothing had happened."""
 
+import os
 import shutil
+import signal
 import time
 
 import numpy as np
 import pytest
 
+from keras_moco.locks import locked
 from tests.launcher import Launcher, Place
-from tests.runs import STEPS, TINY_FLAGS, contents, expect_same, results
+from tests.runs import TINY_FLAGS, contents, expect_same, results
 
 pytestmark = pytest.mark.slow
 
@@ -80,19 +83,20 @@ def kill_at(launcher, places, folder, *command, **settings):
     return outcome
 
 
+def files_in(folder):
+    return {path.relative_to(folder) for path in folder.rglob("*")}
+
+
 def test_training_ends_in_the_same_bits(launcher, whole, tmp_path):
     seed = time.time_ns() % 2**32
     print(f"seed {seed}")
     rng = np.random.default_rng(seed)
-    anywhere = [Place(A_STEP, number=int(rng.integers(1, STEPS))) for _ in range(2)]
-    anywhere += [Place("os:rename", ".unfinished-", int(rng.integers(1, STEPS)))]
+    anywhere = [Place(name, number=int(rng.integers(1, 8))) for name in (A_STEP, FLUSH)]
     run = tmp_path / "run"
     command = ["train.py", *MOCO, EVERY_STEP, f"--workdir={run}"]
-    kill_at(launcher, [*BEGINNING, *FIRST_EPOCH, *anywhere[:2], *LATER, *EXPORT], tmp_path, *command)
+    kill_at(launcher, [*BEGINNING, *FIRST_EPOCH, *anywhere, *LATER, *EXPORT], tmp_path, *command)
     expect_same(run, whole)
-    assert contents(run / "export").keys() == {
-        run / "export" / p.relative_to(whole / "export") for p in (whole / "export").rglob("*")
-    }
+    assert files_in(run / "export") == files_in(whole / "export")
 
 
 def test_a_memory_bank_on_two_replicas_ends_in_the_same_bits(launcher, tmp_path):
@@ -147,3 +151,39 @@ def test_a_conversion_is_whole_or_not_there(launcher, whole, tmp_path):
     kill_at(launcher, [], tmp_path, *convert, "backbone", file, folder, "--overwrite")
     assert {path.name for path in folder.iterdir()} == {"backbone.keras", "saved_model"}
     assert list(tmp_path.glob(".*")) == []
+
+
+# Moved, copied, shared
+
+
+def test_a_run_that_was_copied_or_moved_resumes_where_it_lies(launcher, whole, tmp_path):
+    run, place = tmp_path / "run", Place(A_STEP, number=5)
+    stopped = launcher.run(tmp_path, "train.py", *MOCO, f"--workdir={run}", hold=place, number=signal.SIGTERM)
+    assert stopped.status == 75, stopped
+    copy = shutil.copytree(run, tmp_path / "elsewhere" / "copy")
+    before = contents(run)
+    kill_at(launcher, [], tmp_path, "train.py", f"--flagfile={copy / 'flags.cfg'}")
+    expect_same(copy, whole)
+    assert contents(run) == before
+    moved = run.rename(tmp_path / "moved")
+    kill_at(launcher, [], tmp_path, "train.py", f"--flagfile={moved / 'flags.cfg'}")
+    expect_same(moved, whole)
+    assert not run.exists()
+
+
+def test_a_second_training_is_refused_while_the_first_lives(launcher, whole, tmp_path):
+    run = shutil.copytree(whole, tmp_path / "run")
+    before = contents(run)
+    with locked(run / "training"):
+        outcome = launcher.run(tmp_path, "train.py", *MOCO, f"--workdir={run}")
+    assert f"{run}, where process {os.getpid()} on " in outcome.refusal
+    assert contents(run) == before
+
+
+def test_a_run_without_its_checkpoints_is_refused(launcher, whole, tmp_path):
+    run = shutil.copytree(whole, tmp_path / "run")
+    (run / "checkpoints").rename(tmp_path / "purged")
+    before = contents(run)
+    outcome = launcher.run(tmp_path, "train.py", *MOCO, f"--workdir={run}")
+    assert f"{run / 'checkpoints'} without any, while {run / 'log.csv'} has {EPOCHS} epoch(s)" in outcome.refusal
+    assert contents(run) == before
