@@ -9,7 +9,7 @@ from keras_moco.errors import UserError
 from keras_moco.export import KERAS_FILE, SAVED_MODEL, standalone_backbone
 from keras_moco.models import Encoder
 from keras_moco.paths import user_path
-from keras_moco.trained_run import load_trained_encoder
+from keras_moco.trained_run import is_run, load_trained_encoder
 
 __all__ = ["load_backbone", "load_encoder", "load_keras"]
 
@@ -77,6 +77,8 @@ def open_model(path, data_dir=None, checkpoint="newest"):
     path = user_path(path)
     if not path.exists():
         raise UserError(f"A backbone must exist. Received: {path}. Give {FORMS}.")
+    if is_run(path):  # whose checkpoints are meant, and no export that somebody has put beside them
+        return load_trained_encoder(path, data_dir, checkpoint)
     if is_pytorch(path):
         return encoder_from_pytorch(path)
     for name in (KERAS_FILE, SAVED_MODEL):  # of the folder of an export

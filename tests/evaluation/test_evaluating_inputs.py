@@ -72,7 +72,7 @@ def test_a_model_is_evaluated_in_a_folder_of_its_own(trained, tmp_path, monkeypa
     assert folder.name == "backbone" and {path.name for path in folder.iterdir()} == {"results.json", "MODEL_CARD.md"}
     found = results(folder)
     assert found["model"] == str(trained.export / "backbone.keras")
-    assert set(found["other_data"]["digits"]) == {"knn_backbone", "knn_top1_backbone"}  # it has no head
+    assert set(found["other_data"]["digits"]) == {"knn_backbone", "knn_top1_backbone", "checkpoints"}  # it has no head
     assert "knn top1 backbone" in (folder / "MODEL_CARD.md").read_text()
 
     before = {path: path.read_bytes() for path in folder.iterdir()}
@@ -194,7 +194,7 @@ def test_a_map_of_too_few_images_is_left_out_and_the_rest_is_done(run, tmp_path,
 @pytest.fixture
 def silent(trained, monkeypatch):
     """Fails if anything is computed; the run need not be loaded for that."""
-    monkeypatch.setattr(subject, "load_encoder", lambda *_: trained.encoder)
+    monkeypatch.setattr(subject, "open_trained_encoder", lambda *_: (trained.encoder, 0))
     monkeypatch.setattr(FeatureExtractor, "_embed", lambda *_: pytest.fail("features were extracted"))
     monkeypatch.setattr(tuned, "fine_tune", lambda *_, **__: pytest.fail("something was trained"))
 
