@@ -52,9 +52,9 @@ class Subject:
         self.results = Results(home / "results.json")
         # Whose figures these are, where the folder does not say.
         self.names = {} if is_own else {"model": str(self.path), "checkpoint": config.checkpoint}
-        self._check_names(self.results.read())
         for folder in (home, self.folder, self.card.parent):
             _check_writable(folder)
+        self._check_names(self.results.read())
         self._placed = []
         # Loaded once: a training that goes on meanwhile saves newer checkpoints, and deletes this one.
         if config.workdir:
@@ -298,9 +298,9 @@ def _digest(model):
 def _check_writable(folder):
     """Raises `OSError` unless files can be written in a folder, which may have to be made; tried where it exists."""
     there = folder
-    while not there.exists() and there != there.parent:
-        there = there.parent
     try:
+        while not there.exists() and there != there.parent:
+            there = there.parent
         with locked(there / ".writable"):
             pass
     except OSError as error:
