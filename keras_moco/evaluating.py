@@ -19,10 +19,11 @@ def evaluate(mode, config):
     Raises:
         ValueError: if there is no such mode, it has no use for a setting, or settings, model and images do not fit each
             other.
+        OSError: if what is found out could not be written; before any work.
     """
     chosen = get_mode(mode, config)
     subject = Subject(config)
     chosen.run(subject)
-    subject.record(**({"data_licence": config.data_licence} if config.data_licence else {}))
+    subject.finish()
     write_card(subject)
     print(f"results    {subject.results.path}\nmodel card {subject.card}")

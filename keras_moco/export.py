@@ -15,6 +15,7 @@ from keras import tree
 from keras_moco.batch_norm import batch_norm_layers
 from keras_moco.errors import UserError, UserOSError
 from keras_moco.layers import SplitBatchNormalization
+from keras_moco.locks import locked
 from keras_moco.models import Encoder
 from keras_moco.paths import user_path
 
@@ -93,23 +94,30 @@ def export_backbone(encoder, directory):
             stacklevel=2,
         )
     directory.mkdir(parents=True, exist_ok=True)
-    for left in directory.glob(".export-*"):  # of a process that was killed
-        shutil.rmtree(left)
-    try:
-        # On the same disk as the result, so that what is complete is moved by renaming alone.
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as temporary:
-            new = Path(temporary)
-            _write_saved_model(found, new / SAVED_MODEL)
-            if found.stock is not None:
-                found.stock.save(new / KERAS_FILE)
-            _replace(new / SAVED_MODEL, directory / SAVED_MODEL, new / "replaced")
-            if found.stock is None:
-                (directory / KERAS_FILE).unlink(missing_ok=True)
-            else:
-                (new / KERAS_FILE).replace(directory / KERAS_FILE)
-    except tf.errors.OpError as error:
-        raise UserOSError(f"The backbone could not be written to {directory}: {error.message}") from error
+    # One process at a time: SavedModel and `.keras` file are of one backbone, and what lies there half-written is of a
+    # process that was killed.
+    with locked(directory / "export") as held:
+        for left in directory.glob(".export-*") if held else ():
+            shutil.rmtree(left)
+        try:
+            _write(found, directory)
+        except tf.errors.OpError as error:
+            raise UserOSError(f"The backbone could not be written to {directory}: {error.message}") from error
     return directory
+
+
+def _write(found, directory):
+    # On the same disk as the result, so that what is complete is moved by renaming alone.
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as temporary:
+        new = Path(temporary)
+        _write_saved_model(found, new / SAVED_MODEL)
+        if found.stock is not None:
+            found.stock.save(new / KERAS_FILE)
+        _replace(new / SAVED_MODEL, directory / SAVED_MODEL, new / "replaced")
+        if found.stock is None:
+            (directory / KERAS_FILE).unlink(missing_ok=True)
+        else:
+            (new / KERAS_FILE).replace(directory / KERAS_FILE)
 
 
 def saved_variables(path):

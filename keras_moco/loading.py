@@ -9,7 +9,7 @@ from keras_moco.errors import UserError
 from keras_moco.export import KERAS_FILE, SAVED_MODEL, standalone_backbone
 from keras_moco.models import Encoder
 from keras_moco.paths import check_file_or_folder, user_path
-from keras_moco.trained_run import load_trained_encoder
+from keras_moco.trained_run import is_run, load_trained_encoder
 from keras_moco.trust.keras_file import check_keras_file, limited_weights
 from keras_moco.trust.saved_model import check_saved_model
 
@@ -93,6 +93,8 @@ def open_model(path, data_dir=None, checkpoint="newest", trust_saved_model=False
     if not path.exists():
         raise UserError(f"A backbone must exist. Received: {path}. Give {FORMS}.")
     check_file_or_folder(path)
+    if is_run(path):  # whose checkpoints are meant, and no export that somebody has put beside them
+        return load_trained_encoder(path, data_dir, checkpoint)
     if is_pytorch(path):
         return encoder_from_pytorch(path)
     for name in (KERAS_FILE, SAVED_MODEL):  # of the folder of an export

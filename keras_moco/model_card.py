@@ -3,9 +3,12 @@
 Of the training it says what was recorded then; no data set is opened for it.
 """
 
+import html
+import re
+
 import numpy as np
 
-from keras_moco.durable import write_text
+from keras_moco.durable import update_text
 from keras_moco.evaluation.accuracy import told_together
 from keras_moco.export import KERAS_FILE, SAVED_MODEL
 from keras_moco.methods import METHODS
@@ -43,14 +46,15 @@ def model_card(subject):
         str.
     """
     results = subject.results.read()
-    parts = [f"# {subject.path.name}", _what(subject), _trained_on(subject, results), _figures(results), _LIMITS]
+    figures = _figures(results, subject.checkpoint)
+    parts = [f"# {_text(subject.path.name)}", _what(subject), _trained_on(subject, results), figures, _LIMITS]
     return "\n\n".join(parts) + "\n"
 
 
 def write_card(subject):
-    """Writes `model_card(subject)` to where it belongs."""
+    """Writes `model_card(subject)` to where it belongs, with what other processes have recorded meanwhile."""
     subject.card.parent.mkdir(parents=True, exist_ok=True)
-    write_text(subject.card, model_card(subject))
+    update_text(subject.card, lambda: model_card(subject))
 
 
 def _what(subject):
@@ -70,6 +74,7 @@ def _what(subject):
         (files if subject.recipe else "")
         + "| | |\n| --- | --- |\n"
         + f"| input | float32 images `(n, height, width, {channels})` with values in 0..255.{scaling} |\n"
+        + f"| checkpoint | {_told(subject.checkpoint, subject.checkpoint)} |\n"
         + f"| size of images | {size} |\n"
         + f"| output | `(n, {features})` float32 features |\n"
         + f"| parameters | {sum(int(np.prod(weight.shape)) for weight in backbone.trainable_weights):,} |"
@@ -79,63 +84,92 @@ def _what(subject):
 def _trained_on(subject, results):
     recipe = subject.recipe
     if recipe is None:
-        return f"## Training\n\nNot known to this card: the model was given as `{subject.path}`."
+        return f"## Training\n\nNot known to this card: the model was given as {_code(subject.path)}."
     facts = subject.training_facts
     count = facts.get("train_examples", recipe.train_examples)
     counted = "how many images is not recorded" if count is None else f"{count:,} images, without their labels"
     licence = results.get("data_licence") or facts.get("data_licence") or facts.get("train_licence")
     unknown = "not said by the data set" if "train_licence" in facts else "not recorded"
     converted = facts.get("converted_from")
-    is_newest = subject.config.checkpoint == "newest"
     rows = [
-        ("data", f"`{recipe.dataset}`, {counted}"),
-        ("licence of the data", licence or f"{unknown}; look it up before you pass this on"),
-        *(("weights", f"converted from `{converted}`") for _ in range(converted is not None)),
-        ("steps", f"{facts['steps']:,}" if "steps" in facts and is_newest else "not recorded"),
-        *((name, f"`{getattr(recipe, name)}`") for name in (*_RECIPE, *METHODS[recipe.method].settings)),
-        *((f"version of {name}", number) for name, number in facts.get("versions", {}).items()),
+        ("data", f"{_code(recipe.dataset)}, {counted}"),
+        ("licence of the data", _text(licence) if licence else f"{unknown}; look it up before you pass this on"),
+        *(("weights", f"converted from {_code(converted)}") for _ in range(converted is not None)),
+        ("steps", f"{subject.checkpoint['step']:,}"),
+        *((name, _code(getattr(recipe, name))) for name in (*_RECIPE, *METHODS[recipe.method].settings)),
+        *((f"version of {_text(name)}", _text(number)) for name, number in facts.get("versions", {}).items()),
     ]
     return "## Training\n\n" + _table(rows)
 
 
-def _figures(results):
+def _figures(results, checkpoint):
     parts = ["## Evaluation"]
     own = {name: value for name, value in results.items() if name.startswith(_MODES) and name != "knn_k"}
     if own:
         parts.append(
             "On the data that it was trained on, now with labels. Accuracies are in percent, on test images: top-1, "
             "and top-5 behind it; those of few labels are means of several draws, with the standard deviation of the "
-            "sample."
+            "sample. The last column says of which checkpoint they are: the steps trained, and a digest of its weights."
         )
-        parts.append(_table(_rows(own)))
+        parts.append(_rows_of(own, results.get("checkpoints", {}), checkpoint))
     for name, found in results.get("other_data", {}).items():
-        parts.append(f"On `{name}`:")
-        parts.append(_table(_rows(found)))
+        parts.append(f"On {_code(name)}:")
+        parts.append(_rows_of(found, found.get("checkpoints", {}), checkpoint))
     return "\n\n".join(parts if len(parts) > 1 else [*parts, "None so far."])
 
 
-def _rows(figures):
-    """Figures, also those within others, a row each."""
+def _rows_of(figures, checkpoints, checkpoint):
+    """A table of figures, each with the checkpoint that it is of."""
+    figures = {name: value for name, value in figures.items() if name != "checkpoints"}
+    rows = []
     for name, value in figures.items():
-        if name == "settings":
-            continue  # in `results.json`
-        told = name.replace("_", " ")
-        if name == "semi":
-            yield from (
-                (f"{told}, {share}, {way}", told_together(accuracies))
-                for share, ways in value.items()
-                for way, accuracies in ways.items()
-                if way != "settings" and accuracies
-            )
-        elif isinstance(value, dict):
-            yield from ((f"{told}, {inner}", text) for inner, text in _rows(value))
-        else:
-            numbers = value if isinstance(value, list) else [value]
-            yield told, ", ".join(f"{one:g}" if isinstance(one, float) else str(one) for one in numbers)
+        whose = _told(checkpoints.get(name), checkpoint)
+        rows += [(_text(told), _text(text), own or whose) for told, text, own in _rows(name, value, checkpoint)]
+    return _table(rows, ("", "", "checkpoint"))
 
 
-def _table(rows):
-    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
+def _told(found, checkpoint):
+    """Whose figures these are, in words."""
+    if not found:
+        return "not recorded"
+    where = (f"step {found['step']:,}, " if "step" in found else "") + f"`{found['weights']}`"
+    return where if found == checkpoint else f"{where}, **not this one**"
+
+
+def _rows(name, value, checkpoint):
+    """A figure, or those within it, a row each: its name, its value, and whose it is where that is its own."""
+    told = name.replace("_", " ")
+    if name == "semi":
+        for share, ways in value.items():
+            whose = _told(ways.get("settings", {}).get("checkpoint"), checkpoint)
+            for way, accuracies in ways.items():
+                if way != "settings" and accuracies:
+                    yield f"{told}, {share}, {way}", told_together(accuracies), whose
+    elif isinstance(value, dict):
+        for inner, found in value.items():
+            yield from ((f"{told}, {name}", *rest) for name, *rest in _rows(inner, found, checkpoint))
+    else:
+        numbers = value if isinstance(value, list) else [value]
+        yield told, ", ".join(f"{one:g}" if isinstance(one, float) else str(one) for one in numbers), ""
+
+
+def _table(rows, header=("", "")):
+    def line(cells):
+        return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells)
+
+    return "\n".join([line(header), line(["---"] * len(header)), *map(line, rows)])
+
+
+def _text(value):
+    """Text of others in a line of Markdown that says what it says: neither mark-up nor HTML, and no end of a cell."""
+    plain = html.escape(" ".join(str(value).split()), quote=False)
+    return re.sub(r"([\\`*_\[\]|~$#!])", r"\\\1", plain)
+
+
+def _code(value):
+    """The same as code; where it has what ends code or a cell, by HTML."""
+    text = " ".join(str(value).split())
+    return f"<code>{_text(text)}</code>" if re.search(r"[`|]", text) or not text else f"`{text}`"
 
 
 _LIMITS = """## Limits

@@ -2,13 +2,16 @@
 
 import json
 
-from keras_moco.durable import write_text
+from keras_moco.durable import read_json, update_text
 from keras_moco.errors import UserError
 from keras_moco.paths import user_path
 
 
 class Results:
     """Figures by name, which are added to as they are found.
+
+    Several processes may add to the same file: each reads what is there, adds its own and writes while the file is
+    locked, so that nothing is lost.
 
     Args:
         path: path of the file; it need not exist yet.
@@ -24,16 +27,44 @@ class Results:
             ValueError: if the file has been damaged.
         """
         try:
-            return json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
+            found = read_json(self.path)
+        except FileNotFoundError:
+            return {}
         except ValueError as error:
-            raise UserError(
-                f"`{self.path.name}` must be as it was written. Received: {self.path}, which is no JSON ({error}). "
-                "Repair it, or delete it: training goes on without."
-            ) from error
+            raise self._damaged(f"is no JSON ({error})") from error
+        if not isinstance(found, dict):
+            raise self._damaged(f"holds no object with names but a {type(found).__name__}")
+        return found
 
     def record(self, **figures):
         """Adds figures, or replaces those of the same name, and returns all of them."""
-        results = {**self.read(), **figures}
+        return self.update(lambda results: {**results, **figures})
+
+    def update(self, change):
+        """Replaces what has been recorded by what `change` makes of it, while no other process writes.
+
+        Args:
+            change: function of the dict of all figures so far that returns the new one.
+
+        Returns:
+            dict, what it returned.
+
+        Raises:
+            ValueError: as `read`, or whatever `change` raises; then the file stays as it was.
+            OSError: if it cannot be written.
+        """
+        new = {}
+
+        def text():
+            new.update(change(self.read()))
+            return json.dumps(new, indent=2) + "\n"
+
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self.path, json.dumps(results, indent=2) + "\n")
-        return results
+        update_text(self.path, text)
+        return new
+
+    def _damaged(self, what):
+        return UserError(
+            f"`{self.path.name}` must be as it was written. Received: {self.path}, which {what}. "
+            "Repair it, or delete it: training goes on without."
+        )

@@ -1,17 +1,23 @@
 """What is evaluated: an encoder, images, and a place for what is found out."""
 
 import functools
+import hashlib
 from pathlib import Path
+
+import keras
 
 from keras_moco import data
 from keras_moco.config import Config
 from keras_moco.data.sources import check_same_classes
-from keras_moco.errors import UserError
+from keras_moco.errors import UserError, UserOSError
 from keras_moco.evaluation import at_level, at_levels
+from keras_moco.export import standalone_backbone
 from keras_moco.loading import load_backbone, load_encoder
+from keras_moco.locks import locked
 from keras_moco.models import Encoder
 from keras_moco.results import Results
 from keras_moco.run_directory import RunDirectory
+from keras_moco.trained_run import open_trained_encoder
 
 
 class Subject:
@@ -25,18 +31,20 @@ class Subject:
         path: `pathlib.Path` of the run or model.
         recipe: `Config` of its training, or `None` where it is not known.
         encoder: `Encoder`, or a backbone without a head.
+        checkpoint: dict that says which weights these are: `"weights"`, the beginning of the SHA-256 of all of them,
+            and of a run `"step"`, after which they were saved.
         folder: `pathlib.Path` for pictures and other files.
         card: `pathlib.Path` of the model card.
 
     Raises:
         ValueError: if there is no such run or model.
+        OSError: if what is found out could not be written.
     """
 
     def __init__(self, config):
         self.config = config
         self.path = Path(config.workdir or config.model).expanduser()
         self.recipe = RunDirectory(self.path).config() if config.workdir else None
-        self.encoder = load_encoder(self.path, config.data_dir, config.checkpoint, config.trust_saved_model)
         home = Path(config.output).expanduser() if config.output else self._home()
         is_own = home == self.path
         self.folder = home / "evaluation" if is_own else home
@@ -44,11 +52,25 @@ class Subject:
         self.results = Results(home / "results.json")
         # Whose figures these are, where the folder does not say.
         self.names = {} if is_own else {"model": str(self.path), "checkpoint": config.checkpoint}
-        before = {name: self.results.read().get(name, value) for name, value in self.names.items()}
+        for folder in (home, self.folder, self.card.parent):
+            _check_writable(folder)
+        self._check_names(self.results.read())
+        self._placed = []
+        # Loaded once: a training that goes on meanwhile saves newer checkpoints, and deletes this one.
+        if config.workdir:
+            self.encoder, step = open_trained_encoder(self.path, config.data_dir, config.checkpoint)
+            self.checkpoint = {"step": step, "weights": _digest(self.encoder)}
+        else:
+            self.encoder = load_encoder(self.path, config.data_dir, config.checkpoint, config.trust_saved_model)
+            self.checkpoint = {"weights": _digest(self.encoder)}
+
+    def _check_names(self, results):
+        before = {name: results.get(name, value) for name, value in self.names.items()}
         if before != self.names:
             raise UserError(
                 "`output` must be new, or hold evaluations of the same model. "
-                f"Received: {home}, with those of {' '.join(before.values())}. Choose another --output."
+                f"Received: {self.results.path.parent}, with those of {' '.join(map(str, before.values()))}. "
+                "Choose another --output."
             )
 
     def _home(self):
@@ -59,9 +81,20 @@ class Subject:
         return self.path if newest else self.path / "evaluation" / self.config.checkpoint
 
     def backbone(self):
-        """The backbone, loaded anew: a `keras.Model` that may be trained."""
-        config = self.config
-        return load_backbone(self.path, config.data_dir, config.checkpoint, config.trust_saved_model)
+        """A backbone with the weights of the encoder: a new `keras.Model`, which may be trained.
+
+        Raises:
+            ValueError: if it has to be read again from a file that has been replaced.
+        """
+        if isinstance(self.encoder, Encoder):
+            return standalone_backbone(self.encoder)
+        backbone = load_backbone(self.path, self.config.data_dir, self.config.checkpoint, self.config.trust_saved_model)
+        if _digest(backbone) != self.checkpoint["weights"]:
+            raise UserError(
+                "The model must stay as it is while it is evaluated. "
+                f"Received: {self.path}, which has other weights now. Evaluate it again."
+            )
+        return backbone
 
     @property
     def levels(self):
@@ -195,14 +228,53 @@ class Subject:
     def place(self, name):
         """Path of a file in its folder, which is made if it is missing."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._placed.append(name)
         return self.folder / name
 
     def record(self, **figures):
-        """Adds figures to `results.json`; those on other images than it was trained on stand apart."""
-        if figures and not self.is_own:
-            others = self.results.read().get("other_data", {})
-            figures = {"other_data": {**others, self.dataset: {**others.get(self.dataset, {}), **figures}}}
-        self.results.record(**figures, **self.names)
+        """Adds figures to `results.json`, and of which checkpoint they are.
+
+        Those on other images than it was trained on stand apart.
+
+        Args:
+            **figures: values by name; or functions of the value before, `None` at first, which are called while no
+                other process writes.
+        """
+
+        def add(here):
+            for name, value in figures.items():
+                here[name] = value(here.get(name)) if callable(value) else value
+            self._note_checkpoint(here, figures)
+
+        self._update(add)
+
+    def finish(self):
+        """Records what belongs to no single figure: of which checkpoint its files are, and a licence that was given."""
+        files = [name for name in self._placed if (self.folder / name).exists()]
+        licence = {"data_licence": self.config.data_licence} if self.config.data_licence else {}
+        if not files and not licence:
+            self.results.record(**self.names)
+            return
+
+        def add(here):
+            here.update(licence)
+            self._note_checkpoint(here, files)
+
+        self._update(add)
+
+    def _note_checkpoint(self, here, names):
+        if names:
+            here["checkpoints"] = here.get("checkpoints", {}) | dict.fromkeys(names, self.checkpoint)
+
+    def _update(self, add):
+        """Has `add` change what is recorded on these images, while no other process writes."""
+
+        def change(results):
+            self._check_names(results)
+            add(results if self.is_own else results.setdefault("other_data", {}).setdefault(self.dataset, {}))
+            return {**results, **self.names}
+
+        self.results.update(change)
 
     @property
     def training_facts(self):
@@ -213,3 +285,26 @@ class Subject:
         """The figures on these images so far, a dict."""
         results = self.results.read()
         return results if self.is_own else results.get("other_data", {}).get(self.dataset, {})
+
+
+def _digest(model):
+    """Which weights a model has, whatever file they came from: 16 digits."""
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        digest.update(keras.ops.convert_to_numpy(weight).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _check_writable(folder):
+    """Raises `OSError` unless files can be written in a folder, which may have to be made; tried where it exists."""
+    there = folder
+    try:
+        while not there.exists() and there != there.parent:
+            there = there.parent
+        with locked(there / ".writable"):
+            pass
+    except OSError as error:
+        raise UserOSError(
+            "The folder for results.json, the model card and pictures must be one that can be written to. "
+            f"Received: {folder} ({error.strerror}). Choose another --output."
+        ) from error

@@ -43,11 +43,21 @@ def load_trained_encoder(workdir, data_dir=None, checkpoint="newest"):
     Raises:
         ValueError: as `load_model`.
     """
+    return open_trained_encoder(workdir, data_dir, checkpoint)[0]
+
+
+def open_trained_encoder(workdir, data_dir=None, checkpoint="newest"):
+    """As `load_trained_encoder`, with the number of steps that it was trained: `(Encoder, int)`."""
     checkpoints, step, plan = _opened(workdir, data_dir, checkpoint)
     with distribution.make_strategy("one").scope(), precision(plan.config.precision):
         encoder = build_encoder(plan)
-    restore_encoder(encoder, checkpoints, step=step)
-    return encoder
+    return encoder, restore_encoder(encoder, checkpoints, step=step).step
+
+
+def is_run(path):
+    """Whether a folder is that of a run of train.py which has a checkpoint, whatever else lies in it."""
+    run = RunDirectory(path)
+    return run.flagfile.is_file() and is_saved(run.checkpoints)
 
 
 def _opened(workdir, data_dir, checkpoint):

@@ -1,6 +1,8 @@
 """Exported backbones; `tests/transfer` uses them in processes that do not have this package."""
 
+import os
 import shutil
+import threading
 import zipfile
 
 import keras
@@ -15,6 +17,7 @@ from keras_moco.backbones import resnet
 from keras_moco.export import NotStockError, export_backbone, standalone_backbone
 from keras_moco.layers import SplitBatchNormalization
 from keras_moco.loading import load_backbone, load_encoder
+from keras_moco.locks import locked
 from keras_moco.models import Encoder, EndToEnd, MemoryBank, MoCo, SimCLR, linear_head
 from keras_moco.optimizers import LARS
 from tests import half_precision
@@ -289,3 +292,16 @@ def test_a_model_exports_its_embeddings(make, tmp_path):
     served = tf.saved_model.load(str(tmp_path / "model"))
     for n in (1, 5):
         np.testing.assert_allclose(served.serve(images(n)), model.predict(images(n), verbose=0), atol=1e-6)
+
+
+def test_an_export_waits_for_another_one_and_clears_up_after_a_killed_one(tmp_path, monkeypatch):
+    (tmp_path / ".export-0123").mkdir()
+    seen = []
+    monkeypatch.setattr(export, "_write", lambda *_: seen.append(sorted(os.listdir(tmp_path))))
+    second = threading.Thread(target=export_backbone, args=(small_encoder(), tmp_path))
+    with locked(tmp_path / "export"):  # by which a process says that it is exporting
+        second.start()
+        second.join(timeout=0.3)
+        assert second.is_alive() and not seen and ".export-0123" in os.listdir(tmp_path)
+    second.join(timeout=60)
+    assert seen == [[".export.lock"]] and os.listdir(tmp_path) == []

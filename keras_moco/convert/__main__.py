@@ -2,6 +2,8 @@
 
 import argparse
 import dataclasses
+import re
+import shutil
 import sys
 import tempfile
 import warnings
@@ -18,6 +20,7 @@ from keras_moco.convert.files import read
 from keras_moco.convert.summary import summary
 from keras_moco.errors import UserError
 from keras_moco.export import export_backbone
+from keras_moco.locks import locked
 from keras_moco.models import MoCo
 from keras_moco.paths import user_path
 from keras_moco.presets import PRESETS
@@ -74,14 +77,19 @@ def run(args):
 
 def _write_run(folder, config, model, **figures):
     """The folder of a run, whole or not at all: half of one would train from random weights."""
-    folder.path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".convert-", dir=folder.path.parent) as temporary:
-        half = RunDirectory(Path(temporary) / "run")
-        half.claim(config)
-        save(model, half.checkpoints, epoch=figures["epochs"] or 0)
-        export_backbone(model.encoder, half.export)
-        half.record(**figures)
-        half.path.replace(folder.path)
+    parent, prefix = folder.path.parent, f".convert-{folder.path.name}-"
+    parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.path) as held:
+        for left in parent.iterdir() if held else ():  # of a process that was killed
+            if re.fullmatch(re.escape(prefix) + r"\w{8}", left.name):
+                shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as temporary:
+            half = RunDirectory(Path(temporary) / "run")
+            half.claim(config)
+            save(model, half.checkpoints, epoch=figures["epochs"] or 0)
+            export_backbone(model.encoder, half.export)
+            half.record(**figures)
+            half.path.replace(folder.path)
 
 
 def pytorch(args):

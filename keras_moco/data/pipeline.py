@@ -129,11 +129,11 @@ def pretrain_dataset(
     return dataset.prefetch(AUTOTUNE)
 
 
-def labelled_dataset(source, augmentation, batch_size, seed=0):
+def labelled_dataset(source, augmentation, batch_size, seed=0, first_epoch=0):
     """Batches of one augmented view with its label, for ever: what `fit` takes to train with labels.
 
     Args:
-        source, augmentation, batch_size, seed: as in `pretrain_dataset`.
+        source, augmentation, batch_size, seed, first_epoch: as in `pretrain_dataset`.
 
     Returns:
         Infinite `tf.data.Dataset` of `(image, label)`, `(b, s, s, c)` with values 0..255 and int32 `(b,)`.
@@ -145,7 +145,7 @@ def labelled_dataset(source, augmentation, batch_size, seed=0):
     def pair(batch):
         return batch["query"], batch["label"]
 
-    return pretrain_dataset(source, augmentation, batch_size, seed, entries=("query", "label")).map(pair)
+    return pretrain_dataset(source, augmentation, batch_size, seed, first_epoch, entries=("query", "label")).map(pair)
 
 
 def _batches_of_arrays(source, augmentation, seed, steps, batch_size, context, views):

@@ -3,9 +3,10 @@
 import keras
 
 from keras_moco.augment import supervised
-from keras_moco.data import labelled_dataset, steps_per_epoch
+from keras_moco.data import steps_per_epoch
 from keras_moco.errors import UserError
 from keras_moco.evaluation.checks import check_labelled
+from keras_moco.evaluation.unfinished import fit_labelled
 from keras_moco.optimizers import SGD
 from keras_moco.schedules import learning_rate
 
@@ -22,6 +23,7 @@ def fine_tune(
     seed=0,
     callbacks=(),
     verbose=0,
+    unfinished=None,
 ):
     """Trains a linear classifier and the backbone below it together.
 
@@ -43,6 +45,8 @@ def fine_tune(
         seed: int, of the classifier, the data order and the crops; sets Keras's global seed.
         callbacks: of `keras.Model.fit`.
         verbose: as of `keras.Model.fit`.
+        unfinished: `keras_moco.evaluation.unfinished.Unfinished`, from which an interrupted training resumes. Defaults
+            to `None`: it begins anew.
 
     Returns:
         `keras.Model` from images `(n, image_size, image_size, C)` in 0..255 to logits `(n, classes)`.
@@ -62,7 +66,6 @@ def fine_tune(
     keras.utils.set_random_seed(seed)
     batch_size = min(batch_size, train.num_examples)
     steps = steps_per_epoch(train, batch_size)
-    batches = labelled_dataset(train, supervised(image_size, crop_scale=crop_scale), batch_size, seed)
     images = keras.Input((image_size, image_size, train.image_shape[-1]), name="images")
     small = keras.initializers.RandomNormal(stddev=0.01, seed=seed)  # official `main_lincls.py`
     logits = keras.layers.Dense(train.num_classes, kernel_initializer=small, name="logits")(backbone(images))
@@ -74,13 +77,16 @@ def fine_tune(
     )
     # Here, since within `fit` TensorFlow refuses the names that variables of a SavedModel give to their velocities.
     model.optimizer.build(model.trainable_variables)
-    model.fit(
-        batches,
-        steps_per_epoch=steps,
-        epochs=epochs,
-        callbacks=list(callbacks),
+    fit_labelled(
+        model,
+        train,
+        supervised(image_size, crop_scale=crop_scale),
+        batch_size,
+        epochs,
+        seed,
+        callbacks=callbacks,
         verbose=verbose,
-        shuffle=False,
+        unfinished=unfinished,
     )
     return model
 

@@ -9,11 +9,12 @@ import numpy as np
 from keras import ops
 
 from keras_moco.augment import supervised
-from keras_moco.data import evaluation_dataset, labelled_dataset, steps_per_epoch, subset
+from keras_moco.data import evaluation_dataset, steps_per_epoch, subset
 from keras_moco.errors import UserError
 from keras_moco.evaluation.accuracy import Accuracy, accuracy_of
 from keras_moco.evaluation.checks import check_labelled, check_same_width
 from keras_moco.evaluation.linear import frozen
+from keras_moco.evaluation.unfinished import fit_labelled
 from keras_moco.optimizers import SGD
 from keras_moco.schedules import learning_rate
 
@@ -156,6 +157,7 @@ def linear_sweep_on_images(
     seed=0,
     callbacks=(),
     verbose=0,
+    unfinished=None,
 ):
     """The authors' protocol (MoCo v1, sec. 4.1; official `main_lincls.py`): as `linear_sweep`, on augmented images.
 
@@ -171,6 +173,8 @@ def linear_sweep_on_images(
         rates, epochs, batch_size, seed, verbose: as in `linear_sweep`.
         crop_scale: (low, high). Range of the crops' area as a fraction of the image's.
         callbacks: of `keras.Model.fit`.
+        unfinished: `keras_moco.evaluation.unfinished.Unfinished`, from which an interrupted training resumes. Defaults
+            to `None`: it begins anew.
 
     Returns:
         `LinearSweep`.
@@ -184,20 +188,23 @@ def linear_sweep_on_images(
     rest, held_out = _split(len(labels), rates, seed)
     keras.utils.set_random_seed(seed)
     part = subset(train, rest)
-    batches = labelled_dataset(part, supervised(image_size, crop_scale=crop_scale), batch_size, seed)
     steps = steps_per_epoch(part, batch_size)
     with frozen(backbone):
         images = keras.Input((image_size, image_size, train.image_shape[-1]))
         heads = LinearHeads(train.num_classes, len(rates), seed)
         model = keras.Model(images, heads(_FeaturesOf(backbone)(images)))
         _compile(model, rates, epochs, steps, batch_size)
-        model.fit(
-            batches,
-            steps_per_epoch=steps,
-            epochs=epochs,
-            callbacks=list(callbacks),
+        model.optimizer.build(model.trainable_variables)
+        fit_labelled(
+            model,
+            part,
+            supervised(image_size, crop_scale=crop_scale),
+            batch_size,
+            epochs,
+            seed,
+            callbacks=callbacks,
             verbose=verbose,
-            shuffle=False,
+            unfinished=unfinished,
         )
         chosen = predict_labelled(model, subset(train, held_out), image_size) if len(held_out) else (None, None)
         return _judged(rates, *chosen, *predict_labelled(model, test, image_size))

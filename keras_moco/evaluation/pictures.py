@@ -1,7 +1,5 @@
 """What an encoder has learnt, to be looked at: PNG files of confusions, a map, neighbours, and accuracy by labels."""
 
-import textwrap
-
 import numpy as np
 
 from keras_moco.durable import replace_when_written
@@ -64,7 +62,7 @@ def draw_confusion(path, truth, predicted, class_names):
             text = f"{percent[row, column]:.1f}" if percent[row, column] < 99.95 else "100"
             axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
     if classes <= NAMED:
-        names = [textwrap.shorten(str(name), 24, placeholder="…") for name in class_names]
+        names = [_plain(name, 24) for name in class_names]
         axes.set_xticks(range(classes), names, rotation=90 if max(map(len, names)) > 3 else 0)
         axes.set_yticks(range(classes), names)
     accuracy = 100 * np.mean(truth == predicted)
@@ -129,7 +127,8 @@ def draw_projection(path, features, labels, class_names, limit=2000, seed=0):
 
         palette = colormaps["tab10" if len(class_names) <= 10 else "tab20"]
         for label in np.unique(labels[known]):
-            axes.scatter(*places[labels == label].T, color=palette(int(label)), label=str(class_names[label]), **dots)
+            name = _plain(class_names[label], 40)
+            axes.scatter(*places[labels == label].T, color=palette(int(label)), label=name, **dots)
         if known.any():
             figure.legend(loc="outside right upper", markerscale=2, frameon=False)
     elif known.any():
@@ -196,7 +195,7 @@ def draw_neighbours(path, queries, neighbours, similarity, query_labels=None, ne
         neighbour_labels = _labels("neighbour_labels", neighbour_labels, classes, (rows, columns))
 
     def name(label):
-        return textwrap.shorten(str(label if class_names is None else class_names[label]), 14, placeholder="…")
+        return _plain(label if class_names is None else class_names[label], 14)
 
     figure = _figure(1.2 * (columns + 1), (1.5 if labelled else 1.35) * rows)
     grid = figure.subplots(rows, columns + 1, squeeze=False)
@@ -262,6 +261,14 @@ def _figure(width, height):
 
 def _save(path, figure):
     return replace_when_written(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))
+
+
+def _plain(name, width):
+    """A name as one line of so many letters at most, which matplotlib shows as it is."""
+    text = " ".join(str(name).split())
+    text = text if len(text) <= width else text[: width - 1] + "…"
+    text = f" {text}" if text.startswith("_") else text  # or it would not be in the legend
+    return text.replace("$", r"\$")  # or what is between two of them would be a formula
 
 
 def _show(axes, image, frame, above, below):

@@ -22,7 +22,7 @@ from keras_moco.evaluation import (
 from keras_moco.evaluation.knn import USUAL_K, VoterSearch, told_usual_k, usual_k
 from keras_moco.evaluation.pictures import lacks_for_projection
 from keras_moco.modes.base import IMAGES, mode
-from keras_moco.modes.report import backup, draw_confusion_of, rounded, told, verbosity
+from keras_moco.modes.report import draw_confusion_of, drop_outdated, rounded, told, unfinished, verbosity
 
 MEASURED_IMAGES = 2048
 
@@ -86,12 +86,14 @@ def linear(subject):
     train, test = subject.labelled()
     settings = {"rates": config.rates, "epochs": config.epochs or 100, "batch_size": config.batch_size}
     settings |= {"seed": config.seed, "verbose": verbosity()}
+    drop_outdated(subject, "linear")
+    kept = unfinished(subject, "linear") if config.linear_on == "images" else None
     if config.linear_on == "features":
         with frozen(subject.encoder):
             features = (extract_features(subject.features, subject.dataset_of(split)) for split in (train, test))
             sweep = linear_sweep(*features, num_classes=train.num_classes, **settings)
     else:
-        settings |= {"crop_scale": (config.crop_min_area, 1.0), "callbacks": [backup(subject, "linear")]}
+        settings |= {"crop_scale": (config.crop_min_area, 1.0), "unfinished": kept}
         sweep = linear_sweep_on_images(subject.backbone(), train, test, subject.image_size, **settings)
     for rate, accuracy in sweep.tests.items():
         chosen = f", {sweep.held_out[rate]:.2f} % held out" if sweep.held_out else ""
@@ -105,6 +107,8 @@ def linear(subject):
         linear_epochs=settings["epochs"],
         linear_rates={f"{rate:g}": rounded(accuracy) for rate, accuracy in sweep.tests.items()},
     )
+    if kept:
+        kept.delete()
     if config.pictures:
         draw_confusion_of(subject, "linear", sweep.labels, sweep.predicted)
 

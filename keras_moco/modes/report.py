@@ -1,17 +1,40 @@
 """How modes tell and keep what they find."""
 
+import contextlib
+import shutil
 import sys
 import zlib
 
-import keras
-
 from keras_moco.evaluation import draw_confusion
+from keras_moco.evaluation.unfinished import Unfinished
+
+SHARE = 0.05  # of the time, which keeping an unfinished training may take
 
 
-def backup(subject, mode):
-    """Has a long training go on after a stop, from its last epoch; under other settings it begins anew."""
-    settings = f"{zlib.crc32(repr((mode, subject.config)).encode()):08x}"
-    return keras.callbacks.BackupAndRestore(str(subject.place(f"unfinished_{mode}_{settings}")))
+def unfinished(subject, mode, *part):
+    """What a long training resumes from when it was interrupted: one of the same checkpoint, images and settings.
+
+    Args:
+        subject: `Subject`.
+        mode: str, the name of the mode.
+        *part: which of its trainings, where there are several.
+
+    Returns:
+        `Unfinished`, to be deleted when the figures are recorded.
+    """
+    train, weights = subject.train, subject.checkpoint["weights"]
+    what = (mode, part, subject.config, train.name, train.num_examples, train.class_names)
+    return Unfinished(
+        subject.place(f"unfinished_{mode}_{weights}_{zlib.crc32(repr(what).encode()):08x}.npz"), max_share=SHARE
+    )
+
+
+def drop_outdated(subject, mode):
+    """Deletes what is left of unfinished trainings of other checkpoints, which nothing resumes from."""
+    for path in subject.folder.glob(f"unfinished_{mode}_*"):
+        if not path.name.startswith(f"unfinished_{mode}_{subject.checkpoint['weights']}_"):
+            with contextlib.suppress(FileNotFoundError):  # deleted by another process
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def draw_confusion_of(subject, name, labels, predicted):

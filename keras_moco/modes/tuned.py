@@ -1,10 +1,12 @@
 """Modes that train the backbone on with labels: many, or few."""
 
 from keras_moco import data
+from keras_moco.durable import replace_when_written
 from keras_moco.evaluation import accuracy_of, draw_label_fractions, fine_tune, fresh_copy, predict_labelled
 from keras_moco.evaluation.accuracy import told_together
+from keras_moco.evaluation.unfinished import in_memory
 from keras_moco.modes.base import IMAGES, mode
-from keras_moco.modes.report import backup, draw_confusion_of, told, verbosity
+from keras_moco.modes.report import draw_confusion_of, drop_outdated, told, unfinished, verbosity
 
 TUNING = ("epochs", "learning_rate", "weight_decay", "crop_min_area", "pictures")
 
@@ -23,7 +25,7 @@ def semi(subject):
         share: [data.balanced_indices(labels, share / 100, seed) for seed in range(config.seeds)]
         for share in config.fractions
     }
-    found = subject.recorded().get("semi", {})
+    drop_outdated(subject, "semi")
     for share, parts in shares.items():
         epochs = config.epochs or (60 if share <= 1 else 30)
         settings = {
@@ -33,24 +35,49 @@ def semi(subject):
             "weight_decay": config.weight_decay,
             "crop_min_area": config.crop_min_area,
             "image_size": subject.image_size,
+            "checkpoint": subject.checkpoint,
         }
-        before = found.get(f"{share:g} %", {})
         # What an interrupted evaluation has found under the same settings is not done again.
-        here = found[f"{share:g} %"] = before if before.get("settings") == settings else {"settings": settings}
+        here = _joined(subject.recorded().get("semi", {}).get(f"{share:g} %", {}), {"settings": settings})
         for name, network in networks.items():
-            accuracies = here.setdefault(name, [])
-            for seed in range(len(accuracies), config.seeds):
-                part = data.subset(train, parts[seed])
-                classifier = fine_tune(network(seed), part, subject.image_size, **_tuning(config, epochs, seed))
+            while (seed := len(here.get(name, []))) < config.seeds:
+                part, kept = data.subset(train, parts[seed]), unfinished(subject, "semi", share, name, seed)
+                tuning = _tuning(config, epochs, seed)
+                classifier = fine_tune(network(seed), part, subject.image_size, unfinished=kept, **tuning)
                 accuracy = accuracy_of(*predict_labelled(classifier, test, subject.image_size))
-                accuracies.append(round(accuracy.top1, 2))
+                here[name] = [*here.get(name, []), round(accuracy.top1, 2)]
                 print(f"{share:g} % of the labels, seed {seed}, {name}: top-1 {accuracy.top1:.2f} %", flush=True)
-                subject.record(semi=found)
-            print(f"{share:g} % of the labels, {name}: top-1 {told_together(accuracies)}")
+                here = _record_share(subject, f"{share:g} %", here)
+                kept.delete()
+            print(f"{share:g} % of the labels, {name}: top-1 {told_together(here[name])}")
     if config.pictures:
-        recorded = [(float(share.removesuffix(" %")) / 100, here) for share, here in found.items()]  # earlier ones too
-        curves = {name: {share: here[name] for share, here in recorded if name in here} for name in networks}
+        found = {  # earlier ones too, but those of other checkpoints
+            float(share.removesuffix(" %")) / 100: here
+            for share, here in subject.recorded()["semi"].items()
+            if here.get("settings", {}).get("checkpoint") == subject.checkpoint
+        }
+        curves = {name: {share: here[name] for share, here in found.items() if name in here} for name in networks}
         draw_label_fractions(subject.place("label_fractions.png"), curves)
+
+
+def _record_share(subject, share, ours):
+    """Records the accuracies of one share of the labels beside those of other processes: a dict of all of them."""
+    joined = {}
+
+    def add(semi):
+        joined.update(_joined((semi or {}).get(share, {}), ours))
+        return {**(semi or {}), share: joined}
+
+    subject.record(semi=add)
+    return joined
+
+
+def _joined(theirs, ours):
+    """What was found under the same settings, where the longer list has the shorter one in it; else ours alone."""
+    if theirs.get("settings") != ours["settings"]:
+        return ours
+    names = ours.keys() - {"settings"}
+    return {**theirs, **{name: max(theirs.get(name, []), ours[name], key=len) for name in names}}
 
 
 @mode(*IMAGES, *TUNING, "seed")
@@ -59,23 +86,24 @@ def finetune(subject):
     config = subject.config
     train, test = subject.labelled()
     epochs = config.epochs or 30
-    callbacks = [backup(subject, "finetune")]
+    drop_outdated(subject, "finetune")
+    kept = unfinished(subject, "finetune")
     classifier = fine_tune(
         subject.backbone(),
         train,
         subject.image_size,
-        callbacks=callbacks,
         verbose=verbosity(),
+        unfinished=kept,
         **_tuning(config, epochs, config.seed),
     )
     scores, labels = predict_labelled(classifier, test, subject.image_size)
     accuracy = accuracy_of(scores, labels)
     path = subject.place("classifier.keras")
-    unfinished = path.with_name(f".unfinished-{path.name}")  # Keras wants that ending
-    classifier.save(unfinished)
-    unfinished.replace(path)
+    content = in_memory(classifier.save, path.name)
+    replace_when_written(path, lambda temporary: temporary.write_bytes(content))
     print(f"fine-tuned: {told(accuracy)}\nclassifier {path}")
     subject.record(finetune_top1=round(accuracy.top1, 2), finetune_top5=round(accuracy.top5, 2), finetune_epochs=epochs)
+    kept.delete()
     if config.pictures:
         draw_confusion_of(subject, "finetune", labels, scores.argmax(axis=1))
 

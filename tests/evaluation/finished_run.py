@@ -16,6 +16,7 @@ from keras_moco.evaluating import evaluate
 from keras_moco.evaluation_config import EvaluationConfig
 from keras_moco.export import export_backbone
 from keras_moco.run_directory import RunDirectory
+from keras_moco.trained_run import load_model
 from tests.tiny import TINY_RUN, tiny_config
 
 SIZE = TINY_RUN["image_size"]
@@ -37,6 +38,16 @@ def make_run(folder):
     export_backbone(model.encoder, run.export)
     run.record(steps=22, versions={"keras": "3"})
     return SimpleNamespace(path=run.path, model=model, encoder=model.encoder, export=run.export)
+
+
+def train_on(folder, epochs=1):
+    """A newer checkpoint of a run, as if it had been trained on: its model."""
+    _, model = load_model(folder)
+    model.step.assign(model.steps_done + 11 * epochs)
+    for weight in model.encoder.trainable_weights:
+        weight.assign(1.02 * weight)
+    save(model, RunDirectory(folder).checkpoints, epoch=epochs)
+    return model
 
 
 def digits(split):

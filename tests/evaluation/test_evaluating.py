@@ -1,6 +1,8 @@
 """The modes of evaluate.py, on a finished run."""
 
+import dataclasses
 import json
+import os
 
 import keras
 import matplotlib.image
@@ -23,9 +25,9 @@ from keras_moco.evaluation import (
 )
 from keras_moco.evaluation_config import EvaluationConfig
 from keras_moco.models import Encoder, linear_head
-from keras_moco.modes import frozen, tuned, use
+from keras_moco.modes import frozen, report, tuned, use
 from keras_moco.run_directory import RunDirectory
-from tests.evaluation.finished_run import SIZE, digits, refusal, results, write_images
+from tests.evaluation.finished_run import SIZE, digits, refusal, results, train_on, write_images
 
 ONE_IMAGE = 100 / 360  # percent; rounding that differs from processor to processor may decide a close vote
 
@@ -74,7 +76,7 @@ def test_backbone_sees_each_image_once_for_both_levels(mode, images, run, monkey
     count = Count()
     backbone = keras.Sequential([keras.Input((SIZE, SIZE, 1)), count, keras.layers.Flatten()])
     encoder = Encoder(backbone, linear_head(SIZE * SIZE, 4), mean=0.3, std=0.4)
-    monkeypatch.setattr(subject, "load_encoder", lambda *_: encoder)
+    monkeypatch.setattr(subject, "open_trained_encoder", lambda *_: (encoder, 0))
     count.seen.assign(0)
     settings = {"pictures": False, "knn_k": (9,)} if mode == "knn" else {}
     evaluate(mode, EvaluationConfig(workdir=str(run), **settings))
@@ -181,24 +183,36 @@ def test_finetune_saves_a_classifier(run, capsys):
 
 
 @pytest.mark.slow
-def test_finetune_resumes_after_its_last_epoch(run, monkeypatch):
-    config = EvaluationConfig(workdir=str(run), epochs=3, batch_size=128, pictures=False)
-    epochs = []
+@pytest.mark.parametrize("mode, file", [("finetune", "classifier.keras"), ("semi", "label_fractions.png")])
+def test_an_interrupted_training_resumes_unless_the_encoder_was_trained_on(mode, file, run, monkeypatch):
+    settings = {"epochs": 3, "batch_size": 128, "pictures": mode == "semi"}
+    settings |= {"fractions": (100.0,), "seeds": 1, "random_weights": False} if mode == "semi" else {}
+    config = EvaluationConfig(workdir=str(run), **settings)
+    epochs, folder = [], run / "evaluation"
 
-    class Epochs(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            epochs.append((epoch, int(self.model.optimizer.iterations)))
-            if len(epochs) == 3:
-                raise KeyboardInterrupt
+    def on_epoch_begin(callback, epoch, logs=None):
+        epochs.append((epoch, int(callback.model.optimizer.iterations)))
+        if len(epochs) in (3, 6):
+            raise KeyboardInterrupt
 
-    real = tuned.backup
-    monkeypatch.setattr(tuned, "backup", lambda *args: keras.callbacks.CallbackList([real(*args), Epochs()]))
+    monkeypatch.setattr(report, "SHARE", 1.0)
+    monkeypatch.setattr(report.Unfinished, "on_epoch_begin", on_epoch_begin)
     with pytest.raises(KeyboardInterrupt):
-        evaluate("finetune", config)
-    assert not (run / "evaluation" / "classifier.keras").exists()
-    evaluate("finetune", config)
-    assert epochs == [(0, 0), (1, 11), (2, 22), (2, 22)]
-    assert [file.name for file in (run / "evaluation").iterdir()] == ["classifier.keras"]
+        evaluate(mode, config)
+    (left,) = folder.iterdir()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(mode, dataclasses.replace(config, learning_rate=0.2))  # other settings: anew, and beside the other one
+    assert epochs[3:] == [(0, 0), (1, 11), (2, 22)] and len(list(folder.iterdir())) == 2
+    evaluate(mode, config)
+    assert epochs[6:] == [(2, 22)] and file in os.listdir(folder) and not left.exists()
+
+    evaluate(mode, config)
+    known = epochs[7:]
+    assert known == ([] if mode == "semi" else [(0, 0), (1, 11), (2, 22)])
+    train_on(run)
+    evaluate(mode, config)
+    assert epochs[7 + len(known) :] == [(0, 0), (1, 11), (2, 22)]
+    assert os.listdir(folder) == [file] or set(os.listdir(folder)) == {file, "confusion_finetune.png"}
 
 
 @pytest.mark.slow
@@ -355,7 +369,8 @@ def test_results_on_other_images_stand_apart(run, tmp_path):
     evaluate("knn", EvaluationConfig(workdir=str(run), dataset=dataset, knn_k=(1,), pictures=False))
     found = results(run)
     others = found.pop("other_data")
-    assert set(others[dataset]) == {"knn_top1_backbone", "knn_top1_embedding", "knn_backbone", "knn_embedding"}
+    figures = {"knn_top1_backbone", "knn_top1_embedding", "knn_backbone", "knn_embedding"}
+    assert set(others[dataset]) == {*figures, "checkpoints"}
     assert found == before
     assert dataset in (run / "export" / "MODEL_CARD.md").read_text()
     assert not (run / "evaluation").exists()  # no pictures

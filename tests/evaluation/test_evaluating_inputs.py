@@ -1,26 +1,36 @@
 """What can be evaluated, on which images; and what is refused before any work."""
 
+import dataclasses
+import errno
 import functools
+import html
+import json
 import shutil
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
-from keras_moco import subject
+from keras_moco import locks, subject
 from keras_moco.callbacks import save
 from keras_moco.evaluating import evaluate
 from keras_moco.evaluation import FeatureExtractor
 from keras_moco.evaluation_config import EvaluationConfig
 from keras_moco.layers import FeatureQueue
 from keras_moco.loading import load_backbone, load_encoder
+from keras_moco.model_card import write_card
 from keras_moco.models import MoCo
 from keras_moco.modes import MODES, tuned
 from keras_moco.optimizers import SGD
+from keras_moco.run_directory import RunDirectory
 from keras_moco.settings import to_text
 from keras_moco.subject import Subject
 from keras_moco.trained_run import load_model, load_trained_encoder
-from tests.evaluation.finished_run import SIZE, digits, refusal, results, write_images
+from tests.evaluation.finished_run import SIZE, digits, refusal, results, train_on, write_images
+from tests.processes import ROOT
 
 # Forms of a model
 
@@ -81,7 +91,7 @@ def test_a_model_is_evaluated_in_a_folder_of_its_own(trained, tmp_path, monkeypa
     assert folder.name == "backbone" and {path.name for path in folder.iterdir()} == {"results.json", "MODEL_CARD.md"}
     found = results(folder)
     assert found["model"] == str(trained.export / "backbone.keras")
-    assert set(found["other_data"]["digits"]) == {"knn_backbone", "knn_top1_backbone"}  # it has no head
+    assert set(found["other_data"]["digits"]) == {"knn_backbone", "knn_top1_backbone", "checkpoints"}  # it has no head
     assert "knn top1 backbone" in (folder / "MODEL_CARD.md").read_text()
 
     before = {path: path.read_bytes() for path in folder.iterdir()}
@@ -137,6 +147,77 @@ def test_any_checkpoint_can_be_evaluated(several):
         assert "of 0, 11, 22. " in said and f"Received: {checkpoint}, in {run / 'checkpoints'}" in said
 
 
+def test_a_backbone_beside_the_checkpoints_of_a_run_is_not_taken_for_it(run, trained, tmp_path):
+    other = keras.Sequential([keras.Input((SIZE, SIZE, 1)), keras.layers.Flatten()])
+    other.save(run / "backbone.keras")
+    (run / "saved_model.pb").write_bytes(b"x")
+    for encoder in (Subject(EvaluationConfig(workdir=str(run))).encoder, load_encoder(run)):
+        np.testing.assert_array_equal(encoder.weights[0], trained.encoder.weights[0])
+    for folder in (run / "checkpoints").iterdir():
+        shutil.rmtree(folder)
+    assert f"Received: {run} without one. Train" in refusal("embed", workdir=str(run))
+
+
+def test_every_figure_and_file_says_which_checkpoint_it_is_of(run):
+    config = EvaluationConfig(workdir=str(run))
+    first = Subject(config)
+    first.record(linear_top1=80.0, semi=lambda _: {"1 %": {"settings": {"checkpoint": first.checkpoint}, "a": [7.0]}})
+    first.config = dataclasses.replace(config, dataset="folder:elsewhere")
+    first.record(knn_top1=70.0)
+    old = {"step": 0, "weights": first.checkpoint["weights"]}
+    assert results(run)["checkpoints"] == {"linear_top1": old, "semi": old}
+    assert results(run)["other_data"]["folder:elsewhere"]["checkpoints"] == {"knn_top1": old}
+    train_on(run)
+    second = Subject(config)
+    second.place("features_test.npz").touch()
+    second.finish()
+    new = {"step": 11, "weights": second.checkpoint["weights"]}
+    assert new["weights"] != old["weights"] and len(new["weights"]) == 16
+    assert results(run)["checkpoints"] == {"linear_top1": old, "semi": old, "features_test.npz": new}
+    second.record(knn_top1=90.0)
+    RunDirectory(run).record(logistic_top1=60.0)  # as earlier versions did
+
+    write_card(second)
+    card = (run / "export" / "MODEL_CARD.md").read_text()
+    outdated = f"step 0, `{old['weights']}`, **not this one**"
+    for row in (
+        f"| checkpoint | step 11, `{new['weights']}` |",
+        "| steps | 11 |",
+        f"| linear top1 | 80 | {outdated} |",
+        f"| semi, 1 %, a | 7.00 %, 1 draw | {outdated} |",
+        f"| knn top1 | 90 | step 11, `{new['weights']}` |",
+        f"| knn top1 | 70 | {outdated} |",
+        "| logistic top1 | 60 | not recorded |",
+    ):
+        assert row in card.splitlines()
+
+
+def test_all_of_an_evaluation_is_of_the_checkpoint_that_it_began_with(run):
+    subject = Subject(EvaluationConfig(workdir=str(run)))
+    expected = subject.backbone().get_weights()
+    train_on(run)
+    shutil.rmtree(run / "checkpoints" / "step-000000000")  # not kept any longer
+    backbone = subject.backbone()
+    for ours, theirs in zip(backbone.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    backbone.weights[0].assign(backbone.weights[0] + 1)  # each call gives a new one
+    np.testing.assert_array_equal(subject.backbone().weights[0], expected[0])
+
+
+def test_a_model_that_is_replaced_meanwhile_is_refused(tmp_path):
+    def write(seed):
+        keras.utils.set_random_seed(seed)
+        keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(2)]).save(path)
+
+    path = tmp_path / "model.keras"
+    write(0)
+    subject = Subject(EvaluationConfig(model=str(path), dataset="digits", output=str(tmp_path / "out")))
+    np.testing.assert_array_equal(subject.backbone().weights[0], subject.encoder.weights[0])
+    write(1)
+    with pytest.raises(ValueError, match=f"Received: {path}, which has other weights now"):
+        subject.backbone()
+
+
 def test_a_step_is_a_number_or_its_digits(trained):
     for checkpoint in (0, "0", np.int64(0)):
         found = load_backbone(trained.path, checkpoint=checkpoint)
@@ -145,6 +226,101 @@ def test_a_step_is_a_number_or_its_digits(trained):
     for checkpoint in (1170, "1170", -1):
         with pytest.raises(ValueError, match=rf"a step that is saved, of 0\. Received: {checkpoint}, in "):
             load_backbone(trained.path, checkpoint=checkpoint)
+
+
+# Where it is written
+
+
+def test_what_cannot_be_written_is_found_out_before_any_work(run, silent, tmp_path, monkeypatch):
+    monkeypatch.setattr(subject, "open_trained_encoder", lambda *_: pytest.fail("the encoder was loaded"))
+    (tmp_path / "file").touch()
+    for output in ("file", "file/new"):
+        said = refusal("finetune", workdir=str(run), output=str(tmp_path / output))
+        assert f"Received: {tmp_path / output} (Not a directory). " in said
+    real = locks.os.open
+
+    def read_only(path, flags, *mode):
+        if flags & locks.os.O_CREAT and str(path).startswith(str(run / "export")):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, flags, *mode)
+
+    monkeypatch.setattr(locks.os, "open", read_only)
+    assert f"Received: {run / 'export'} (Permission denied). " in refusal("finetune", workdir=str(run))
+    assert not (run / "evaluation").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="no setpriv, by which permissions bind root too")
+def test_a_run_that_only_may_be_read_is_evaluated_elsewhere(run, tmp_path):
+    program = "from tests import tiny; import runpy; runpy.run_path('evaluate.py', run_name='__main__')"
+    command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", program, "embed"]
+    run.chmod(0o555)
+    try:
+        refused, done = (
+            subprocess.run([*command, f"--workdir={run}", *flags], cwd=ROOT, capture_output=True, text=True)
+            for flags in ([], [f"--output={tmp_path / 'out'}"])
+        )
+    finally:
+        run.chmod(0o755)
+    assert refused.returncode == 2 and "features of digits" not in refused.stdout
+    assert f"Received: {run} (Permission denied). " in refused.stderr.splitlines()[-1]
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "features_test.npz").exists() and not (run / "evaluation").exists()
+
+
+def test_two_models_that_are_evaluated_into_one_folder_at_once_are_not_mixed(trained, tmp_path):
+    settings = {"dataset": "digits", "image_size": SIZE, "output": str(tmp_path / "out")}
+    first, second = (
+        Subject(EvaluationConfig(model=str(path), **settings))
+        for path in (trained.export, trained.export / "backbone.keras")
+    )
+    first.record(knn_top1=1.0)
+    with pytest.raises(ValueError, match=f"Received: {tmp_path / 'out'}, with those of {trained.export} newest"):
+        second.record(knn_top1=2.0)
+    assert results(tmp_path / "out")["other_data"]["digits"]["knn_top1"] == 1.0
+
+
+@pytest.mark.parametrize("dataset", [None, "folder:elsewhere"])
+def test_evaluations_side_by_side_keep_the_figures_of_both(run, dataset, monkeypatch):
+    """Each is there before the other has written."""
+    first, second = (Subject(EvaluationConfig(workdir=str(run), dataset=dataset)) for _ in range(2))
+    settings = {"epochs": 1, "checkpoint": first.checkpoint}
+
+    def found(**accuracies):
+        return {"settings": settings, **accuracies}
+
+    first.record(knn_top1=1.0)
+    second.record(linear_top1=2.0)
+    record_share = tuned._record_share
+    assert record_share(first, "1 %", found(a=[10.0])) == found(a=[10.0])
+    assert record_share(second, "10 %", found(a=[90.0], b=[80.0])) == found(a=[90.0], b=[80.0])
+    assert record_share(second, "1 %", found(b=[20.0])) == found(a=[10.0], b=[20.0])
+    assert record_share(first, "1 %", found(a=[10.0, 11.0])) == found(a=[10.0, 11.0], b=[20.0])
+    other = {"settings": settings | {"epochs": 2}, "a": [5.0]}
+    assert record_share(second, "1 %", other) == other
+    recorded = first.recorded()
+    assert (recorded["knn_top1"], recorded["linear_top1"]) == (1.0, 2.0)
+    assert recorded["semi"] == {"1 %": other, "10 %": found(a=[90.0], b=[80.0])}
+    assert set(recorded["checkpoints"]) == {"knn_top1", "linear_top1", "semi"}
+
+
+def test_a_card_shows_names_of_others_as_they_are(run, tmp_path):
+    ugly = "a|b`c` [x](javascript:y) <script>alert(1)</script> # *z* $w$ \\|\n# new"
+    (run / "results.json").write_text(
+        json.dumps({"other_data": {ugly: {"knn_top1": 9.5}}, "data_licence": ugly, "converted_from": ugly})
+    )
+    write_card(Subject(EvaluationConfig(workdir=str(run))))
+    card = (run / "export" / "MODEL_CARD.md").read_text()
+    (licence,) = [line for line in card.splitlines() if line.startswith("| licence of the data |")]
+    assert licence == (
+        r"| licence of the data | a\|b\`c\` \[x\](javascript:y) &lt;script&gt;alert(1)&lt;/script&gt; \# \*z\* \$w\$ "
+        r"\\\| \# new |"
+    )
+    rendered = MarkdownIt("commonmark", {"html": True}).enable("table").render(card)
+    assert "<script" not in rendered and "href" not in rendered and rendered.count("<h1>") == 1
+    shown = html.escape(" ".join(ugly.split()), quote=False)
+    assert f"<td>{shown}</td>" in rendered  # the licence
+    assert f"<p>On <code>{shown}</code>:</p>" in rendered and f"converted from <code>{shown}</code></td>" in rendered
 
 
 # Refused before any work
@@ -203,7 +379,7 @@ def test_a_map_of_too_few_images_is_left_out_and_the_rest_is_done(run, tmp_path,
 @pytest.fixture
 def silent(trained, monkeypatch):
     """Fails if anything is computed; the run need not be loaded for that."""
-    monkeypatch.setattr(subject, "load_encoder", lambda *_: trained.encoder)
+    monkeypatch.setattr(subject, "open_trained_encoder", lambda *_: (trained.encoder, 0))
     monkeypatch.setattr(FeatureExtractor, "_embed", lambda *_: pytest.fail("features were extracted"))
     monkeypatch.setattr(tuned, "fine_tune", lambda *_, **__: pytest.fail("something was trained"))
 

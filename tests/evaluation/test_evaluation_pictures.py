@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 import pytest
 import sklearn.manifold
+from matplotlib import cbook
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
@@ -46,6 +47,30 @@ def neighbours_of_digits(rows=3, columns=4):
     similarity = unit[:rows] @ unit[100:200].T
     best = np.argsort(-similarity, axis=1)[:, :columns]
     return IMAGES[:rows], IMAGES[100:200][best], np.take_along_axis(similarity, best, 1), DIGITS.target[100:200][best]
+
+
+# Names
+
+UGLY = (r"$\frac", "a_b$c$d", "_nolegend_", r"cut \$ off", "tab\there\nnew line", "long" * 20)
+SHOWN = (r"$\frac", "a_b$c$d", " _nolegend_", r"cut \$ off", "tab here new line", "longlonglonglonglonglon…")
+
+
+def shown(labels):
+    """What matplotlib paints of each; nothing of it as a formula."""
+    texts = texts_of(labels)
+    assert not any(map(cbook.is_math_text, texts))
+    return [text.replace(r"\$", "$") for text in texts]
+
+
+def test_names_of_classes_are_shown_as_they_are(tmp_path, figures, quick):
+    order, pixels = np.arange(6), IMAGES[:6]
+    draw_confusion(tmp_path / "a.png", order, order, UGLY)
+    draw_neighbours(tmp_path / "b.png", pixels, pixels[:, None], np.ones((6, 1)), order, order[:, None], UGLY)
+    draw_projection(tmp_path / "c.png", 7 * np.eye(6), order, UGLY)
+    confusion, neighbours, projection = figures
+    assert shown(confusion.axes[0].get_xticklabels()) == shown(confusion.axes[0].get_yticklabels()) == list(SHOWN)
+    assert shown(axes.xaxis.label for axes in neighbours.axes[::2])[:4] == list(SHOWN[:4])
+    assert shown(projection.legends[0].get_texts())[:4] == list(SHOWN[:4])  # all of them, also the third
 
 
 # Confusions

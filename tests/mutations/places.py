@@ -488,8 +488,8 @@ MUTATIONS = [
     ),
     Mutation(
         "keras_moco/modes/tuned.py",
-        'before if before.get("settings") == settings else',
-        "before or",
+        'if theirs.get("settings") != ours["settings"]:',
+        "if not theirs:",
         "results of few labels under other settings are taken over",
         ["tests/evaluation/test_evaluating.py"],
     ),
@@ -544,8 +544,8 @@ MUTATIONS = [
     ),
     Mutation(
         "keras_moco/subject.py",
-        "if figures and not self.is_own:",
-        "if figures and self.is_own:",
+        "add(results if self.is_own else",
+        "add(results if not self.is_own else",
         "results on other images are mixed with those of the run",
         ["tests/evaluation/test_evaluating.py"],
     ),

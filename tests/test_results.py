@@ -1,0 +1,47 @@
+"""The figures of a run, which several processes may add to."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from keras_moco.results import Results
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORD = """
+import sys
+from keras_moco.results import Results
+results, process = Results(sys.argv[1]), sys.argv[2]
+for number in range(50):
+    results.record(**{f"{process} {number}": number})
+"""
+
+
+def test_nothing_is_lost_where_several_processes_record_at_once(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text('{"before": 1}')
+    environment = {**os.environ, "KERAS_MOCO_LAZY": "1"}  # without TensorFlow
+    processes = [
+        subprocess.Popen([sys.executable, "-c", RECORD, str(path), name], cwd=ROOT, env=environment) for name in "abcd"
+    ]
+    while any(process.poll() is None for process in processes):
+        assert json.loads(path.read_text())["before"] == 1  # never half a file, nor none
+        time.sleep(0.002)
+    assert [process.returncode for process in processes] == [0, 0, 0, 0]
+    assert Results(path).read() == {"before": 1, **{f"{name} {n}": n for name in "abcd" for n in range(50)}}
+    assert os.listdir(tmp_path) == ["results.json"]
+
+
+def test_what_is_no_results_is_named_and_stays(tmp_path):
+    path = tmp_path / "results.json"
+    for content in ("", "[]", "null", '{"a": 1', "\xff", "[" * 100_000, '{"a":' * 100_000):
+        path.write_bytes(content.encode("latin-1"))
+        for call in (Results(path).read, Results(path).record):
+            with pytest.raises(ValueError, match="must be as it was written. Received: ") as caught:
+                call()
+            assert f"{path}, which " in str(caught.value)
+        assert path.read_bytes() == content.encode("latin-1") and os.listdir(tmp_path) == ["results.json"]
