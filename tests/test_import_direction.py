@@ -26,7 +26,7 @@ FLOORS = [
     {"data"},
     {"evaluation", "convert", "export"},
     {"callbacks"},
-    {"building", "command_line", "display"},
+    {"building", "command_line", "display", "resuming"},
     {"dry_run", "trained_run"},
     {"loading"},
     {"initial_weights", "subject"},

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_moco import building, determinism, training
+from keras_moco import building, determinism, resuming, training
 from keras_moco.callbacks import Checkpoint, EpochLog, save
 from keras_moco.data.bad_images import BadImages
 from keras_moco.distribution import make_strategy
@@ -31,11 +31,11 @@ def tiny_plan(folder="nowhere", **settings):
 def test_a_run_that_has_trained_and_has_no_checkpoint_is_refused(tmp_path):
     """As on a scratch disk that was purged; a run that has not come to its first epoch begins anew."""
     run = RunDirectory(tmp_path / "run")
-    training.check_checkpoints(run)
+    resuming.check_checkpoints(run)
     run.claim(tiny_config(run.path))
     run.record(knn_top1_initial=10.0, train_examples=1437)
     EpochLog(run.log_csv).write()
-    training.check_checkpoints(run)
+    resuming.check_checkpoints(run)
     before = contents(run.path)
     log = EpochLog(run.log_csv)
     for change, found in [
@@ -47,10 +47,10 @@ def test_a_run_that_has_trained_and_has_no_checkpoint_is_refused(tmp_path):
         with pytest.raises(
             ValueError, match=rf"Received: {run.checkpoints} without any, while {found}.*delete {run.path}\."
         ):
-            training.check_checkpoints(run)
+            resuming.check_checkpoints(run)
         assert contents(run.path) == before
     (run.checkpoints / "step-000000000").mkdir(parents=True)  # whole or not, which `resume` finds out
-    training.check_checkpoints(run)
+    resuming.check_checkpoints(run)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_events_of_epochs_that_are_trained_again_are_dropped(tmp_path):
 def test_checkpoint_has_the_settings_of_the_configuration(tmp_path):
     settings = dict(checkpoint_epochs=3, checkpoint_minutes=0.5, checkpoint_share=0.2)
     plan = tiny_plan(tmp_path, keep_checkpoints=4, keep_every_epochs=5, **settings)
-    checkpoint = training.build_checkpoint(plan, training.RunDirectory(tmp_path), images())
+    checkpoint = resuming.build_checkpoint(plan, training.RunDirectory(tmp_path), images())
     assert (checkpoint.every_epochs, checkpoint.every_minutes, checkpoint.max_share) == (3, 0.5, 0.2)
     assert (checkpoint.keep, checkpoint.keep_every_epochs, checkpoint.keep_best) == (4, 5, "knn_top1")
 
@@ -202,7 +202,7 @@ def images(number=100, met=(), **digests):
 
 
 def checkpoint_of(train, folder):
-    return training.build_checkpoint(tiny_plan(folder), training.RunDirectory(folder), train)
+    return resuming.build_checkpoint(tiny_plan(folder), training.RunDirectory(folder), train)
 
 
 def saved_with(model, train, folder, step=3):
@@ -215,11 +215,11 @@ def saved_with(model, train, folder, step=3):
 
 
 def test_resuming_reports_nothing_where_nothing_has_changed(model, tmp_path, capsys):
-    training.resume(model, checkpoint_of(images(), tmp_path), images(number=7))
+    resuming.resume(model, checkpoint_of(images(), tmp_path), images(number=7))
     assert model.steps_done == 0  # there was no checkpoint
     saved = saved_with(model, images(), tmp_path)
     checkpoint = checkpoint_of(images(), tmp_path)
-    training.resume(model, checkpoint, images())
+    resuming.resume(model, checkpoint, images())
     assert (model.steps_done, checkpoint.saved) == (3, saved)
     assert capsys.readouterr().out == ""
 
@@ -229,14 +229,14 @@ def test_another_number_of_images_is_refused(model, tmp_path):
     for number in (99, 101):
         expected = rf"{number} images in folder:images, 100 before.*--init_from={tmp_path}\."
         with pytest.raises(ValueError, match=expected):
-            training.resume(model, checkpoint_of(images(number), tmp_path), images(number))
+            resuming.resume(model, checkpoint_of(images(number), tmp_path), images(number))
 
 
 def test_checkpoint_without_a_number_of_images_fits_any(model, tmp_path):
     model.step.assign(3)
     save(model, tmp_path / "checkpoints")  # as of a converted run
     model.step.assign(0)
-    training.resume(model, checkpoint_of(images(), tmp_path), images(99))
+    resuming.resume(model, checkpoint_of(images(), tmp_path), images(99))
     assert model.steps_done == 3
 
 
@@ -244,7 +244,7 @@ def test_unreadable_images_are_known_after_resuming(model, tmp_path, caplog):
     saved_with(model, images(met=(17, 4)), tmp_path)
     caplog.clear()
     train = images()
-    training.resume(model, checkpoint_of(train, tmp_path), train)
+    resuming.resume(model, checkpoint_of(train, tmp_path), train)
     assert train.bad.met == {17: "number 17", 4: "number 4"}
     train.bad.report(17)
     assert train.bad.count == 2 and caplog.records == []
@@ -253,21 +253,21 @@ def test_unreadable_images_are_known_after_resuming(model, tmp_path, caplog):
 def test_other_images_of_the_same_number_are_reported_and_their_unreadable_ones_found_anew(model, tmp_path, capsys):
     saved_with(model, images(met=(17,), names="a", sizes="b", classes="c"), tmp_path)
     train = images(names="a", sizes="d", classes="e")
-    training.resume(model, checkpoint_of(train, tmp_path), train)
+    resuming.resume(model, checkpoint_of(train, tmp_path), train)
     (note,) = capsys.readouterr().out.splitlines()
     assert "note: the training images are others than before, of which the sizes and classes changed; " in note
     assert model.steps_done == 3 and train.bad.met == {}
     # The same ones in another place, whose name has changed, are the same.
     train = images(names="a", sizes="b", classes="c")
     train.name = "folder:elsewhere"
-    training.resume(model, checkpoint_of(train, tmp_path), train)
+    resuming.resume(model, checkpoint_of(train, tmp_path), train)
     assert capsys.readouterr().out == "" and list(train.bad.met) == [17]
 
 
 def test_checkpoint_of_an_older_version_knows_the_images_by_their_name(model, tmp_path, capsys):
     saved_with(model, images(met=(17,)), tmp_path)
     train = images(names="a")
-    training.resume(model, checkpoint_of(train, tmp_path), train)
+    resuming.resume(model, checkpoint_of(train, tmp_path), train)
     assert capsys.readouterr().out == "" and list(train.bad.met) == [17]
 
 
@@ -276,17 +276,17 @@ def test_bank_goes_on_with_its_own_images_only(tmp_path):
     bank.compile(optimizer=SGD(0.1))
     bank.optimizer.build(bank.trainable_variables)
     saved_with(bank, images(names="a"), tmp_path)
-    training.resume(bank, checkpoint_of(images(names="a"), tmp_path), images(names="a"))
+    resuming.resume(bank, checkpoint_of(images(names="a"), tmp_path), images(names="a"))
     assert bank.steps_done == 3
     with pytest.raises(ValueError, match=rf"of which the names changed since\. .*--init_from={tmp_path}\."):
-        training.resume(bank, checkpoint_of(images(names="b"), tmp_path), images(names="b"))
+        resuming.resume(bank, checkpoint_of(images(names="b"), tmp_path), images(names="b"))
 
 
 def test_another_number_of_replicas_is_reported(tmp_path, capsys):
     run = training.RunDirectory(tmp_path)
     for replicas in (1, 1, 2):
         config = tiny_config(tmp_path)
-        training.note_replicas(training.Plan(config, 1437, 1, replicas), run)
+        resuming.note_replicas(training.Plan(config, 1437, 1, replicas), run)
     (note,) = capsys.readouterr().out.splitlines()
     assert note.startswith("note: this run was on 1 replica(s) before, now on 2; ")
     assert run.results() == {"replicas": 2}
@@ -294,7 +294,7 @@ def test_another_number_of_replicas_is_reported(tmp_path, capsys):
 
 def test_other_versions_are_reported(model, tmp_path, capsys, monkeypatch):
     saved_with(model, images(), tmp_path)
-    monkeypatch.setattr(training, "versions", lambda: {**versions(), "keras": "99"})
-    training.resume(model, checkpoint_of(images(), tmp_path), images())
+    monkeypatch.setattr(resuming, "versions", lambda: {**versions(), "keras": "99"})
+    resuming.resume(model, checkpoint_of(images(), tmp_path), images())
     (note,) = capsys.readouterr().out.splitlines()
     assert note.startswith("note: ") and f"keras {keras.__version__}, tensorflow {tf.__version__};" in note

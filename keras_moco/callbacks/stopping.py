@@ -51,7 +51,7 @@ class Stopping(keras.callbacks.Callback):
         self._clock = time.monotonic
         self._start = self._clock()
         self._reason = None
-        self._signal = None
+        self._signal: int | None = None
         self._before = {}
 
     def __enter__(self):
@@ -63,7 +63,7 @@ class Stopping(keras.callbacks.Callback):
         handler = self._before.get(late)
         signals.restore(self._before)
         self._before = {}
-        if error is None and callable(handler):
+        if error is None and late is not None and callable(handler):
             signal.raise_signal(late)
 
     def _request(self, number, _):

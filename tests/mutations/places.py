@@ -627,7 +627,7 @@ MUTATIONS = [
         ["tests/test_run_directory.py"],
     ),
     Mutation(
-        "keras_moco/training.py",
+        "keras_moco/resuming.py",
         "    if epochs or steps:",
         "    if steps:",
         "a run whose checkpoints were purged begins anew over its log",

@@ -1,0 +1,127 @@
+"""What a run takes up from its checkpoints, and what must not have changed since."""
+
+import dataclasses
+import warnings
+
+from keras_moco import callbacks
+from keras_moco.data.identity import differences
+from keras_moco.errors import UserError
+from keras_moco.versions import versions
+
+
+def build_checkpoint(plan, run, train):
+    """The callback that saves everything, and what of it is not in the model."""
+    config = plan.config
+
+    def extra():
+        bad = train.bad.met if train.bad else {}
+        facts = {"data": train.name, "train_examples": train.num_examples, "bad_images": bad}
+        if train.digests:
+            facts["data_digests"] = train.digests
+        return {"config": dataclasses.asdict(config), **facts}
+
+    return callbacks.Checkpoint(
+        run.checkpoints,
+        every_epochs=config.checkpoint_epochs,
+        every_minutes=config.checkpoint_minutes,
+        max_share=config.checkpoint_share,
+        keep=config.keep_checkpoints,
+        keep_every_epochs=config.keep_every_epochs,
+        extra=extra,
+    )
+
+
+def check_checkpoints(run):
+    """Refuses a run that has trained and has lost its checkpoints, which would be taken for a new one.
+
+    Raises:
+        ValueError: if log or results speak of a training, and there is no checkpoint.
+        OSError: if checkpoints cannot be read.
+    """
+    if callbacks.is_saved(run.checkpoints):
+        return
+    epochs, steps = run.logged_epochs(), run.results().get("steps", 0)
+    if epochs or steps:
+        found = f"{run.log_csv} has {epochs} epoch(s)" if epochs else f"{run.results_json} speaks of {steps} steps"
+        raise UserError(
+            "A run that has trained must have its checkpoints, or it would begin anew over what it has. "
+            f"Received: {run.checkpoints} without any, while {found}. Put them back; or, to begin anew on purpose, "
+            f"choose another --workdir, or delete {run.path}."
+        )
+
+
+def resume(model, checkpoint, train):
+    """Brings back the newest whole checkpoint, if there is one, and says what is different now.
+
+    Raises:
+        ValueError: if there are only damaged ones, or the number of images is another one than before; also if they are
+            other images and the model keeps something for each of them.
+    """
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UserWarning)
+        state = checkpoint.restore(model)
+    for warning in told:
+        print(f"note: {warning.message}", flush=True)
+    if state is None:
+        return
+    before = state.extra.get("train_examples", train.num_examples)  # a converted run does not tell
+    if before != train.num_examples:
+        raise UserError(
+            "The training images must be those that the run began with. "
+            f"Received: {train.num_examples} images in {train.name}, {before} before. Put them back, or begin a new "
+            f"run from these weights: another --workdir and --init_from={checkpoint.directory.parent}."
+        )
+    same = recognise(model, state, checkpoint, train)
+    if train.bad and same:
+        train.bad.remember(state.extra.get("bad_images", {}))
+    if state.versions != versions():
+        then = ", ".join(f"{name} {number}" for name, number in state.versions.items())
+        print(f"note: the checkpoint was saved with {then}; the last bits may differ from here on", flush=True)
+
+
+def recognise(model, state, checkpoint, train):
+    """Whether the training images are those of the checkpoint, number by number; if they are not, a line says so.
+
+    Raises:
+        ValueError: if they are not, and the model keeps something for each of them.
+    """
+    before = state.extra.get("data_digests")
+    if not before or not train.digests:  # saved by an older version; then the name has to do
+        return state.extra.get("data", train.name) == train.name
+    changed = differences(before, train.digests)
+    if not changed:
+        return True  # though they may have moved
+    listed = " and ".join(filter(None, [", ".join(changed[:-1]), changed[-1]]))
+    if model.remembers_images:
+        raise UserError(
+            "The training images must be those that the run began with, as this model keeps a vector for each by its "
+            f"number. Received: {train.name}, of which the {listed} changed since. Put them back, or begin a new run "
+            f"from these weights: another --workdir and --init_from={checkpoint.directory.parent}."
+        )
+    print(
+        f"note: the training images are others than before, of which the {listed} changed; training goes on with them, "
+        "and which of them are unreadable is found out anew",
+        flush=True,
+    )
+    return False
+
+
+def note_changes(changed, model, run):
+    """Records what --allow_config_change has let through, and from which step on."""
+    if changed:
+        told = {"step": model.steps_done, **changed}
+        run.record(config_changes=[*run.results().get("config_changes", []), told])
+        listed = ", ".join(f"{name}: {change}" for name, change in changed.items())
+        print(f"note: from step {model.steps_done} on the configuration is another one: {listed}", flush=True)
+
+
+def note_replicas(plan, run):
+    """Records the number of replicas, and says what it means that it was another one before."""
+    before = run.results().get("replicas", plan.replicas)
+    if before != plan.replicas:
+        print(
+            f"note: this run was on {before} replica(s) before, now on {plan.replicas}; the groups of its BatchNorm "
+            f"are now: {plan.batch_norm.describe()}",
+            flush=True,
+        )
+    run.record(replicas=plan.replicas)
