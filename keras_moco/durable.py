@@ -5,6 +5,7 @@ Several processes may write the same file: each writes a temporary one of its ow
 
 import contextlib
 import errno
+import io
 import json
 import os
 import re
@@ -88,6 +89,34 @@ def replace_when_written(path, write_to):
             temporary.unlink(missing_ok=True)
     flush(path.parent)  # the renaming itself
     return path
+
+
+class NamedBytes(io.BytesIO):
+    """A file in memory with a name, by whose ending Keras knows the format.
+
+    Args:
+        name: str.
+        content: bytes. Defaults to none.
+    """
+
+    def __init__(self, name, content=b""):
+        super().__init__(content)
+        self.name = name
+
+    def __str__(self):
+        return self.name
+
+
+def in_memory(save, name):
+    """What a function of Keras writes to a file: a buffer. On a disk, a full one would end the process within HDF5.
+
+    Args:
+        save: function of a file.
+        name: str, of the file, by whose ending Keras knows the format.
+    """
+    file = NamedBytes(name)
+    save(file)
+    return file.getbuffer()
 
 
 def leftovers(folder, name=None):

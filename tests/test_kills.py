@@ -26,7 +26,7 @@ FLUSH = "keras_moco.callbacks.saved_state:flush"
 # In the order in which a run that is resumed after each comes to them.
 BEGINNING = [
     Place("os:replace", "flags.cfg"),
-    Place("keras_moco.callbacks.saved_state:_save_weights"),  # of step 0
+    Place("keras_moco.callbacks.saved_state:in_memory"),  # the weights of step 0
     Place("os:rename", ".unfinished-"),
     Place("os:replace", "results.json", 2),
     Place("keras_moco.training:measure_start"),

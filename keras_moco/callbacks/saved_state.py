@@ -6,7 +6,6 @@ checkpoints/step-000001170/
     manifest.json       size and SHA-256 of the two others
 """
 
-import io
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ import keras
 import numpy as np
 
 from keras_moco.callbacks.checkpoint_index import FORMAT, MANIFEST, PREFIX, STATE, WEIGHTS, find_whole, measured
-from keras_moco.durable import flush
+from keras_moco.durable import flush, in_memory
 from keras_moco.errors import UserError
 from keras_moco.locks import locked
 from keras_moco.models.cloning import seed_generators
@@ -74,7 +73,7 @@ def _write(model, state, directory):
         for left in directory.glob(f"{_UNFINISHED}*"):  # of a process that was killed
             shutil.rmtree(left)
         unfinished.mkdir()
-        _save_weights(model, unfinished / WEIGHTS)
+        (unfinished / WEIGHTS).write_bytes(in_memory(model.save_weights, WEIGHTS))
         (unfinished / STATE).write_text(json.dumps(state), encoding="utf-8")
         manifest = {name: measured(unfinished / name) for name in (WEIGHTS, STATE)}
         (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
@@ -182,20 +181,6 @@ def _check_finite(model):
                 f"Received: {variable.path} with NaN or infinity after {model.steps_done} steps. "
                 "Go on from the checkpoint before, with a lower learning rate."
             )
-
-
-class _File(io.BytesIO):
-    """A file in memory with the name that Keras insists on."""
-
-    def __str__(self):
-        return WEIGHTS
-
-
-def _save_weights(model, path):
-    # HDF5 takes the process with it when a disk becomes full under it, so it never writes to one.
-    file = _File()
-    model.save_weights(file)
-    path.write_bytes(file.getbuffer())
 
 
 class _EncoderAlone(keras.Model):

@@ -1,6 +1,5 @@
 """A training with labels that was interrupted, kept in one file until it is finished."""
 
-import io
 import json
 import time
 import warnings
@@ -10,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_moco.data import labelled_dataset, steps_per_epoch
-from keras_moco.durable import replace_when_written
+from keras_moco.durable import NamedBytes, in_memory, replace_when_written
 from keras_moco.models.cloning import seed_generators
 from keras_moco.paths import user_path
 
@@ -124,34 +123,11 @@ class Unfinished(keras.callbacks.Callback):
             np.savez(file, epochs=epochs, weights=weights, notes=json.dumps(notes))
 
 
-class _Named(io.BytesIO):
-    """A file in memory with a name, by whose ending Keras knows the format."""
-
-    def __init__(self, name, content=b""):
-        super().__init__(content)
-        self.name = name
-
-    def __str__(self):
-        return self.name
-
-
-def in_memory(save, name):
-    """What a function of Keras writes to a file: a buffer. On a disk, a full one would end the process within HDF5.
-
-    Args:
-        save: function of a file.
-        name: str, of the file, by whose ending Keras knows the format.
-    """
-    file = _Named(name)
-    save(file)
-    return file.getbuffer()
-
-
 def _load_weights(model, content):
     with warnings.catch_warnings():
         # Keras only warns, and goes on with an optimizer that has forgotten everything.
         warnings.filterwarnings("error", message="Skipping variable loading for optimizer")
-        model.load_weights(_Named("model.weights.h5", content))
+        model.load_weights(NamedBytes("model.weights.h5", content))
 
 
 def _state(model):

@@ -1,10 +1,9 @@
 """Modes that train the backbone on with labels: many, or few."""
 
 from keras_moco import data
-from keras_moco.durable import replace_when_written
+from keras_moco.durable import in_memory, replace_when_written
 from keras_moco.evaluation import accuracy_of, draw_label_fractions, fine_tune, fresh_copy, predict_labelled
 from keras_moco.evaluation.accuracy import told_together
-from keras_moco.evaluation.unfinished import in_memory
 from keras_moco.modes.base import IMAGES, mode
 from keras_moco.modes.report import draw_confusion_of, drop_outdated, told, unfinished, verbosity
 
