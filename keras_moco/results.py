@@ -4,7 +4,7 @@ import json
 
 from keras_moco.durable import write_text
 from keras_moco.errors import UserError
-from keras_moco.paths import user_path
+from keras_moco.paths import check_file, user_path
 
 
 class Results:
@@ -23,12 +23,15 @@ class Results:
         Raises:
             ValueError: if the file has been damaged.
         """
+        rule, way_out = f"`{self.path.name}` must be as it was written.", "delete it: training goes on without."
+        if not self.path.exists():
+            return {}
+        check_file(self.path, rule, f"Move it away, or {way_out}")
         try:
-            return json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
+            return json.loads(self.path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(
-                f"`{self.path.name}` must be as it was written. Received: {self.path}, which is no JSON ({error}). "
-                "Repair it, or delete it: training goes on without."
+                f"{rule} Received: {self.path}, which is no JSON ({error}). Repair it, or {way_out}"
             ) from error
 
     def record(self, **figures):

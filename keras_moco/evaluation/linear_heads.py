@@ -179,11 +179,11 @@ def linear_sweep_on_images(
         RuntimeError: if a variable of the backbone changed meanwhile.
         ValueError: as `linear_sweep`.
     """
-    labels = train.labels()
+    labels, known = train.known_labels()
     check_labelled("train", labels, train.num_classes)
     rest, held_out = _split(len(labels), rates, seed)
     keras.utils.set_random_seed(seed)
-    part = subset(train, rest)
+    part = subset(train, known[rest])
     batches = labelled_dataset(part, supervised(image_size, crop_scale=crop_scale), batch_size, seed)
     steps = steps_per_epoch(part, batch_size)
     with frozen(backbone):
@@ -199,7 +199,7 @@ def linear_sweep_on_images(
             verbose=verbose,
             shuffle=False,
         )
-        chosen = predict_labelled(model, subset(train, held_out), image_size) if len(held_out) else (None, None)
+        chosen = predict_labelled(model, subset(train, known[held_out]), image_size) if len(held_out) else (None, None)
         return _judged(rates, *chosen, *predict_labelled(model, test, image_size))
 
 
