@@ -73,7 +73,7 @@ class Source:
         return self.identity() if self.identity else {}
 
     def labels(self):
-        """The label of every image, an int32 array `(num_examples,)`; -1 where it has none. Decodes no image."""
+        """The label of every image, an int32 array `(num_examples,)`; -1 where it has none, or is damaged."""
         if self.arrays:
             return self.arrays()[1].numpy()
         labels = self.read(None).map(lambda example: example["label"]).batch(8192)
