@@ -8,7 +8,8 @@ from absl import app, flags, logging
 
 from keras_moco import settings, signals
 from keras_moco.commands import INTERRUPTED, TEMPORARY_FAILURE
-from keras_moco.errors import MISTAKES, plain_lines, tell_bug
+from keras_moco.errors import MISTAKES, UserError, plain_lines, tell_bug
+from keras_moco.flagfiles import with_flagfiles
 from keras_moco.standard_streams import plain_output
 
 AGAIN = "The same command begins again; a training goes on from its checkpoint."
@@ -33,7 +34,9 @@ def run(main, kind, complete=list):
 
     def parse(argv):
         try:
-            return flags.FLAGS(complete(argv))
+            return flags.FLAGS(with_flagfiles(complete(argv), flags.FLAGS))
+        except UserError as error:
+            _refuse(error)
         except flags.Error as error:
             # absl spreads some messages over lines, and ends some in dots.
             reason = " ".join(str(error).split()).rstrip(" .")

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from keras_moco.errors import UserError
+from keras_moco.flagfiles import with_flagfiles
 from keras_moco.paths import user_path
 from keras_moco.settings import check, define_flags, from_flags, setting, to_text
 
@@ -349,7 +350,7 @@ def read_flagfile(path):
     values = flags.FlagValues()
     define_flags(Config, values)
     try:
-        values(in_folder_of_run(["flagfile", f"--flagfile={user_path(path)}"]))
+        values(with_flagfiles(in_folder_of_run(["flagfile", f"--flagfile={user_path(path)}"]), values))
     except flags.Error as error:
         raise UserError(
             f"A flagfile must hold flags of train.py. Received: {path} with {error}. Correct that line."

@@ -13,7 +13,7 @@ import secrets
 from pathlib import Path
 
 from keras_moco.locks import locked
-from keras_moco.paths import user_path
+from keras_moco.paths import refuse_pipe, user_path
 
 
 def write_text(path, text):
@@ -132,6 +132,7 @@ def read_json(path):
         ValueError: if it is no JSON, or lists in lists nest deeper than Python goes.
         OSError: if it cannot be read.
     """
+    refuse_pipe(path)
     try:
         return json.loads(Path(path).read_bytes())
     except RecursionError:

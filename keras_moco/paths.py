@@ -1,5 +1,6 @@
 """Paths as users write them, and what they lead to: a file, or a folder, a pipe that blocks for ever, a locked door."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -66,6 +67,13 @@ def check_file(path, rule, way_out):
     """Raises `ValueError`, with that rule and way out, unless a path is that of a file, or of a link to one."""
     if found := instead_of_file(path):
         raise UserError(f"{rule} Received: {path}, {found}. {way_out}")
+
+
+def refuse_pipe(path):
+    """Raises `OSError` for a named pipe, a socket or a device: to open or to read one may never end."""
+    kind = instead_of_file(path)
+    if kind in KINDS.values() and kind != KINDS[stat.S_IFDIR]:
+        raise OSError(errno.EINVAL, kind, os.fspath(path))
 
 
 def check_folder(path, rule):

@@ -8,7 +8,7 @@ from keras_moco.config import FLAGFILE, RUN_HEADER, changeable, read_flagfile
 from keras_moco.durable import leftovers, write_text
 from keras_moco.errors import UserError, UserOSError
 from keras_moco.locks import LockedError, locked
-from keras_moco.paths import user_path
+from keras_moco.paths import refuse_pipe, user_path
 from keras_moco.results import Results
 
 
@@ -127,6 +127,7 @@ class RunDirectory:
     def logged_epochs(self):
         """How many epochs the log has, an int."""
         try:
+            refuse_pipe(self.log_csv)
             with open(self.log_csv, encoding="utf-8", errors="replace", newline="") as file:
                 return max(sum(1 for _ in file) - 1, 0)  # without the names of the columns
         except FileNotFoundError:

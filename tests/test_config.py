@@ -3,17 +3,22 @@
 import dataclasses
 import importlib
 import math
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from absl import flags
 
+import keras_moco
 from keras_moco.config import Config, changeable, read_flagfile
 from keras_moco.evaluation_config import EvaluationConfig
 from keras_moco.ranges import RANGES, broken_rule
 from keras_moco.settings import choices_of, define_flags, from_flags
+from tests.data.written import time_limit
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
@@ -107,6 +112,34 @@ def test_flagfile_may_have_comments_and_a_broken_one_is_named(tmp_path):
         path.write_text(f"--epochs=3\n{line}\n")
         with pytest.raises(ValueError, match=r"flags\.cfg with .*que.*size"):
             read_flagfile(path)
+
+
+def test_flagfile_is_utf8_whatever_the_locale_says(tmp_path):
+    config = Config(dataset="folder:/data/Käthe")
+    (tmp_path / "flags.cfg").write_text(config.to_flagfile(), encoding="utf-8")
+    read = (
+        "import sys, types; package = sys.modules['keras_moco'] = types.ModuleType('keras_moco'); "
+        f"package.__path__ = {keras_moco.__path__!r}; "  # without what it imports, which takes seconds
+        "from keras_moco.config import read_flagfile; print(ascii(read_flagfile('flags.cfg').dataset))"
+    )
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", read], cwd=tmp_path, env=plain, capture_output=True, text=True)
+    assert done.stdout == ascii(config.dataset) + "\n", done.stderr
+
+
+def test_flagfile_that_cannot_be_read_is_refused_and_not_waited_for(tmp_path):
+    path, outer = tmp_path / "flags.cfg", tmp_path / "outer.cfg"
+    outer.write_text(f"--flagfile={path}\n")
+    path.write_text(f"--flagfile={outer}\n")
+    with pytest.raises(ValueError, match=f"must not include itself. Received: {outer}"):
+        read_flagfile(outer)
+    path.write_bytes(b"--dataset=caf\xe9\n")
+    with pytest.raises(ValueError, match=f"Received: {path}, 'utf-8' codec can't decode byte 0xe9"):
+        read_flagfile(outer)
+    path.unlink()
+    os.mkfifo(path)
+    with time_limit(20), pytest.raises(ValueError, match=f"Received: {path}, a named pipe"):
+        read_flagfile(outer)
 
 
 # Differences between two starts of one run

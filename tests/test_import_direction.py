@@ -15,7 +15,7 @@ FLOORS = [
     {"commands", "paths", "ranges"},
     {"locks"},
     {"contrast", "momentum", "schedules", "optimizers", "distribution", "versions", "step_checks", "durable", "trust"},
-    {"settings", "results", "picture_grid", "pixel_range"},
+    {"settings", "results", "picture_grid", "pixel_range", "flagfiles"},
     {"config", "evaluation_config"},
     {"run_directory", "determinism", "layers"},
     {"batch_norm", "backbones"},

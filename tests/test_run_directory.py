@@ -9,8 +9,10 @@ from unittest import mock
 
 import pytest
 
+from keras_moco.callbacks.checkpoint_index import find_whole
 from keras_moco.config import Config, in_folder_of_run, read_flagfile
 from keras_moco.run_directory import RunDirectory
+from tests.data.written import time_limit
 from tests.permissions import as_a_user, mode
 
 CONFIG = Config(dataset="digits", queue_size=512, batch_size=128)
@@ -185,3 +187,20 @@ def test_a_folder_that_cannot_be_read_is_not_taken_for_a_new_one(run, tmp_path):
         for act in (run.check, run.claim, lambda _: run.config()):
             with pytest.raises(ValueError, match=f"Received: {run.path}, Permission denied. "):
                 act(CONFIG)
+
+
+def test_files_of_a_run_that_are_pipes_are_refused_and_not_waited_for(run):
+    folder = run.checkpoints / "step-00000001"
+    folder.mkdir(parents=True)
+    run.flagfile.unlink()
+    for path in (run.flagfile, run.results_json, run.log_csv, folder / "manifest.json"):
+        os.mkfifo(path)
+    for path, use in (
+        (run.flagfile, run.config),
+        (run.results_json, run.results),
+        (run.log_csv, run.logged_epochs),
+        (folder / "manifest.json", lambda: find_whole(run.checkpoints)),
+    ):
+        with time_limit(20), pytest.raises((ValueError, OSError)) as error:
+            use()
+        assert str(path) in str(error.value) and "a named pipe" in str(error.value)

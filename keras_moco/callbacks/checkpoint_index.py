@@ -13,7 +13,7 @@ from pathlib import Path
 
 from keras_moco.durable import read_json
 from keras_moco.errors import UserError, UserOSError
-from keras_moco.paths import user_path
+from keras_moco.paths import refuse_pipe, user_path
 from keras_moco.versions import versions
 
 WEIGHTS, STATE, MANIFEST = "model.weights.h5", "state.json", "manifest.json"
@@ -206,6 +206,7 @@ def read_state(path):
 
 def measured(path):
     """Size and digest of a file."""
+    refuse_pipe(path)
     with open(path, "rb") as file:
         digest = hashlib.sha256()
         while block := file.read(2**20):

@@ -28,21 +28,38 @@ def checksum_of(data):
         crc = table[(crc ^ byte) & 255] ^ crc >> 8
     # The others in parts side by side, as a loop over single bytes takes long. A checksum is linear: of a state and
     # the bytes behind it, it is that of the state and as many zeros, plus that of the bytes alone.
-    for part in _crcs(np.frombuffer(data, "uint8", offset=head).reshape(-1, WIDTH)) if len(data) > head else ():
+    parts = np.frombuffer(data, "uint8", offset=head).reshape(-1, WIDTH) if len(data) > head else None
+    for part in () if parts is None else _crcs(parts, 0).tolist():
         for byte, row in enumerate(advance):
             part ^= row[crc >> 8 * byte & 255]
         crc = part
+    return struct.pack("<I", _masked(crc) & 0xFFFFFFFF)
+
+
+def checksums_of(rows):
+    """`checksum_of` many short pieces of data, faster than one by one.
+
+    Args:
+        rows: uint8 array `(n, width)`.
+
+    Returns:
+        uint32 array `(n,)`, of which each is four bytes in a file, the lowest first.
+    """
+    return _masked(_crcs(rows, 0xFFFFFFFF))
+
+
+def _masked(crc):
     crc ^= 0xFFFFFFFF
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+    return (crc >> 15 | crc << 17) + 0xA282EAD8
 
 
-def _crcs(parts):
-    """The bare CRC of each row of bytes, a list."""
+def _crcs(parts, start):
+    """The bare CRC of each row of bytes, uint32."""
     table = np.array(_tables()[0], "uint32")
-    crc = np.zeros(len(parts), "uint32")
+    crc = np.full(len(parts), start, "uint32")
     for column in parts.T:
         crc = table[(crc ^ column) & 255] ^ crc >> 8
-    return crc.tolist()
+    return crc
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from keras_moco.data.pictures import Encoded
 from keras_moco.data.sources import Source
 from keras_moco.data.walking import RULE as RULE_FOLDERS
 from keras_moco.data.walking import walk
-from keras_moco.errors import UserError
+from keras_moco.errors import UserError, one_line
 from keras_moco.paths import check_folder, instead_of_file
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
@@ -57,7 +57,7 @@ def open_folder(path, split, cache, judge):
     channels = _channels(paths)
     with tf.device("CPU"):
         labels = tf.constant([label for _, label in files])
-        images = tf.constant(_contents(paths) if cache else paths)
+        images = tf.constant(_contents(paths) if cache else [os.fsencode(path) for path in paths])
 
     def read(seed):
         order = tf.data.Dataset.from_tensor_slices(permutation(len(files), seed))
@@ -100,7 +100,7 @@ def read_images(paths, image_size, channels):
         try:
             if kind := instead_of_file(path):
                 raise UserError(f"{RULE} Received: {path}, {kind}. Correct or leave it out.")
-            image = Encoded(tf.io.read_file(path), channels).whole()
+            image = Encoded(tf.io.read_file(os.fsencode(path)), channels).whole()
         except tf.errors.OpError as error:
             raise UserError(f"{RULE} Received: {_describe(path)}. Correct or leave it out.") from error
         images.append(central_view(image[None], image_size)[0].numpy())
@@ -138,7 +138,8 @@ def _is_image(name):
 
 def _labelled(found, root, class_names):
     """The image files and their labels, in order."""
-    files = [(file, -1) for file in found.files if os.path.dirname(file) == str(root) and _is_image(file)]
+    start = len(os.path.join(root, ""))
+    files = [(file, -1) for file in found.files if file.find(os.sep, start) < 0 and _is_image(file)]
     if files and class_names:
         raise UserError(
             "A folder of images must hold either class sub-folders or images, not both. "
@@ -146,7 +147,6 @@ def _labelled(found, root, class_names):
             "images."
         )
     labels = {name: label for label, name in enumerate(class_names)}
-    start = len(os.path.join(root, ""))
     for file in found.files if class_names else ():
         if _is_image(file) and (class_name := file[start:].partition(os.sep)[0]) in labels:
             files.append((file, labels[class_name]))
@@ -177,7 +177,7 @@ def _note(found, name):
         (found.again, "links lead to folders that are read anyhow, and are not followed"),
     ):
         if paths:
-            logging.warning("%s: %d %s, the first one: %s", name, len(paths), reason, paths[0])
+            logging.warning("%s: %d %s, the first one: %s", one_line(name), len(paths), reason, one_line(paths[0]))
 
 
 def _identity(root, files):
@@ -218,7 +218,7 @@ def _channels(paths):
     """1 if the first readable file is a gray image, else 3."""
     for path in paths[:TRIES]:
         try:
-            image = tf.io.decode_image(tf.io.read_file(path), expand_animations=False)
+            image = tf.io.decode_image(tf.io.read_file(os.fsencode(path)), expand_animations=False)
         except tf.errors.OpError:
             continue
         return 1 if image.shape[-1] < 3 else 3

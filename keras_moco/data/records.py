@@ -1,4 +1,4 @@
-"""Records of TFRecord files; a damaged one comes out empty, and shifts no other."""
+"""Records of TFRecord files; one that is damaged, or no example, comes out empty, and shifts no other."""
 
 import functools
 import os
@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import tensorflow as tf
 
-from keras_moco.data.crc32c import checksum_of
+from keras_moco.data.crc32c import checksum_of, checksums_of
 from keras_moco.errors import UserError
 
 HEADER, FOOTER = 12, 4  # bytes: a length of 8 with its checksum of 4; behind the data their checksum
@@ -18,7 +18,7 @@ class RecordFiles:
 
     TensorFlow gives a file up at the first record whose checksum is wrong. What it has not delivered is then read one
     by one, at the places that the lengths say, so that damaged records alone are lost and others keep their numbers.
-    Whole files are read by TensorFlow alone, as fast as ever.
+    So it is behind a record that cannot be parsed. Whole files are read by TensorFlow alone, as fast as ever.
 
     Args:
         paths: of the files, in the order in which they are read.
@@ -34,19 +34,35 @@ class RecordFiles:
         self.block_length = block_length
         self._damage = {}  # path and number of a damaged record that was met, to what is wrong with it
 
-    def records(self):
-        """`tf.data.Dataset` of all records, string scalars; a damaged one is an empty string."""
+    def records(self, parse=None):
+        """All records.
+
+        Args:
+            parse: function of a record, a string scalar, to tensors. What it does not take is a damaged record, which
+                is an empty string. Defaults to the record as it is.
+
+        Returns:
+            `tf.data.Dataset` of what `parse` returns.
+        """
+        bad_ones = functools.lru_cache(maxsize=64)(functools.partial(_find_bad, parse))
 
         def read(path, number):
-            return tf.ensure_shape(tf.numpy_function(self._read, [path, number], tf.string), ())
+            record = tf.numpy_function(functools.partial(self._read, bad_ones), [path, number], tf.string)
+            record = tf.ensure_shape(record, ())
+            return parse(record) if parse else record
 
         def records_of(path, count):
             openable = tf.ensure_shape(tf.numpy_function(_openable, [path], tf.string), (None,))
             found = tf.data.TFRecordDataset(openable).ignore_errors()
+            if parse:
+                found = found.enumerate().map(lambda number, record: (number, parse(record))).ignore_errors()
+                found = found.enumerate().take_while(lambda place, numbered: place == numbered[0])
+                found = found.map(lambda _, numbered: numbered[1])
 
             def others(path):
-                first = tf.ensure_shape(tf.numpy_function(_first_undelivered, [path, count], tf.int64), ())
-                return tf.data.Dataset.range(first, count).map(lambda number: read(path, number))
+                first = tf.numpy_function(functools.partial(_first_undelivered, bad_ones), [path, count], tf.int64)
+                numbers = tf.data.Dataset.range(tf.ensure_shape(first, ()), count)
+                return numbers.map(lambda number: read(path, number))
 
             # Of a whole file no more is taken, so that the others are never looked for.
             return found.concatenate(tf.data.Dataset.from_tensors(path).flat_map(others)).take(count)
@@ -78,7 +94,7 @@ class RecordFiles:
             return np.concatenate([np.stack(block, axis=-1) for block in blocks])
 
     def _in_turn(self, function, files=None):
-        files = self.paths if files is None else files
+        files = [os.fsencode(path) for path in self.paths] if files is None else files
         return tf.data.Dataset.from_tensor_slices((files, np.asarray(self.counts, "int64"))).interleave(
             function,
             cycle_length=self.cycle_length,
@@ -87,16 +103,16 @@ class RecordFiles:
             deterministic=True,
         )
 
-    def _read(self, path, number):
+    def _read(self, bad_ones, path, number):
         """A record that TensorFlow did not deliver, since it is damaged or lies behind one that is."""
         path, number = os.fsdecode(path), int(number)
         try:
             places, reason = _places(path)
             if number < len(places):
-                if number not in _damaged(path):
+                reason = bad_ones(path, *_version(path)).get(number)
+                if reason is None:
                     with open(path, "rb") as file:
                         return _data(file, places[number])[0]
-                reason = "its checksum is wrong"
         except OSError as error:
             reason = error.strerror
         self._damage[path, number] = reason
@@ -136,41 +152,45 @@ def _places(path):
 
 @functools.lru_cache(maxsize=64)
 def _find_places(path, size, _):  # the time is there for the cache alone
-    places, position = [], 0
+    places, headers, position = [], [], 0
     with open(path, "rb") as file:
         while position < size:
             file.seek(position)
             header = file.read(HEADER)
-            length, checksum = header[:8], header[8:]
-            end = position + HEADER + FOOTER + (struct.unpack("<Q", length)[0] if len(length) == 8 else size)
-            if len(checksum) == 4 and checksum != checksum_of(length):
-                # Gzip's first bytes, too, make a length that no checksum confirms.
-                reason = f"is compressed, or damaged at the length of record {len(places)}, behind which none is found"
-                break
-            if end > size:
-                reason = f"ends inside record {len(places)}"
+            if len(header) < HEADER:
                 break
             places.append(position)
-            position = end
-        else:
-            reason = ""
+            headers.append(header)
+            position += HEADER + FOOTER + int.from_bytes(header[:8], "little")
+    # All at once, which is faster; behind a length that is wrong there was nothing but chance.
+    headers = np.frombuffer(b"".join(headers), "uint8").reshape(-1, HEADER)
+    known = checksums_of(headers[:, :8]) == np.ascontiguousarray(headers[:, 8:]).view("<u4")[:, 0]
+    reason = ""
+    if not known.all():
+        # Gzip's first bytes, too, make a length that no checksum confirms.
+        places = places[: int(np.argmin(known))]
+        reason = f"is compressed, or damaged at the length of record {len(places)}, behind which none is found"
+    elif position != size:
+        places = places[:-1] if position > size else places
+        reason = f"ends inside record {len(places)}"
     return np.asarray(places, "int64"), reason
 
 
-def _damaged(path):
-    """The numbers of the records whose data are damaged."""
-    return _find_damaged(path, *_version(path))
-
-
-@functools.lru_cache(maxsize=64)
-def _find_damaged(path, *version):
+def _find_bad(parse, path, *version):
+    """The numbers of the records whose data are damaged, or not taken by `parse`, and what is wrong with each."""
     places, _ = _find_places(path, *version)
+    bad = {}
     with open(path, "rb") as file:
-        return frozenset(number for number, place in enumerate(places) if not _is_whole(*_data(file, place)))
-
-
-def _is_whole(data, checksum):
-    return checksum == checksum_of(data)
+        for number, place in enumerate(places):
+            data, checksum = _data(file, place)
+            if checksum != checksum_of(data):
+                bad[number] = "its checksum is wrong"
+            elif parse:
+                try:
+                    parse(tf.constant(data))
+                except tf.errors.InvalidArgumentError:
+                    bad[number] = "it is no `tf.train.Example` with the features of the others"
+    return bad
 
 
 def _data(file, place):
@@ -189,12 +209,12 @@ def _openable(path):
         return np.array([], object)
 
 
-def _first_undelivered(path, count):
+def _first_undelivered(bad_ones, path, count):
     """The number of the first record at which TensorFlow has given up, int64."""
     path = os.fsdecode(path)
     try:
         places, _ = _places(path)
-        first = min(_damaged(path), default=len(places))
+        first = min(bad_ones(path, *_version(path)), default=len(places))
     except OSError:
         first = 0
     if first >= count:

@@ -73,11 +73,35 @@ class Source:
         return self.identity() if self.identity else {}
 
     def labels(self):
-        """The label of every image, an int32 array `(num_examples,)`; -1 where it has none. Decodes no image."""
+        """The label of every image, an int32 array `(num_examples,)`; -1 where it has none, or is damaged."""
         if self.arrays:
             return self.arrays()[1].numpy()
         labels = self.read(None).map(lambda example: example["label"]).batch(8192)
         return np.concatenate(list(labels.as_numpy_iterator()))
+
+    def known_labels(self):
+        """The labels of all images but those of damaged records, which are lost with them; these are reported.
+
+        Returns:
+            `(labels, rows)`: an int32 array as of `labels`, and an int64 array of the rows that they have there.
+
+        Raises:
+            ValueError: if too many are lost.
+        """
+        if self.bad is None:
+            labels = self.labels()
+            return labels, np.arange(len(labels))
+
+        def entries(example):
+            image, label = example["image"], example["label"]
+            lost = image == "" if image.dtype == tf.string else False
+            return label, example["index"], (label < 0) & lost
+
+        parts = list(self.read(None).map(entries).batch(8192).as_numpy_iterator())
+        labels, indices, lost = (np.concatenate(part) for part in zip(*parts, strict=True))
+        for index in indices[lost]:
+            self.bad.report(index)
+        return labels[~lost], np.flatnonzero(~lost)
 
     def examples(self, seed=None):
         """Reads and decodes every image once; those that cannot be read are left out and reported.

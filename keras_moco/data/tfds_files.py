@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from keras_moco.data.identity import digest_of
 from keras_moco.data.records import RecordFiles
 from keras_moco.errors import UserError
-from keras_moco.paths import check_folder, instead_of_file, locked
+from keras_moco.paths import check_file, check_folder, instead_of_file, locked
 
 RULE = "A prepared TFDS set must be whole."
 FOLDERS = "The folders of TFDS sets must be readable."
@@ -20,16 +20,22 @@ FILES_AT_ONCE = 16  # as TFDS has it where a set does not promise an order
 
 
 def check_readable(where, name):
-    """Raises `ValueError` if the folder of all sets, or that of one, may not be listed: its sets would seem absent."""
+    """Raises `ValueError` where TFDS would wait for ever, or take a set for absent.
+
+    That is if the folder of all sets, or that of one, may not be listed, and if a description is no file but a pipe.
+    """
     for folder in (pathlib.Path(where), _folder_of(where, name)):
         check_folder(folder, FOLDERS)
+    for folder in _versions(where, name):
+        for path in (folder / file for file in DESCRIPTIONS):
+            if path.exists():
+                check_file(path, RULE, f"Delete {folder}, and prepare the set again.")
 
 
 def refuse_half_written(where, name, error):
     """Raises `ValueError` if something lies where a set should, for the reason that TFDS has for not opening it."""
-    base = _folder_of(where, name)
-    for folder in sorted([*base.glob("*.*.*"), *base.glob("*/*.*.*")]):
-        if not re.fullmatch(r"\d+\.\d+\.\d+", folder.name) or not folder.is_dir() or not any(folder.iterdir()):
+    for folder in _versions(where, name):
+        if not any(folder.iterdir()):
             continue
         reason = (
             f"of which TFDS says: {' '.join(str(error).split())[:200].rstrip('.')}"
@@ -93,12 +99,13 @@ def encoded_examples(builder, split, records):
     def parse(record):
         return _needed(builder.info.features.deserialize_example(record, decoders=decoders))
 
+    spec = tf.data.Dataset.from_tensors("").map(parse).element_spec
+
     def parse_whole(record):
-        spec = tf.data.Dataset.from_tensors("").map(parse).element_spec
         empty = {key: tf.constant("" if key == "image" else -1, part.dtype) for key, part in spec.items()}
         return tf.cond(record == "", lambda: empty, lambda: parse(record))
 
-    return records.records().map(parse_whole, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return records.records(parse_whole)
 
 
 def identity(builder, split):
@@ -114,6 +121,13 @@ def identity(builder, split):
 
 def _needed(example):
     return {key: example[key] for key in ("image", "label") if key in example}
+
+
+def _versions(where, name):
+    """The folders of the versions of a set, sorted."""
+    base = _folder_of(where, name)
+    folders = sorted([*base.glob("*.*.*"), *base.glob("*/*.*.*")])
+    return [folder for folder in folders if re.fullmatch(r"\d+\.\d+\.\d+", folder.name) and folder.is_dir()]
 
 
 def _folder_of(where, name):

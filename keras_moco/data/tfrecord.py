@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_moco.data.identity import digest_of
 from keras_moco.data.labels import UNLABELLED, check_first_labels, class_of
-from keras_moco.data.pictures import Encoded
+from keras_moco.data.pictures import Encoded, attempt
 from keras_moco.data.records import RecordFiles, count_records
 from keras_moco.data.sources import SPLITS, Source
 from keras_moco.data.streams import ShuffleBuffer, shuffled_stream
@@ -62,13 +62,15 @@ def open_tfrecord(pattern, split, cache, judge, buffer_mib):
     class_names = _class_names(files)
     features = {IMAGE: IMAGE_FEATURE, **({LABEL: LABEL_FEATURE} if class_names else {})}
 
-    def entries(index, record):
-        parsed = tf.io.parse_single_example(record, features)
+    def entries(index, parsed):
         label = class_of(parsed[LABEL], index, first, len(class_names)) if class_names else -1
         return {"image": parsed[IMAGE], "label": label, "index": index}
 
+    def parse(record):
+        return tf.io.parse_single_example(record, features)
+
     def read(seed):
-        return shuffled_stream(shards.records().enumerate().map(entries), buffer, seed, cache)
+        return shuffled_stream(shards.records(parse).enumerate().map(entries), buffer, seed, cache)
 
     def describe(index):
         damage = shards.damage_of(index)
@@ -118,10 +120,16 @@ def _class_names(files):
 def _first_label(files, class_names, pattern, name):
     """The number from which labels count; where this split does not decide, the others may."""
 
+    def parse(batch):
+        return tf.io.parse_example(batch, {LABEL: LABEL_FEATURE})[LABEL]
+
+    def known(batch):
+        complete, found = attempt(parse, batch)
+        return tf.cond(complete, lambda: found, lambda: tf.fill(tf.shape(batch), tf.constant(UNLABELLED, tf.int64)))
+
     def labels(files):
         records = RecordFiles(files, map(count_records, files)).records().batch(BLOCK)
-        parsed = records.map(lambda batch: tf.io.parse_example(batch, {LABEL: LABEL_FEATURE})[LABEL])
-        return parsed.as_numpy_iterator()
+        return records.map(known).as_numpy_iterator()
 
     words = itertools.chain(*SPLIT_WORDS.values()) if "{split}" in pattern else ()
     others = (other for word in words if (other := _matching(pattern, word)) and other != files)
@@ -162,17 +170,18 @@ def _find(pattern, split, name):
 
 def _channels(records, name, tries=100):
     """1 if the first readable image is gray, else 3."""
-    try:
-        for record in records.take(tries):
+    reason = f"without a readable image in `{IMAGE}` of its first records"
+    for record in records.take(tries):
+        try:
             encoded = tf.io.parse_single_example(record, {IMAGE: IMAGE_FEATURE})[IMAGE]
-            try:
-                image = tf.io.decode_image(encoded, expand_animations=False)
-            except tf.errors.InvalidArgumentError:
-                continue
-            return 1 if image.shape[-1] < 3 else 3
-        reason = f"without a readable image in `{IMAGE}` of its first records"
-    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
-        reason = f"whose first records cannot be read: {error.message.splitlines()[0][:200]}"
+        except tf.errors.InvalidArgumentError as error:
+            reason = f"whose first records cannot be read: {error.message.splitlines()[0][:200]}"
+            continue
+        try:
+            image = tf.io.decode_image(encoded, expand_animations=False)
+        except tf.errors.InvalidArgumentError:
+            continue
+        return 1 if image.shape[-1] < 3 else 3
     raise UserError(
         f"Records must be `tf.train.Example` with a JPEG, PNG, BMP or GIF in the feature `{IMAGE}`. "
         f"Received: {name}, {reason}. Write them so."

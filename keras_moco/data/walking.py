@@ -67,7 +67,7 @@ def _descend(folder, found, seen, links):
         except OSError as error:
             raise locked(folder, RULE, error) from error
         for entry in entries:
-            path = os.path.join(folder, entry.name)
+            path = entry.path
             if entry.is_dir(follow_symlinks=False):
                 found.folders.append(path)
                 waiting.append(path)

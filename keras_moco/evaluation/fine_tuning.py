@@ -62,7 +62,7 @@ def fine_tune(
     classifier.save("flowers.keras")
     ```
     """
-    check_labelled("train", train.labels(), train.num_classes, every_class=True)
+    check_labelled("train", train.known_labels()[0], train.num_classes, every_class=True)
     keras.utils.set_random_seed(seed)
     batch_size = min(batch_size, train.num_examples)
     steps = steps_per_epoch(train, batch_size)

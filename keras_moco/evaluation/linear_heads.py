@@ -183,11 +183,11 @@ def linear_sweep_on_images(
         RuntimeError: if a variable of the backbone changed meanwhile.
         ValueError: as `linear_sweep`.
     """
-    labels = train.labels()
+    labels, known = train.known_labels()
     check_labelled("train", labels, train.num_classes)
     rest, held_out = _split(len(labels), rates, seed)
     keras.utils.set_random_seed(seed)
-    part = subset(train, rest)
+    part = subset(train, known[rest])
     steps = steps_per_epoch(part, batch_size)
     with frozen(backbone):
         images = keras.Input((image_size, image_size, train.image_shape[-1]))
@@ -206,7 +206,7 @@ def linear_sweep_on_images(
             verbose=verbose,
             unfinished=unfinished,
         )
-        chosen = predict_labelled(model, subset(train, held_out), image_size) if len(held_out) else (None, None)
+        chosen = predict_labelled(model, subset(train, known[held_out]), image_size) if len(held_out) else (None, None)
         return _judged(rates, *chosen, *predict_labelled(model, test, image_size))
 
 

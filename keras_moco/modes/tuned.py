@@ -15,13 +15,13 @@ def semi(subject):
     """Fine-tuning on a few percent of the labels, the same for every class, beside the same network from scratch."""
     config = subject.config
     train, test = subject.labelled()
-    labels = train.labels()
+    labels, known = train.known_labels()
     networks = {"pre-trained": lambda seed: subject.backbone()}
     if config.random_weights:
         fresh_copy(subject.backbone())  # says at once if it cannot be done
         networks["random weights"] = lambda seed: fresh_copy(subject.backbone(), seed)
     shares = {
-        share: [data.balanced_indices(labels, share / 100, seed) for seed in range(config.seeds)]
+        share: [known[data.balanced_indices(labels, share / 100, seed)] for seed in range(config.seeds)]
         for share in config.fractions
     }
     drop_outdated(subject, "semi")

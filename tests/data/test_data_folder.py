@@ -203,3 +203,18 @@ def test_digests_say_whether_names_classes_or_sizes_have_changed(tmp_path):
     shutil.copytree(tmp_path / "moved", root)
     (root / "cat" / "2.png").rename(root / "bee" / "2.png")
     assert differences(before, open_source(f"folder:{root}").digests) == ["names of the files", "classes"]
+
+
+def test_names_that_are_no_utf8_are_read_and_escaped_in_messages(tmp_path):
+    names = [b"caf\xe9.png", b"x\xff.png"]
+    pixels = save(tmp_path / "a.png")
+    for name in names:
+        shutil.copy(tmp_path / "a.png", os.path.join(os.fsencode(tmp_path), name))
+    (tmp_path / "a.png").unlink()
+    source = open_source(f"folder:{tmp_path}", max_bad_fraction=0.5)
+    assert [os.path.basename(os.fsencode(file)) for file in source.files] == names and source.digests
+    os.truncate(source.files[1], 0)
+    (found,) = read(source)
+    np.testing.assert_array_equal(found["image"], pixels)
+    assert r"/x\udcff.png (an empty file)" in source.bad.summary()
+    np.testing.assert_array_equal(read_images(source.files[:1], 5, 3).shape, (1, 5, 5, 3))

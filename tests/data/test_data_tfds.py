@@ -1,5 +1,6 @@
 """TensorFlow Datasets as a source."""
 
+import os
 import re
 import shutil
 
@@ -9,7 +10,7 @@ import tensorflow as tf
 
 from keras_moco.data import open_source, tfds_source
 from keras_moco.data.tfds_files import encoded_examples, record_files
-from tests.data.written import store_tfds
+from tests.data.written import store_tfds, time_limit
 
 
 def images(count, channels=3, dtype="uint8"):
@@ -138,20 +139,30 @@ def flip_a_byte(path):
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 def test_a_damaged_record_is_one_unreadable_image(copy):
-    expected = [(found["index"], found["label"], found["image"].shape) for found in read_set(copy)[1]]
+    expected = read_encoded(copy)[1]
     flip_a_byte(copy / FILES[2])
-    source, found = read_set(copy, max_bad_fraction=0.5)
+    source, found = read_encoded(copy, max_bad_fraction=0.5)
+    labels, rows = source.known_labels()
     ((lost, said),) = source.bad.met.items()
     assert f"record {lost} of {copy / FILES[2]}: its checksum is wrong" in said
-    expected = [each for each in expected if each[0] != lost]
-    assert [(each["index"], each["label"], each["image"].shape) for each in found] == expected
-    assert source.labels().tolist() == [-1 if number == lost else 1 for number in range(40)]
+    expected[lost] = {"image": b"", "label": -1, "index": lost}
+    assert found == expected
+    assert labels.tolist() == [1] * 39 and rows.tolist() == [row for row in range(40) if row != lost]
 
 
-def read_set(copy, **settings):
+def read_encoded(copy, **settings):
     source = open_source("tfds:some", data_dir=copy.parents[1], **settings)
-    return source, list(source.examples().as_numpy_iterator())
+    return source, list(source.read(None).as_numpy_iterator())
+
+
+@pytest.mark.parametrize("file", FILES[:2])
+def test_a_description_that_is_a_pipe_is_refused_and_not_waited_for(copy, file):
+    (copy / file).unlink()
+    os.mkfifo(copy / file)
+    with time_limit(20), pytest.raises(ValueError, match=f"Received: {copy / file}, a named pipe. Delete {copy}, "):
+        open_source("tfds:some", data_dir=copy.parents[1])
 
 
 def test_a_damaged_record_among_images_in_memory_is_refused(tmp_path):
@@ -167,6 +178,7 @@ def test_a_damaged_record_among_images_in_memory_is_refused(tmp_path):
         arrays()
 
 
+@pytest.mark.slow
 def test_many_files_are_read_in_the_order_of_tfds(tmp_path):
     files = tfds_source.tfds.download.DownloadConfig(num_shards=19)
     for name, ordered in (("loose", False), ("ordered", True)):

@@ -4,12 +4,15 @@ import gzip
 import os
 import shutil
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_moco.data import evaluation_dataset, open_source, plain_read_errors, subset
 from keras_moco.data.crc32c import checksum_of
 from keras_moco.data.identity import differences
+from keras_moco.evaluation import fine_tune, linear_sweep_on_images
 from tests.batches import take
 from tests.data.written import encoded, read, record, time_limit, write_records
 
@@ -166,30 +169,72 @@ def damage(path, *numbers):
     path.write_bytes(data)
 
 
-def test_a_damaged_record_is_one_unreadable_image_and_shifts_no_other(tmp_path):
-    name = write_shards(tmp_path)
-    expected = {index: place for index, place in enumerate(ORDER)}
-    path = tmp_path / "train-00001-of-00002"
-    damage(path, 0, 3, 8)
-    damage(tmp_path / "train-00000-of-00002", 2)
-    lost = [index for index, place in expected.items() if place in {("00001-of-00002", n) for n in (0, 3, 8)}]
-    lost = sorted([*lost, ORDER.index(("00000-of-00002", 2))])
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    """The name of shards with records that are damaged, and one that is no example, and what is wrong by index."""
+    folder = tmp_path_factory.mktemp("damaged")
+    name = write_shards(folder)
+    first, second = (folder / f"train-{shard}" for shard in SIZES)
+    damage(first, 2)
+    data = second.read_bytes()
+    begin, end = begin_of(data, 3), begin_of(data, 4)
+    text = b"no example at all".ljust(end - begin - 16)
+    second.write_bytes(data[: begin + 12] + text + checksum_of(text) + data[end:])
+    damage(second, 6)
+    wrong = {
+        (first, 2): "its checksum is wrong",
+        (second, 3): "it is no `tf.train.Example` with the features of the others",
+        (second, 6): "its checksum is wrong",
+    }
+    return name, {
+        ORDER.index((path.name[6:], number)): f"; record {number} of {path}: {reason})"
+        for (path, number), reason in wrong.items()
+    }
+
+
+def test_a_damaged_record_is_one_unreadable_image_and_shifts_no_other(damaged):
+    name, wrong = damaged
     source = open_source(name, max_bad_fraction=0.5)
-    examples = read(source, seed=1)
-    assert sorted(int(found["index"]) for found in examples) == sorted({*expected} - {*lost})
+    others = [index for index in range(len(ORDER)) if index not in wrong]
+    examples = list(source.read(tf.constant(1, tf.int64)).as_numpy_iterator())
+    assert sorted(int(found["index"]) for found in examples) == list(range(len(ORDER)))
     for found in examples:
-        assert_holds(found, expected[found["index"]])
-        assert found["label"] == label_of(*expected[found["index"]])
-    assert sorted(source.bad.met) == lost
-    assert f"; record 3 of {path}: its checksum is wrong)" in source.bad.met[ORDER.index(("00001-of-00002", 3))]
-    assert source.labels().tolist() == [-1 if n in lost else label_of(*place) for n, place in expected.items()]
+        index = int(found["index"])
+        if index in wrong:
+            assert (found["image"], found["label"]) == (b"", -1)
+        else:
+            pixels = tf.io.decode_image(found["image"]).numpy()
+            assert_holds({"image": pixels}, ORDER[index])
+            assert found["label"] == label_of(*ORDER[index])
+    labels, rows = source.known_labels()
+    assert rows.tolist() == others and labels.tolist() == [label_of(*ORDER[index]) for index in others]
+    assert sorted(source.bad.met) == sorted(wrong)
+    for index, reason in wrong.items():
+        assert source.bad.met[index].endswith(reason)
+
+
+@pytest.mark.slow
+def test_only_the_others_of_a_damaged_record_are_decoded_and_chosen(damaged):
+    name, wrong = damaged
+    source = open_source(name, max_bad_fraction=0.5)
+    others = [index for index in range(len(ORDER)) if index not in wrong]
     batch = take(evaluation_dataset(source, image_size=8, batch_size=4), -1)
-    assert batch["index"].tolist() == sorted({*expected} - {*lost})
-    some = subset(source, [lost[0], 13])
+    assert batch["index"].tolist() == others
+    some = subset(source, [min(wrong), 13])
     assert [int(found["index"]) for found in read(some)] == [1]
 
 
-@pytest.mark.parametrize("ends", [None, 300], ids=["gone", "cut off"])
+@pytest.mark.slow
+def test_classifiers_are_trained_without_damaged_records(damaged):
+    source = open_source(damaged[0], max_bad_fraction=0.5)
+    images = keras.Input((None, None, 3))
+    backbone = keras.Model(images, keras.ops.mean(images, axis=(1, 2)) / 255)
+    found = linear_sweep_on_images(backbone, source, source, 8, rates=(1.0, 3.0), epochs=1, batch_size=4)
+    assert len(found.labels) == len(ORDER) - len(damaged[1])
+    fine_tune(backbone, source, 8, epochs=1, batch_size=4)
+
+
+@pytest.mark.parametrize("ends", [None, pytest.param(300, marks=pytest.mark.slow)], ids=["gone", "cut off"])
 def test_a_file_that_is_lost_in_the_middle_of_a_run_is_so_many_unreadable_images(tmp_path, ends):
     source = open_source(write_shards(tmp_path), max_bad_fraction=0.7)
     path = tmp_path / "train-00001-of-00002"
@@ -197,8 +242,8 @@ def test_a_file_that_is_lost_in_the_middle_of_a_run_is_so_many_unreadable_images
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:ends])
-    found = read(source)
-    assert [int(example["index"]) for example in found] == [n for n, place in enumerate(ORDER) if "00000-" in place[0]]
+    _, rows = source.known_labels()
+    assert rows.tolist() == [n for n, place in enumerate(ORDER) if "00000-" in place[0]]
     assert source.bad.count == 9
 
 

@@ -263,6 +263,13 @@ MUTATIONS = [
         ["tests/data/test_data_draws.py"],
     ),
     Mutation(
+        "keras_moco/data/identity.py",
+        "if before.get(name) != now.get(name)]",
+        "if name not in now]",
+        "a resumed run does not notice other images",
+        ["tests/data/test_data_tfrecord.py"],
+    ),
+    Mutation(
         "keras_moco/data/pipeline.py",
         "known[list(source.bad.met if source.bad else [])] = True",
         "known[list(source.bad.met if source.bad else [])] = False",
@@ -282,6 +289,13 @@ MUTATIONS = [
         "    return -(-source.num_examples // batch_size)\n",
         "the incomplete batch counts as a step",
         ["tests/test_docstrings.py"],
+    ),
+    Mutation(
+        "keras_moco/data/records.py",
+        "range(tf.ensure_shape(first, ()), count)",
+        "range(tf.ensure_shape(first, ()) + 1, count)",
+        "a damaged record shifts the numbers of those after it",
+        ["tests/data/test_data_tfrecord.py"],
     ),
     Mutation(
         "keras_moco/display/showing.py",
