@@ -10,7 +10,7 @@ os.environ["KERAS_MOCO_LAZY"] = "1"  # TensorFlow is loaded once the flags are k
 
 try:
     from keras_moco import command_line
-    from keras_moco.config import Config, in_folder_of_run
+    from keras_moco.config import Config
     from keras_moco.errors import UserError
 except ImportError as error:
     sys.exit(f"error: {error}")
@@ -26,4 +26,4 @@ def main(arguments, config):
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config, in_folder_of_run)
+    command_line.run(main, Config)

@@ -16,7 +16,7 @@ AGAIN = "The same command begins again; a training goes on from its checkpoint."
 
 
 @plain_output()
-def run(main, kind, complete=list):
+def run(main, kind):
     """Parses the command line and runs `main`; on bad input prints the reason and exits with status 2.
 
     Nothing heavy is imported before the flags are known to be right: `--help` and mistakes are answered at once.
@@ -24,7 +24,6 @@ def run(main, kind, complete=list):
     Args:
         main: function of the positional arguments, a list of str, and of the settings. It imports what it needs.
         kind: dataclass of settings (`keras_moco.settings`), whose fields become flags.
-        complete: function of the arguments to those that are parsed. Defaults to themselves.
     """
     settings.define_flags(kind, flags.FLAGS)
     for field in dataclasses.fields(kind):  # or --help would not list them
@@ -34,7 +33,7 @@ def run(main, kind, complete=list):
 
     def parse(argv):
         try:
-            return flags.FLAGS(with_flagfiles(complete(argv), flags.FLAGS))
+            return flags.FLAGS(with_flagfiles(argv, flags.FLAGS))
         except UserError as error:
             _refuse(error)
         except flags.Error as error:

@@ -10,11 +10,6 @@ from keras_moco.settings import check, define_flags, from_flags, setting, to_tex
 
 __all__ = ["Config"]
 
-# The flagfile in the folder of a run, and how it begins: wherever that folder is moved or copied, it is the run's.
-FLAGFILE = "flags.cfg"
-RUN_HEADER = "# Resume this run, wherever its folder lies"
-_RUN_HEADERS = (RUN_HEADER, "# Go on with this run")  # the second one of earlier versions
-
 
 def _setting(default, help, *, resumable=False, changeable=False, kept=True, most=None, **metadata):
     """A field, with what `keras_moco.settings.setting` takes, and:
@@ -350,45 +345,9 @@ def read_flagfile(path):
     values = flags.FlagValues()
     define_flags(Config, values)
     try:
-        values(with_flagfiles(in_folder_of_run(["flagfile", f"--flagfile={user_path(path)}"]), values))
+        values(with_flagfiles(["flagfile", f"--flagfile={user_path(path)}"], values))
     except flags.Error as error:
         raise UserError(
             f"A flagfile must hold flags of train.py. Received: {path} with {error}. Correct that line."
         ) from error
     return from_flags(Config, values)
-
-
-def in_folder_of_run(arguments):
-    """Adds `--workdir` to the arguments of a command where they name the flagfile of a run and no other folder.
-
-    Args:
-        arguments: list of str, as of `sys.argv`.
-
-    Returns:
-        list of str. Of a recipe they are as they were.
-    """
-    given = list(_values_of("workdir", arguments))
-    folders = [folder for folder in map(_folder_of_run, _values_of("flagfile", arguments)) if folder]
-    if not folders:
-        return arguments
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    # At the end, where it counts more than what flagfiles of earlier versions say.
-    return [*arguments[:end], f"--workdir={(given or folders)[-1]}", *arguments[end:]]
-
-
-def _values_of(name, arguments):
-    """The values of a flag in the arguments of a command, in both forms that there are."""
-    for number, argument in enumerate(arguments):
-        flag, equals, value = argument.partition("=")
-        if flag in (f"--{name}", f"-{name}"):
-            yield from [value] if equals else arguments[number + 1 : number + 2]
-
-
-def _folder_of_run(flagfile):
-    """The folder of the run whose flagfile this is, or `None` where it is a recipe."""
-    path = user_path(flagfile)
-    path = path.resolve() if path.is_symlink() else path
-    if path.name != FLAGFILE or not path.is_file():
-        return None
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return path.parent if file.readline().startswith(_RUN_HEADERS) else None

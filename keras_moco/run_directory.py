@@ -4,9 +4,10 @@ import contextlib
 import dataclasses
 import os
 
-from keras_moco.config import FLAGFILE, RUN_HEADER, changeable, read_flagfile
+from keras_moco.config import changeable, read_flagfile
 from keras_moco.durable import leftovers, write_text
 from keras_moco.errors import UserError, UserOSError
+from keras_moco.flagfiles import FLAGFILE, RUN_HEADER
 from keras_moco.locks import LockedError, locked
 from keras_moco.paths import refuse_pipe, user_path
 from keras_moco.results import Results

@@ -10,6 +10,7 @@ from keras_moco.augment import preview
 from keras_moco.config import Config
 from keras_moco.evaluating import evaluate
 from keras_moco.evaluation_config import EvaluationConfig
+from keras_moco.flagfiles import with_flagfiles
 from keras_moco.training import pretrain
 
 
@@ -17,7 +18,7 @@ def parsed(kind, arguments):
     """`(settings, mode)` of the arguments of a command."""
     values = flags.FlagValues()
     settings.define_flags(kind, values)
-    _, *others = values(["program", *arguments])
+    _, *others = values(with_flagfiles(["program", *arguments], values))
     return settings.from_flags(kind, values), " ".join(others)
 
 

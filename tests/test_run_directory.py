@@ -10,10 +10,11 @@ from unittest import mock
 import pytest
 
 from keras_moco.callbacks.checkpoint_index import find_whole
-from keras_moco.config import Config, in_folder_of_run, read_flagfile
+from keras_moco.config import Config, read_flagfile
 from keras_moco.run_directory import RunDirectory
 from tests.data.written import time_limit
 from tests.permissions import as_a_user, mode
+from tests.run_command import parsed
 
 CONFIG = Config(dataset="digits", queue_size=512, batch_size=128)
 
@@ -120,22 +121,28 @@ def test_a_copied_or_moved_run_is_that_of_its_folder(run, tmp_path):
     [
         (["--flagfile=RUN/flags.cfg", "--seed=1"], "RUN"),
         (["--flagfile", "RUN/flags.cfg", "--seed=1", "--", "more"], "RUN"),
+        (["--workdir=other", "--flagfile", "RUN/flags.cfg", "more"], "other"),
         (["-flagfile=RUN/flags.cfg", "--workdir=other"], "other"),
         (["--workdir", "other", "--flagfile=RUN/flags.cfg"], "other"),
-        (["--flagfile=other.cfg", "--flagfile=RUN/flags.cfg"], "RUN"),
-        (["--flagfile=RUN/log.csv"], None),
-        (["--flagfile=RUN/nowhere/flags.cfg"], None),
-        (["--workdir=other"], None),
-        ([], None),
+        (["--flagfile=RUN/other.cfg", "--flagfile=RUN/flags.cfg"], "RUN"),
+        (["--flagfile=RUN/nested.cfg", "--seed=1"], "RUN"),
+        (["--flagfile=RUN/log.cfg"], "runs/moco"),
+        (["--workdir=other"], "other"),
+        ([], "runs/moco"),
     ],
 )
 def test_a_command_that_names_the_flagfile_of_a_run_goes_on_in_its_folder_or_in_another_that_is_named(
-    given, folder, run
+    given, folder, run, tmp_path
 ):
-    given = [argument.replace("RUN", str(run.path)) for argument in ("train.py", *given)]
-    end = given.index("--") if "--" in given else len(given)
-    added = [] if folder is None else [f"--workdir={folder.replace('RUN', str(run.path))}"]
-    assert in_folder_of_run(given) == [*given[:end], *added, *given[end:]]
+    for name, text in (
+        ("other.cfg", ""),
+        ("log.cfg", run.flagfile.read_text()),
+        ("nested.cfg", f"--flagfile={run.flagfile}"),
+    ):
+        (tmp_path / name).write_text(text)
+    config, arguments = parsed(Config, [argument.replace("RUN", str(run.path)) for argument in given])
+    assert config.workdir == folder.replace("RUN", str(run.path)) and arguments == ("more" if "more" in given else "")
+    assert config.queue_size == (None if given in ([], ["--workdir=other"]) else 512)
 
 
 def test_a_kill_at_the_very_beginning_leaves_a_folder_that_may_be_begun_in(tmp_path, monkeypatch):

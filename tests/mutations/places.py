@@ -613,9 +613,9 @@ MUTATIONS = [
         ["tests/callbacks/test_callbacks_saved_state.py"],
     ),
     Mutation(
-        "keras_moco/config.py",
-        "{(given or folders)[-1]}",
-        "{(folders or given)[-1]}",
+        "keras_moco/flagfiles.py",
+        "    if workdir is not None and any(",
+        "    if workdir is None and any(",
         "a run's flagfile counts more than --workdir",
         ["tests/test_run_directory.py"],
     ),
