@@ -32,9 +32,9 @@ TEST = [
     "safetensors>=0.4.3",
     "faiss-cpu>=1.8",
     "selenium>=4.20",
-    "h5py>=3.11",
     "scipy>=1.15",
     "packaging>=24",
+    "markdown-it-py>=4.3",
     "setuptools>=80.9",
     *ONNX,
     *TFLITE,
@@ -64,6 +64,7 @@ setup(
         "numpy>=1.26",
         "protobuf>=5.29.5",
         "threadpoolctl>=3.1",
+        "h5py>=3.11",
     ],
     extras_require={
         "test": TEST,

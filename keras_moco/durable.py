@@ -122,7 +122,7 @@ def in_memory(save, name):
 def leftovers(folder, name=None):
     """Temporary files of `name`, or of any name, that are being written in a folder or were left there: a list."""
     pattern = re.compile(rf"\.{re.escape(name) if name else '.+'}\.[0-9a-f]{{8}}\.tmp")
-    return [each for each in Path(folder).iterdir() if pattern.fullmatch(each.name)]
+    return [each for each in user_path(folder).iterdir() if pattern.fullmatch(each.name)]
 
 
 def read_json(path):
@@ -132,9 +132,10 @@ def read_json(path):
         ValueError: if it is no JSON, or lists in lists nest deeper than Python goes.
         OSError: if it cannot be read.
     """
+    path = user_path(path)
     refuse_pipe(path)
     try:
-        return json.loads(Path(path).read_bytes())
+        return json.loads(path.read_bytes())
     except RecursionError:
         raise ValueError("lists or objects nested too deeply") from None
 

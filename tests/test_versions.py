@@ -25,6 +25,7 @@ DISTRIBUTIONS = {
     "absl": "absl-py",
     "faiss": "faiss-cpu",
     "google": "protobuf",
+    "markdown_it": "markdown-it-py",
     "sklearn": "scikit-learn",
 }
 # A call of these with a name imports it.

@@ -163,8 +163,8 @@ def _find_places(path, size, _):  # the time is there for the cache alone
             headers.append(header)
             position += HEADER + FOOTER + int.from_bytes(header[:8], "little")
     # All at once, which is faster; behind a length that is wrong there was nothing but chance.
-    headers = np.frombuffer(b"".join(headers), "uint8").reshape(-1, HEADER)
-    known = checksums_of(headers[:, :8]) == np.ascontiguousarray(headers[:, 8:]).view("<u4")[:, 0]
+    content = np.frombuffer(b"".join(headers), "uint8").reshape(-1, HEADER)
+    known = checksums_of(content[:, :8]) == np.ascontiguousarray(content[:, 8:]).view("<u4")[:, 0]
     reason = ""
     if not known.all():
         # Gzip's first bytes, too, make a length that no checksum confirms.
