@@ -105,7 +105,7 @@ def read_json(path):
     """
     refuse_pipe(path)
     try:
-        return json.loads(Path(path).read_bytes())
+        return json.loads(user_path(path).read_bytes())
     except RecursionError:
         raise ValueError("lists or objects nested too deeply") from None
 
