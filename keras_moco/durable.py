@@ -93,7 +93,7 @@ def replace_when_written(path, write_to):
 def leftovers(folder, name=None):
     """Temporary files of `name`, or of any name, that are being written in a folder or were left there: a list."""
     pattern = re.compile(rf"\.{re.escape(name) if name else '.+'}\.[0-9a-f]{{8}}\.tmp")
-    return [each for each in Path(folder).iterdir() if pattern.fullmatch(each.name)]
+    return [each for each in user_path(folder).iterdir() if pattern.fullmatch(each.name)]
 
 
 def read_json(path):
