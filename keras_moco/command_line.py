@@ -12,7 +12,7 @@ from keras_moco.errors import MISTAKES, UserError, plain_lines, tell_bug
 from keras_moco.flagfiles import with_flagfiles
 from keras_moco.standard_streams import plain_output
 
-AGAIN = "The same command begins again; a training goes on from its checkpoint."
+AGAIN = "Run the same command again: what takes long resumes, what was being written is not there."
 
 
 @plain_output()
@@ -68,7 +68,7 @@ def _exit_from_training(error):
         print(f"error: {error}", file=sys.stderr, flush=True)
         os._exit(TEMPORARY_FAILURE)
     if isinstance(error, Stopped):
-        _end(f"{error} The same command goes on.", TEMPORARY_FAILURE)
+        _end(f"{error} Run the same command again to resume.", TEMPORARY_FAILURE)
 
 
 def _refuse(reason):

@@ -35,14 +35,14 @@ def check_checkpoints(run):
     """Refuses a run that has trained and has lost its checkpoints, which would be taken for a new one.
 
     Raises:
-        ValueError: if log or results speak of a training, and there is no checkpoint.
+        ValueError: if log or results speak of a checkpoint or of a training, and there is none.
         OSError: if checkpoints cannot be read.
     """
     if callbacks.is_saved(run.checkpoints):
         return
-    epochs, steps = run.logged_epochs(), run.results().get("steps", 0)
-    if epochs or steps:
-        found = f"{run.log_csv} has {epochs} epoch(s)" if epochs else f"{run.results_json} speaks of {steps} steps"
+    epochs, saved = run.logged_epochs(), {"steps", "first_checkpoint"} & run.results().keys()
+    if epochs or saved:
+        found = f"{run.log_csv} has {epochs} epoch(s)" if epochs else f"{run.results_json} speaks of some"
         raise UserError(
             "A run that has trained must have its checkpoints, or it would begin anew over what it has. "
             f"Received: {run.checkpoints} without any, while {found}. Put them back; or, to begin anew on purpose, "
@@ -99,8 +99,8 @@ def recognise(model, state, checkpoint, train):
             f"from these weights: another --workdir and --init_from={checkpoint.directory.parent}."
         )
     print(
-        f"note: the training images are others than before, of which the {listed} changed; training goes on with them, "
-        "and which of them are unreadable is found out anew",
+        f"note: the {listed} of the training images changed since; training continues with them as they are now, and which "
+        "of them are unreadable is found out anew",
         flush=True,
     )
     return False

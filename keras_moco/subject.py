@@ -25,14 +25,16 @@ class Subject:
 
     Args:
         config: `EvaluationConfig`.
+        encoder: `Encoder` of a run whose training has just ended. Defaults to `None`: it is loaded.
+        step: int, the steps that it was trained, where it is given.
 
     Attributes:
         config: the same.
         path: `pathlib.Path` of the run or model.
         recipe: `Config` of its training, or `None` where it is not known.
         encoder: `Encoder`, or a backbone without a head.
-        checkpoint: dict that says which weights these are: `"weights"`, the beginning of the SHA-256 of all of them,
-            and of a run `"step"`, after which they were saved.
+        checkpoint: dict that says which weights these are: `"weights"`, a digest of those of the backbone, the same in
+            whatever file they lie, and of a run `"step"`, after which they were saved.
         folder: `pathlib.Path` for pictures and other files.
         card: `pathlib.Path` of the model card.
 
@@ -41,7 +43,7 @@ class Subject:
         OSError: if what is found out could not be written.
     """
 
-    def __init__(self, config):
+    def __init__(self, config, encoder=None, step=None):
         self.config = config
         self.path = Path(config.workdir or config.model).expanduser()
         self.recipe = RunDirectory(self.path).config() if config.workdir else None
@@ -57,12 +59,12 @@ class Subject:
         self._check_names(self.results.read())
         self._placed = []
         # Loaded once: a training that goes on meanwhile saves newer checkpoints, and deletes this one.
-        if config.workdir:
-            self.encoder, step = open_trained_encoder(self.path, config.data_dir, config.checkpoint)
-            self.checkpoint = {"step": step, "weights": _digest(self.encoder)}
-        else:
-            self.encoder = load_encoder(self.path, config.data_dir, config.checkpoint, config.trust_saved_model)
-            self.checkpoint = {"weights": _digest(self.encoder)}
+        if encoder is None and config.workdir:
+            encoder, step = open_trained_encoder(self.path, config.data_dir, config.checkpoint)
+        elif encoder is None:
+            encoder = load_encoder(self.path, config.data_dir, config.checkpoint, config.trust_saved_model)
+        self.encoder = encoder
+        self.checkpoint = {"weights": _digest(encoder)} if step is None else {"step": step, "weights": _digest(encoder)}
 
     def _check_names(self, results):
         before = {name: results.get(name, value) for name, value in self.names.items()}
@@ -262,6 +264,10 @@ class Subject:
 
         self._update(add)
 
+    def note_checkpoint(self, *names):
+        """Records that figures or files, which are there already, are of this checkpoint."""
+        self._update(lambda here: self._note_checkpoint(here, names))
+
     def _note_checkpoint(self, here, names):
         if names:
             here["checkpoints"] = here.get("checkpoints", {}) | dict.fromkeys(names, self.checkpoint)
@@ -288,11 +294,14 @@ class Subject:
 
 
 def _digest(model):
-    """Which weights a model has, whatever file they came from: 16 digits."""
-    digest = hashlib.sha256()
-    for weight in model.weights:
-        digest.update(keras.ops.convert_to_numpy(weight).tobytes())
-    return digest.hexdigest()[:16]
+    """Which weights a backbone has, whatever file they came from: 16 digits.
+
+    An exported backbone has them in another order than the encoder of the run, and a SavedModel in a third one.
+    """
+    backbone = model.backbone if isinstance(model, Encoder) else model
+    weights = (keras.ops.convert_to_numpy(weight) for weight in backbone.weights)
+    digests = sorted(hashlib.sha256(weight.tobytes()).digest() for weight in weights if weight.dtype.kind == "f")
+    return hashlib.sha256(b"".join(digests)).hexdigest()[:16]
 
 
 def _check_writable(folder):

@@ -14,11 +14,14 @@ from keras_moco.display.showing import show_end, show_start
 from keras_moco.dry_run import dry_run
 from keras_moco.errors import UserError
 from keras_moco.evaluation.knn import USUAL_K, told_usual_k, usual_k
+from keras_moco.evaluation_config import EvaluationConfig
 from keras_moco.export import export_backbone
 from keras_moco.initial_weights import initial_weights
+from keras_moco.model_card import write_card
 from keras_moco.plan import Plan
 from keras_moco.resuming import build_checkpoint, check_checkpoints, note_changes, note_replicas, resume
 from keras_moco.run_directory import RunDirectory
+from keras_moco.subject import Subject
 from keras_moco.versions import versions, versions_line
 
 __all__ = ["pretrain"]
@@ -102,9 +105,10 @@ def _pretrain_in(run, strategy, config, chief, stopping):
         note_changes(run.claim(config), model, run)
         note_replicas(plan, run)
         if checkpoint.saved is None:
-            # Before anything is logged: where a log has no checkpoint, it has lost it.
+            # Before anything is logged: a run that has no checkpoint later on has lost it.
             checkpoint.set_model(model)
-            checkpoint.save(epoch=0, step_in_epoch=0)
+            if checkpoint.save(epoch=0, step_in_epoch=0):
+                run.record(first_checkpoint=0)
         run.record(train_examples=train.num_examples, train_licence=train.licence)  # for the model card
     distribution.broadcast([*model.weights, *model.optimizer.variables], strategy)
     epoch, step = divmod(model.steps_done, plan.steps_per_epoch)
@@ -155,8 +159,10 @@ def _pretrain_in(run, strategy, config, chief, stopping):
     counts = {"bad_images": train.bad.count} if train.bad else {}
     if config.on_nan == "skip":
         counts["steps_skipped"] = model.steps_not_finite
-    results = run.record(epochs=config.epochs, steps=model.steps_done, versions=versions(), **counts)
+    run.record(epochs=config.epochs, steps=model.steps_done, versions=versions(), **counts)
+    write_card_of(run, model)
     show_end(run, config, model.encoder, train, test)
+    results = run.results()
     print(closing_lines(run, results), flush=True)
     return results
 
@@ -167,10 +173,18 @@ def measure_start(monitor, model, run):
     initial = run.results().get("knn_top1_initial")
     if initial is None and model.steps_done == 0:
         initial = round(monitor.evaluate(), 2)
-        run.record(knn_top1_initial=initial)
-    monitor.initial_top1 = initial
-    if initial is not None:
+        checkpoints = run.results().get("checkpoints", {})
+        run.record(knn_top1_initial=initial, checkpoints={**checkpoints, "knn_top1_initial": {"step": 0}})
         print(f"kNN top-1 before training: {initial:.2f} %", flush=True)
+    monitor.initial_top1 = initial
+
+
+def write_card_of(run, model):
+    """The model card beside the export, of the weights that are in it."""
+    with callbacks.expendable(str(run.export / "MODEL_CARD.md")):
+        subject = Subject(EvaluationConfig(workdir=str(run.path)), model.encoder, model.steps_done)
+        subject.note_checkpoint("export", *({"knn_top1"} & run.results().keys()))
+        write_card(subject)
 
 
 def with_voters(config, train, test):

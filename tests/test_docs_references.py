@@ -68,7 +68,7 @@ COMMANDS = {
 }
 # Those of Slurm, pip, uv, TensorBoard, and the authors' main_lincls.py and main_moco.py, which pages show too.
 OTHERS = "nodes ntasks-per-node gpus-per-node requeue kill-on-bad-exit index-url logdir pretrained resume aug-plus"
-OTHERS += " yes override signal"
+OTHERS += " yes override signal time"
 KNOWN = {f"--{name}" for name in OTHERS.split()}.union(*COMMANDS.values())
 
 

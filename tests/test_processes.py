@@ -68,8 +68,8 @@ def test_signal_stops_a_run_and_a_second_one_ends_it_at_once(undisturbed, tmp_pa
             steps.append(expect_stopped(process.outcome(), run, number.name))
     assert 3 <= steps[0] < steps[1] < EPOCHS * STEPS
     with Process(run, *flags, preexec_fn=heed_signals) as process:
-        assert process.prints("^kNN top-1 before training"), process.stderr
-        time.sleep(0.5)  # `Stopping` watches; the first step takes longer to be traced
+        assert process.prints("^resumed from "), process.stderr
+        time.sleep(1)  # `Stopping` watches; the first step takes longer to be traced
         process.process.send_signal(signal.SIGINT)
         assert process.reaches(lambda: not process.catches(signal.SIGINT)), process.stderr
         assert process.kill(signal.SIGINT) == -signal.SIGINT

@@ -91,7 +91,7 @@ def test_outputs_are_all_there_and_nothing_else(finished):
         *("projector_config.pbtxt", "features.tsv", "labels.tsv", "sprite.png"),
     }
     assert {name for name in files - saved_model if not name.startswith("tensorboard/")} == {
-        *("flags.cfg", "log.csv", "results.json", "export/backbone.keras"),
+        *("flags.cfg", "log.csv", "results.json", "export/backbone.keras", "export/MODEL_CARD.md"),
         *("curves.png", "views.png", "neighbours.png", "embedding.png"),
         *(f"checkpoints/step-0000000{step}/{name}" for step in (11, 22) for name in CHECKPOINT_FILES),
     }
@@ -139,8 +139,12 @@ def test_results_are_in_percent_and_in_the_file(finished):
     assert results(finished.path) == found
     assert set(found) == {
         *("replicas", "train_examples", "train_licence", "knn_top1_initial", "knn_top1"),
-        *("epochs", "steps", "seconds", "versions"),
+        *("epochs", "steps", "seconds", "versions", "first_checkpoint", "checkpoints"),
     }
+    last = found["checkpoints"]["export"]
+    assert found["checkpoints"] == {"knn_top1_initial": {"step": 0}, "knn_top1": last, "export": last}
+    card = (finished.path / "export" / "MODEL_CARD.md").read_text()
+    assert last["step"] == 2 * STEPS and f"| checkpoint | step 22, `{last['weights']}` |" in card
     assert found["train_examples"] == 1437 and "CC BY 4.0" in found["train_licence"]  # as UCI says
     assert 20 < found["knn_top1_initial"] < 100
     assert found["knn_top1"] == pytest.approx(float(log(finished.path)[-1]["knn_top1"]), abs=0.005)
@@ -155,7 +159,7 @@ def test_output_says_what_was_done_and_where_things_are(finished):
     assert f"kNN top-1: {before:.2f} % before, {after:.2f} % after" in text
     for name in ("results.json", "log.csv", "checkpoints", "export", "tensorboard"):
         assert text.count(f"{finished.path / name}\n") == 1
-    assert f"python evaluate.py linear --workdir={finished.path}\n" in text
+    assert f"python evaluate.py knn --workdir={finished.path}\n" in text
     assert not [words for words in ("resumed", "note: from", "note: this run", "warning: ") if words in text]
 
 

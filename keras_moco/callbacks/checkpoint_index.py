@@ -243,8 +243,7 @@ def _unreadable(path, error):
     reason = "a link to what is not there" if isinstance(error, FileNotFoundError) else error.strerror
     return UserOSError(
         "Checkpoints must be readable, or a run would go on without them. "
-        f"Received: {error.filename or path} ({reason}). Correct its permissions, mount or restore what it lies on, or "
-        "move it away to do without it."
+        f"Received: {error.filename or path} ({reason}). Correct its permissions, or mount or restore what it lies on."
     )
 
 

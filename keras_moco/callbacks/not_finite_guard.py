@@ -80,7 +80,7 @@ class NotFiniteGuard(keras.callbacks.Callback):
 
     def _message(self, where, rate):
         saved = self.checkpoint.saved if self.checkpoint else None
-        last = f"The same command goes on from the last good checkpoint, {saved}." if saved else "None is saved yet."
+        last = f"The same command resumes from the last good checkpoint, {saved}." if saved else "None is saved yet."
         if self.model.skip_not_finite:
             way_out = "Look at the images, and lower the learning rate"
         else:

@@ -119,8 +119,8 @@ def _split_folder(root, name, split):
         raise UserError(
             "A folder must have the sub-folders `train` and `test` (or `val`) to be opened as "
             f"split={split!r}. "
-            f"Received: {name!r}, without `train`, whose images are the `train` split. Give --split=train to look at "
-            "these, or move some of each class into `test` and the others into `train`, to measure by their labels."
+            f"Received: {name!r}, without `train`, whose images are the `train` split. Give evaluate.py --split=train to "
+            "look at these, or move some of each class into `test` and the others into `train`, to measure by their labels."
         )
     for folder in SPLIT_FOLDERS[split]:
         if (root / folder).is_dir():
@@ -173,8 +173,8 @@ def _note(found, name):
     unread = [file for file in found.files if not _is_image(file)]
     for paths, reason in (
         (unread, f"files that do not end in {' '.join(EXTENSIONS)} are not read"),
-        (found.others, "entries that are no files, but pipes, sockets or devices, are not read"),
-        (found.again, "links lead to folders that are read anyhow, and are not followed"),
+        (found.others, "pipes, sockets or devices, which are no files, are not read"),
+        (found.again, "links lead to folders that are read already, and are not read again"),
     ):
         if paths:
             logging.warning("%s: %d %s, the first one: %s", one_line(name), len(paths), reason, one_line(paths[0]))

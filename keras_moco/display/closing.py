@@ -1,5 +1,7 @@
 """The last lines of a run."""
 
+import shlex
+
 from keras_moco.export import KERAS_FILE
 
 
@@ -26,7 +28,8 @@ def closing_lines(run, results):
         f"pictures   {', '.join(pictures) or 'none'} in {run.path}\n"
         f"checkpoint {run.checkpoints}\n"
         f"backbone   {run.export}\n"
-        f"watch:     tensorboard --logdir {run.tensorboard}\n"
-        f"evaluate:  python evaluate.py {'linear' if labelled else 'retrieve --split=train'} --workdir={run.path}\n"
+        f"watch:     tensorboard --logdir {shlex.quote(str(run.tensorboard))}\n"
+        f"evaluate:  python evaluate.py {'knn' if labelled else 'retrieve --split=train'} "
+        f"--workdir={shlex.quote(str(run.path))}\n"
         f'use:       keras.models.load_model("{run.export / KERAS_FILE}")'
     )

@@ -142,7 +142,8 @@ def test_a_folder_counts_once_whatever_links_lead_to_it(tmp_path, caplog):
     assert names_of(source, root) == ["bee/1.png", "cat/2.png", "cat/5.png", "cat/a/4.png", "cat/deeper/3.png"]
     assert source.labels().tolist() == [0, 1, 1, 1, 1]
     assert (
-        f"3 links lead to folders that are read anyhow, and are not followed, the first one: {root}/ant" in caplog.text
+        f"3 links lead to folders that are read already, and are not read again, the first one: {root}/ant"
+        in caplog.text
     )
 
 

@@ -642,8 +642,8 @@ MUTATIONS = [
     ),
     Mutation(
         "keras_moco/resuming.py",
-        "    if epochs or steps:",
-        "    if steps:",
+        "    if epochs or saved:",
+        "    if saved:",
         "a run whose checkpoints were purged begins anew over its log",
         ["tests/test_training_parts.py"],
     ),
