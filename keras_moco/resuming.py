@@ -99,8 +99,8 @@ def recognise(model, state, checkpoint, train):
             f"from these weights: another --workdir and --init_from={checkpoint.directory.parent}."
         )
     print(
-        f"note: the {listed} of the training images changed since; training continues with them as they are now, and which "
-        "of them are unreadable is found out anew",
+        f"note: the {listed} of the training images changed since; training continues with them as they are now, and "
+        "which of them are unreadable is found out anew",
         flush=True,
     )
     return False

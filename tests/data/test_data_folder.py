@@ -141,10 +141,8 @@ def test_a_folder_counts_once_whatever_links_lead_to_it(tmp_path, caplog):
     assert source.class_names == ("bee", "cat")
     assert names_of(source, root) == ["bee/1.png", "cat/2.png", "cat/5.png", "cat/a/4.png", "cat/deeper/3.png"]
     assert source.labels().tolist() == [0, 1, 1, 1, 1]
-    assert (
-        f"3 links lead to folders that are read already, and are not read again, the first one: {root}/ant"
-        in caplog.text
-    )
+    note = "3 links lead to folders that are read already, and are not read again, the first one: "
+    assert f"{note}{root}/ant" in caplog.text
 
 
 def test_names_with_odd_characters_are_read(tmp_path):
