@@ -60,7 +60,7 @@ def _lines(name, outer):
         raise UserError(f"A flagfile must not include itself. Received: {path}. Delete that line of it.")
     check_file(path, RULE, "Correct its path.")
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{RULE} Received: {path}, {reason}. Correct or replace it.") from error
@@ -71,12 +71,13 @@ def _lines(name, outer):
             found += _lines(value, (*outer, path))
         elif line.strip() and not line.startswith(("#", "//")):
             found.append(line.strip())
-    if folder := _folder_of_run(path, lines[0]):
+    if folder := _folder_of_run(path, lines):
         found.append(f"{_OF_RUN}--workdir={folder}")  # last, where it counts more than what earlier versions wrote
     return found
 
 
-def _folder_of_run(path, header):
+def _folder_of_run(path, lines):
     """The folder of the run whose flagfile this is, or `None` where it is a recipe."""
     path = path.resolve() if path.is_symlink() else path
-    return path.parent if path.name == FLAGFILE and header.startswith(_RUN_HEADERS) else None
+    is_of_run = any(line.startswith(_RUN_HEADERS) for line in lines) or (path.parent / "checkpoints").exists()
+    return path.parent if path.name == FLAGFILE and is_of_run else None

@@ -4,14 +4,18 @@ import contextlib
 import errno
 import os
 import socket
+import stat
+import time
 
-from keras_moco.errors import UserError
+from keras_moco.errors import UserError, one_line
 from keras_moco.paths import user_path
 
 try:
     import fcntl
 except ImportError:  # Windows, where nothing is locked
     fcntl = None  # type: ignore[assignment]
+
+PATIENCE = 5  # seconds after which a process that waits says for whom
 
 # What file systems answer that know no locks.
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
@@ -41,7 +45,7 @@ def locked(path, wait=True):
         wait: bool, whether to wait for a process that holds it. Defaults to `True`.
 
     Yields:
-        bool, whether the lock is held: not on a file system without locks, nor on Windows.
+        `Lock`, which is false on a file system without locks, and on Windows.
 
     Raises:
         LockedError: if another process holds it, without `wait`.
@@ -61,42 +65,85 @@ def locked(path, wait=True):
     lock = path.with_name(f".{path.name}.lock")
     descriptor, held = _acquire(lock, wait)
     try:
-        if held:
-            with contextlib.suppress(OSError):  # a full disk: it is a lock without a name on it
+        if held and os.fstat(descriptor).st_nlink == 1:
+            with contextlib.suppress(OSError):  # a full disk, or another user's: it is a lock without a name on it
                 os.truncate(descriptor, 0)
                 os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        yield held
+        yield Lock(lock, descriptor, held)
     finally:
-        # While it is held: whoever opened it in between notices, and opens the next one.
+        # While it is held: whoever opened it in between notices, and opens the next one. Not where somebody has moved
+        # it away, and there is another one of that name.
         with contextlib.suppress(OSError):
-            os.unlink(lock)
+            if _is_still_there(descriptor, lock):
+                os.unlink(lock)
         os.close(descriptor)
+
+
+class Lock:
+    """A lock in its block.
+
+    Args:
+        path: `pathlib.Path` of its file.
+        descriptor: int, of that file.
+        held: bool, whether there are locks at all.
+    """
+
+    def __init__(self, path, descriptor, held):
+        self.path = path
+        self._descriptor = descriptor
+        self._held = held
+
+    def __bool__(self):
+        return self._held
+
+    def is_in_place(self):
+        """Whether its file still lies where it was made: not once its folder is moved or deleted."""
+        return _is_still_there(self._descriptor, self.path)
 
 
 def _acquire(lock, wait):
     """Opens a lock file and locks it: its descriptor, and whether it is locked."""
+    patience = time.monotonic() + PATIENCE
     while True:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = _open(lock)
         try:
-            if not _lock(descriptor, wait):
+            if not _lock(descriptor):
                 return descriptor, False
             if _is_still_there(descriptor, lock):
                 return descriptor, True
         except BlockingIOError:
-            holder = os.read(descriptor, 200).decode("utf-8", "replace").strip() or "another process"
-            os.close(descriptor)
-            raise LockedError(lock, holder) from None
+            holder = one_line(os.read(descriptor, 200).decode("utf-8", "replace").strip()) or "another process"
+            if not wait:
+                os.close(descriptor)
+                raise LockedError(lock, holder) from None
+            if patience and time.monotonic() > patience:
+                print(f"note: waiting for {holder}, which holds {lock}", flush=True)
+                patience = 0
+            time.sleep(0.02)
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)  # released, and unlinked, by the one that held it
 
 
-def _lock(descriptor, wait):
+def _open(lock):
+    """A descriptor of a lock file, which is made if it is missing, and is no link to anything else."""
+    flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # nor a pipe that would be waited for
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | flags, 0o666)
+    except PermissionError:
+        descriptor = os.open(lock, os.O_RDONLY | flags)  # left by another user, which does for a lock
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "a lock must be a regular file", os.fspath(lock))
+    return descriptor
+
+
+def _lock(descriptor):
     if fcntl is None:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise
     except OSError as error:

@@ -4,16 +4,25 @@ import dataclasses
 import warnings
 
 from keras_moco import callbacks
+from keras_moco.config import Config
 from keras_moco.data.identity import differences
 from keras_moco.errors import UserError
 from keras_moco.versions import versions
 
 
-def build_checkpoint(plan, run, train):
-    """The callback that saves everything, and what of it is not in the model."""
+def build_checkpoint(plan, run, train, check_in_place):
+    """The callback that saves everything, and what of it is not in the model.
+
+    Args:
+        plan: `Plan`.
+        run: `RunDirectory`.
+        train: `Source`.
+        check_in_place: function that raises `ValueError` where the folder of the run is no longer there.
+    """
     config = plan.config
 
     def extra():
+        check_in_place()
         bad = train.bad.met if train.bad else {}
         facts = {"data": train.name, "train_examples": train.num_examples, "bad_images": bad}
         if train.digests:
@@ -50,12 +59,22 @@ def check_checkpoints(run):
         )
 
 
-def resume(model, checkpoint, train):
+def resume(model, checkpoint, train, config, run):
     """Brings back the newest whole checkpoint, if there is one, and says what is different now.
 
+    Args:
+        model: compiled model whose optimizer is built.
+        checkpoint: `Checkpoint`.
+        train: `Source`.
+        config: `Config`, which names the changes that it allows.
+        run: `RunDirectory`.
+
+    Returns:
+        dict, what is allowed to differ from the configuration of the checkpoint: names to `"before -> now"`.
+
     Raises:
-        ValueError: if there are only damaged ones, or the number of images is another one than before; also if they are
-            other images and the model keeps something for each of them.
+        ValueError: if there are only damaged ones, the configuration is another one than before, or the number of
+            images; also if they are other images and the model keeps something for each of them.
     """
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", UserWarning)
@@ -63,7 +82,8 @@ def resume(model, checkpoint, train):
     for warning in told:
         print(f"note: {warning.message}", flush=True)
     if state is None:
-        return
+        return {}
+    changed = changes_since(state, config, run)
     before = state.extra.get("train_examples", train.num_examples)  # a converted run does not tell
     if before != train.num_examples:
         raise UserError(
@@ -77,6 +97,39 @@ def resume(model, checkpoint, train):
     if state.versions != versions():
         then = ", ".join(f"{name} {number}" for name, number in state.versions.items())
         print(f"note: the checkpoint was saved with {then}; the last bits may differ from here on", flush=True)
+    return changed
+
+
+def changes_since(state, config, run):
+    """What differs from the configuration that a checkpoint was saved with, whatever `flags.cfg` says now.
+
+    Returns:
+        dict of names to `"before -> now"`, without what was noted at this step already, by a process that was killed.
+
+    Raises:
+        ValueError: if something differs that is not allowed to.
+    """
+    fields = {field.name for field in dataclasses.fields(Config)}
+    saved = {name: value for name, value in state.extra.get("config", {}).items() if name in fields}
+    if not saved:
+        return {}  # saved by another program
+    # The folder may have been moved since, and what is not kept was meant for that start alone.
+    changed = config.differences(Config(**{**saved, "allow_config_change": ()}))
+    noted = [each for each in run.results().get("config_changes", []) if each.get("step") == state.step]
+    changed = {name: change for name, change in changed.items() if not any(each.get(name) == change for each in noted)}
+    run.check_changes(config, changed)
+    return changed
+
+
+def note_unsaved(model, checkpoint):
+    """Says so where the last steps of a training could not be saved."""
+    saved = checkpoint.saved_step or 0
+    if saved != model.steps_done:
+        print(
+            f"warning: the last {model.steps_done - saved} steps are in no checkpoint. Make room, and run the same "
+            "command again: it trains them again.",
+            flush=True,
+        )
 
 
 def recognise(model, state, checkpoint, train):

@@ -49,7 +49,16 @@ class RunDirectory:
                 "`workdir` must be new, empty, or the folder of a run. "
                 f"Received: {self.path}, which holds other things. Choose another --workdir."
             )
-        changed = config.differences(self.config())
+        self.check_changes(config, config.differences(self.config()))
+        for folder in (self.checkpoints, self.export, self.tensorboard):
+            if folder.is_symlink() and not folder.exists():
+                raise UserError(
+                    "What a run writes to must be there. "
+                    f"Received: {folder}, a link to what is not there. Mount or restore it, or delete the link."
+                )
+
+    def check_changes(self, config, changed):
+        """Raises `ValueError` unless a configuration allows all that it changes, a dict as of `Config.differences`."""
         refused = {name: change for name, change in changed.items() if name not in config.allow_config_change}
         if refused:
             allowable = [name for name in refused if name in changeable()]
@@ -75,6 +84,10 @@ class RunDirectory:
     def locked(self):
         """Keeps other trainings out of the folder, which is made if it is missing, for the time of a block.
 
+        Yields:
+            Function that raises `ValueError` where the folder has been moved, deleted or given to another run: what is
+            written from then on would be lost, or another run's.
+
         Raises:
             ValueError: if another training is under way in it.
             OSError: if it cannot be written to.
@@ -82,10 +95,10 @@ class RunDirectory:
         made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         try:
-            with locked(self.path / "training", wait=False) as held:
-                if not held:
+            with locked(self.path / "training", wait=False) as lock:
+                if not lock:
                     print(f"note: {self.path} lies where files cannot be locked; start no second training in it")
-                yield
+                yield lambda: self._check_in_place(lock)
         except LockedError as error:
             raise UserError(
                 "A run may be trained by one process at a time. "
@@ -95,6 +108,14 @@ class RunDirectory:
             with contextlib.suppress(OSError):  # what is not empty stays
                 for folder in made:
                     folder.rmdir()
+
+    def _check_in_place(self, lock):
+        if not lock.is_in_place():
+            raise UserError(
+                "The folder of a run must stay where it is while it trains. "
+                f"Received: {self.path}, which was moved or deleted. "
+                "Where it was moved, resume it from its last checkpoint by --flagfile=FOLDER/flags.cfg."
+            )
 
     def _names(self):
         """What lies in the folder, a set of names, without what a process that was killed has left of a beginning."""

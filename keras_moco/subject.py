@@ -1,5 +1,6 @@
 """What is evaluated: an encoder, images, and a place for what is found out."""
 
+import errno
 import functools
 import hashlib
 from pathlib import Path
@@ -17,7 +18,7 @@ from keras_moco.locks import locked
 from keras_moco.models import Encoder
 from keras_moco.results import Results
 from keras_moco.run_directory import RunDirectory
-from keras_moco.trained_run import open_trained_encoder
+from keras_moco.trained_run import is_run, open_trained_encoder
 
 
 class Subject:
@@ -48,7 +49,12 @@ class Subject:
         self.path = Path(config.workdir or config.model).expanduser()
         self.recipe = RunDirectory(self.path).config() if config.workdir else None
         home = Path(config.output).expanduser() if config.output else self._home()
-        is_own = home == self.path
+        is_own = self.recipe is not None and home.resolve() == self.path.resolve()
+        if not is_own and is_run(home):
+            raise UserError(
+                "`output` must not be the folder of another run, whose metrics it holds. "
+                f"Received: {home}. Choose another --output."
+            )
         self.folder = home / "evaluation" if is_own else home
         self.card = (RunDirectory(home).export if is_own else home) / "MODEL_CARD.md"
         self.results = Results(home / "results.json")
@@ -309,6 +315,8 @@ def _check_writable(folder):
     there = folder
     try:
         while not there.exists() and there != there.parent:
+            if there.is_symlink():
+                raise FileNotFoundError(errno.ENOENT, "a link to what is not there", str(there))
             there = there.parent
         with locked(there / ".writable"):
             pass

@@ -6,6 +6,7 @@ import time
 
 from keras_moco import callbacks, data, distribution
 from keras_moco.building import build_augmentation, build_model, open_split
+from keras_moco.callbacks.expendable import expendable
 from keras_moco.data.sources import check_same_classes
 from keras_moco.data.subset import in_file_order
 from keras_moco.determinism import make_deterministic
@@ -19,7 +20,14 @@ from keras_moco.export import export_backbone
 from keras_moco.initial_weights import initial_weights
 from keras_moco.model_card import write_card
 from keras_moco.plan import Plan
-from keras_moco.resuming import build_checkpoint, check_checkpoints, note_changes, note_replicas, resume
+from keras_moco.resuming import (
+    build_checkpoint,
+    check_checkpoints,
+    note_changes,
+    note_replicas,
+    note_unsaved,
+    resume,
+)
 from keras_moco.run_directory import RunDirectory
 from keras_moco.subject import Subject
 from keras_moco.versions import versions, versions_line
@@ -71,13 +79,14 @@ def pretrain_on(strategy, config):
     stopping = callbacks.Stopping(max_minutes=config.max_minutes)  # which counts from here
     run = RunDirectory(config.workdir)
     run.check(config)
-    with run.locked() if chief else contextlib.nullcontext():
-        return _pretrain_in(run, strategy, config, chief, stopping)
+    with run.locked() if chief else contextlib.nullcontext() as check_in_place:
+        return _pretrain_in(run, strategy, config, stopping, check_in_place)
 
 
-def _pretrain_in(run, strategy, config, chief, stopping):
+def _pretrain_in(run, strategy, config, stopping, check_in_place):
     """`pretrain_on` in a folder that no other training writes to."""
     # 1. Everything that can be wrong is found out first.
+    chief = check_in_place is not None
     if chief:
         check_checkpoints(run)
     train = open_split(config, "train")
@@ -99,10 +108,12 @@ def _pretrain_in(run, strategy, config, chief, stopping):
     starts = begins and config.init_from
     prepare = initial_weights(config.init_from, config.trust_saved_model) if starts else None
     model = build_model(plan, strategy, augmentation, prepare)
-    checkpoint = build_checkpoint(plan, run, train) if chief else None
+    checkpoint = build_checkpoint(plan, run, train, check_in_place) if chief else None
     if chief:
-        resume(model, checkpoint, train)
-        note_changes(run.claim(config), model, run)
+        changed = resume(model, checkpoint, train, config, run)
+        # First, as a process that is killed in between comes by here again.
+        note_changes(changed, model, run)
+        run.claim(config)
         note_replicas(plan, run)
         if checkpoint.saved is None:
             # Before anything is logged: a run that has no checkpoint later on has lost it.
@@ -150,6 +161,8 @@ def _pretrain_in(run, strategy, config, chief, stopping):
     # 4. What came out.
     if not chief:
         return {}
+    check_in_place()
+    note_unsaved(model, checkpoint)
     if monitor:
         run.record(knn_top1=round(monitor.history[-1][1] if monitor.history else monitor.evaluate(), 2))
     export_backbone(model.encoder, run.export)
@@ -181,7 +194,7 @@ def measure_start(monitor, model, run):
 
 def write_card_of(run, model):
     """The model card beside the export, of the weights that are in it."""
-    with callbacks.expendable(str(run.export / "MODEL_CARD.md")):
+    with expendable(str(run.export / "MODEL_CARD.md")):
         subject = Subject(EvaluationConfig(workdir=str(run.path)), model.encoder, model.steps_done)
         subject.note_checkpoint("export", *({"knn_top1"} & run.results().keys()))
         write_card(subject)
@@ -272,6 +285,6 @@ def timed(run):
         yield
     finally:
         if run:
-            # A disk that is full must not hide why training ended.
-            with contextlib.suppress(OSError):
+            # Neither a disk that is full nor a damaged file may hide why training ended.
+            with contextlib.suppress(OSError, UserError):
                 run.record(seconds=round(run.results().get("seconds", 0) + time.perf_counter() - start, 1))

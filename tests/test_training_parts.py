@@ -25,6 +25,11 @@ def tiny_plan(folder="nowhere", **settings):
     return training.Plan(tiny_config(folder, **settings), 1437, 1, 1)
 
 
+def resume(model, checkpoint, train, **settings):
+    run = RunDirectory(checkpoint.directory.parent)
+    return resuming.resume(model, checkpoint, train, tiny_config(run.path, **settings), run)
+
+
 # Before anything else
 
 
@@ -156,7 +161,7 @@ def test_events_of_epochs_that_are_trained_again_are_dropped(tmp_path):
 def test_checkpoint_has_the_settings_of_the_configuration(tmp_path):
     settings = dict(checkpoint_epochs=3, checkpoint_minutes=0.5, checkpoint_share=0.2)
     plan = tiny_plan(tmp_path, keep_checkpoints=4, keep_every_epochs=5, **settings)
-    checkpoint = resuming.build_checkpoint(plan, training.RunDirectory(tmp_path), images())
+    checkpoint = resuming.build_checkpoint(plan, training.RunDirectory(tmp_path), images(), lambda: None)
     assert (checkpoint.every_epochs, checkpoint.every_minutes, checkpoint.max_share) == (3, 0.5, 0.2)
     assert (checkpoint.keep, checkpoint.keep_every_epochs, checkpoint.keep_best) == (4, 5, "knn_top1")
 
@@ -202,7 +207,7 @@ def images(number=100, met=(), **digests):
 
 
 def checkpoint_of(train, folder):
-    return resuming.build_checkpoint(tiny_plan(folder), training.RunDirectory(folder), train)
+    return resuming.build_checkpoint(tiny_plan(folder), training.RunDirectory(folder), train, lambda: None)
 
 
 def saved_with(model, train, folder, step=3):
@@ -215,11 +220,11 @@ def saved_with(model, train, folder, step=3):
 
 
 def test_resuming_reports_nothing_where_nothing_has_changed(model, tmp_path, capsys):
-    resuming.resume(model, checkpoint_of(images(), tmp_path), images(number=7))
+    resume(model, checkpoint_of(images(), tmp_path), images(number=7))
     assert model.steps_done == 0  # there was no checkpoint
     saved = saved_with(model, images(), tmp_path)
     checkpoint = checkpoint_of(images(), tmp_path)
-    resuming.resume(model, checkpoint, images())
+    resume(model, checkpoint, images())
     assert (model.steps_done, checkpoint.saved) == (3, saved)
     assert capsys.readouterr().out == ""
 
@@ -229,14 +234,14 @@ def test_another_number_of_images_is_refused(model, tmp_path):
     for number in (99, 101):
         expected = rf"{number} images in folder:images, 100 before.*--init_from={tmp_path}\."
         with pytest.raises(ValueError, match=expected):
-            resuming.resume(model, checkpoint_of(images(number), tmp_path), images(number))
+            resume(model, checkpoint_of(images(number), tmp_path), images(number))
 
 
 def test_checkpoint_without_a_number_of_images_fits_any(model, tmp_path):
     model.step.assign(3)
     save(model, tmp_path / "checkpoints")  # as of a converted run
     model.step.assign(0)
-    resuming.resume(model, checkpoint_of(images(), tmp_path), images(99))
+    resume(model, checkpoint_of(images(), tmp_path), images(99))
     assert model.steps_done == 3
 
 
@@ -244,7 +249,7 @@ def test_unreadable_images_are_known_after_resuming(model, tmp_path, caplog):
     saved_with(model, images(met=(17, 4)), tmp_path)
     caplog.clear()
     train = images()
-    resuming.resume(model, checkpoint_of(train, tmp_path), train)
+    resume(model, checkpoint_of(train, tmp_path), train)
     assert train.bad.met == {17: "number 17", 4: "number 4"}
     train.bad.report(17)
     assert train.bad.count == 2 and caplog.records == []
@@ -253,21 +258,21 @@ def test_unreadable_images_are_known_after_resuming(model, tmp_path, caplog):
 def test_other_images_of_the_same_number_are_reported_and_their_unreadable_ones_found_anew(model, tmp_path, capsys):
     saved_with(model, images(met=(17,), names="a", sizes="b", classes="c"), tmp_path)
     train = images(names="a", sizes="d", classes="e")
-    resuming.resume(model, checkpoint_of(train, tmp_path), train)
+    resume(model, checkpoint_of(train, tmp_path), train)
     (note,) = capsys.readouterr().out.splitlines()
     assert "note: the sizes and classes of the training images changed since; " in note
     assert model.steps_done == 3 and train.bad.met == {}
     # The same ones in another place, whose name has changed, are the same.
     train = images(names="a", sizes="b", classes="c")
     train.name = "folder:elsewhere"
-    resuming.resume(model, checkpoint_of(train, tmp_path), train)
+    resume(model, checkpoint_of(train, tmp_path), train)
     assert capsys.readouterr().out == "" and list(train.bad.met) == [17]
 
 
 def test_checkpoint_of_an_older_version_knows_the_images_by_their_name(model, tmp_path, capsys):
     saved_with(model, images(met=(17,)), tmp_path)
     train = images(names="a")
-    resuming.resume(model, checkpoint_of(train, tmp_path), train)
+    resume(model, checkpoint_of(train, tmp_path), train)
     assert capsys.readouterr().out == "" and list(train.bad.met) == [17]
 
 
@@ -276,10 +281,10 @@ def test_bank_goes_on_with_its_own_images_only(tmp_path):
     bank.compile(optimizer=SGD(0.1))
     bank.optimizer.build(bank.trainable_variables)
     saved_with(bank, images(names="a"), tmp_path)
-    resuming.resume(bank, checkpoint_of(images(names="a"), tmp_path), images(names="a"))
+    resume(bank, checkpoint_of(images(names="a"), tmp_path), images(names="a"))
     assert bank.steps_done == 3
     with pytest.raises(ValueError, match=rf"of which the names changed since\. .*--init_from={tmp_path}\."):
-        resuming.resume(bank, checkpoint_of(images(names="b"), tmp_path), images(names="b"))
+        resume(bank, checkpoint_of(images(names="b"), tmp_path), images(names="b"))
 
 
 def test_another_number_of_replicas_is_reported(tmp_path, capsys):
@@ -295,6 +300,6 @@ def test_another_number_of_replicas_is_reported(tmp_path, capsys):
 def test_other_versions_are_reported(model, tmp_path, capsys, monkeypatch):
     saved_with(model, images(), tmp_path)
     monkeypatch.setattr(resuming, "versions", lambda: {**versions(), "keras": "99"})
-    resuming.resume(model, checkpoint_of(images(), tmp_path), images())
+    resume(model, checkpoint_of(images(), tmp_path), images())
     (note,) = capsys.readouterr().out.splitlines()
     assert note.startswith("note: ") and f"keras {keras.__version__}, tensorflow {tf.__version__};" in note

@@ -7,7 +7,7 @@ import time
 
 import keras
 
-from keras_moco.callbacks.checkpoint_index import saved_states, saved_steps, scores
+from keras_moco.callbacks.checkpoint_index import UNFINISHED, saved_states, saved_steps, scores
 from keras_moco.callbacks.saved_state import restore, save
 from keras_moco.paths import user_path
 from keras_moco.ranges import check_number
@@ -42,6 +42,7 @@ class Checkpoint(keras.callbacks.Callback):
     Attributes:
         log: dict of epoch to a dict of its numbers, over the whole run.
         saved: `pathlib.Path` of the last checkpoint that was saved or restored, or `None`.
+        saved_step: int, the steps that are in it, or `None`.
 
     Example:
 
@@ -92,7 +93,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.saved = None
         self._clock = time.monotonic
         self._epoch = 0
-        self._saved_step = None
+        self.saved_step = None
         self._last_save = None  # when it ended
         self._duration = 0.0  # how long it took
 
@@ -110,7 +111,7 @@ class Checkpoint(keras.callbacks.Callback):
         """
         state = restore(model, self.directory, set_aside=True)
         if state is not None:
-            self.log, self.saved, self._saved_step = dict(state.log), state.path, state.step
+            self.log, self.saved, self.saved_step = dict(state.log), state.path, state.step
         return state
 
     def save(self, epoch, step_in_epoch):
@@ -127,13 +128,13 @@ class Checkpoint(keras.callbacks.Callback):
             NotFiniteError: if a variable is not finite.
         """
         step = self.model.steps_done
-        if step == self._saved_step:
+        if step == self.saved_step:
             return True
         start = self._clock()
         try:
             extra = self.extra() if self.extra else {}
             self.saved = save(self.model, self.directory, epoch, step_in_epoch, self.log, extra)
-            self._saved_step = step
+            self.saved_step = step
             with contextlib.suppress(OSError):  # the next one tries again
                 self._prune()
         except OSError as error:
@@ -187,4 +188,6 @@ class Checkpoint(keras.callbacks.Callback):
             kept.add(max(measured, key=measured.get))
         for step, path in steps.items():
             if step not in kept:
-                shutil.rmtree(path)
+                # In two steps: whoever reads it finds it whole or not at all. What a kill leaves, the next one deletes.
+                gone = path.rename(path.with_name(f"{UNFINISHED}{path.name}"))
+                shutil.rmtree(gone)

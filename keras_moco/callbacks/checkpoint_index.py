@@ -17,7 +17,7 @@ from keras_moco.paths import refuse_pipe, user_path
 from keras_moco.versions import versions
 
 WEIGHTS, STATE, MANIFEST = "model.weights.h5", "state.json", "manifest.json"
-PREFIX, DAMAGED = "step-", "damaged-"
+PREFIX, UNFINISHED, DAMAGED = "step-", ".unfinished-", "damaged-"
 FORMAT = 1  # of `state.json`; one more where an earlier version could not make sense of it
 
 
@@ -147,10 +147,13 @@ def find_whole(directory, set_aside=False, step=None):
         steps = {step: steps[step]}
     damaged, gone = [], 0
     for path in reversed(steps.values()):
-        reason = _damage(path)
-        if reason is None:
-            state = read_state(path)
-            break
+        try:
+            reason = _damage(path)
+            if reason is None:
+                state = read_state(path)
+                break
+        except FileNotFoundError as error:
+            reason = str(error)
         if os.path.lexists(path):
             damaged.append((path, reason))
         else:

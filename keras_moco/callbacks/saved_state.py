@@ -14,7 +14,16 @@ import warnings
 import keras
 import numpy as np
 
-from keras_moco.callbacks.checkpoint_index import FORMAT, MANIFEST, PREFIX, STATE, WEIGHTS, find_whole, measured
+from keras_moco.callbacks.checkpoint_index import (
+    FORMAT,
+    MANIFEST,
+    PREFIX,
+    STATE,
+    UNFINISHED,
+    WEIGHTS,
+    find_whole,
+    measured,
+)
 from keras_moco.durable import flush, in_memory
 from keras_moco.errors import UserError
 from keras_moco.locks import locked
@@ -22,8 +31,6 @@ from keras_moco.models.cloning import seed_generators
 from keras_moco.paths import user_path
 from keras_moco.trust.hdf5 import check_weights
 from keras_moco.versions import versions
-
-_UNFINISHED = ".unfinished-"
 
 
 class NotFiniteError(UserError):
@@ -68,9 +75,9 @@ def save(model, directory, epoch=0, step_in_epoch=0, log=None, extra=None):
 
 def _write(model, state, directory):
     """Writes a checkpoint, whole or not at all, while no other process does."""
-    final, unfinished = (directory / f"{prefix}{state['step']:09d}" for prefix in (PREFIX, _UNFINISHED))
+    final, unfinished = (directory / f"{prefix}{state['step']:09d}" for prefix in (PREFIX, UNFINISHED))
     try:
-        for left in directory.glob(f"{_UNFINISHED}*"):  # of a process that was killed
+        for left in directory.glob(f"{UNFINISHED}*"):  # of a process that was killed
             shutil.rmtree(left)
         unfinished.mkdir()
         (unfinished / WEIGHTS).write_bytes(in_memory(model.save_weights, WEIGHTS))
@@ -146,7 +153,7 @@ def _load(model, directory, set_aside=False, step=None):
 
 def _replace(new, final):
     """Renames a folder to the name of another one, which is gone only when that is done."""
-    old = final.with_name(f"{_UNFINISHED}{final.name}")
+    old = final.with_name(f"{UNFINISHED}{final.name}")
     if final.exists():  # saved before at this very step
         os.rename(final, old)
     try:

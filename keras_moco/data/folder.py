@@ -120,7 +120,7 @@ def _split_folder(root, name, split):
             "A folder must have the sub-folders `train` and `test` (or `val`) to be opened as "
             f"split={split!r}. "
             f"Received: {name!r}, without `train`, whose images are the `train` split. Give evaluate.py --split=train "
-            "to look at these; or move some of each class into `test`, the others into `train`, to measure by their labels."
+            "to look at these; or move some of each class into `test`, the others into `train`, to measure by labels."
         )
     for folder in SPLIT_FOLDERS[split]:
         if (root / folder).is_dir():

@@ -23,7 +23,7 @@ def unfinished(subject, mode, *part):
         `Unfinished`, to be deleted when the figures are recorded.
     """
     train, weights = subject.train, subject.checkpoint["weights"]
-    what = (mode, part, subject.config, train.name, train.num_examples, train.class_names)
+    what = (mode, part, subject.config, train.name, train.num_examples, train.class_names, train.digests)
     return Unfinished(
         subject.place(f"unfinished_{mode}_{weights}_{zlib.crc32(repr(what).encode()):08x}.npz"), max_share=SHARE
     )

@@ -35,6 +35,7 @@ def semi(subject):
             "crop_min_area": config.crop_min_area,
             "image_size": subject.image_size,
             "checkpoint": subject.checkpoint,
+            "images": {"train": train.digests, "test": test.digests},
         }
         # What an interrupted evaluation has found under the same settings is not done again.
         here = _joined(subject.recorded().get("semi", {}).get(f"{share:g} %", {}), {"settings": settings})

@@ -628,14 +628,14 @@ MUTATIONS = [
     ),
     Mutation(
         "keras_moco/locks.py",
-        "            if _is_still_there(descriptor, lock):",
-        "            if True:",
+        "            if _is_still_there(descriptor, lock):\n                return",
+        "            if True:\n                return",
         "a lock file that its holder has deleted is taken for the lock",
         ["tests/test_locks.py"],
     ),
     Mutation(
         "keras_moco/run_directory.py",
-        '            with locked(self.path / "training", wait=False) as held:',
+        '            with locked(self.path / "training", wait=False) as lock:',
         "            with contextlib.nullcontext(True) as held:",
         "two trainings run in one folder",
         ["tests/test_run_directory.py"],
