@@ -132,6 +132,8 @@ def _open(lock):
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | flags, 0o666)
     except PermissionError:
+        if not os.path.lexists(lock):
+            raise
         descriptor = os.open(lock, os.O_RDONLY | flags)  # left by another user, which does for a lock
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

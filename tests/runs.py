@@ -78,7 +78,7 @@ def call(module, *arguments):
 def without_pictures_and_export():
     """They take most of the time of a short run, and have tests of their own."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("export_backbone", "write_card_of", "show_start", "show_end"):
+        for name in ("export_backbone", "show_start", "show_end"):
             patch.setattr(training, name, lambda *_: None)
         patch.setattr(callbacks.Curves, "draw", lambda _: None)
         yield

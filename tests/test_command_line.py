@@ -154,7 +154,7 @@ def test_interrupted_command_exits_with_130_and_a_stopped_run_with_75(monkeypatc
 def test_a_signal_outside_of_training_ends_the_command_in_one_sentence(number, monkeypatch):
     before = signal.signal(number, signal.SIG_DFL)  # under `nohup` it would be ignored
     outcome = call_with(monkeypatch, lambda _: signal.raise_signal(number))
-    assert outcome.status == 75 and outcome.sentence.startswith(f"stopped by {number.name}. The same command ")
+    assert outcome.status == 75 and outcome.sentence.startswith(f"stopped by {number.name}. Run the same command ")
     assert signal.signal(number, before) is signal.SIG_DFL
 
 

@@ -5,11 +5,13 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from keras_moco import locks
 from keras_moco.locks import LockedError, locked
+from tests.permissions import as_a_user
 
 HOLD = """
 import sys
@@ -80,3 +82,46 @@ def test_a_file_system_without_locks_is_no_error(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "fcntl", None)
     with locked(tmp_path / "file") as held:
         assert not held
+
+
+def test_a_lock_is_no_link_and_no_pipe(tmp_path):
+    """Of a folder that a stranger has made."""
+    target = tmp_path / "important"
+    target.write_text("years of work")
+    (tmp_path / ".link.lock").symlink_to(target)
+    os.mkfifo(tmp_path / ".pipe.lock")
+    for name in ("link", "pipe"):
+        for wait in (True, False):
+            with pytest.raises(OSError), locked(tmp_path / name, wait=wait):
+                pass
+    os.link(target, tmp_path / ".other_name.lock")
+    with locked(tmp_path / "other_name"):
+        assert target.read_text() == "years of work"
+
+
+def test_the_lock_of_whoever_came_after_a_folder_was_moved_stays(tmp_path):
+    before, after = tmp_path / "run", tmp_path / "moved"
+    before.mkdir()
+    with locked(before / "file") as lock:
+        assert lock and lock.is_in_place()
+        before.rename(after)
+        assert not lock.is_in_place()
+        before.mkdir()
+        (before / ".file.lock").touch()
+        assert not lock.is_in_place()
+    assert (before / ".file.lock").exists()
+
+
+def test_what_another_user_has_left_holds_nobody_up(tmp_path):
+    (tmp_path / ".file.lock").touch(0o444)
+    with as_a_user(tmp_path), locked(tmp_path / "file", wait=False) as lock:
+        assert lock
+
+
+def test_who_waits_long_says_for_whom(holder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(locks, "PATIENCE", 0)
+    release = threading.Timer(0.3, holder.kill)
+    release.start()
+    with locked(tmp_path / "file"):
+        release.join()
+    assert f"note: waiting for process {holder.pid} on " in capsys.readouterr().out

@@ -109,6 +109,10 @@ def test_a_copied_or_moved_run_is_that_of_its_folder(run, tmp_path):
     old = f"# Go on with this run:  python train.py --flagfile={run.flagfile}\n--workdir={run.path}\n"
     copy.write_text(old + CONFIG.to_flagfile())
     assert read_flagfile(copy).workdir == RunDirectory(copy.parent).config().workdir == str(copy.parent)
+    # With whatever somebody has written into it.
+    for text in (f"\n{old}{CONFIG.to_flagfile()}", f"\ufeff{old}", f"# Mine.\n{old}"):
+        copy.write_text(text, encoding="utf-8")
+        assert read_flagfile(copy).workdir == str(copy.parent)
     # A recipe is no run, whatever it is called and wherever it lies.
     recipe = tmp_path / "recipe" / "flags.cfg"
     recipe.parent.mkdir()
@@ -175,6 +179,21 @@ def test_a_second_training_is_refused_and_a_folder_in_which_none_began_goes(tmp_
     with run.locked():
         run.claim(CONFIG)
     assert [path.name for path in run.path.iterdir()] == ["flags.cfg"]
+
+
+def test_a_folder_that_is_moved_or_deleted_while_it_is_trained_in_is_noticed(tmp_path):
+    for change in (lambda path: path.rename(tmp_path / "moved"), shutil.rmtree):
+        run = RunDirectory(tmp_path / "run")
+        with run.locked() as check_in_place:
+            run.claim(CONFIG)
+            check_in_place()
+            change(run.path)
+            with pytest.raises(ValueError, match=f"Received: {run.path}, which was moved or deleted."):
+                check_in_place()
+            with run.locked() as check_another:  # of a run that is begun in its place
+                check_another()
+                with pytest.raises(ValueError, match="was moved or deleted"):
+                    check_in_place()
 
 
 def test_where_files_cannot_be_locked_a_note_says_so(run, monkeypatch, capsys):

@@ -213,6 +213,7 @@ def test_stopped_run_has_saved_everything(stopped):
         assert words in message
     assert [saved.name for saved in checkpoints(path)] == ["step-000000011", "step-000000019"]
     recorded = {"replicas", "train_examples", "train_licence", "knn_top1_initial", "seconds"}
+    recorded |= {"first_checkpoint", "checkpoints"}
     assert set(results(path)) == recorded and results(path)["seconds"] > 0
     assert len(log(path)) == 1 and not (path / "export").exists()
 

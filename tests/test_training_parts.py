@@ -219,6 +219,26 @@ def saved_with(model, train, folder, step=3):
     return checkpoint.saved
 
 
+def test_changes_count_from_the_checkpoint_whatever_flags_cfg_says(model, tmp_path):
+    """Which may have been edited; and a process may have been killed before its first own checkpoint."""
+    run, train = RunDirectory(tmp_path), images()
+    run.claim(tiny_config(tmp_path, temperature=0.5, seed=7))
+    checkpoint = checkpoint_of(train, tmp_path)
+    checkpoint.set_model(model)
+    checkpoint.save(0, 0)
+    assert resume(model, checkpoint, train) == {}
+    with pytest.raises(ValueError, match=r"temperature: 0.1 -> 0.5, seed: 0 -> 7\. "):
+        resume(model, checkpoint, train, temperature=0.5, seed=7)
+    with pytest.raises(ValueError, match="temperature: 0.1 -> 0.5. .*--allow_config_change=temperature"):
+        resume(model, checkpoint, train, temperature=0.5)
+    allowed = {"temperature": 0.5, "allow_config_change": ("temperature",)}
+    changed = resume(model, checkpoint, train, **allowed)
+    assert changed == {"temperature": "0.1 -> 0.5"}
+    resuming.note_changes(changed, model, run)
+    assert resume(model, checkpoint, train, **allowed) == resume(model, checkpoint, train, temperature=0.5) == {}
+    assert run.results()["config_changes"] == [{"step": 0, **changed}]
+
+
 def test_resuming_reports_nothing_where_nothing_has_changed(model, tmp_path, capsys):
     resume(model, checkpoint_of(images(), tmp_path), images(number=7))
     assert model.steps_done == 0  # there was no checkpoint

@@ -116,7 +116,10 @@ def test_what_is_no_file_is_passed_over_and_said(tmp_path, caplog):
             source = open_source(f"folder:{tmp_path}", cache=True)
             (example,) = read(source)
     np.testing.assert_array_equal(example["image"], pixels)
-    assert "4 entries that are no files" in caplog.text and str(tmp_path / "cat" / "a.png") in caplog.text
+    assert (
+        "4 pipes, sockets or devices, which are no files, " in caplog.text
+        and str(tmp_path / "cat" / "a.png") in caplog.text
+    )
 
 
 def test_an_image_that_is_named_and_no_file_is_refused(tmp_path):

@@ -565,8 +565,8 @@ MUTATIONS = [
     ),
     Mutation(
         "keras_moco/training.py",
-        "        note_changes(run.claim(config), model, run)\n",
-        "        run.claim(config)\n",
+        "        note_changes(changed, model, run)\n",
+        "",
         "an allowed change of settings is not recorded",
         ["tests/test_training.py"],
     ),
