@@ -17,6 +17,7 @@ from keras_moco.trust.hdf5 import MOST_EXPANSION, SMALL, check_weights
 from keras_moco.trust.keras_config import check_config
 
 CONFIG, METADATA, WEIGHTS, ASSETS = "config.json", "metadata.json", "model.weights.h5", "assets"
+COMPILE = "compile_from_config"
 LARGEST_CONFIG = 2**25  # bytes; that of keras.applications' largest network takes 2**21
 # What is in none of the weights, such as the counters of random layers: elements.
 SPARE_ELEMENTS = 2**22
@@ -117,3 +118,27 @@ def limited_weights(limit, path):
         yield
     finally:
         keras.Layer.add_weight = add_weight
+
+
+@contextlib.contextmanager
+def nothing_compiled():
+    """Has Keras leave out how models within a model were compiled; of the outermost `compile=False` says so.
+
+    Their metrics have variables, as many as the file asks for.
+    """
+    classes = {keras.Model, *(each for each in keras.saving.get_custom_objects().values() if _is_model(each))}
+    own = {each: vars(each).get(COMPILE) for each in classes}
+    left_out = []
+    for each in classes:
+        setattr(each, COMPILE, lambda model, config: left_out.append(model))
+    try:
+        yield
+    finally:
+        for each, method in own.items():
+            delattr(each, COMPILE) if method is None else setattr(each, COMPILE, method)
+        for model in left_out:
+            model.compiled = False  # which Keras believes them to be
+
+
+def _is_model(found):
+    return isinstance(found, type) and issubclass(found, keras.Model)

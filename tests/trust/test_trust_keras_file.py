@@ -28,6 +28,11 @@ def refusal(path, call=load_keras):
     return said
 
 
+def empty(file):
+    for name in list(file):
+        del file[name]
+
+
 # What it describes
 
 
@@ -64,6 +69,11 @@ def test_no_module_is_imported(tmp_path, monkeypatch):
         for entry in (layer(module, "Layer", {}), layer(module, "function", "Layer", registered_name="Layer")):
             said = refusal(keras_file(tmp_path / "model.keras", entry))
             assert f"of {module}; " in said
+    # The name of a class that is registered: Keras looks for it by `registered_name` alone, and then in the module.
+    for module in ("keras_nlp", "keras_nlp.layers", "keras.src.backend.jax.core"):
+        for registered in (None, "nothing", 7):
+            entry = layer(module, "keras_moco>Encoder", {}, registered_name=registered)
+            assert f"of {module}; " in refusal(keras_file(tmp_path / "model.keras", entry))
     assert not canary.exists() and not {"keras_nlp", "innocent"} & sys.modules.keys()
 
 
@@ -88,6 +98,13 @@ def test_what_is_no_layer_of_keras_is_refused(tmp_path):
         # Names of what is registered, beside those of what is not.
         layer("keras.layers", "Lambda", {}, registered_name="keras_moco>Encoder"),
         layer("builtins", "exec", {}, registered_name="exec"),
+        # Of training: as activations they would have the memory that they ask for.
+        layer(
+            "keras.layers", "Dense", {"units": 2, "activation": layer("keras.metrics", "MeanIoU", {"num_classes": 9})}
+        ),
+        layer("keras.layers", "Dense", {"units": 2, "activation": layer("keras.metrics", "function", "MeanIoU")}),
+        layer("keras.layers", "Dense", {"units": 2, "activation": layer("keras.optimizers", "Adam", {})}),
+        layer("keras.layers", "Dense", {"units": 2, "compile_config": layer("keras.losses", "Huber", {})}),
         layer("absent", "TFSMLayer", {}, registered_name="absent"),  # as older files have it
         layer("keras.layers", None, {}),
         layer(7, "Dense", {}),
@@ -138,7 +155,55 @@ def test_classes_of_the_program_itself_are_loaded(tmp_path):
         load_keras(tmp_path / "own.keras")
 
 
+def test_a_file_that_keras_would_read_as_another_kind_is_refused(tmp_path):
+    """Keras goes by the name: a zip behind a model in HDF5 would be checked, and the HDF5 be loaded."""
+    path = keras_file(tmp_path / "model.keras").rename(tmp_path / "model.h5")
+    assert f"must be named so. Received: {path}. " in refusal(path)
+
+
+def test_how_an_inner_model_was_compiled_is_left_out(tmp_path):
+    inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="dense")])
+    inner.compile("adam", "mse", metrics=["mae", keras.metrics.AUC(name="auc")])
+    keras.Sequential([keras.Input((3,)), inner]).save(tmp_path / "model.keras")
+    assert b'"AUC"' in members_of(tmp_path / "model.keras")["config.json"]
+    found = load_keras(tmp_path / "model.keras")
+    np.testing.assert_array_equal(found(np.ones((1, 3))), inner(np.ones((1, 3))))
+    assert not found.compiled and not found.layers[0].compiled
+    with keras.saving.custom_object_scope({}):  # elsewhere Keras does as before
+        assert keras.saving.load_model(tmp_path / "model.keras").layers[0].optimizer is not None
+
+
+@pytest.mark.skipif(not hasattr(keras.quantizers, "Int8QuantizationConfig"), reason="of Keras 3.13")
+def test_quantized_models_are_loaded(tmp_path):
+    model = attacks.model()
+    model.layers[-1].quantize("int8")
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(load_keras(tmp_path / "model.keras")(np.ones((1, 3))), model(np.ones((1, 3))))
+
+
 # How large it is
+
+
+def nested_calls(each, depth):
+    """The description of a model that calls a model several times, which calls a model several times, and so on."""
+    described = layer("keras.layers", "ReLU", {"name": "inner"})
+    for _ in range(depth):
+        images = x = keras.Input((2,))
+        inner = keras.layers.ReLU(name="inner")
+        for _ in range(each):
+            x = inner(x)
+        outer = json.loads(keras.Model(images, x).to_json())
+        nodes = outer["config"]["layers"][1]["inbound_nodes"]
+        described["config"]["name"] = "inner"
+        outer["config"]["layers"][1] = described | {"name": "inner", "inbound_nodes": nodes}
+        described = outer
+    return json.dumps(described | {"compile_config": None})
+
+
+def test_models_in_models_are_not_called_without_end(tmp_path):
+    path = keras_file(tmp_path / "model.keras", config=nested_calls(8, 9))
+    assert "which come to 1" in refusal(path)
+    assert load_keras(keras_file(tmp_path / "model.keras", config=nested_calls(3, 3), weights=empty))
 
 
 def test_a_layer_asks_for_no_more_than_the_weights_hold(tmp_path):
