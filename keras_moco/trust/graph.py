@@ -23,8 +23,8 @@ WORDS = set(
     "equation interpolation fill_mode config config_proto executor_type message kernel_type data_format src_format "
     "dst_format bad_indices_policy noise".split()
 )
-# Beside those of an operation: what functions and nodes of an export have. TensorFlow knows others, by which it replaces
-# one function by another while it optimises the graph (`api_implements`).
+# Beside those of an operation: what functions and nodes of an export have. TensorFlow knows others, by which it
+# replaces one function by another while it optimises the graph (`api_implements`).
 MARKS = set(
     "_input_shapes _output_shapes _construction_context _noinline _class _collective_manager_ids _gradient_op_type "
     "_has_manual_control_dependencies _lower_using_switch_merge _num_original_outputs _read_only_resource_inputs "

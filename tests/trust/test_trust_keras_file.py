@@ -16,6 +16,7 @@ import pytest
 from keras_moco.convert import encoder_from_pytorch
 from keras_moco.initial_weights import initial_weights
 from keras_moco.loading import load_backbone, load_keras
+from keras_moco.models import MoCo
 from tests.trust import attacks
 from tests.trust.attacks import Initialiser, keras_file, layer, members_of, saved_model, write_archive
 
@@ -162,15 +163,15 @@ def test_a_file_that_keras_would_read_as_another_kind_is_refused(tmp_path):
 
 
 def test_how_an_inner_model_was_compiled_is_left_out(tmp_path):
-    inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="dense")])
+    before, own = keras.Model.compile_from_config, MoCo.compile_from_config
+    inner = attacks.model()
     inner.compile("adam", "mse", metrics=["mae", keras.metrics.AUC(name="auc")])
     keras.Sequential([keras.Input((3,)), inner]).save(tmp_path / "model.keras")
     assert b'"AUC"' in members_of(tmp_path / "model.keras")["config.json"]
     found = load_keras(tmp_path / "model.keras")
     np.testing.assert_array_equal(found(np.ones((1, 3))), inner(np.ones((1, 3))))
     assert not found.compiled and not found.layers[0].compiled
-    with keras.saving.custom_object_scope({}):  # elsewhere Keras does as before
-        assert keras.saving.load_model(tmp_path / "model.keras").layers[0].optimizer is not None
+    assert keras.Model.compile_from_config is before and MoCo.compile_from_config is own
 
 
 @pytest.mark.skipif(not hasattr(keras.quantizers, "Int8QuantizationConfig"), reason="of Keras 3.13")
@@ -213,7 +214,16 @@ def test_a_layer_asks_for_no_more_than_the_weights_hold(tmp_path):
         layer("keras.layers", "EinsumDense", {"equation": "ab,bc->ac", "output_shape": 10**12, "name": "large"}),
     ):
         said = refusal(keras_file(tmp_path / "model.keras", entry))
-        assert f"and a layer {entry['class_name']} that asks for " in said and ",000,000,000,000 numbers" in said
+        assert f"and a layer {entry['class_name']} that asks for " in said and ",000,000,000,000 bytes" in said
+    # What the file holds in one byte each is asked for in eight.
+    wide = keras_file(
+        tmp_path / "model.keras",
+        layer(
+            "keras.layers", "Embedding", {"input_dim": 3 * 10**6, "output_dim": 1, "dtype": "float64", "name": "wide"}
+        ),
+        weights=lambda file: file.create_dataset("other", 6 * 10**6, "u1"),
+    )
+    assert "asks for 24,000,000 bytes" in refusal(wide)
     assert load_keras(keras_file(tmp_path / "model.keras")).count_params() == 8  # others are as free as before
 
 
@@ -299,6 +309,11 @@ def test_weights_stay_within_the_file(tmp_path):
     def bomb(file):
         file.create_dataset("other", (10**6, 10**6), "float64", chunks=(1000, 1000))
 
+    def chunk(file):
+        file.create_dataset(
+            "other", (3, 2), "float32", maxshape=(None, None), chunks=(2**14, 2**15), compression="gzip"
+        )
+
     def cyclic(file):
         file["layers/again"] = file["layers"]
 
@@ -308,6 +323,7 @@ def test_weights_stay_within_the_file(tmp_path):
         (stored, f"/other is stored in another file, {tmp_path / 'raw'}"),
         (virtual, "/other is put together out of other files"),
         (text, "/other is no array of numbers"),
+        (chunk, "/other is stored in pieces that are larger than itself"),
         (bomb, "which declares 8,000,000,000,"),
     ):
         assert expected in refusal(keras_file(tmp_path / "model.keras", weights=change)), change
