@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import re
 import warnings
 import zipfile
@@ -77,7 +78,8 @@ def read(path):
         )
     optimizer, epoch, settings = (content.get(name) for name in ("optimizer", "epoch", SETTINGS))
     buffers = _buffers(optimizer)
-    _check_stored([*state_dict.values(), *buffers.values()], path)
+    tensors = [*state_dict.values(), *buffers.values()]
+    _check_stored(((tensor.shape, tensor.element_size()) for tensor in tensors), path)
     return TorchFile(
         path=path,
         tensors={name: _to_numpy(tensor, name, path) for name, tensor in state_dict.items()},
@@ -201,9 +203,15 @@ def _packed_entry(path):
     return packed[0] if packed else None
 
 
-def _check_stored(tensors, path):
-    """Refuses tensors that have far more numbers than the file, before there is memory for them."""
-    declared, size = sum(tensor.numel() * tensor.element_size() for tensor in tensors), path.stat().st_size
+def _check_stored(declared, path):
+    """Refuses tensors that have far more numbers than the file, before there is memory for them, or for their model.
+
+    Args:
+        declared: `(shape, bytes of a number)` of each. A side of 0 counts as 1: others beside it may be of any length.
+        path: path of the file.
+    """
+    declared = sum(math.prod(max(1, side) for side in shape) * itemsize for shape, itemsize in declared)
+    size = path.stat().st_size
     if declared > SMALL + MOST_SHARED * size:
         raise UserError(
             "Tensors must be stored in the file, not only declared. "
@@ -234,6 +242,7 @@ def _read_safetensors(path):
         ) from error
     except (AttributeError, TypeError) as error:
         raise UserError(_no_numbers(path, "a tensor", error)) from error
+    _check_stored(((array.shape, array.itemsize) for array in tensors.values()), path)
     return TorchFile(path, tensors, buffers={}, epoch=0, settings=settings if isinstance(settings, dict) else {})
 
 

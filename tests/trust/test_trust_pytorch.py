@@ -55,6 +55,15 @@ def test_a_compressed_archive_is_not_unpacked(tmp_path):
     assert "data/0 is; nothing was unpacked" in refusal(path)
 
 
+def test_tensors_without_numbers_ask_for_no_model(tmp_path):
+    pytest.importorskip("safetensors.numpy").save_file(
+        {"fc.weight": np.zeros((10**10, 0), "float32")}, tmp_path / "model.safetensors"
+    )
+    torch.save({"fc.weight": torch.zeros(10**10, 0)}, tmp_path / "model.pth")
+    for name in ("model.safetensors", "model.pth"):
+        assert "which declares 40,000,000,000." in refusal(tmp_path / name)
+
+
 def test_settings_of_safetensors_nested_too_deeply_are_refused(tmp_path):
     pytest.importorskip("safetensors")
     notes = {
