@@ -10,7 +10,7 @@ from keras_moco.export import KERAS_FILE, SAVED_MODEL, standalone_backbone
 from keras_moco.models import Encoder
 from keras_moco.paths import check_file_or_folder, user_path
 from keras_moco.trained_run import is_run, load_trained_encoder
-from keras_moco.trust.keras_file import check_keras_file, limited_weights
+from keras_moco.trust.keras_file import check_keras_file, limited_weights, nothing_compiled
 from keras_moco.trust.saved_model import check_saved_model
 
 __all__ = ["load_backbone", "load_encoder", "load_keras"]
@@ -130,6 +130,8 @@ def load_keras(path):
         check_file_or_folder(path)
     if not path.is_file():  # of a folder Keras would load what is in it
         raise UserError(f"A .keras file must be an existing file. Received: {path}. Give the path of one.")
+    if not str(path).endswith(".keras"):  # by the name Keras decides how to read it
+        raise UserError(f"A .keras file must be named so. Received: {path}. Rename it if it is one.")
     if not zipfile.is_zipfile(path):
         raise UserError(
             f"A .keras file must be whole. Received: {path}, which is damaged, cut off, or something else. "
@@ -137,7 +139,7 @@ def load_keras(path):
         )
     limit = check_keras_file(path)
     try:
-        with limited_weights(limit, path):
+        with limited_weights(limit, path), nothing_compiled():
             model = keras.models.load_model(path, compile=False, safe_mode=True)
     except UserError:
         raise

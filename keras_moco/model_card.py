@@ -109,8 +109,8 @@ def _figures(results, checkpoint):
         parts.append(
             "On the data that it was trained on, now with labels. Accuracies are in percent, on test images: top-1, "
             "and top-5 behind it; those of few labels are means of several draws, with the standard deviation of the "
-            "sample. The last column says of which checkpoint they are: steps trained, and a digest of the backbone's "
-            "weights, the same in whatever file they lie."
+            "sample. The last column says of which checkpoint they are: the steps trained, and a digest of the weights "
+            "of the backbone, the same in whatever file they lie."
         )
         parts.append(_rows_of(own, results.get("checkpoints", {}), checkpoint))
     for name, found in results.get("other_data", {}).items():
@@ -134,7 +134,7 @@ def _told(found, checkpoint):
     if not found:
         return "not recorded"
     step = [f"step {found['step']:,}"] if "step" in found else []
-    where = ", ".join([*step, *(f"`{found[name]}`" for name in ("weights",) if name in found)])
+    where = ", ".join([*step, *(_code(found[name]) for name in ("weights",) if name in found)])
     return where if found == checkpoint else f"{where}, **not this one**"
 
 

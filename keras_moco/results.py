@@ -6,6 +6,16 @@ from keras_moco.durable import read_json, update_text
 from keras_moco.errors import UserError
 from keras_moco.paths import user_path
 
+# What is read again must be of the kind that was written: files of others may say anything.
+NUMBER = int | float
+KINDS = {
+    "replicas": int,
+    "seconds": NUMBER,
+    **dict.fromkeys(("train_examples", "first_checkpoint", "epochs", "steps"), int | None),
+    "config_changes": list,
+    **dict.fromkeys(("versions", "checkpoints", "semi", "other_data"), dict),
+}
+
 
 class Results:
     """Figures by name, which are added to as they are found.
@@ -34,6 +44,8 @@ class Results:
             raise self._damaged(f"is no JSON ({error})") from error
         if not isinstance(found, dict):
             raise self._damaged(f"holds no object with names but a {type(found).__name__}")
+        if odd := _odd(found):
+            raise self._damaged(f"has {odd} of another form")
         return found
 
     def record(self, **figures):
@@ -68,3 +80,32 @@ class Results:
             f"`{self.path.name}` must be as it was written. Received: {self.path}, which {what}. "
             "Repair it, or delete it: training goes on without."
         )
+
+
+def _odd(figures):
+    """The name of what is not as it is written, empty if all is."""
+    for name, kind in KINDS.items():
+        if name in figures and not isinstance(figures[name], kind):
+            return name
+    if figures.get("replicas", 1) < 1:
+        return "replicas"
+    if not all(map(_is_checkpoint, figures.get("checkpoints", {}).values())):
+        return "checkpoints"
+    if not all(map(_are_draws, figures.get("semi", {}).values())):
+        return "semi"
+    others = figures.get("other_data", {}).values()
+    return next(("other_data" for found in others if not isinstance(found, dict) or _odd(found)), "")
+
+
+def _is_checkpoint(found):
+    return found is None or isinstance(found, dict) and isinstance(found.get("step", 0), int)
+
+
+def _are_draws(ways):
+    """Whether these are accuracies by what was trained, and the settings that they were trained with."""
+    if not isinstance(ways, dict) or not isinstance(ways.get("settings", {}), dict):
+        return False
+    accuracies = [found for way, found in ways.items() if way != "settings"]
+    return _is_checkpoint(ways.get("settings", {}).get("checkpoint")) and all(
+        isinstance(found, list) and all(isinstance(one, NUMBER) for one in found) for found in accuracies
+    )

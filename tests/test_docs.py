@@ -82,7 +82,7 @@ def workers(*addresses):
 def test_launch_scripts_name_every_worker(tmp_path):
     local = launched("localhost:12345", tmp_path / "local")
     assert local == workers("localhost:12345", "localhost:12346")
-    slurm = launched("#SBATCH", tmp_path / "slurm", SLURM_JOB_NODELIST="node[7,9]", SLURM_JOB_ID="1")
+    slurm = launched("#SBATCH --nodes", tmp_path / "slurm", SLURM_JOB_NODELIST="node[7,9]", SLURM_JOB_ID="1")
     assert slurm == workers("node7:12345", "node9:12345")
     kubernetes = [
         launched("kind: Job", tmp_path / index, after="- |\n", JOB_COMPLETION_INDEX=index)[0] for index in "01"

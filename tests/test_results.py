@@ -45,3 +45,40 @@ def test_what_is_no_results_is_named_and_stays(tmp_path):
                 call()
             assert f"{path}, which " in str(caught.value)
         assert path.read_bytes() == content.encode("latin-1") and os.listdir(tmp_path) == ["results.json"]
+
+
+def test_what_is_read_again_must_be_of_its_form(tmp_path):
+    """A stranger's file may say anything; what reads it counts on what was written."""
+    path = tmp_path / "results.json"
+    odd = [
+        {"checkpoints": []},
+        {"checkpoints": {"knn_top1": {"step": "3"}}},
+        {"checkpoints": {"knn_top1": 3}},
+        {"semi": 5},
+        {"semi": {"10%": {"finetune": ["80"]}}},
+        {"semi": {"10%": {"settings": {"checkpoint": "newest"}}}},
+        {"other_data": 5},
+        {"replicas": "x"},
+        {"replicas": 0},
+        {"replicas": [1]},
+        {"seconds": "1"},
+        {"train_examples": "many"},
+        {"versions": []},
+        {"config_changes": {}},
+    ]
+    for content in [*odd, *({"other_data": {"digits": each}} for each in odd), {"other_data": {"digits": 5}}]:
+        path.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=f"{next(iter(content))} of another form"):
+            Results(path).read()
+    known = {"semi": {"10%": {"finetune": [80.0, 81], "settings": {"checkpoint": {"step": 3, "weights": "a"}}}}}
+    known |= {"train_examples": None, "checkpoints": {"knn_top1": {"weights": "a"}}, "anything": ["else"]}
+    path.write_text(json.dumps(known | {"other_data": {"digits": known}}))
+    assert Results(path).read()["other_data"]["digits"] == known
+
+
+def test_no_mark_up_of_results_reaches_the_card():
+    from keras_moco.model_card import _rows_of
+
+    digest = "x` |\n\n<script>alert(1)</script> [a](javascript:1)"
+    card = _rows_of({"linear_top1": 12.5}, {"linear_top1": {"weights": digest, "step": 3}}, None)
+    assert "<script>" not in card and "\n\n" not in card and "[a](" not in card

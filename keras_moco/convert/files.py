@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import re
 import warnings
 import zipfile
@@ -18,6 +19,9 @@ SETTINGS = "keras_moco"  # our entry beside the official ones: numbers that weig
 SAFETENSORS = ".safetensors"
 # Before this version `weights_only=True` could be made to run code (CVE-2025-32434).
 SAFE_TORCH = (2, 6)
+# A tensor may say that it repeats a few numbers often, and several may share theirs.
+MOST_SHARED = 4
+SMALL = 2**24  # bytes
 
 
 class TorchFile(NamedTuple):
@@ -73,10 +77,13 @@ def read(path):
             f"Received: {path} with {found or 'nothing'}. Save model.state_dict()."
         )
     optimizer, epoch, settings = (content.get(name) for name in ("optimizer", "epoch", SETTINGS))
+    buffers = _buffers(optimizer)
+    tensors = [*state_dict.values(), *buffers.values()]
+    _check_stored(((tensor.shape, tensor.element_size()) for tensor in tensors), path)
     return TorchFile(
         path=path,
         tensors={name: _to_numpy(tensor, name, path) for name, tensor in state_dict.items()},
-        buffers=_buffers(optimizer, path),
+        buffers={key: _to_numpy(tensor, f"{key[1]} of the optimizer", path) for key, tensor in buffers.items()},
         epoch=epoch if isinstance(epoch, int) else 0,
         settings=settings if isinstance(settings, dict) else {},
     )
@@ -152,6 +159,11 @@ def _extra(name):
 
 def _unpickle(path):
     torch = _extra("torch")
+    if packed := _packed_entry(path):
+        raise UserError(
+            "A checkpoint must not be compressed, as PyTorch compresses none. "
+            f"Received: {path}, where {packed} is; nothing was unpacked. Save it anew by torch.save."
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of protocols; what matters is whether it can be read
         try:
@@ -176,6 +188,37 @@ def _unpickle(path):
     return content
 
 
+def _packed_entry(path):
+    """The name of an entry that would be larger in memory than in the file; `None` if there is none."""
+    if not zipfile.is_zipfile(path):
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        return None  # torch will say that it is damaged
+    packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+    if not packed and sum(entry.file_size for entry in entries) > path.stat().st_size:  # several in one place
+        packed = [max(entries, key=lambda entry: entry.file_size).filename]
+    return packed[0] if packed else None
+
+
+def _check_stored(declared, path):
+    """Refuses tensors that have far more numbers than the file, before there is memory for them, or for their model.
+
+    Args:
+        declared: `(shape, bytes of a number)` of each. A side of 0 counts as 1: others beside it may be of any length.
+        path: path of the file.
+    """
+    declared = sum(math.prod(max(1, side) for side in shape) * itemsize for shape, itemsize in declared)
+    size = path.stat().st_size
+    if declared > SMALL + MOST_SHARED * size:
+        raise UserError(
+            "Tensors must be stored in the file, not only declared. "
+            f"Received: {path} of {size:,} bytes, which declares {declared:,}. Do not use this file."
+        )
+
+
 def _damaged_entry(path):
     """The name of an entry that is not as it was written, which torch does not look at; `None` if all are."""
     with zipfile.ZipFile(path) as archive:
@@ -192,13 +235,14 @@ def _read_safetensors(path):
             tensors = {name: _plain(file.get_tensor(name)) for name in file.keys()}
             notes = (file.metadata() or {}).get(SETTINGS, "{}")
         settings = json.loads(notes)
-    except (library.SafetensorError, OSError, ValueError) as error:
+    except (library.SafetensorError, OSError, ValueError, RecursionError) as error:
         raise UserError(
             "A safetensors file must be whole. "
             f"Received: {path}, which is damaged, cut off, or something else. Fetch it again."
         ) from error
     except (AttributeError, TypeError) as error:
         raise UserError(_no_numbers(path, "a tensor", error)) from error
+    _check_stored(((array.shape, array.itemsize) for array in tensors.values()), path)
     return TorchFile(path, tensors, buffers={}, epoch=0, settings=settings if isinstance(settings, dict) else {})
 
 
@@ -236,7 +280,7 @@ def _plain(array):
     return array.astype("float32") if array.dtype.name == "bfloat16" else array
 
 
-def _buffers(optimizer, path):
+def _buffers(optimizer):
     """The tensors that an optimizer's `state_dict` holds by the position of their parameter; none if it is no such."""
     if not isinstance(optimizer, dict):
         return {}
@@ -245,12 +289,7 @@ def _buffers(optimizer, path):
         states = [(position, optimizer["state"].get(place, {}).items()) for position, place in enumerate(places)]
     except (KeyError, IndexError, TypeError, AttributeError):
         return {}
-    return {
-        (position, name): _to_numpy(tensor, f"{name} of the optimizer", path)
-        for position, items in states
-        for name, tensor in items
-        if _is_tensor(tensor)
-    }
+    return {(position, name): tensor for position, items in states for name, tensor in items if _is_tensor(tensor)}
 
 
 def _sgd_state(torch, velocities, hyperparameters):

@@ -23,6 +23,14 @@ WORDS = set(
     "equation interpolation fill_mode config config_proto executor_type message kernel_type data_format src_format "
     "dst_format bad_indices_policy noise".split()
 )
+# Beside those of an operation: what functions and nodes of an export have. TensorFlow knows others, by which it
+# replaces one function by another while it optimises the graph (`api_implements`).
+MARKS = set(
+    "_input_shapes _output_shapes _construction_context _noinline _class _collective_manager_ids _gradient_op_type "
+    "_has_manual_control_dependencies _lower_using_switch_merge _num_original_outputs _read_only_resource_inputs "
+    "_xla_propagate_compile_time_consts _XlaMustCompile _disable_acd _stateful_parallelism _user_specified_name "
+    "forward_function_name backward_function_name".split()
+)
 # Of devices and runtimes of their own, or not for graphs in files.
 FAMILIES = ("_", "Xla", "TPU", "Tpu", "Nccl", "DTensor", "Collective", "Debug", "Copy")
 # What only the function that saves variables and the one that restores them have.
@@ -40,6 +48,10 @@ def foreign_operation(graph):
     names, saver = {name for name, _ in functions}, _saver(graph)
     if len(names) < len(functions):
         return "two functions of one name"
+    for function in graph.graph_def.library.function:
+        attributes = (function.attr, *(argument.attr for argument in function.arg_attr.values()))
+        if marks := set().union(*attributes) - MARKS:
+            return f"the attribute {min(marks)} of its function {function.signature.name}"
     for name, nodes in [(None, graph.graph_def.node), *functions]:
         where = "" if name is None else f" in its function {name}"
         if name is not None and op_def_registry.get(name) is not None:
@@ -48,6 +60,8 @@ def foreign_operation(graph):
         for node in nodes:
             if node.op not in allowed and node.op not in names and not _is_harmless(node.op):
                 return f"the operation {node.op}{where}"
+            if marks := set(node.attr) - _attributes_of(node.op) - MARKS:
+                return f"the attribute {min(marks)} of {node.op}{where}"
             called = _functions_of(node)
             if not called <= names:  # an operation by its name, or a function of the program that opens it
                 return f"a call of {min(called - names)}{where}"
@@ -80,6 +94,12 @@ def _functions_of(node):
                 found.add(called.name)
             waiting += called.attr.values()
     return found
+
+
+def _attributes_of(name):
+    """The attributes that TensorFlow's registry has of an operation; none of a function."""
+    operation = op_def_registry.get(name)
+    return set() if operation is None else {each.name for each in operation.attr}
 
 
 def _is_harmless(name):

@@ -9,6 +9,8 @@ from keras_moco.errors import UserError
 # A file may declare arrays that it does not store. Weights hardly shrink by compression.
 SMALL = 2**28  # bytes, for which nobody has to pay with a file
 MOST_EXPANSION = 20
+# Of an array that is stored in chunks, all of one is unpacked to read any of it.
+SMALL_CHUNK = 2**20
 
 
 def check_weights(path, file=None):
@@ -83,4 +85,8 @@ def _forbidden(dataset):
         return f"stored in another file, {dataset.external[0][0]}"
     if dataset.is_virtual:
         return "put together out of other files"
+    if dataset.chunks:
+        itemsize = dataset.dtype.itemsize
+        if math.prod(dataset.chunks) * itemsize > max(SMALL_CHUNK, 2 * math.prod(dataset.shape) * itemsize):
+            return "stored in pieces that are larger than itself"
     return "no array of numbers" if dataset.dtype.hasobject else ""

@@ -11,24 +11,38 @@ import keras
 from keras_moco.errors import UserError
 
 DEEPEST = 100
+# Of layers, when a model is built: one that has another many times, which has a third many times, never ends.
+MOST_CALLS = 100_000
 # Values, not classes, in the words of Keras. Of `__lambda__` the value is code.
 VALUES = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"}
 NUMBERS = {"bool", "float16", "bfloat16", "float32", "float64"}
 NUMBERS |= {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 # Where functions may come from: of numbers alone. "builtins" is Keras's word for these.
-FUNCTIONS = ("activations", "losses", "metrics")
+FUNCTIONS = ("activations",)
+TRAINING_FUNCTIONS = ("activations", "losses", "metrics")
 MAKERS = {"get", "deserialize", "serialize"}
 # They run code, load what lies elsewhere, or read a file that they name, such as a vocabulary.
 NAMES_REFUSED = {
     *("Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper"),
     *("StringLookup", "IntegerLookup", "TextVectorization", "IndexLookup"),
 }
+# How a quantized model computes: plain settings. Earlier versions of Keras have none of these.
+QUANTIZATION = tuple(
+    getattr(keras.quantizers, name)
+    for name in ("Int8QuantizationConfig", "Int4QuantizationConfig", "Float8QuantizationConfig", "AbsMaxQuantizer")
+    if hasattr(keras.quantizers, name)
+)
 REFUSED = (
     *(getattr(keras.layers, name) for name in NAMES_REFUSED if hasattr(keras.layers, name)),
     *keras.layers.StringLookup.__bases__,
 )
 KINDS = (
     *(keras.Operation, keras.DTypePolicy, keras.Initializer, keras.Regularizer, keras.constraints.Constraint),
+    *QUANTIZATION,
+)
+# Only in how a model was compiled: a metric has variables as soon as it is made, as many as it says.
+TRAINING_KINDS = (
+    *KINDS,
     *(keras.Optimizer, keras.optimizers.schedules.LearningRateSchedule, keras.Loss, keras.Metric),
 )
 
@@ -48,8 +62,9 @@ def check_config(config, path):
             "A .keras file must describe a model. "
             f"Received: {path}, which describes {type(config).__name__} without a class. Save it again."
         )
-    for part in _parts({name: value for name, value in config.items() if name != "compile_config"}):
-        named = _foreign(part) if "class_name" in part else ""
+    config = {name: value for name, value in config.items() if name != "compile_config"}
+    for part, is_compiling in _parts(config):
+        named = _foreign(part, is_compiling) if "class_name" in part else ""
         if not named and "inbound_nodes" in part and not _is_only_planned(part["inbound_nodes"]):
             named = f"a layer {part.get('name')} that computes while it is built"
         if named:
@@ -58,30 +73,54 @@ def check_config(config, path):
                 f"and hold no code. Received: {path} with {named}; nothing of it was run. "
                 "Save it without, or import what registers its classes first."
             )
+    if (calls := _calls(config)) > MOST_CALLS:
+        raise UserError(
+            f"A .keras file must call its layers at most {MOST_CALLS:,} times while it is built. "
+            f"Received: {path} with models in models, which come to {calls:,}. Do not use this file."
+        )
 
 
 def _parts(config):
-    """All dicts within a description, itself included; not by recursion, which has its limit in Python."""
-    waiting = [(config, 0)]
+    """All dicts within a description, itself included, and whether each belongs to how a model was compiled.
+
+    Not by recursion, which has its limit in Python.
+    """
+    waiting = [(config, 0, False)]
     while waiting:
-        part, depth = waiting.pop()
+        part, depth, is_compiling = waiting.pop()
         if depth > DEEPEST:
             raise RecursionError
         if isinstance(part, dict):
-            yield part
-        if isinstance(part, dict | list):
-            waiting += [(value, depth + 1) for value in (part.values() if isinstance(part, dict) else part)]
+            yield part, is_compiling
+            is_object = "class_name" in part and "config" in part
+            waiting += [
+                (value, depth + 1, is_compiling or is_object and name == "compile_config")
+                for name, value in part.items()
+            ]
+        elif isinstance(part, list):
+            waiting += [(value, depth + 1, is_compiling) for value in part]
+
+
+def _calls(part):
+    """How many layers are called while something is built; what lies in a layer is called whenever that is."""
+    if isinstance(part, list):
+        return sum(map(_calls, part))
+    if not isinstance(part, dict):
+        return 0
+    calls = sum(_calls(value) for name, value in part.items() if name != "inbound_nodes")
+    nodes = part.get("inbound_nodes")
+    return (calls + ("class_name" in part)) * (max(1, len(nodes)) if isinstance(nodes, list) else 1)
 
 
 def _is_only_planned(nodes):
     """Whether all calls of a layer are of outputs of others: a call of numbers alone is carried out at once."""
     return isinstance(nodes, list) and all(
-        isinstance(node, dict) and any(part.get("class_name") == "__keras_tensor__" for part in _parts(node))
+        isinstance(node, dict) and any(part.get("class_name") == "__keras_tensor__" for part, _ in _parts(node))
         for node in nodes
     )
 
 
-def _foreign(part):
+def _foreign(part, is_compiling):
     """What in the description of one object is not known to be harmless, in words; empty if there is nothing."""
     name, module = part["class_name"], part.get("module")
     if not isinstance(name, str) or not isinstance(module, str | None):
@@ -91,13 +130,18 @@ def _foreign(part):
         kind = value.get("dtype", "float32") if isinstance(value, dict) else "float32"
         return "" if name == "__keras_tensor__" or kind in NUMBERS else f"an array of {kind!r}"
     if name == "function":
-        return _foreign_function(part.get("config"), module)
-    # Keras would take the first of these. All have to be harmless, so that it does not matter which.
-    names = {each for each in (name, part.get("registered_name")) if isinstance(each, str)}
-    found = [*map(keras.saving.get_registered_object, names), _of_keras(module, name)]
-    found = [each for each in found if each is not None]
-    is_known = found and name not in NAMES_REFUSED and all(map(_is_harmless, found))
+        return _foreign_function(part.get("config"), module, is_compiling)
+    # Keras takes the first of these two, and imports the module where there is neither. Elsewhere it looks for the name
+    # alone: that has to be harmless, too.
+    taken = [_registered(part.get("registered_name", name)), _of_keras(module, name)]
+    found = [each for each in (*taken, _registered(name)) if each is not None]
+    is_known = taken != [None, None] and name not in NAMES_REFUSED
+    is_known = is_known and all(_is_harmless(each, is_compiling) for each in found)
     return "" if is_known else f"{name} of {module or 'nowhere'}"
+
+
+def _registered(name):
+    return keras.saving.get_registered_object(name) if isinstance(name, str) else None
 
 
 def _of_keras(module, name):
@@ -106,23 +150,24 @@ def _of_keras(module, name):
     return getattr(sys.modules.get(module), name, None) if is_keras else None
 
 
-def _is_harmless(found):
+def _is_harmless(found, is_compiling):
     if not isinstance(found, type):
         return callable(found) and not _is_of_keras(found)
     if issubclass(found, REFUSED):
         return False
-    return not _is_of_keras(found) or issubclass(found, KINDS)
+    return not _is_of_keras(found) or issubclass(found, TRAINING_KINDS if is_compiling else KINDS)
 
 
 def _is_of_keras(found):
     return (getattr(found, "__module__", None) or "").partition(".")[0] == "keras"
 
 
-def _foreign_function(name, module):
+def _foreign_function(name, module, is_compiling):
     if not isinstance(name, str):
         return "a function without a name"
-    registered = keras.saving.get_registered_object(name)
-    homes = FUNCTIONS if module == "builtins" else [home for home in FUNCTIONS if module == f"keras.{home}"]
+    allowed = TRAINING_FUNCTIONS if is_compiling else FUNCTIONS
+    homes = [home for home in allowed if module in ("builtins", f"keras.{home}")]
     functions = [getattr(keras, home) for home in homes if name not in MAKERS and not name.startswith("_")]
-    known = registered is not None or any(callable(getattr(home, name, None)) for home in functions)
+    found = [getattr(home, name, None) for home in functions]
+    known = _registered(name) is not None or any(callable(each) and not isinstance(each, type) for each in found)
     return "" if known else f"the function {name} of {module or 'nowhere'}"

@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import math
+import re
 import stat
 import zipfile
 import zlib
@@ -17,9 +18,10 @@ from keras_moco.trust.hdf5 import MOST_EXPANSION, SMALL, check_weights
 from keras_moco.trust.keras_config import check_config
 
 CONFIG, METADATA, WEIGHTS, ASSETS = "config.json", "metadata.json", "model.weights.h5", "assets"
+COMPILE = "compile_from_config"
 LARGEST_CONFIG = 2**25  # bytes; that of keras.applications' largest network takes 2**21
-# What is in none of the weights, such as the counters of random layers: elements.
-SPARE_ELEMENTS = 2**22
+# What is in none of the weights, such as the counters of random layers: bytes.
+SPARE = 2**24
 
 
 def check_keras_file(path):
@@ -95,25 +97,57 @@ def limited_weights(limit, path):
         path: path of the file, for the message.
 
     Raises:
-        ValueError: once more elements are asked for than there are bytes.
+        ValueError: once more bytes are asked for than there are.
     """
-    add_weight, left = keras.Layer.add_weight, limit + SPARE_ELEMENTS
+    add_weight, left = keras.Layer.add_weight, limit + SPARE
 
-    def counted(layer, shape=None, *args, **kwargs):
+    def counted(layer, shape=None, initializer=None, dtype=None, *args, **kwargs):
         nonlocal left
         sides = shape if isinstance(shape, list | tuple) else [shape]
-        size = math.prod(abs(side) for side in sides if isinstance(side, int))
+        size = math.prod(abs(side) for side in sides if isinstance(side, int)) * _bytes_of(
+            dtype or layer.variable_dtype
+        )
         left -= size
         if left < 0:
             raise UserError(
                 "The weights of a .keras file must fill its model. "
                 f"Received: {path} with {limit:,} bytes of weights, and a layer {type(layer).__name__} that asks for "
-                f"{size:,} numbers. Do not use this file."
+                f"{size:,} bytes. Do not use this file."
             )
-        return add_weight(layer, shape, *args, **kwargs)
+        return add_weight(layer, shape, initializer, dtype, *args, **kwargs)
 
     keras.Layer.add_weight = counted  # the one place where all layers come by
     try:
         yield
     finally:
         keras.Layer.add_weight = add_weight
+
+
+def _bytes_of(dtype):
+    """The bytes of one element, by the number in the name of its dtype."""
+    bits = re.search(r"\d+", keras.backend.standardize_dtype(dtype))
+    return max(1, int(bits[0]) // 8) if bits else 1
+
+
+@contextlib.contextmanager
+def nothing_compiled():
+    """Has Keras leave out how models within a model were compiled; of the outermost `compile=False` says so.
+
+    Their metrics have variables, as many as the file asks for.
+    """
+    classes = {keras.Model, *(each for each in keras.saving.get_custom_objects().values() if _is_model(each))}
+    own = {each: vars(each).get(COMPILE) for each in classes}
+    left_out = []
+    for each in classes:
+        setattr(each, COMPILE, lambda model, config: left_out.append(model))
+    try:
+        yield
+    finally:
+        for each, method in own.items():
+            delattr(each, COMPILE) if method is None else setattr(each, COMPILE, method)
+        for model in left_out:
+            model.compiled = False  # which Keras believes them to be
+
+
+def _is_model(found):
+    return isinstance(found, type) and issubclass(found, keras.Model)

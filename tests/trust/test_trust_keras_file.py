@@ -16,6 +16,7 @@ import pytest
 from keras_moco.convert import encoder_from_pytorch
 from keras_moco.initial_weights import initial_weights
 from keras_moco.loading import load_backbone, load_keras
+from keras_moco.models import MoCo
 from tests.trust import attacks
 from tests.trust.attacks import Initialiser, keras_file, layer, members_of, saved_model, write_archive
 
@@ -26,6 +27,11 @@ def refusal(path, call=load_keras):
     said = str(caught.value)
     assert said.count("Received: ") == 1 and "\n" not in said and str(path) in said
     return said
+
+
+def empty(file):
+    for name in list(file):
+        del file[name]
 
 
 # What it describes
@@ -64,6 +70,11 @@ def test_no_module_is_imported(tmp_path, monkeypatch):
         for entry in (layer(module, "Layer", {}), layer(module, "function", "Layer", registered_name="Layer")):
             said = refusal(keras_file(tmp_path / "model.keras", entry))
             assert f"of {module}; " in said
+    # The name of a class that is registered: Keras looks for it by `registered_name` alone, and then in the module.
+    for module in ("keras_nlp", "keras_nlp.layers", "keras.src.backend.jax.core"):
+        for registered in (None, "nothing", 7):
+            entry = layer(module, "keras_moco>Encoder", {}, registered_name=registered)
+            assert f"of {module}; " in refusal(keras_file(tmp_path / "model.keras", entry))
     assert not canary.exists() and not {"keras_nlp", "innocent"} & sys.modules.keys()
 
 
@@ -88,6 +99,13 @@ def test_what_is_no_layer_of_keras_is_refused(tmp_path):
         # Names of what is registered, beside those of what is not.
         layer("keras.layers", "Lambda", {}, registered_name="keras_moco>Encoder"),
         layer("builtins", "exec", {}, registered_name="exec"),
+        # Of training: as activations they would have the memory that they ask for.
+        layer(
+            "keras.layers", "Dense", {"units": 2, "activation": layer("keras.metrics", "MeanIoU", {"num_classes": 9})}
+        ),
+        layer("keras.layers", "Dense", {"units": 2, "activation": layer("keras.metrics", "function", "MeanIoU")}),
+        layer("keras.layers", "Dense", {"units": 2, "activation": layer("keras.optimizers", "Adam", {})}),
+        layer("keras.layers", "Dense", {"units": 2, "compile_config": layer("keras.losses", "Huber", {})}),
         layer("absent", "TFSMLayer", {}, registered_name="absent"),  # as older files have it
         layer("keras.layers", None, {}),
         layer(7, "Dense", {}),
@@ -138,7 +156,55 @@ def test_classes_of_the_program_itself_are_loaded(tmp_path):
         load_keras(tmp_path / "own.keras")
 
 
+def test_a_file_that_keras_would_read_as_another_kind_is_refused(tmp_path):
+    """Keras goes by the name: a zip behind a model in HDF5 would be checked, and the HDF5 be loaded."""
+    path = keras_file(tmp_path / "model.keras").rename(tmp_path / "model.h5")
+    assert f"must be named so. Received: {path}. " in refusal(path)
+
+
+def test_how_an_inner_model_was_compiled_is_left_out(tmp_path):
+    before, own = keras.Model.compile_from_config, MoCo.compile_from_config
+    inner = attacks.model()
+    inner.compile("adam", "mse", metrics=["mae", keras.metrics.AUC(name="auc")])
+    keras.Sequential([keras.Input((3,)), inner]).save(tmp_path / "model.keras")
+    assert b'"AUC"' in members_of(tmp_path / "model.keras")["config.json"]
+    found = load_keras(tmp_path / "model.keras")
+    np.testing.assert_array_equal(found(np.ones((1, 3))), inner(np.ones((1, 3))))
+    assert not found.compiled and not found.layers[0].compiled
+    assert keras.Model.compile_from_config is before and MoCo.compile_from_config is own
+
+
+@pytest.mark.skipif(not hasattr(keras.quantizers, "Int8QuantizationConfig"), reason="of Keras 3.13")
+def test_quantized_models_are_loaded(tmp_path):
+    model = attacks.model()
+    model.layers[-1].quantize("int8")
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(load_keras(tmp_path / "model.keras")(np.ones((1, 3))), model(np.ones((1, 3))))
+
+
 # How large it is
+
+
+def nested_calls(each, depth):
+    """The description of a model that calls a model several times, which calls a model several times, and so on."""
+    described = layer("keras.layers", "ReLU", {"name": "inner"})
+    for _ in range(depth):
+        images = x = keras.Input((2,))
+        inner = keras.layers.ReLU(name="inner")
+        for _ in range(each):
+            x = inner(x)
+        outer = json.loads(keras.Model(images, x).to_json())
+        nodes = outer["config"]["layers"][1]["inbound_nodes"]
+        described["config"]["name"] = "inner"
+        outer["config"]["layers"][1] = described | {"name": "inner", "inbound_nodes": nodes}
+        described = outer
+    return json.dumps(described | {"compile_config": None})
+
+
+def test_models_in_models_are_not_called_without_end(tmp_path):
+    path = keras_file(tmp_path / "model.keras", config=nested_calls(8, 9))
+    assert "which come to 1" in refusal(path)
+    assert load_keras(keras_file(tmp_path / "model.keras", config=nested_calls(3, 3), weights=empty))
 
 
 def test_a_layer_asks_for_no_more_than_the_weights_hold(tmp_path):
@@ -148,7 +214,16 @@ def test_a_layer_asks_for_no_more_than_the_weights_hold(tmp_path):
         layer("keras.layers", "EinsumDense", {"equation": "ab,bc->ac", "output_shape": 10**12, "name": "large"}),
     ):
         said = refusal(keras_file(tmp_path / "model.keras", entry))
-        assert f"and a layer {entry['class_name']} that asks for " in said and ",000,000,000,000 numbers" in said
+        assert f"and a layer {entry['class_name']} that asks for " in said and ",000,000,000,000 bytes" in said
+    # What the file holds in one byte each is asked for in eight.
+    wide = keras_file(
+        tmp_path / "model.keras",
+        layer(
+            "keras.layers", "Embedding", {"input_dim": 3 * 10**6, "output_dim": 1, "dtype": "float64", "name": "wide"}
+        ),
+        weights=lambda file: file.create_dataset("other", 6 * 10**6, "u1"),
+    )
+    assert "asks for 24,000,000 bytes" in refusal(wide)
     assert load_keras(keras_file(tmp_path / "model.keras")).count_params() == 8  # others are as free as before
 
 
@@ -234,6 +309,11 @@ def test_weights_stay_within_the_file(tmp_path):
     def bomb(file):
         file.create_dataset("other", (10**6, 10**6), "float64", chunks=(1000, 1000))
 
+    def chunk(file):
+        file.create_dataset(
+            "other", (3, 2), "float32", maxshape=(None, None), chunks=(2**14, 2**15), compression="gzip"
+        )
+
     def cyclic(file):
         file["layers/again"] = file["layers"]
 
@@ -243,6 +323,7 @@ def test_weights_stay_within_the_file(tmp_path):
         (stored, f"/other is stored in another file, {tmp_path / 'raw'}"),
         (virtual, "/other is put together out of other files"),
         (text, "/other is no array of numbers"),
+        (chunk, "/other is stored in pieces that are larger than itself"),
         (bomb, "which declares 8,000,000,000,"),
     ):
         assert expected in refusal(keras_file(tmp_path / "model.keras", weights=change)), change

@@ -142,13 +142,14 @@ def test_who_saves_and_restores_variables_is_called_by_nobody(tmp_path):
     program = (saved_model(tmp_path / "model") / "saved_model.pb").read_bytes()
     assert edited(lambda graph: None) == ""
 
+    def computing(graph):  # their order is another one each time
+        return next(each for each in graph.graph_def.library.function if "traced" not in each.signature.name)
+
     def call(graph):
-        function = next(each for each in graph.graph_def.library.function if "traced" not in each.signature.name)
-        function.node_def.add(name="extra", op=save_of(graph))
+        computing(graph).node_def.add(name="extra", op=save_of(graph))
 
     def hand_over(graph):
-        function = next(each for each in graph.graph_def.library.function if "traced" not in each.signature.name)
-        function.node_def.add(name="extra", op="If").attr["then_branch"].list.func.add(name=save_of(graph))
+        computing(graph).node_def.add(name="extra", op="If").attr["then_branch"].list.func.add(name=save_of(graph))
 
     def offer(graph):
         graph.object_graph_def.nodes.add().bare_concrete_function.concrete_function_name = save_of(graph)
@@ -163,17 +164,28 @@ def test_who_saves_and_restores_variables_is_called_by_nobody(tmp_path):
         graph.graph_def.library.function.add().CopyFrom(graph.graph_def.library.function[0])
 
     def disguised(graph):
-        graph.graph_def.library.function[0].signature.name = "ReadFile"
+        computing(graph).signature.name = "ReadFile"
 
     def unknown(graph):
-        graph.graph_def.library.function[0].node_def.add(name="extra", op="NobodyKnowsThis")
+        computing(graph).node_def.add(name="extra", op="NobodyKnowsThis")
 
     def primitive(graph):
-        graph.graph_def.library.function[0].node_def.add(name="extra", op="If").attr[
-            "then_branch"
-        ].func.name = "ReadFile"
+        computing(graph).node_def.add(name="extra", op="If").attr["then_branch"].func.name = "ReadFile"
+
+    # By these TensorFlow calls another function of the same signature instead, such as the one that saves.
+    def swapped(graph):
+        computing(graph).attr["api_implements"].s = b"any"
+
+    def swapped_argument(graph):
+        computing(graph).arg_attr[0].attr["api_implements"].s = b"any"
+
+    def marked(graph):
+        computing(graph).node_def[0].attr["_kernel"].s = b"any"
 
     for change, expected in (
+        (swapped, "the attribute api_implements of its function "),
+        (swapped_argument, "the attribute api_implements of its function "),
+        (marked, "the attribute _kernel of "),
         (primitive, "a call of ReadFile"),
         (call, "a call of what saves its variables"),
         (hand_over, "a call of what saves its variables"),
