@@ -1,4 +1,4 @@
-"""Commands that are killed, at 40 places in all: the same command, run again, ends as if nothing had happened."""
+"""Commands that are killed, at 41 places in all: the same command, run again, ends as if nothing had happened."""
 
 import os
 import shutil
