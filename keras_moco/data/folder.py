@@ -1,6 +1,7 @@
 """A folder of image files as a source."""
 
 import concurrent.futures
+import itertools
 import os
 import pathlib
 
@@ -20,6 +21,7 @@ from keras_moco.paths import check_folder, instead_of_file
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 TRIES = 100  # files looked at for the number of channels, before giving up
+PART = 4096  # files whose sizes are asked for in one go
 SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val", "validation")}
 
 
@@ -192,10 +194,12 @@ def _identity(root, files):
         except OSError:
             return -1
 
+    paths, prefix = [path for path, _ in files], len(os.path.join(root, ""))
+    parts = [paths[first : first + PART] for first in range(0, len(paths), PART)]
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        sizes = list(pool.map(size, (path for path, _ in files)))
+        sizes = itertools.chain(*pool.map(lambda part: list(map(size, part)), parts))
     return {
-        "names of the files": digest_of(os.path.relpath(path, root) for path, _ in files),
+        "names of the files": digest_of(path[prefix:] for path in paths),
         "classes": digest_of(label for _, label in files),
         "sizes of the files": digest_of(sizes),
     }
