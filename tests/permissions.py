@@ -9,7 +9,7 @@ NOBODY = 65534
 
 @contextlib.contextmanager
 def as_a_user(folder):
-    """Runs a block as a user who is not root, to whom `folder` and all in it then belongs.
+    """Runs a block as a user who is not root, to whom `folder` and all in it belongs for that time.
 
     Without the rights of root, as in `.ci/run`, whoever runs the tests is one already.
     """
@@ -23,15 +23,20 @@ def as_a_user(folder):
     modes = [path.stat().st_mode for path in closed]
     for path, mode in zip(closed, modes, strict=True):
         path.chmod(mode | 0o011)
-    for path in (Path(folder), *Path(folder).rglob("*")):
-        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    _give(folder, NOBODY)
     os.seteuid(NOBODY)
     try:
         yield
     finally:
         os.seteuid(0)
+        _give(folder, 0)  # root without its rights could not delete them
         for path, mode in zip(closed, modes, strict=True):
             path.chmod(mode)
+
+
+def _give(folder, user):
+    for path in (Path(folder), *Path(folder).rglob("*")):
+        os.chown(path, user, user, follow_symlinks=False)
 
 
 @contextlib.contextmanager
