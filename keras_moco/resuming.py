@@ -49,7 +49,8 @@ def check_checkpoints(run):
     """
     if callbacks.is_saved(run.checkpoints):
         return
-    epochs, saved = run.logged_epochs(), {"steps", "first_checkpoint"} & run.results().keys()
+    results = run.results()
+    epochs, saved = run.logged_epochs(), "steps" in results or results.get("has_checkpoints")
     if epochs or saved:
         found = f"{run.log_csv} has {epochs} epoch(s)" if epochs else f"{run.results_json} speaks of some"
         raise UserError(

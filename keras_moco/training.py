@@ -118,8 +118,8 @@ def _pretrain_in(run, strategy, config, stopping, check_in_place):
         if checkpoint.saved is None:
             # Before anything is logged: a run that has no checkpoint later on has lost it.
             checkpoint.set_model(model)
-            if checkpoint.save(epoch=0, step_in_epoch=0):
-                run.record(first_checkpoint=0)
+            checkpoint.save(epoch=0, step_in_epoch=0)
+        run.record(has_checkpoints=checkpoint.saved is not None)
         run.record(train_examples=train.num_examples, train_licence=train.licence)  # for the model card
     distribution.broadcast([*model.weights, *model.optimizer.variables], strategy)
     epoch, step = divmod(model.steps_done, plan.steps_per_epoch)

@@ -118,7 +118,7 @@ EVALUATIONS = {
         ["--epochs=3", "--pictures=false"],
         [
             Place("keras_moco.modes.tuned:predict_labelled"),
-            Place("pathlib:Path.replace", "classifier.keras"),
+            Place("os:replace", "classifier.keras"),
             Place("os:replace", "results.json"),
         ],
     ),

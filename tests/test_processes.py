@@ -84,7 +84,7 @@ def test_signal_before_and_after_training_ends_a_run_which_then_goes_on(undistur
         assert process.reaches(lambda: process.catches(signal.SIGHUP)), process.stderr
         process.kill(signal.SIGHUP)
         outcome = process.outcome()
-    assert (outcome.status, outcome.sentence.startswith("stopped by SIGHUP. ")) == (75, True) and not run.exists()
+    assert (outcome.status, outcome.sentence.startswith("stopped by SIGHUP. ")) == (75, True)
     with Process(run, *MOCO) as process:
         assert process.reaches(lambda: list(run.glob("export/.export-*"))), process.stderr
         process.kill(signal.SIGUSR1)
@@ -222,7 +222,7 @@ def test_run_on_a_full_disk_trains_on_and_later_ends_in_the_same_bits(room, undi
         run = folder / "run"
         with Process(run, *MOCO, output=tmp_path) as process:
             if room == "no room for a byte":
-                assert process.reaches(lambda: checkpoints(run)), process.stderr
+                assert process.prints("^epoch 1/5 done "), process.stderr
                 fill(folder / "rubbish")
             outcome = process.outcome()
         print(outcome.stdout, outcome.stderr)

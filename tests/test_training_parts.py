@@ -45,7 +45,7 @@ def test_a_run_that_has_trained_and_has_no_checkpoint_is_refused(tmp_path):
     log = EpochLog(run.log_csv)
     for change, found in [
         (lambda: log.on_epoch_end(0, {"loss": 1.5}), f"{run.log_csv} has 1 epoch"),
-        (lambda: (run.log_csv.unlink(), run.record(first_checkpoint=0)), f"{run.results_json} speaks of some"),
+        (lambda: (run.log_csv.unlink(), run.record(has_checkpoints=True)), f"{run.results_json} speaks of some"),
     ]:
         change()
         before = contents(run.path)
