@@ -11,7 +11,8 @@ NUMBER = int | float
 KINDS = {
     "replicas": int,
     "seconds": NUMBER,
-    **dict.fromkeys(("train_examples", "first_checkpoint", "epochs", "steps"), int | None),
+    "has_checkpoints": bool,
+    **dict.fromkeys(("train_examples", "epochs", "steps"), int | None),
     "config_changes": list,
     **dict.fromkeys(("versions", "checkpoints", "semi", "other_data"), dict),
 }
