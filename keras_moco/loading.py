@@ -132,11 +132,6 @@ def load_keras(path):
         raise UserError(f"A .keras file must be an existing file. Received: {path}. Give the path of one.")
     if not str(path).endswith(".keras"):  # by the name Keras decides how to read it
         raise UserError(f"A .keras file must be named so. Received: {path}. Rename it if it is one.")
-    if not zipfile.is_zipfile(path):
-        raise UserError(
-            f"A .keras file must be whole. Received: {path}, which is damaged, cut off, or something else. "
-            "Export it again."
-        )
     limit = check_keras_file(path)
     try:
         with limited_weights(limit, path), nothing_compiled():

@@ -190,9 +190,9 @@ def _unpickle(path):
 
 def _packed_entry(path):
     """The name of an entry that would be larger in memory than in the file; `None` if there is none."""
-    if not zipfile.is_zipfile(path):
-        return None
     try:
+        if not zipfile.is_zipfile(path):
+            return None
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError):
