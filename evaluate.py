@@ -13,7 +13,7 @@ Modes:
 
 In place of a run, --model takes a .keras file, a checkpoint of PyTorch or, with --trust_saved_model, a SavedModel, and
 --dataset the images. Figures are printed, added to results.json, and told in a model card. Every flag is a field of
-`keras_moco.evaluation_config.EvaluationConfig`.
+`keras_moco.config.evaluation.EvaluationConfig`.
 """
 
 import os
@@ -22,18 +22,18 @@ import sys
 os.environ["KERAS_MOCO_LAZY"] = "1"  # TensorFlow is loaded once the flags are known to be right
 
 try:
-    from keras_moco import command_line
-    from keras_moco.evaluation_config import EvaluationConfig
+    from keras_moco.command_line import flags
+    from keras_moco.config import EvaluationConfig
 except ImportError as error:
     sys.exit(f"error: {error}")
 del os.environ["KERAS_MOCO_LAZY"]
 
 
 def main(arguments, config):
-    from keras_moco import evaluating
+    from keras_moco.commands import evaluate
 
-    evaluating.evaluate(" ".join(arguments), config)
+    evaluate.evaluate(" ".join(arguments), config)
 
 
 if __name__ == "__main__":
-    command_line.run(main, EvaluationConfig)
+    flags.run(main, EvaluationConfig)

@@ -9,7 +9,7 @@ import sys
 os.environ["KERAS_MOCO_LAZY"] = "1"  # TensorFlow is loaded once the flags are known to be right
 
 try:
-    from keras_moco import command_line
+    from keras_moco.command_line import flags
     from keras_moco.config import Config
     from keras_moco.errors import UserError
 except ImportError as error:
@@ -20,10 +20,10 @@ del os.environ["KERAS_MOCO_LAZY"]
 def main(arguments, config):
     if arguments:
         raise UserError(f"train.py must be given flags only. Received: {' '.join(arguments)}. Write --name=value.")
-    from keras_moco import training
+    from keras_moco.commands import pretrain
 
-    training.pretrain(config)
+    pretrain.pretrain(config)
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config)
+    flags.run(main, Config)

@@ -20,8 +20,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_moco import building, callbacks, data, distribution
-from keras_moco.config import Config, read_flagfile
+from keras_moco import callbacks, data, distribution
+from keras_moco.config import Config
+from keras_moco.config.training import read_flagfile
+from keras_moco.runs import build
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DEFAULTS = Config()
@@ -52,8 +54,8 @@ class Timed(callbacks.Checkpoint):
 
 
 def model_of(config, examples, channels):
-    plan = building.Plan(config, examples, channels, replicas=1)
-    return plan, building.build_model(plan, distribution.make_strategy("one"))
+    plan = build.Plan(config, examples, channels, replicas=1)
+    return plan, build.build_model(plan, distribution.make_strategy("one"))
 
 
 def measure_runs(epochs, rounds):
@@ -61,7 +63,7 @@ def measure_runs(epochs, rounds):
     config = replace(read_flagfile(CONFIGS / "quickstart.cfg"), epochs=epochs)
     source = data.open_source("digits")
     plan, model = model_of(config, source.num_examples, 1)
-    batches = data.pretrain_dataset(source, building.build_augmentation(config), config.batch_size)
+    batches = data.pretrain_dataset(source, build.build_augmentation(config), config.batch_size)
 
     def fit(share):
         with tempfile.TemporaryDirectory() as folder:

@@ -66,9 +66,9 @@ def rounded(row):
 def first_steps():
     """The loss of every single step while the queue fills, and after: a queue of 16 batches."""
     from keras_moco import data, distribution
-    from keras_moco.building import build_augmentation, build_model
-    from keras_moco.config import read_flagfile
-    from keras_moco.plan import Plan
+    from keras_moco.config.training import read_flagfile
+    from keras_moco.runs.build import build_augmentation, build_model
+    from keras_moco.runs.plan import Plan
 
     recipe = read_flagfile(ROOT / "configs" / "quickstart.cfg")
     config = dataclasses.replace(recipe, queue_size=1024, batch_size=64, schedule="constant")

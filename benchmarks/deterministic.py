@@ -19,17 +19,18 @@ CONFIG = Path(__file__).resolve().parents[1] / "configs" / "quickstart.cfg"
 
 def turn(deterministic, epochs):
     """Prints the median seconds of a step in this process."""
-    from keras_moco import building, data, distribution
-    from keras_moco.config import read_flagfile
-    from keras_moco.determinism import make_deterministic
+    from keras_moco import data, distribution
+    from keras_moco.config.training import read_flagfile
+    from keras_moco.distribution.determinism import make_deterministic
+    from keras_moco.runs import build
 
     if deterministic:
         make_deterministic(0)
     config = read_flagfile(CONFIG)
     source = data.open_source("digits")
-    plan = building.Plan(config, source.num_examples, 1, replicas=1)
-    model = building.build_model(plan, distribution.make_strategy("one"))
-    batches = iter(data.pretrain_dataset(source, building.build_augmentation(config), config.batch_size))
+    plan = build.Plan(config, source.num_examples, 1, replicas=1)
+    model = build.build_model(plan, distribution.make_strategy("one"))
+    batches = iter(data.pretrain_dataset(source, build.build_augmentation(config), config.batch_size))
     model.make_train_function()
     model._epoch_length = None
     times = []

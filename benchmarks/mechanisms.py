@@ -26,11 +26,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_moco import data, distribution
-from keras_moco.batch_norm import Split
-from keras_moco.building import build_augmentation, build_model
 from keras_moco.config import Config
 from keras_moco.evaluation import extract_features, knn_accuracy, linear_accuracy
-from keras_moco.plan import Plan
+from keras_moco.networks.shuffle_bn import Split
+from keras_moco.runs.build import build_augmentation, build_model
+from keras_moco.runs.plan import Plan
 
 SEEDS = (0, 1, 2)
 SIZES = (256, 512, 1024, 4096, 16384)

@@ -24,9 +24,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_moco import SGD, Encoder, MoCo, linear_head, resnet
-from keras_moco.batch_norm import BatchNorm, Shuffle
 from keras_moco.distribution import all_gather, make_strategy, permutation
-from keras_moco.models import contrastive
+from keras_moco.methods import contrastive_model
+from keras_moco.networks.shuffle_bn import BatchNorm, Shuffle
 
 # (pixels, width, batch): as large as two CPU cores take in about a second, the stem as for such images.
 SETTINGS = {"224": (224, 16, 32, "imagenet"), "32": (32, 16, 128, "cifar")}
@@ -73,11 +73,11 @@ def make_step(name, pixels, width, batch, stem):
 def candidates(setting):
     """name: step. One that leaves the average out is traced while it is out."""
     steps = {name: make_step(name, *setting) for name in ("gather", "permuted", "plain", "unaveraged")}
-    average = contrastive.distribution.average
+    average = contrastive_model.distribution.average
     for name, step in steps.items():
-        contrastive.distribution.average = (lambda _: None) if name == "unaveraged" else average
+        contrastive_model.distribution.average = (lambda _: None) if name == "unaveraged" else average
         step()
-    contrastive.distribution.average = average
+    contrastive_model.distribution.average = average
     return steps
 
 

@@ -2,7 +2,8 @@
 
 import os
 
-from keras_moco.standard_streams import hold_descriptors
+from keras_moco import former_names  # noqa: F401 (finds modules by their former names)
+from keras_moco.command_line.standard_streams import hold_descriptors
 
 hold_descriptors()  # before TensorFlow opens files
 
@@ -22,26 +23,16 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 # All names are imported at once, and with them is registered what `keras.saving.load_model` has to know. train.py and
 # evaluate.py set this variable: they answer --help and mistakes before TensorFlow is loaded.
 if "KERAS_MOCO_LAZY" not in os.environ:
-    from keras_moco.backbones import resnet
-    from keras_moco.models import (
-        ContrastiveModel,
-        Encoder,
-        EndToEnd,
-        MemoryBank,
-        MoCo,
-        SimCLR,
-        linear_head,
-        mlp_head,
-        simclr_head,
-    )
+    from keras_moco.methods import ContrastiveModel, EndToEnd, MemoryBank, MoCo, SimCLR
+    from keras_moco.networks import Encoder, linear_head, mlp_head, resnet, simclr_head
     from keras_moco.optimizers import LARS, SGD
 else:
 
     def __getattr__(name):
         if name in __all__:
-            from keras_moco import backbones, models, optimizers
+            from keras_moco import methods, networks, optimizers
 
-            for home in (backbones, models, optimizers):
+            for home in (methods, networks, optimizers):
                 if hasattr(home, name):
                     return getattr(home, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

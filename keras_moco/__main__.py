@@ -1,25 +1,45 @@
-"""What can be run: python -m keras_moco"""
+"""What can be run: python -m keras_moco [COMMAND]"""
+
+import importlib
+import sys
 
 from keras_moco import __version__
-from keras_moco.standard_streams import plain_output
+from keras_moco.command_line.standard_streams import plain_output
+from keras_moco.errors import one_line
 
+# Each is `main` of the file of its name in `keras_moco.commands`.
 COMMANDS = {
+    "convert": "weights from PyTorch, and to it",
+    "preview": "a picture of what an augmentation makes of images",
+    "import_idx": "turns MNIST-like files into a set of TensorFlow Datasets",
+}
+SCRIPTS = {
     "python train.py": "pre-trains an encoder by a configuration and flags (in a checkout)",
     "python evaluate.py": "evaluates what was trained, searches with it, exports it (in a checkout)",
-    "python -m keras_moco.convert": "weights from PyTorch, and to it",
-    "python -m keras_moco.augment.preview": "a picture of what an augmentation makes of images",
-    "python -m keras_moco.data.import_idx": "turns MNIST-like files into a set of TensorFlow Datasets",
 }
 
 
-@plain_output()
-def main():
-    print(f"keras_moco {__version__}: Momentum Contrast for TensorFlow and Keras 3\n")
-    width = max(map(len, COMMANDS))
-    for command, what in COMMANDS.items():
-        print(f"  {command:{width}}  {what}")
-    print("\nEach says more with --help. In Python, begin with `import keras_moco`; docs/api.md lists what there is.")
+def main(argv):
+    if argv and argv[0] in COMMANDS:
+        return importlib.import_module(f"keras_moco.commands.{argv[0]}").main(argv[1:])
+    with plain_output():
+        if argv and argv[0] not in ("-h", "--help", "help"):
+            print(
+                f"error: The command must be one of {', '.join(COMMANDS)}. Received: {one_line(argv[0])}. "
+                "Run `python -m keras_moco` to see what each does.",
+                file=sys.stderr,
+            )
+            return 2
+        print(f"keras_moco {__version__}: Momentum Contrast for TensorFlow and Keras 3\n")
+        rows = SCRIPTS | {f"python -m keras_moco {name}": what for name, what in COMMANDS.items()}
+        width = max(map(len, rows))
+        for command, what in rows.items():
+            print(f"  {command:{width}}  {what}")
+        print(
+            "\nEach says more with --help. In Python, begin with `import keras_moco`; docs/api.md lists what there is."
+        )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -1,9 +1,6 @@
-"""What tells a user's mistake from a bug of ours."""
+"""Errors that a command ends with in one sentence. Any other error is a bug, and shows its traceback."""
 
-import sys
-import traceback
-
-__all__ = ["MissingPackageError", "UserError", "UserOSError", "one_line"]
+__all__ = ["MissingPackageError", "Stopped", "UserError", "UserOSError", "WorkerLost", "one_line"]
 
 
 def one_line(text):
@@ -62,17 +59,9 @@ class UserOSError(UserError, OSError):
     """Something could not be written for a reason that the operating system gives."""
 
 
-# What a command says in one sentence: a mistake, or what the operating system refuses.
-MISTAKES = (UserError, OSError)
+class Stopped(Exception):
+    """Training was asked to stop and has stopped; the message says after which step, and whether that is saved."""
 
 
-def tell_bug():
-    """Shows the error that is being handled with its traceback, and asks for a report; returns the exit status."""
-    traceback.print_exc()
-    print(
-        "error: keras_moco did not expect this, so it is most likely a bug. Please report it with the lines above and "
-        "the command that was given.",
-        file=sys.stderr,
-        flush=True,
-    )
-    return 1
+class WorkerLost(RuntimeError):
+    """Another worker of the run has stopped, so that this one cannot continue."""

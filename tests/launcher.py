@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.runs import Outcome
+from tests.whole_runs import Outcome
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -60,7 +60,7 @@ class Launcher:
 
         Args:
             folder: path for its output.
-            command: what stands behind `python`, such as `"train.py", "--epochs=1"` or `"-m", "keras_moco.convert"`.
+            command: what stands behind `python`, such as `"train.py", "--epochs=1"` or `"-m", "keras_moco", "convert"`.
             hold: `Place`, or `None`.
             number: of the signal.
             replicas: int, logical CPUs.
@@ -93,16 +93,21 @@ class Launcher:
 
 def serve():
     """Forks for each line of the standard input."""
-    for module in ("tensorflow", "keras_moco.training", "keras_moco.evaluating", "keras_moco.convert.__main__"):
+    for module in (
+        "tensorflow",
+        "keras_moco.commands.pretrain",
+        "keras_moco.commands.evaluate",
+        "keras_moco.commands.convert",
+    ):
         importlib.import_module(module)
-    from keras_moco import training
     from keras_moco.augment import compiled
+    from keras_moco.commands import pretrain
     from tests import tiny  # its backbone
 
     assert tiny
     # What takes most of the time of such a run, and has tests of its own.
     compiled.has_xla = lambda: False
-    training.show_start = training.show_end = lambda *_: None
+    pretrain.show_start = pretrain.show_end = lambda *_: None
     for line in sys.stdin:
         process = os.fork()
         if process == 0:

@@ -6,12 +6,12 @@ Without its factor of 2 T on the loss, which a learning rate takes over. tests/t
 import keras
 from keras import layers, ops
 
-from keras_moco import batch_norm, distribution
-from keras_moco.contrast import in_batch
-from keras_moco.methods import InBatch
-from keras_moco.models import Contrast, ContrastiveModel
-from keras_moco.models.cloning import duplicate
-from keras_moco.momentum import momentum_update
+from keras_moco import distribution
+from keras_moco.methods import Contrast, ContrastiveModel, InBatch
+from keras_moco.methods.losses import in_batch
+from keras_moco.networks import shuffle_bn
+from keras_moco.networks.cloning import duplicate
+from keras_moco.networks.momentum import momentum_update
 
 DIRECTIONS = [("query", "key"), ("key", "query")]
 
@@ -22,7 +22,7 @@ class MoCoV3(ContrastiveModel):
 
     def __init__(self, encoder, momentum=0.99, temperature=0.2, **kwargs):
         losses = [f"loss_{q}_to_{k}" for q, k in DIRECTIONS]
-        super().__init__(encoder, temperature, batch_norm.Plain(synchronized=True), logs=losses, **kwargs)
+        super().__init__(encoder, temperature, shuffle_bn.Plain(synchronized=True), logs=losses, **kwargs)
         self.momentum = momentum
         self.key_encoder = duplicate(encoder, "key_encoder")
         for variable in self.key_encoder.variables:
@@ -59,7 +59,7 @@ class MomentumInBatch(InBatch):
     settings = ("key_momentum",)
 
     def batch_norm(self, config, replicas):
-        return batch_norm.Plain(synchronized=True)
+        return shuffle_bn.Plain(synchronized=True)
 
     def num_negatives(self, config):
         return config.batch_size - 1

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.runs import Outcome
+from tests.whole_runs import Outcome
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 600  # seconds after which something waits for ever

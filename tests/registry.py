@@ -18,15 +18,17 @@ import tensorflow as tf
 from keras import layers as keras_layers
 from keras.optimizers.schedules import CosineDecay
 
-from keras_moco import augment, backbones, distribution, evaluation, export, layers, models, optimizers, schedules
+from keras_moco import augment, distribution, evaluation, export, layers, methods, networks, optimizers
+from keras_moco.optimizers import schedules
 from tests.small_encoder import SHAPE, small_encoder
 
 MODULES = """
-augment backbones batch_norm callbacks config contrast convert data distribution errors evaluating evaluation
-evaluation_config export layers loading methods models momentum optimizers presets schedules training
+augment callbacks commands.evaluate commands.pretrain config convert data distribution errors evaluation export layers
+methods methods.losses methods.presets networks networks.momentum networks.shuffle_bn optimizers optimizers.schedules
+runs.load
 """.split()
-# Their functions are tested on replicas and in graphs by tests/distribution, test_batch_norm.py and test_momentum.py.
-TESTED_APART = ("batch_norm.", "distribution.", "momentum.")
+# Their functions are tested on replicas and in graphs by tests/distribution, tests/networks.
+TESTED_APART = ("networks.shuffle_bn.", "distribution.", "networks.momentum.")
 TENSORS = ("graph", "mixed", "replicas", "xla")
 COLUMNS = ("config", "keras_file", *TENSORS)
 
@@ -38,7 +40,7 @@ def public_names():
 
 
 def public_object(name):
-    module, _, attribute = name.partition(".")
+    module, _, attribute = name.rpartition(".")
     return getattr(importlib.import_module(f"keras_moco.{module}"), attribute)
 
 
@@ -173,7 +175,7 @@ def own_rows(function, first, second, *args):
 
 
 def small_resnet():
-    return backbones.resnet("resnet10", width=4, stem="cifar", input_shape=SHAPE)
+    return networks.resnet("resnet10", width=4, stem="cifar", input_shape=SHAPE)
 
 
 def cropped_and_gray():
@@ -184,15 +186,15 @@ PARTITIONED = "images are sorted by the operation they drew, into parts whose si
 RESIZING = "tf.image.resize with antialiasing is no operation of XLA's"
 MATRIX = {
     # Models.
-    "models.MoCo": contrastive(models.MoCo, queue_size=9, momentum=0.9, temperature=0.2),
-    "models.EndToEnd": contrastive(models.EndToEnd, temperature=0.2, shared=False),
-    "models.MemoryBank": contrastive(models.MemoryBank, bank_size=9, num_negatives=5, bank_momentum=0.3, seed=2),
-    "models.SimCLR": contrastive(models.SimCLR, temperature=0.4),
-    "models.Encoder": Entry(lambda: small_encoder(batch_norm=True), (IMAGES,)),
-    "models.linear_head": Entry(lambda: models.linear_head(6, 5), (ROWS,), compute_dtype=True),
-    "models.mlp_head": Entry(lambda: models.mlp_head(6, 5), (ROWS,), compute_dtype=True),
-    "models.simclr_head": Entry(lambda: models.simclr_head(6, 5), (ROWS,), compute_dtype=True),
-    "backbones.resnet": Entry(small_resnet, (IMAGES / 255,), compute_dtype=True),
+    "methods.MoCo": contrastive(methods.MoCo, queue_size=9, momentum=0.9, temperature=0.2),
+    "methods.EndToEnd": contrastive(methods.EndToEnd, temperature=0.2, shared=False),
+    "methods.MemoryBank": contrastive(methods.MemoryBank, bank_size=9, num_negatives=5, bank_momentum=0.3, seed=2),
+    "methods.SimCLR": contrastive(methods.SimCLR, temperature=0.4),
+    "networks.Encoder": Entry(lambda: small_encoder(batch_norm=True), (IMAGES,)),
+    "networks.linear_head": Entry(lambda: networks.linear_head(6, 5), (ROWS,), compute_dtype=True),
+    "networks.mlp_head": Entry(lambda: networks.mlp_head(6, 5), (ROWS,), compute_dtype=True),
+    "networks.simclr_head": Entry(lambda: networks.simclr_head(6, 5), (ROWS,), compute_dtype=True),
+    "networks.resnet": Entry(small_resnet, (IMAGES / 255,), compute_dtype=True),
     "export.standalone_backbone": Entry(lambda: export.standalone_backbone(small_encoder(batch_norm=True)), (IMAGES,)),
     "evaluation.FeatureExtractor": Entry(
         lambda: evaluation.FeatureExtractor(small_encoder().features),
@@ -238,13 +240,13 @@ MATRIX = {
     # Optimizers and schedules.
     "optimizers.SGD": optimizer(optimizers.SGD, momentum=0.8, weight_decay=0.1, nesterov=True),
     "optimizers.LARS": optimizer(optimizers.LARS, momentum=0.8, weight_decay=0.1, trust=0.1),
-    "schedules.InSteps": schedule(schedules.InSteps),
-    "schedules.Staircase": schedule(schedules.Staircase),
-    "schedules.Warmup": schedule(schedules.Warmup),
+    "optimizers.schedules.InSteps": schedule(schedules.InSteps),
+    "optimizers.schedules.Staircase": schedule(schedules.Staircase),
+    "optimizers.schedules.Warmup": schedule(schedules.Warmup),
     # Functions of tensors.
-    "contrast.info_nce": function("contrast.info_nce", UNIT, OTHERS, Whole(UNIT), Whole(0.2)),
-    "contrast.in_batch": function("contrast.in_batch", UNIT, OTHERS, run=own_rows),
-    "contrast.nt_xent": function("contrast.nt_xent", UNIT, OTHERS, UNIT, run=own_rows),
+    "methods.losses.info_nce": function("methods.losses.info_nce", UNIT, OTHERS, Whole(UNIT), Whole(0.2)),
+    "methods.losses.in_batch": function("methods.losses.in_batch", UNIT, OTHERS, run=own_rows),
+    "methods.losses.nt_xent": function("methods.losses.nt_xent", UNIT, OTHERS, UNIT, run=own_rows),
 }
 
 

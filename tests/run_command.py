@@ -5,13 +5,11 @@ import subprocess
 
 from absl import flags
 
-from keras_moco import settings
-from keras_moco.augment import preview
-from keras_moco.config import Config
-from keras_moco.evaluating import evaluate
-from keras_moco.evaluation_config import EvaluationConfig
-from keras_moco.flagfiles import with_flagfiles
-from keras_moco.training import pretrain
+from keras_moco.commands import preview
+from keras_moco.commands.evaluate import evaluate
+from keras_moco.commands.pretrain import pretrain
+from keras_moco.config import Config, EvaluationConfig, settings
+from keras_moco.config.flagfiles import with_flagfiles
 
 
 def parsed(kind, arguments):
@@ -34,5 +32,5 @@ def run_command(command, more=""):
         config, mode = parsed(EvaluationConfig, arguments)
         evaluate(mode, config)
     else:
-        assert (program, arguments[0]) == ("-m", "keras_moco.augment.preview")
-        assert preview.main(arguments[1:]) == 0
+        assert (program, *arguments[:2]) == ("-m", "keras_moco", "preview")
+        assert preview.main(arguments[2:]) == 0

@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from keras_moco.layers import SplitBatchNormalization
-from keras_moco.models import Encoder, linear_head
+from keras_moco.networks import Encoder, linear_head
 
 SHAPE = (4, 4, 3)
 

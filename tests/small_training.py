@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from keras.optimizers.schedules import CosineDecay
 
-from keras_moco.models import MemoryBank, MoCo
+from keras_moco.methods import MemoryBank, MoCo
 from keras_moco.optimizers import SGD
 from tests.small_encoder import SHAPE, small_encoder
 

@@ -10,10 +10,11 @@ import os
 import signal
 import sys
 
-from keras_moco import callbacks, training
+from keras_moco import callbacks
 from keras_moco.augment import compiled
-from tests.runs import without_pictures_and_export
+from keras_moco.commands import pretrain
 from tests.tiny import tiny_config
+from tests.whole_runs import without_pictures_and_export
 
 SIGNALS = itertools.cycle([signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 
@@ -41,12 +42,12 @@ def held():
 def main(workdir, epochs, *steps):
     compiled.has_xla = lambda: False
     SignalAt.steps = list(map(int, steps))
-    training.callbacks.Stopping = SignalAt
+    pretrain.callbacks.Stopping = SignalAt
     config = tiny_config(workdir, epochs=int(epochs))
     while True:
         try:
             with without_pictures_and_export():
-                training.pretrain(config)
+                pretrain.pretrain(config)
         except callbacks.Stopped as stopped:
             print(stopped, file=sys.stderr)
             print(json.dumps(held()), flush=True)

@@ -3,7 +3,7 @@
 import importlib
 import re
 
-from keras_moco.backbones.resnet import RESNETS
+from keras_moco.networks.resnet import RESNETS
 from tests.api_table import PAGE, render
 
 README = PAGE.parents[1] / "README.md"

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from keras_moco import building, training
-from keras_moco.backbones.resnet import RESNETS, resnet
-from keras_moco.config import Config, read_flagfile
-from keras_moco.plan import Plan
+from keras_moco.commands import pretrain
+from keras_moco.config import Config
+from keras_moco.config.training import read_flagfile
+from keras_moco.networks.resnet import RESNETS, resnet
+from keras_moco.runs import build
+from keras_moco.runs.plan import Plan
 from tests.tiny import TINY_RUN
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,7 +30,7 @@ def read(name):
 
 def dry_run(config, capsys):
     """What a dry run of a configuration prints."""
-    assert training.pretrain(dataclasses.replace(config, dry_run=True, strategy="one")) == {}
+    assert pretrain.pretrain(dataclasses.replace(config, dry_run=True, strategy="one")) == {}
     return capsys.readouterr().out
 
 
@@ -138,7 +140,7 @@ def test_flagfile_dry_runs_without_data(name, capsys, monkeypatch, tmp_path):
         assert name in RESNETS and width > 1
         return resnet(TINY_RUN["backbone"], width=4, **settings)
 
-    monkeypatch.setattr(building, "resnet", small_resnet)  # the recipes' own are counted above
+    monkeypatch.setattr(build, "resnet", small_resnet)  # the recipes' own are counted above
     config = dataclasses.replace(read(name), workdir=str(tmp_path / "run"), data_dir=str(tmp_path / "none"))
     text = dry_run(config, capsys)
     per_epoch = config.train_examples // config.batch_size

@@ -10,7 +10,7 @@
 | xla | XLA computes what eager mode does |
 
 The default tier has the layers, the models under XLA, and the column `config`; the other cells are slow.
-`tests/models/test_models_reference.py` has each model on two replicas.
+`tests/methods/test_methods_reference.py` has each model on two replicas.
 """
 
 import inspect

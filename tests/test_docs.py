@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from keras_moco import presets
 from keras_moco.convert import to_pytorch
 from keras_moco.distribution import Cluster, read_cluster
+from keras_moco.methods import presets
 from tests.user_environment import user_environment
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -4,8 +4,7 @@ import dataclasses
 import re
 from pathlib import Path
 
-from keras_moco.config import Config
-from keras_moco.evaluation_config import EvaluationConfig
+from keras_moco.config import Config, EvaluationConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -61,9 +60,9 @@ def arguments_of(path):
 COMMANDS = {
     "train.py": flags_of(Config),
     "evaluate.py": flags_of(EvaluationConfig),
-    "-m keras_moco.augment.preview": arguments_of("keras_moco/augment/preview.py"),
-    "-m keras_moco.data.import_idx": arguments_of("keras_moco/data/import_idx.py"),
-    "-m keras_moco.convert": arguments_of("keras_moco/convert/__main__.py"),
+    "-m keras_moco preview": arguments_of("keras_moco/commands/preview.py"),
+    "-m keras_moco import_idx": arguments_of("keras_moco/commands/import_idx.py"),
+    "-m keras_moco convert": arguments_of("keras_moco/commands/convert.py"),
     **{f"benchmarks/{path.name}": arguments_of(path) for path in (ROOT / "benchmarks").glob("*.py")},
 }
 # Those of Slurm, pip, uv, TensorBoard, and the authors' main_lincls.py and main_moco.py, which pages show too.

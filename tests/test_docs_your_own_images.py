@@ -16,9 +16,10 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from keras_moco import data
-from keras_moco.config import Config, read_flagfile
-from keras_moco.plan import Plan
-from keras_moco.run_directory import RunDirectory
+from keras_moco.config import Config
+from keras_moco.config.training import read_flagfile
+from keras_moco.runs.directory import RunDirectory
+from keras_moco.runs.plan import Plan
 from tests import tiny  # noqa: F401 (the backbone "tiny")
 from tests.run_command import parsed, run_command
 

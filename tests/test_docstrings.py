@@ -17,7 +17,7 @@ SOURCES = {
     for module in pkgutil.walk_packages(keras_moco.__path__, "keras_moco.")
 }
 # These build published networks in full.
-SLOW = {"keras_moco.convert.detectron2", "keras_moco.convert.writing", "keras_moco.presets"}
+SLOW = {"keras_moco.convert.detectron2", "keras_moco.convert.writing", "keras_moco.methods.presets"}
 WITH_EXAMPLES = {name for name, source in SOURCES.items() if ">>>" in source}
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 # What examples may use without importing it, beside the names of their own module.

@@ -8,9 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from keras_moco.locks import locked
+from keras_moco.storage.locks import locked
 from tests.launcher import Launcher, Place
-from tests.runs import TINY_FLAGS, contents, expect_same, results
+from tests.whole_runs import TINY_FLAGS, contents, expect_same, results
 
 pytestmark = pytest.mark.slow
 
@@ -22,18 +22,18 @@ MEMORY_BANK = [flag for flag in MOCO if not flag.startswith(OF_MOCO)]
 MEMORY_BANK += ["--method=memory_bank", "--num_negatives=300", "--strategy=mirrored", "--replicas=2"]
 
 A_STEP = "keras_moco.callbacks.progress:Progress.on_train_batch_end"
-FLUSH = "keras_moco.callbacks.saved_state:flush"
+FLUSH = "keras_moco.runs.checkpoints:flush"
 # In the order in which a run that is resumed after each comes to them.
 BEGINNING = [
     Place("os:replace", "flags.cfg"),
-    Place("keras_moco.callbacks.saved_state:in_memory"),  # the weights of step 0
+    Place("keras_moco.runs.checkpoints:in_memory"),  # the weights of step 0
     Place("os:rename", ".unfinished-"),
     Place("os:replace", "results.json", 2),
-    Place("keras_moco.training:measure_start"),
+    Place("keras_moco.commands.pretrain:measure_start"),
 ]
 FIRST_EPOCH = [
     Place(A_STEP, number=2),
-    Place("keras_moco.callbacks.saved_state:measured", "state.json", 3),
+    Place("keras_moco.runs.checkpoints:measured", "state.json", 3),
     Place(FLUSH, "manifest.json", 2),
     Place("os:rename", ".unfinished-", 2),
     Place("shutil:rmtree", "step-", 2),
@@ -50,8 +50,8 @@ LATER = [
     Place("os:replace", "results.json", 3),  # the seconds of the training
 ]
 EXPORT = [
-    Place("keras_moco.export:_write_saved_model"),
-    Place("keras_moco.export:_replace"),
+    Place("keras_moco.export.backbone:_write_saved_model"),
+    Place("keras_moco.export.backbone:_replace"),
     Place("pathlib:Path.replace", "backbone.keras"),
     Place("os:replace", "results.json", 4),
 ]
@@ -117,13 +117,13 @@ EVALUATIONS = {
     "finetune": (
         ["--epochs=3", "--pictures=false"],
         [
-            Place("keras_moco.modes.tuned:predict_labelled"),
+            Place("keras_moco.evaluation.modes.tuned:predict_labelled"),
             Place("os:replace", "classifier.keras"),
             Place("os:replace", "results.json"),
         ],
     ),
     "linear": (["--epochs=3"], [Place("os:replace", "confusion"), Place("os:replace", "results.json")]),
-    "export": ([], [Place("keras_moco.export:_replace")]),
+    "export": ([], [Place("keras_moco.export.backbone:_replace")]),
 }
 
 
@@ -142,9 +142,9 @@ def test_an_evaluation_finds_the_same(mode, launcher, whole, tmp_path):
 def test_a_conversion_is_whole_or_not_there(launcher, whole, tmp_path):
     """`convert backbone` of what `convert to_pytorch` wrote."""
     file, folder = tmp_path / "run.safetensors", tmp_path / "backbone"
-    convert = ("-m", "keras_moco.convert")
+    convert = ("-m", "keras_moco", "convert")
     kill_at(launcher, [Place("os:replace", file.name)], tmp_path, *convert, "to_pytorch", whole, file)
-    places = [Place("keras_moco.export:_write_saved_model"), Place("keras_moco.export:_replace")]
+    places = [Place("keras_moco.export.backbone:_write_saved_model"), Place("keras_moco.export.backbone:_replace")]
     for place in places:
         launcher.run(tmp_path, *convert, "backbone", file, folder, hold=place)
         assert not [path for path in folder.iterdir() if not path.name.startswith(".")]

@@ -5,11 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from keras_moco import methods, trained_run, training
-from keras_moco.config import Config
-from keras_moco.evaluating import evaluate
-from keras_moco.evaluation_config import EvaluationConfig
+from keras_moco import methods
+from keras_moco.commands import pretrain
+from keras_moco.commands.evaluate import evaluate
+from keras_moco.config import Config, EvaluationConfig
 from keras_moco.optimizers import SGD
+from keras_moco.runs import trained
 from tests import new_method
 from tests.small_encoder import small_encoder
 from tests.small_training import batches
@@ -45,12 +46,12 @@ def test_run_trains_resumes_and_is_evaluated_with_it(monkeypatch, tmp_path, caps
     own = {"method": "moco_v3", "key_momentum": 0.98, "temperature": TEMPERATURE}
     settings = {name: value for name, value in TINY_RUN.items() if name not in ("bn_splits", "queue_size")} | own
     config = Config(**settings, workdir=str(tmp_path / "run"))
-    training.pretrain(dataclasses.replace(config, epochs=1))
+    pretrain.pretrain(dataclasses.replace(config, epochs=1))
     text = capsys.readouterr().out
     assert "method: moco_v3" in text and f"chance is {2 * np.log(128):.2f}" in text
-    results = training.pretrain(dataclasses.replace(config, epochs=2, allow_config_change=("epochs",)))
+    results = pretrain.pretrain(dataclasses.replace(config, epochs=2, allow_config_change=("epochs",)))
     assert results["steps"] == 2 * (1437 // 128) and "knn_top1" in results
-    _, model = trained_run.load_model(tmp_path / "run")
+    _, model = trained.load_model(tmp_path / "run")
     assert isinstance(model, new_method.MoCoV3) and model.momentum == 0.98
     evaluate("knn", EvaluationConfig(workdir=str(tmp_path / "run")))
     assert (tmp_path / "run" / "export" / "saved_model").is_dir()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_moco.modes import MODES
+from keras_moco.evaluation.modes import MODES
 from tests.run_command import run_command
 from tests.user_environment import user_environment
 
@@ -27,7 +27,7 @@ RUN = {
     "make quickstart": r"kNN top-1: [\d.]+ % before, [\d.]+ % after training\n(.*\n)+evaluate: ",
     ". .venv/bin/activate": "",
     "python -m keras_moco": r"(?s)(?=.*train\.py)(?=.*evaluate\.py)(?=.*keras_moco\.augment\.preview)",
-    "python -m keras_moco.augment.preview --source digits --recipe moco_cifar --out runs/views.png": "",
+    "python -m keras_moco preview --source digits --recipe moco_cifar --out runs/views.png": "",
     "python train.py --flagfile=configs/imagenet.cfg --dry_run": r"steps: 5,004 per epoch of 256 images",
     EVALUATE.format("knn"): r"top-1 [\d.]+ %",
     LINEAR: r"top-1 [\d.]+ %",

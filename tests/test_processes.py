@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import LIMIT, ROOT, Process, unfinished
-from tests.runs import STEPS, TINY_FLAGS, checkpoints, expect_same, log
+from tests.whole_runs import STEPS, TINY_FLAGS, checkpoints, expect_same, log
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_moco import SGD, Encoder, MoCo, batch_norm, linear_head, resnet
+from keras_moco import SGD, Encoder, MoCo, linear_head, resnet
 from keras_moco.layers import split_batch
-from keras_moco.models.cloning import duplicate
+from keras_moco.networks import shuffle_bn
+from keras_moco.networks.cloning import duplicate
 from steps import LEARNING_RATE, MOMENTUM, TEMPERATURE, WEIGHT_DECAY
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -62,7 +63,7 @@ def limit(case, precision):
 def supervised(case, precision):
     """Keras's own `fit` of the same network as a classifier, on one view of as many images."""
     encoder = _encoder(case, precision)
-    for layer in batch_norm.batch_norm_layers(encoder):
+    for layer in shuffle_bn.batch_norm_layers(encoder):
         layer.splits = case.bn_splits
     classify = keras.layers.Dense(10, dtype="float32")
     model = keras.Sequential([encoder.scaling, encoder.backbone, encoder.pool, classify])

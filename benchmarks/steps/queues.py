@@ -27,8 +27,8 @@ def build(size, keys, dim, by_copy=False):
     import tensorflow as tf
     from keras import ops
 
-    from keras_moco.contrast import info_nce
     from keras_moco.layers import FeatureQueue
+    from keras_moco.methods.losses import info_nce
 
     queue = FeatureQueue(size, dim)
     batch, queries = (ops.normalize(keras.random.normal((keys, dim), seed=seed)) for seed in (1, 2))

@@ -6,8 +6,8 @@ import tensorflow as tf
 from keras_cv.layers import VectorizedBaseImageAugmentationLayer
 
 from keras_moco.augment.images import image_batch
+from keras_moco.checks.pixel_range import check_pixels
 from keras_moco.errors import UserError
-from keras_moco.pixel_range import check_pixels
 
 
 class Augmentation(VectorizedBaseImageAugmentationLayer):
@@ -88,8 +88,8 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
             Images with values 0..255, float32 (of `Fused`, uint8).
 
         Raises:
-            ValueError: if `images` are no such batch, or their values others (`keras_moco.pixel_range`), which within
-                a graph fails the step; or if the draws have another shape.
+            ValueError: if `images` are no such batch, or their values others (`keras_moco.checks.pixel_range`),
+                which within a graph fails the step; or if the draws have another shape.
         """
         return self.augment_pixels(check_pixels(image_batch(images)), transformations)
 
@@ -119,7 +119,7 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
         """Takes from one picture what its views need.
 
         Args:
-            picture: a picture of `keras_moco.data.pictures`.
+            picture: a picture of `keras_moco.data.decode`.
             draws: uniform draws, `(views, num_draws)`, a row for each view.
 
         Returns:

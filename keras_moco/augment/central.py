@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from keras_moco.augment.images import image_batch
-from keras_moco.pixel_range import check_pixels
+from keras_moco.checks.pixel_range import check_pixels
 
 
 def central_view(images, image_size):

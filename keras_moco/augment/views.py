@@ -3,8 +3,8 @@
 import tensorflow as tf
 
 from keras_moco.augment.images import image_batch
+from keras_moco.checks.pixel_range import check_pixels
 from keras_moco.errors import UserError
-from keras_moco.pixel_range import check_pixels
 
 
 def two_views(augmentation, images, draws=None):

@@ -1,18 +1,19 @@
 """Callbacks for `fit`; in a list, place those that add to the logs first: the monitors, `Progress`."""
 
 from keras_moco.callbacks.checkpoint import Checkpoint
-from keras_moco.callbacks.checkpoint_index import SavedState, find_step, is_saved, saved_steps
+from keras_moco.callbacks.curves import Curves
 from keras_moco.callbacks.epoch_log import EpochLog
 from keras_moco.callbacks.event_log import EventLog, drop_events
-from keras_moco.callbacks.expendable import Expendable
 from keras_moco.callbacks.health import Health
 from keras_moco.callbacks.knn_monitor import KnnMonitor
 from keras_moco.callbacks.not_finite_guard import NotFiniteGuard
-from keras_moco.callbacks.plots import Curves
+from keras_moco.callbacks.optional_output import Expendable
 from keras_moco.callbacks.progress import Progress
 from keras_moco.callbacks.representation_monitor import RepresentationMonitor
-from keras_moco.callbacks.saved_state import NotFiniteError, restore, restore_encoder, save
-from keras_moco.callbacks.stopping import Stopped, Stopping
+from keras_moco.callbacks.stopping import Stopping
+from keras_moco.errors import Stopped
+from keras_moco.runs.checkpoint_index import SavedState, find_step, is_saved, saved_steps
+from keras_moco.runs.checkpoints import NotFiniteError, restore, restore_encoder, save
 
 __all__ = [
     "Checkpoint",

@@ -7,10 +7,10 @@ import time
 
 import keras
 
-from keras_moco.callbacks.checkpoint_index import UNFINISHED, saved_states, saved_steps, scores
-from keras_moco.callbacks.saved_state import restore, save
-from keras_moco.paths import user_path
-from keras_moco.ranges import check_number
+from keras_moco.checks.ranges import check_number
+from keras_moco.runs.checkpoint_index import UNFINISHED, saved_states, saved_steps, scores
+from keras_moco.runs.checkpoints import restore, save
+from keras_moco.storage.paths import user_path
 
 
 class Checkpoint(keras.callbacks.Callback):

@@ -5,8 +5,8 @@ import io
 
 import keras
 
-from keras_moco.durable import write_text
-from keras_moco.paths import user_path
+from keras_moco.storage.atomic import write_text
+from keras_moco.storage.paths import user_path
 
 
 class EpochLog(keras.callbacks.Callback):

@@ -9,8 +9,8 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from keras_moco.durable import flush, replace_when_written
-from keras_moco.paths import user_path
+from keras_moco.storage.atomic import flush, replace_when_written
+from keras_moco.storage.paths import user_path
 
 # What TensorBoard shows together: a group by the beginnings of the names in the logs.
 GROUPS = {

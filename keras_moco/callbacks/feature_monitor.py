@@ -4,8 +4,8 @@ import abc
 
 import keras
 
+from keras_moco.checks.ranges import check_number
 from keras_moco.evaluation.features import FeatureExtractor, at_level, check_level
-from keras_moco.ranges import check_number
 
 
 class FeatureMonitor(keras.callbacks.Callback, abc.ABC):

@@ -4,7 +4,7 @@ import sys
 
 import keras
 
-from keras_moco.ranges import check_number
+from keras_moco.checks.ranges import check_number
 
 COLLAPSED = 0.05  # `feature_std` is 1 where embeddings fill the sphere, 0 where all are one
 SOLVED = 0.99  # share of queries that find their key before all others
@@ -12,13 +12,13 @@ SOLVED = 0.99  # share of queries that find their key before all others
 COLLAPSE = """warning: after epoch {epoch} the embeddings of all images are nearly one (feature_std {value:.3f}; 1 is \
 spread out): the encoder has collapsed. Look at
   - the learning rate: is it too high for this batch size? (--base_learning_rate, --warmup_epochs)
-  - the views: are they more than one flat colour? (python -m keras_moco.augment.preview)
+  - the views: are they more than one flat colour? (python -m keras_moco preview)
   - the scaling: do --image_mean and --image_std belong to images of 0..255 divided by 255?
   - the temperature: 0.07 to 0.2 is usual (--temperature)"""
 
 TOO_EASY = """warning: after epoch {epoch} {value:.1%} of the queries find their key: the task is solved, and teaches \
 nothing more. Look at
-  - the views: do both crops show the same? (--crop_min_area, --augment; python -m keras_moco.augment.preview)
+  - the views: do both crops show the same? (--crop_min_area, --augment; python -m keras_moco preview)
   - the number of negatives: more are harder (--queue_size, --num_negatives)
   - BatchNorm: query and key must not be normalised alike (--bn_mode=split on one device, shuffle on several)
   - the images: a frame, a time stamp or a mark that gives an image away?"""
@@ -26,7 +26,7 @@ nothing more. Look at
 AT_CHANCE = """warning: after epoch {epoch} the loss is still {value:.3f}, what all similarities being equal would \
 give: nothing has been learnt. Look at
   - the learning rate: is it far too low, or so high that training has broken down? (--base_learning_rate)
-  - the views: does anything of an image survive in them? (python -m keras_moco.augment.preview)"""
+  - the views: does anything of an image survive in them? (python -m keras_moco preview)"""
 
 
 class Health(keras.callbacks.Callback):

@@ -1,9 +1,9 @@
 """How good are the features now? Measured during training, without training anything."""
 
 from keras_moco.callbacks.feature_monitor import FeatureMonitor
+from keras_moco.checks.ranges import check_number
 from keras_moco.evaluation.batches import check_batches
 from keras_moco.evaluation.knn import knn_accuracy
-from keras_moco.ranges import check_number
 
 
 class KnnMonitor(FeatureMonitor):

@@ -5,7 +5,7 @@ import sys
 
 import keras
 
-from keras_moco.callbacks.saved_state import NotFiniteError
+from keras_moco.runs.checkpoints import NotFiniteError
 
 FUTILE = 10  # steps in a row without a finite one, after which nothing more is to be expected
 

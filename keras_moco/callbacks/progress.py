@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import keras
 
-from keras_moco.ranges import check_number
+from keras_moco.checks.ranges import check_number
 
 BAR_SECONDS = 0.2  # between two looks at the loss, each of which waits for the step
 STARVED = 0.3  # share of a step spent waiting for data, above which something should be done

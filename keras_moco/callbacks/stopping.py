@@ -5,13 +5,10 @@ import time
 
 import keras
 
-from keras_moco import signals
-from keras_moco.ranges import check_number
-from keras_moco.standard_streams import lost_output
-
-
-class Stopped(Exception):
-    """Training was asked to stop, and has; the message says where it stands and whether that is saved."""
+from keras_moco.checks.ranges import check_number
+from keras_moco.command_line import signals
+from keras_moco.command_line.standard_streams import lost_output
+from keras_moco.errors import Stopped
 
 
 class Stopping(keras.callbacks.Callback):

@@ -3,9 +3,8 @@
 import re
 from typing import NamedTuple
 
-from keras_moco.backbones import RESNETS, resnet
 from keras_moco.errors import UserError
-from keras_moco.models import HEADS, Encoder
+from keras_moco.networks import HEADS, RESNETS, Encoder, resnet
 
 # First layers of each head, in the official `moco/builder.py`.
 HEAD_TENSORS = {"linear": "fc.weight", "mlp": "fc.2.weight"}
@@ -17,9 +16,9 @@ class Architecture(NamedTuple):
     """An encoder in six words.
 
     Attributes:
-        backbone: str, of `keras_moco.backbones.RESNETS`.
+        backbone: str, of `keras_moco.networks.RESNETS`.
         width: int.
-        stem: str, of `keras_moco.backbones.STEMS`.
+        stem: str, of `keras_moco.networks.STEMS`.
         channels: int, of the images.
         head: str, `"linear"` or `"mlp"`; `None` if there is none.
         embedding_dim: int, or `None`.

@@ -8,9 +8,9 @@ import numpy as np
 from keras_moco.convert.architecture import architecture_of
 from keras_moco.convert.files import check_target
 from keras_moco.convert.layout import state_dict
-from keras_moco.durable import replace_when_written
 from keras_moco.errors import UserError
-from keras_moco.models import Encoder
+from keras_moco.networks import Encoder
+from keras_moco.storage.atomic import replace_when_written
 
 STEM_KERNEL = (64, 3, 7, 7)  # of Detectron2's `BasicStem`
 DEPTHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -23,7 +23,7 @@ def to_detectron2(model, path, overwrite=False):
     `MODEL.PIXEL_MEAN` and `PIXEL_STD` 255 times the encoder's `mean` and `std` (the authors' `detection/configs`).
 
     Args:
-        model: `Encoder`, or a model that has one as `encoder`; of a `keras_moco.backbones.resnet` of depth 18 or more
+        model: `Encoder`, or a model that has one as `encoder`; of a `keras_moco.networks.resnet` of depth 18 or more
             and width 64 with the ImageNet stem, for images of three channels, and any head.
         path: path of the file; Detectron2 knows the format by the ending `.pkl`.
         overwrite: bool. Replace an existing file. Defaults to `False`.

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_moco.durable import replace_when_written
 from keras_moco.errors import MissingPackageError, UserError
-from keras_moco.paths import check_file_or_folder, user_path
+from keras_moco.storage.atomic import replace_when_written
+from keras_moco.storage.paths import check_file_or_folder, user_path
 
 SETTINGS = "keras_moco"  # our entry beside the official ones: numbers that weights do not tell
 SAFETENSORS = ".safetensors"

@@ -57,7 +57,7 @@ def slots(encoder, prefix="", head=True):
     """The weights of an encoder in torchvision's order.
 
     Args:
-        encoder: `Encoder` of a `keras_moco.backbones.resnet` and a linear or MLP head.
+        encoder: `Encoder` of a `keras_moco.networks.resnet` and a linear or MLP head.
         prefix: str before each name.
         head: bool. With the head's.
 
@@ -73,7 +73,7 @@ def slots(encoder, prefix="", head=True):
     unknown = [layer.name for place, layer in [*body, *head] if place is None]
     if unknown:
         raise UserError(
-            "The encoder must be a ResNet of keras_moco.backbones with a linear or MLP head, whose layers PyTorch's "
+            "The encoder must be a ResNet of keras_moco.networks with a linear or MLP head, whose layers PyTorch's "
             f"ResNet has too. Received: layer {', '.join(unknown)}. Convert other encoders by tools of their own."
         )
     ordered = [(name, layer) for (_, name), layer in sorted(body, key=lambda pair: pair[0])]

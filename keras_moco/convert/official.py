@@ -6,10 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_moco.backbones import STEMS
 from keras_moco.convert.layout import COUNTER, Slot, canonical, slots
 from keras_moco.errors import UserError
-from keras_moco.models import MoCo
+from keras_moco.methods import MoCo
+from keras_moco.networks import STEMS
 from keras_moco.optimizers import SGD
 
 # What the official `moco/builder.py` calls its parts.

@@ -5,7 +5,6 @@ import numbers
 
 import numpy as np
 
-from keras_moco import presets
 from keras_moco.convert import files, matching
 from keras_moco.convert.architecture import architecture_of, expected_by
 from keras_moco.convert.layout import COUNTER, slots
@@ -29,7 +28,8 @@ from keras_moco.convert.official import (
     velocity_slots,
 )
 from keras_moco.errors import UserError
-from keras_moco.models import Encoder, MoCo
+from keras_moco.methods import MoCo, presets
+from keras_moco.networks import Encoder
 from keras_moco.optimizers import SGD
 
 
@@ -46,10 +46,10 @@ def from_pytorch(
 
     Args:
         path: path of a `.pth`, `.pth.tar` or `.safetensors` file; nothing of it is run.
-        preset: a name of `keras_moco.presets.PRESETS`, which the file has to fit. Defaults to `None`.
+        preset: a name of `keras_moco.methods.presets.PRESETS`, which the file has to fit. Defaults to `None`.
         optimizer: `keras_moco.SGD` to go on training with: the model is compiled with it, its velocities and
             iterations are set. Defaults to `None`: the optimizer's tensors are left.
-        stem: a name of `keras_moco.backbones.STEMS`. Defaults to `None`: a kernel of 7x7 is `"imagenet"`, of 3x3
+        stem: a name of `keras_moco.networks.STEMS`. Defaults to `None`: a kernel of 7x7 is `"imagenet"`, of 3x3
             `"cifar"`. Give `"half"` for a 3x3 of stride 2, which the file does not tell.
         mean, std: of the images scaled to 0..1, one number or one per channel.
         steps: int, steps trained. Defaults to `None`: what BatchNorm's counters say.
@@ -140,7 +140,7 @@ def load_pytorch(model, path, steps=None, with_optimizer=True, allow_partial=Fal
     Example:
 
     ```python
-    model = keras_moco.presets.moco("moco_v2_resnet50_imagenet", input_shape=(224, 224, 3))
+    model = keras_moco.methods.presets.moco("moco_v2_resnet50_imagenet", input_shape=(224, 224, 3))
     load_pytorch(model, "moco_v2_800ep_pretrain.pth.tar")
     ```
     """

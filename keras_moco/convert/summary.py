@@ -2,11 +2,11 @@
 
 import dataclasses
 
-from keras_moco import presets
 from keras_moco.convert import files
 from keras_moco.convert.architecture import architecture_of
 from keras_moco.convert.layout import COUNTER
 from keras_moco.convert.official import POINTER, QUEUE, canonical_tensors, counted_batches, notes_of, query_tensors
+from keras_moco.methods import presets
 
 
 def summary(path):

@@ -17,7 +17,7 @@ from keras_moco.convert.official import (
     sgd_of,
     velocity_slots,
 )
-from keras_moco.models import Encoder
+from keras_moco.networks import Encoder
 
 
 def to_pytorch(model, path, epoch=0, overwrite=False):
@@ -31,7 +31,7 @@ def to_pytorch(model, path, epoch=0, overwrite=False):
     counters, which nothing reads, are the steps trained (times the views of a symmetric step), and 0 for an encoder.
 
     Args:
-        model: `MoCo`, or an `Encoder`; of a `keras_moco.backbones.resnet` and a linear or MLP head.
+        model: `MoCo`, or an `Encoder`; of a `keras_moco.networks.resnet` and a linear or MLP head.
         path: path of the file; one that ends in `.safetensors` holds no optimizer.
         epoch: int, whole epochs trained, which the authors' code goes on from. Defaults to `0`.
         overwrite: bool. Replace an existing file. Defaults to `False`.

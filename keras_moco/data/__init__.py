@@ -1,10 +1,10 @@
 """Where images come from, and how they become batches."""
 
+from keras_moco.data.arrays import array_source
 from keras_moco.data.bad_images import plain_read_errors
 from keras_moco.data.folder import read_images
-from keras_moco.data.memory import array_source
 from keras_moco.data.pipeline import evaluation_dataset, labelled_dataset, pretrain_dataset, steps_per_epoch
-from keras_moco.data.sources import Source, open_source
+from keras_moco.data.source import Source, open_source
 from keras_moco.data.subset import balanced_indices, subset
 
 __all__ = [

@@ -7,8 +7,8 @@ import threading
 import tensorflow as tf
 from absl import logging
 
+from keras_moco.checks.graph import plain_failures
 from keras_moco.errors import UserError, one_line
-from keras_moco.step_checks import plain_failures
 
 RULE = "An image file must be a complete JPEG, PNG, BMP or GIF."
 NAMED = 10  # of them in the log

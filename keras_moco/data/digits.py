@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_moco.data.memory import array_source
+from keras_moco.data.arrays import array_source
 
 LICENCE = "CC BY 4.0 (Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI)"
 TEST_EXAMPLES = 360  # a fifth of 1,797

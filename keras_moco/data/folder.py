@@ -9,15 +9,15 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from keras_moco.data.arrays import permutation
 from keras_moco.data.bad_images import RULE, what_is_wrong
+from keras_moco.data.decode import Encoded
 from keras_moco.data.identity import digest_of
-from keras_moco.data.memory import permutation
-from keras_moco.data.pictures import Encoded
-from keras_moco.data.sources import Source
+from keras_moco.data.source import Source
 from keras_moco.data.walking import RULE as RULE_FOLDERS
 from keras_moco.data.walking import walk
 from keras_moco.errors import UserError, one_line
-from keras_moco.paths import check_folder, instead_of_file
+from keras_moco.storage.paths import check_folder, instead_of_file
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 TRIES = 100  # files looked at for the number of channels, before giving up

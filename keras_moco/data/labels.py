@@ -4,8 +4,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from keras_moco.checks.graph import require
 from keras_moco.errors import UserError
-from keras_moco.step_checks import require
 
 UNLABELLED = -1
 CHECKED = 2_000  # records whose labels are looked at when a source is opened, or all of a smaller one

@@ -3,8 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_moco.data.arrays import permutation
 from keras_moco.data.draws import draws_at, order_seed
-from keras_moco.data.memory import permutation
 from keras_moco.errors import UserError
 
 AUTOTUNE = tf.data.AUTOTUNE
@@ -249,7 +249,7 @@ def evaluation_dataset(source, image_size, batch_size=256):
     >>> len(dataset), next(iter(dataset))["image"].shape
     (2, TensorShape([256, 8, 8, 1]))
     """
-    from keras_moco.augment import central_view
+    from keras_moco.augment import central_view  # keras-cv takes seconds to import
 
     def resize(batch):
         return {**batch, "image": central_view(batch["image"], image_size)}

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from keras_moco.data.arrays import examples_from_arrays
 from keras_moco.data.identity import digest_of
-from keras_moco.data.memory import examples_from_arrays
 from keras_moco.errors import UserError
 
 

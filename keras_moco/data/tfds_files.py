@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from keras_moco.data.identity import digest_of
 from keras_moco.data.records import RecordFiles
 from keras_moco.errors import UserError
-from keras_moco.paths import check_file, check_folder, instead_of_file, locked
+from keras_moco.storage.paths import check_file, check_folder, instead_of_file, locked
 
 RULE = "A prepared TFDS set must be whole."
 FOLDERS = "The folders of TFDS sets must be readable."

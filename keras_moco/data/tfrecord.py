@@ -7,14 +7,14 @@ import pathlib
 
 import tensorflow as tf
 
+from keras_moco.data.decode import Encoded, attempt
 from keras_moco.data.identity import digest_of
 from keras_moco.data.labels import UNLABELLED, check_first_labels, class_of
-from keras_moco.data.pictures import Encoded, attempt
 from keras_moco.data.records import RecordFiles, count_records
-from keras_moco.data.sources import SPLITS, Source
-from keras_moco.data.streams import ShuffleBuffer, shuffled_stream
+from keras_moco.data.shuffle_buffer import ShuffleBuffer, shuffled_stream
+from keras_moco.data.source import SPLITS, Source
 from keras_moco.errors import UserError
-from keras_moco.paths import check_file, check_folder
+from keras_moco.storage.paths import check_file, check_folder
 
 # Of the `tf.train.Example` in each record, as in TensorFlow's own ImageNet scripts.
 IMAGE = "image/encoded"

@@ -3,7 +3,7 @@
 import os
 from typing import NamedTuple
 
-from keras_moco.paths import instead_of_file, locked
+from keras_moco.storage.paths import instead_of_file, locked
 
 RULE = "Folders of images must be readable."
 

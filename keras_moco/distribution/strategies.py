@@ -7,10 +7,10 @@ import signal
 
 import tensorflow as tf
 
-from keras_moco import signals
+from keras_moco.checks.ranges import check_number
+from keras_moco.command_line import signals
 from keras_moco.distribution.cluster import read_cluster
 from keras_moco.errors import UserError
-from keras_moco.ranges import check_number
 
 
 def make_strategy(name="auto", replicas=None):

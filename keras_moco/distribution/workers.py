@@ -5,7 +5,7 @@ import contextlib
 import tensorflow as tf
 
 from keras_moco.distribution.collectives import all_gather
-from keras_moco.errors import UserError
+from keras_moco.errors import UserError, WorkerLost
 
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 
@@ -13,10 +13,6 @@ _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.Cancelled
 def has_workers(strategy):
     """Whether processes on several machines train in step."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-
-
-class WorkerLost(RuntimeError):
-    """Another worker of the run has stopped, so that this one cannot go on."""
 
 
 @contextlib.contextmanager

@@ -3,14 +3,7 @@
 from keras_moco.evaluation.accuracy import Accuracy, accuracy_of
 from keras_moco.evaluation.features import LEVELS, FeatureExtractor, Features, at_level, at_levels, extract_features
 from keras_moco.evaluation.fine_tuning import fine_tune, fresh_copy
-from keras_moco.evaluation.knn import (
-    Voters,
-    knn_accuracies,
-    knn_accuracy,
-    knn_predict,
-    knn_vote,
-    nearest_voters,
-)
+from keras_moco.evaluation.knn import Voters, knn_accuracies, knn_accuracy, knn_predict, knn_vote, nearest_voters
 from keras_moco.evaluation.linear import LinearProbe, frozen, linear_accuracy, linear_probe
 from keras_moco.evaluation.linear_heads import (
     LinearHeads,

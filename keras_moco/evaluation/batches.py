@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import keras
 
+from keras_moco.checks.pixel_range import check_pixels
 from keras_moco.errors import UserError
-from keras_moco.pixel_range import check_pixels
 
 ARRAYS = 256  # images of a batch out of whole arrays
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from keras_moco.checks.graph import plain_failures
 from keras_moco.errors import UserError
 from keras_moco.evaluation.batches import named, named_batches
-from keras_moco.step_checks import plain_failures
 
 LEVELS = ("embedding", "backbone")
 

@@ -8,7 +8,7 @@ from keras_moco.errors import UserError
 from keras_moco.evaluation.checks import check_labelled
 from keras_moco.evaluation.unfinished import fit_labelled
 from keras_moco.optimizers import SGD
-from keras_moco.schedules import learning_rate
+from keras_moco.optimizers.schedules import learning_rate
 
 
 def fine_tune(

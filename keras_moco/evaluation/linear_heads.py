@@ -16,7 +16,7 @@ from keras_moco.evaluation.checks import check_labelled, check_same_width
 from keras_moco.evaluation.linear import frozen
 from keras_moco.evaluation.unfinished import fit_labelled
 from keras_moco.optimizers import SGD
-from keras_moco.schedules import learning_rate
+from keras_moco.optimizers.schedules import learning_rate
 
 RATES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 _HELD_OUT = 0.1

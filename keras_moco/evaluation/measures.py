@@ -93,7 +93,7 @@ def uniformity(features, t=2):
 def feature_std(features):
     """The mean over the `D` features of their standard deviation, times the root of `D`; of unit vectors.
 
-    The training figure of that name (`keras_moco.models.ContrastiveModel`), here over all images instead of one batch:
+    The training figure of that name (`keras_moco.methods.ContrastiveModel`), here over all images instead of one batch:
     1 where embeddings fill the sphere, 0 where all are one.
 
     Args:

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from keras_moco.durable import replace_when_written
 from keras_moco.errors import UserError
 from keras_moco.evaluation.accuracy import spread
 from keras_moco.evaluation.measures import feature_std
+from keras_moco.storage.atomic import replace_when_written
 
 NUMBERED = 20  # classes up to which cells of a confusion matrix show their number, and a map has a legend
 NAMED = 60  # classes up to which a confusion matrix shows their names

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from keras_moco.data import labelled_dataset, steps_per_epoch
-from keras_moco.durable import NamedBytes, in_memory, replace_when_written
-from keras_moco.models.cloning import seed_generators
-from keras_moco.paths import user_path
+from keras_moco.networks.cloning import seed_generators
+from keras_moco.storage.atomic import NamedBytes, in_memory, replace_when_written
+from keras_moco.storage.paths import user_path
 
 
 def fit_labelled(model, source, augmentation, batch_size, epochs, seed, callbacks=(), verbose=0, unfinished=None):

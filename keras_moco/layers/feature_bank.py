@@ -5,8 +5,8 @@ import tensorflow as tf
 from keras import ops
 
 from keras_moco import distribution
+from keras_moco.checks.graph import require
 from keras_moco.errors import UserError
-from keras_moco.step_checks import require
 
 
 @keras.saving.register_keras_serializable(package="keras_moco")

@@ -1,20 +1,31 @@
-"""The methods that a run can use: which settings are theirs, what must hold for them, and the model they make."""
+"""How it is trained: the methods, the training step that they share, and what `--method` chooses."""
 
 from keras_moco.errors import UserError
-from keras_moco.methods.base import Method
-from keras_moco.methods.end_to_end import EndToEndContrast
-from keras_moco.methods.in_batch import InBatch
-from keras_moco.methods.memory_bank import BankContrast
-from keras_moco.methods.moco import MomentumContrast
-from keras_moco.methods.simclr import SimpleContrast
+from keras_moco.methods.base import InBatch, Method
+from keras_moco.methods.contrastive_model import Contrast, ContrastiveModel
+from keras_moco.methods.end_to_end import EndToEnd, EndToEndMethod
+from keras_moco.methods.memory_bank import MemoryBank, MemoryBankMethod
+from keras_moco.methods.moco import MoCo, MoCoMethod
+from keras_moco.methods.simclr import SimCLR, SimCLRMethod
 
-__all__ = ["METHODS", "InBatch", "Method", "get_method"]
+__all__ = [
+    "METHODS",
+    "Contrast",
+    "ContrastiveModel",
+    "EndToEnd",
+    "InBatch",
+    "MemoryBank",
+    "Method",
+    "MoCo",
+    "SimCLR",
+    "get_method",
+]
 
 METHODS = {
-    "moco": MomentumContrast(),
-    "end_to_end": EndToEndContrast(),
-    "memory_bank": BankContrast(),
-    "simclr": SimpleContrast(),
+    "moco": MoCoMethod(),
+    "end_to_end": EndToEndMethod(),
+    "memory_bank": MemoryBankMethod(),
+    "simclr": SimCLRMethod(),
 }
 
 

@@ -1,12 +1,14 @@
 """What a method adds to a run."""
 
 import abc
+import math
 
-from keras_moco import batch_norm
+from keras_moco.errors import UserError
+from keras_moco.networks import shuffle_bn
 
 
 class Method(abc.ABC):
-    """What a method adds to a run; `plan` is a `keras_moco.plan.Plan` throughout.
+    """What a method adds to a run; `plan` is a `keras_moco.runs.plan.Plan` throughout.
 
     Attributes:
         settings: names of the fields of `Config` that mean something to this method and not to all.
@@ -16,7 +18,7 @@ class Method(abc.ABC):
 
     def batch_norm(self, config, replicas):
         """The `BatchNorm` of the encoder."""
-        return batch_norm.resolve(config.bn_mode, config.bn_splits, replicas)
+        return shuffle_bn.resolve(config.bn_mode, config.bn_splits, replicas)
 
     def settled(self, config, train_examples):
         """Settings that follow from so many training images where `config` does not give them: a dict."""
@@ -36,6 +38,30 @@ class Method(abc.ABC):
     @abc.abstractmethod
     def build(self, plan, encoder):
         """The model."""
+
+
+class InBatch(Method):
+    """What is common to methods whose negatives are the other images of the batch."""
+
+    def check(self, plan):
+        if plan.config.batch_size < 2:
+            raise UserError(
+                "`batch_size` must be at least 2, since the other images of a batch are the negatives. "
+                f"Received: batch_size={plan.config.batch_size}. Raise --batch_size."
+            )
+
+    def chance_loss(self, plan):
+        return math.log(1 + self.num_negatives(plan.config))
+
+    def describe(self, plan):
+        return [
+            f"negatives: {self.num_negatives(plan.config):,}, of the other images in the batch, with gradient",
+            f"loss: chance is {plan.chance_loss:.2f}",
+        ]
+
+    @abc.abstractmethod
+    def num_negatives(self, config):
+        """int."""
 
 
 def size(vectors, config):

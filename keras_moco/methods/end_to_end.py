@@ -1,10 +1,97 @@
-"""End-to-end training: the keys of the batch, with gradient."""
+"""The end-to-end mechanism: the dictionary is the mini-batch, and gradient flows into queries and keys."""
 
-from keras_moco.methods.in_batch import InBatch
-from keras_moco.models import EndToEnd
+import keras
+from keras import ops
+
+from keras_moco import distribution
+from keras_moco.errors import UserError
+from keras_moco.methods.base import InBatch
+from keras_moco.methods.contrastive_model import Contrast, ContrastiveModel
+from keras_moco.methods.losses import in_batch
+from keras_moco.networks import shuffle_bn
+from keras_moco.networks.cloning import duplicate
 
 
-class EndToEndContrast(InBatch):
+@keras.saving.register_keras_serializable(package="keras_moco")
+class EndToEnd(ContrastiveModel):
+    """Contrasts each image with the others of its batch, and learns from both sides (MoCo, Fig. 2a and sec. 4.1).
+
+    The dictionary is as consistent as can be, all its keys being of this very step, and as large as the batch that
+    fits into memory: N images over all replicas give N - 1 negatives. The learning rate has to grow with the batch
+    (Goyal et al. 2017; without that the paper loses 2 % at 1024).
+
+    Args:
+        encoder: the query `Encoder`, of any backbone.
+        temperature: positive float, `T`. Defaults to `0.07` (the paper).
+        shared: bool. `True`: one encoder for queries and keys; `False`: a key encoder with weights of its own, a copy
+            at the start, that is trained too ("can be different", Fig. 2). Defaults to `True`.
+        bn_mode: in whose company BatchNorm normalises, see `keras_moco.networks.shuffle_bn.resolve`. Defaults to
+            `"auto"`: `"split"` on one replica, `"shuffle"` on several; the paper shuffles here as in MoCo (sec. 3.3).
+        bn_splits: positive int, groups of `"split"` in the batch of each replica. Defaults to `8`.
+        seed: int, of the shuffle. Defaults to `0`.
+        **kwargs: of `keras.Model`.
+
+    Call arguments:
+        images: `(n, H, W, C)`, values in 0..255.
+        training: bool. Defaults to `False`.
+
+    Call returns:
+        `(n, D)` float32, the query encoder's unit-norm embeddings.
+
+    Raises:
+        ValueError: if an argument is out of its range; in the first step, if the global batch is a single image,
+            `bn_splits` does not divide it, or for `bn_mode="shuffle"` on one replica.
+
+    Example:
+
+    ```python
+    model = EndToEnd(Encoder(resnet("resnet18", stem="cifar"), linear_head(512)), temperature=0.1)
+    model.compile(optimizer=SGD(0.03 * 1024 / 256))
+    model.fit(batches_of_query_and_key, epochs=200)  # of 1024 images: 1023 negatives
+    ```
+    """
+
+    def __init__(self, encoder, temperature=0.07, shared=True, bn_mode="auto", bn_splits=8, seed=0, **kwargs):
+        groups = shuffle_bn.resolve(bn_mode, bn_splits, distribution.num_replicas())
+        super().__init__(encoder, temperature, groups, **kwargs)
+        self.seed = seed
+        self.bn_mode = bn_mode
+        self.bn_splits = bn_splits
+        self.separate_key_encoder = None if shared else duplicate(encoder, "key_encoder")
+        self.built = True
+
+    @property
+    def key_encoder(self):
+        """What encodes keys: the query encoder, or the other one."""
+        return self.encoder if self.separate_key_encoder is None else self.separate_key_encoder
+
+    def contrast(self, views, targets):
+        queries = self.encoder(views["query"], training=True)  # (n, D)
+        keys = self._encode_keys(views["key"])  # (N, D)
+        if keys.shape[0] < 2:
+            raise UserError(
+                "The global batch must hold two images or more, since the others are the negatives. "
+                "Received: 1 image. Raise the batch size."
+            )
+        logits, labels = in_batch(queries, keys, distribution.local_slice(ops.arange(keys.shape[0])), self.temperature)
+        return [Contrast("query_to_key", queries, logits, labels)]
+
+    def _encode_keys(self, images):
+        """Keys of the global batch, each encoded in the BatchNorm company of other images than its query."""
+        images, order = self.batch_norm.shuffle(images, self.seed, self.step)
+        return self.batch_norm.unshuffle(self.key_encoder(images, training=True), order)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "shared": self.separate_key_encoder is None,
+            "bn_mode": self.bn_mode,
+            "bn_splits": self.bn_splits,
+            "seed": self.seed,
+        }
+
+
+class EndToEndMethod(InBatch):
     settings = ("separate_encoders", "bn_mode", "bn_splits")
 
     def num_negatives(self, config):

@@ -1,16 +1,178 @@
-"""Momentum Contrast: a queue of keys."""
+"""Momentum Contrast (He, Fan, Wu, Xie, Girshick: CVPR 2020)."""
 
 import math
+import warnings
 
+import keras
+from keras import ops
+
+from keras_moco import distribution
 from keras_moco.errors import UserError
+from keras_moco.layers import FeatureQueue
 from keras_moco.methods.base import Method, size
-from keras_moco.models import MoCo
-from keras_moco.models.moco import SYNCHRONIZED_NOTE
+from keras_moco.methods.contrastive_model import Contrast, ContrastiveModel
+from keras_moco.methods.losses import info_nce
+from keras_moco.networks import shuffle_bn
+from keras_moco.networks.cloning import duplicate, follow_frozen
+from keras_moco.networks.momentum import momentum_update
+
+QUERY_TO_KEY = ("query", "key")
+KEY_TO_QUERY = ("key", "query")
+SYNCHRONIZED_NOTE = (
+    "bn_mode='sync' is not sufficient with a queue, say the authors of MoCo (issue 46 of their repository): keys in "
+    "the queue carry the statistics of other batches. The paper uses 'shuffle'."
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_moco")
+class MoCo(ContrastiveModel):
+    """Momentum Contrast: a query encoder learns to find each image's key among those of a long queue.
+
+    One training step (Algorithm 1 of the paper; order as in the official `moco/builder.py`, where at the first step
+    the momentum update changes nothing):
+
+    1. The key encoder moves towards the query encoder.
+    2. Keys of the second views are encoded without gradient, the batch shuffled for BatchNorm.
+    3. Queries of the first views meet their own keys and those in the queue, which does not hold this batch yet.
+    4. A gradient step on the query encoder.
+    5. The keys replace the oldest ones in the queue.
+
+    MoCo v1 and v2 differ in the encoder's head, the augmentation, the temperature and the schedule only.
+
+    Args:
+        encoder: the query `Encoder`, of any backbone. The key encoder is made as an exact copy.
+        queue_size: positive int, `K`. Defaults to `65536` (the paper; the CIFAR-10 demo uses `4096`).
+        momentum: float in `[0, 1]` or a schedule over steps, `m`, of the key encoder. Defaults to `0.999` (the paper;
+            the CIFAR-10 demo uses `0.99`). A ramp from `m` to 1 is `CosineDecay(m, steps, alpha=1 / m)`.
+        temperature: positive float, `T`. Defaults to `0.07` (MoCo v1; v2 uses `0.2`, the CIFAR-10 demo `0.1`).
+        symmetric: bool. Also look second views up among the keys of first views: one momentum update, both losses
+            against the same queue, `2 n` keys enqueued. The loss is the sum of both, not their mean, as in the
+            CIFAR-10 demo; the learning rates of other recipes may need halving. Defaults to `False`.
+        bn_mode: which images share BatchNorm statistics, so that a pair does not give itself away by those of its
+            batch: `"split"`, `"shuffle"`, `"sync"` or `"plain"`, see `keras_moco.networks.shuffle_bn.resolve`. It is
+            set on all BatchNorm layers of `encoder`. Defaults to `"auto"`: `"split"` on one replica (the CIFAR-10
+            demo), `"shuffle"` on several (sec. 3.3).
+        bn_splits: positive int, groups of `"split"` in the batch of each replica. Defaults to `8` (the CIFAR-10 demo).
+        seed: int, of the shuffle and of the queue's first content. Defaults to `0`.
+        **kwargs: of `keras.Model`.
+
+    Call arguments:
+        images: `(n, H, W, C)`, values in 0..255.
+        training: bool. Defaults to `False`.
+
+    Call returns:
+        `(n, D)` float32, the query encoder's unit-norm embeddings.
+
+    Raises:
+        ValueError: if an argument is out of its range, or a BatchNorm layer of a backbone that cannot be taken apart
+            would have to be split; in the first step, if a batch has more keys than the queue, if `bn_splits` does
+            not divide it, or for `bn_mode="shuffle"` on one replica.
+
+    Example:
+
+    ```python
+    encoder = Encoder(resnet("resnet18", stem="cifar"), linear_head(512))
+    model = MoCo(encoder, queue_size=4096, momentum=0.99, temperature=0.1)
+    model.compile(optimizer=SGD(0.03, weight_decay=5e-4))
+    model.fit(batches_of_query_and_key, epochs=200)
+    ```
+    """
+
+    def __init__(
+        self,
+        encoder,
+        queue_size=65536,
+        momentum=0.999,
+        temperature=0.07,
+        symmetric=False,
+        bn_mode="auto",
+        bn_splits=8,
+        seed=0,
+        **kwargs,
+    ):
+        directions = [QUERY_TO_KEY, KEY_TO_QUERY] if symmetric else [QUERY_TO_KEY]
+        losses = [f"loss_{query}_to_{key}" for query, key in directions if symmetric]
+        groups = shuffle_bn.resolve(bn_mode, bn_splits, distribution.num_replicas())
+        super().__init__(encoder, temperature, groups, logs=("queue_fill", "key_momentum", *losses), **kwargs)
+        if not callable(momentum) and not 0 <= momentum <= 1:
+            raise UserError(f"`momentum` must be in [0, 1]. Received: momentum={momentum}. The paper uses 0.999.")
+        self.momentum = momentum
+        self.directions = directions
+        self.seed = seed
+        self.bn_mode = bn_mode
+        self.bn_splits = bn_splits
+        if self.batch_norm.synchronized:
+            warnings.warn(SYNCHRONIZED_NOTE, stacklevel=2)
+        self.key_encoder = duplicate(encoder, "key_encoder")
+        follow_frozen(self.key_encoder, encoder)
+        dtype = encoder.full_precision
+        self.queue = FeatureQueue(queue_size, encoder.embedding_dim, seed=seed, dtype=dtype, name="queue")
+        self.built = True
+
+    @property
+    def query_encoder(self):
+        """The encoder that is learnt, and whose features are used afterwards."""
+        return self.encoder
+
+    @property
+    def trainable_variables(self):
+        """The query encoder's: neither gradient, nor weight decay, nor optimiser state for the key encoder."""
+        return self.query_encoder.trainable_variables
+
+    def make_train_function(self, force=False):
+        follow_frozen(self.key_encoder, self.query_encoder)  # of which parts may have been frozen since
+        super().make_train_function(force)
+
+    def before_step(self):
+        momentum_update(self.key_encoder, self.query_encoder, self.key_momentum)
+
+    def encode_targets(self, views):
+        return [self._encode_keys(views[key]) for _, key in self.directions]  # each (N, D)
+
+    def contrast(self, views, targets):
+        negatives = ops.convert_to_tensor(self.queue.features)  # (K, D), read once: it is copied
+        return [
+            self._look_up(f"{query}_to_{key}", self.query_encoder(views[query], training=True), keys, negatives)
+            for (query, key), keys in zip(self.directions, targets, strict=True)
+        ]
+
+    def after_step(self, views, targets, contrasts):
+        self.queue.enqueue(ops.concatenate(targets))
+
+    def _encode_keys(self, images):
+        """Keys of the global batch, `(N, D)`, each encoded in the BatchNorm company of other images than its query."""
+        images, order = self.batch_norm.shuffle(images, self.seed, self.step)
+        keys = self.key_encoder(images, training=True)
+        return ops.stop_gradient(self.batch_norm.unshuffle(keys, order))
+
+    def _look_up(self, name, queries, keys, negatives):
+        logits, labels = info_nce(queries, distribution.local_slice(keys), negatives, self.temperature)
+        return Contrast(name, queries, logits, labels)
+
+    def monitor(self):
+        return {"queue_fill": self.queue.fill, "key_momentum": self.key_momentum}
+
+    @property
+    def key_momentum(self):
+        """Scalar, `m` at the current step."""
+        return self.momentum(self.step) if callable(self.momentum) else self.momentum
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "queue_size": self.queue.size,
+            "momentum": keras.saving.serialize_keras_object(self.momentum),
+            "symmetric": KEY_TO_QUERY in self.directions,
+            "bn_mode": self.bn_mode,
+            "bn_splits": self.bn_splits,
+            "seed": self.seed,
+        }
+
 
 PAPER = 65536  # keys (MoCo, sec. 4.1)
 
 
-class MomentumContrast(Method):
+class MoCoMethod(Method):
     settings = ("queue_size", "key_momentum", "symmetric", "bn_mode", "bn_splits")
 
     def settled(self, config, train_examples):

@@ -1,13 +1,73 @@
-"""SimCLR: both views of every other image in the batch."""
+"""SimCLR (Chen, Kornblith, Norouzi, Hinton: ICML 2020)."""
 
-from keras_moco import batch_norm
-from keras_moco.methods.in_batch import InBatch
-from keras_moco.models import SimCLR
+import keras
+from keras import ops
+
+from keras_moco import distribution
+from keras_moco.errors import UserError
+from keras_moco.methods.base import InBatch
+from keras_moco.methods.contrastive_model import Contrast, ContrastiveModel
+from keras_moco.methods.losses import nt_xent
+from keras_moco.networks import shuffle_bn
 
 
-class SimpleContrast(InBatch):
+@keras.saving.register_keras_serializable(package="keras_moco")
+class SimCLR(ContrastiveModel):
+    """Contrasts both views of each image with all views of the other images in the batch (SimCLR, Algorithm 1).
+
+    N images over all replicas are 2 N views; each has one positive and 2 N - 2 negatives. Both views pass the encoder
+    as one batch, and BatchNorm shares its statistics over all of them on all replicas ("global BN", sec. 2.2).
+
+    The loss is the mean over the 2 N views, as in the paper. The official code (`tf2/objective.py`) sums the means of
+    both kinds of views, which is twice as much; with LARS that makes a difference to biases and BatchNorm only.
+
+    Args:
+        encoder: the `Encoder`, of any backbone; its head is `simclr_head` in the official code.
+        temperature: positive float, tau in the paper. Defaults to `0.1` (ImageNet; CIFAR-10 uses `0.5`, appendix B.9).
+        **kwargs: of `keras.Model`.
+
+    Call arguments:
+        images: `(n, H, W, C)`, values in 0..255.
+        training: bool. Defaults to `False`.
+
+    Call returns:
+        `(n, D)` float32, unit-norm embeddings.
+
+    Raises:
+        ValueError: if an argument is out of its range; in the first step, if the global batch is a single image.
+
+    Example:
+
+    ```python
+    model = SimCLR(Encoder(resnet("resnet18", stem="cifar"), simclr_head(512), mean=0, std=1), temperature=0.5)
+    model.compile(optimizer=LARS(learning_rate("cosine", 2.0, epochs=1000, steps_per_epoch=97, warmup_epochs=10)))
+    model.fit(batches_of_query_and_key, epochs=1000)
+    ```
+    """
+
+    def __init__(self, encoder, temperature=0.1, **kwargs):
+        super().__init__(encoder, temperature, shuffle_bn.Plain(synchronized=True), **kwargs)
+        self.built = True
+
+    def contrast(self, views, targets):
+        both = self.encoder(ops.concatenate([views["query"], views["key"]]), training=True)  # (2 n, D)
+        first, second = ops.split(both, 2)
+        every_first, every_second = map(distribution.all_gather, (first, second))  # (N, D)
+        if every_first.shape[0] < 2:
+            raise UserError(
+                "The global batch must hold two images or more, since the others are the negatives. "
+                "Received: 1 image. Raise the batch size."
+            )
+        own = distribution.local_slice(ops.arange(every_first.shape[0]))
+        from_first = nt_xent(first, every_second, every_first, own, self.temperature)
+        from_second = nt_xent(second, every_first, every_second, own, self.temperature)
+        logits, labels = map(ops.concatenate, zip(from_first, from_second, strict=True))  # (2 n, 2 N - 1), (2 n,)
+        return [Contrast("view_to_view", both, logits, labels)]
+
+
+class SimCLRMethod(InBatch):
     def batch_norm(self, config, replicas):
-        return batch_norm.Plain(synchronized=True)
+        return shuffle_bn.Plain(synchronized=True)
 
     def num_negatives(self, config):
         return 2 * config.batch_size - 2

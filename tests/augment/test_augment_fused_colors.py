@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from keras_moco.augment import (
-    Compose,
-    Fused,
-    RandomColorJitter,
-    RandomGaussianBlur,
-    RandomGrayscale,
-    RandomResizedCrop,
-)
+from keras_moco.augment import Compose, Fused, RandomColorJitter, RandomGaussianBlur, RandomGrayscale, RandomResizedCrop
 from tests.augment.oracles import NAMES, ORDERS, PHOTOS, floats, gray_of, hue_of, jitter_draws, operate, whole
 
 CROP_DRAWS = RandomResizedCrop.num_draws

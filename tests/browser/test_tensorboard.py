@@ -8,8 +8,8 @@ import shutil
 import pytest
 from PIL import Image
 
-from keras_moco import training
 from keras_moco.callbacks.event_log import tag
+from keras_moco.commands import pretrain
 from tests.browser.board import Board, browse, serve, until
 from tests.tiny import tiny_config
 
@@ -30,8 +30,8 @@ def run(tmp_path_factory):
         pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
     workdir = tmp_path_factory.mktemp("runs") / "tiny"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "export_backbone", lambda *_: None)  # which TensorBoard does not show
-        training.pretrain(tiny_config(workdir, epochs=EPOCHS))
+        patch.setattr(pretrain, "export_backbone", lambda *_: None)  # which TensorBoard does not show
+        pretrain.pretrain(tiny_config(workdir, epochs=EPOCHS))
     return workdir
 
 

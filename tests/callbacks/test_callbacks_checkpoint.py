@@ -11,7 +11,9 @@ import h5py
 import keras
 import pytest
 
-from keras_moco.callbacks import Checkpoint, EpochLog, checkpoint, save, saved_steps
+from keras_moco.callbacks import Checkpoint, EpochLog, checkpoint
+from keras_moco.runs.checkpoint_index import saved_steps
+from keras_moco.runs.checkpoints import save
 from tests.small_training import Crash, CrashAt, batches, differing, make_model, scramble, state
 
 STEPS, EPOCHS = 7, 3  # 3 steps at a time do not divide an epoch

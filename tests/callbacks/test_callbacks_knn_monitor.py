@@ -9,7 +9,7 @@ from keras import layers
 from sklearn.neighbors import KNeighborsClassifier
 
 from keras_moco.callbacks import KnnMonitor
-from keras_moco.models import Encoder, linear_head
+from keras_moco.networks import Encoder, linear_head
 from tests.small_encoder import SHAPE
 from tests.small_training import batches
 

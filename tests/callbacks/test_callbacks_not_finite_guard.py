@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_moco.callbacks import Checkpoint, NotFiniteError, NotFiniteGuard
+from keras_moco.callbacks import Checkpoint, NotFiniteGuard
 from keras_moco.optimizers import SGD
+from keras_moco.runs.checkpoints import NotFiniteError
 from tests import half_precision
 from tests.small_training import batches, differing, make_model, state, variables
 

@@ -8,8 +8,8 @@ import keras
 import pytest
 
 from keras_moco.callbacks import Checkpoint, EpochLog, Stopped, Stopping
-from keras_moco.signals import ENDING
-from keras_moco.standard_streams import Output
+from keras_moco.command_line.signals import ENDING
+from keras_moco.command_line.standard_streams import Output
 from tests.small_training import batches, make_model, scramble, state
 
 

@@ -5,7 +5,7 @@ import pytest
 import safetensors.numpy
 
 from keras_moco.convert import to_pytorch
-from keras_moco.models import MoCo
+from keras_moco.methods import MoCo
 from tests.convert.small_moco import POINTER, QUERY, make_encoder
 
 

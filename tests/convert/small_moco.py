@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 import tests.tiny  # noqa: F401 (the backbone of that name)
-from keras_moco.backbones import resnet
-from keras_moco.models import Encoder, linear_head
+from keras_moco.networks import Encoder, linear_head, resnet
 
 QUERY, KEY, QUEUE, POINTER = "module.encoder_q.", "module.encoder_k.", "module.queue", "module.queue_ptr"
 

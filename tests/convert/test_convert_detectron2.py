@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_moco.backbones import RESNETS, resnet
-from keras_moco.backbones.resnet import _basic_block, _bottleneck_block
 from keras_moco.convert import detectron2, to_detectron2
-from keras_moco.models import Encoder, MoCo, linear_head, simclr_head
+from keras_moco.methods import MoCo
+from keras_moco.networks import RESNETS, Encoder, linear_head, resnet, simclr_head
+from keras_moco.networks.resnet import _basic_block, _bottleneck_block
 from tests.convert.small_moco import refused
 
 NETWORKS = {"basic": (_basic_block, (2, 1)), "bottleneck": (_bottleneck_block, (2, 1))}

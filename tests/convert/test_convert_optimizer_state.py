@@ -5,7 +5,7 @@ import pytest
 
 from keras_moco import SGD
 from keras_moco.convert import files, from_pytorch, load_pytorch
-from keras_moco.models import MoCo
+from keras_moco.methods import MoCo
 from tests.convert.small_moco import left_over, make_encoder, refused, variables
 
 torch = pytest.importorskip("torch")

@@ -5,9 +5,8 @@ import json
 
 import numpy as np
 
-from keras_moco import presets
 from keras_moco.convert import encoder_from_pytorch, files, from_pytorch, load_pytorch
-from keras_moco.models import MoCo
+from keras_moco.methods import MoCo, presets
 from tests.convert.small_moco import KEY, POINTER, QUERY, left_over, refused, without
 
 

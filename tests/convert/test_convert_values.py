@@ -7,7 +7,7 @@ import safetensors.numpy
 
 from keras_moco import SGD
 from keras_moco.convert import from_pytorch, load_pytorch, to_pytorch
-from keras_moco.models import MoCo
+from keras_moco.methods import MoCo
 from tests.convert.small_moco import KEY, POINTER, QUERY, make_encoder, refused, without
 
 

@@ -9,7 +9,8 @@ import safetensors.numpy
 from keras import layers
 
 from keras_moco.convert import encoder_from_pytorch, from_pytorch, load_pytorch, to_detectron2, to_pytorch
-from keras_moco.models import Encoder, MoCo, SimCLR, linear_head, simclr_head
+from keras_moco.methods import MoCo, SimCLR
+from keras_moco.networks import Encoder, linear_head, simclr_head
 from tests.convert.small_moco import make_encoder, refused
 
 

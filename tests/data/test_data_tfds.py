@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_moco.data import open_source, tfds_source
+from keras_moco.data import open_source, tfds
 from keras_moco.data.tfds_files import encoded_examples, record_files
 from tests.data.written import store_tfds, time_limit
 
@@ -62,14 +62,14 @@ def test_sixteen_bit_images_are_refused(tmp_path):
 
 
 def test_a_set_that_is_not_prepared_is_refused_with_a_way_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(tfds_source, "_online", lambda: False)
+    monkeypatch.setattr(tfds, "_online", lambda: False)
     store_labelled(tmp_path, train=(0, 2))
     for name, hint in (
         ("cifar11", "cifar10"),
         ("qqqqqqqqqqqqqqqq", "{}: some"),  # like no other: what is prepared
         ("imagenette/nothing", "full-size"),
         ("cifar10", "not prepared in {}, and there is no internet here"),
-        ("mnist", "keras_moco.data.import_idx"),
+        ("mnist", "keras_moco.commands.import_idx"),
         ("imagenet2012", "{}/downloads/manual: ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"),
     ):
         with pytest.raises(ValueError, match=f"Received: tfds:{name}.*{re.escape(hint.format(tmp_path))}"):
@@ -78,13 +78,13 @@ def test_a_set_that_is_not_prepared_is_refused_with_a_way_out(tmp_path, monkeypa
 
 def test_a_failed_download_is_one_sentence_and_was_announced(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(tfds_source, "_online", lambda: True)
-    monkeypatch.setattr(tfds_source.logging, "warning", lambda text, *args: said.append(text % args))
+    monkeypatch.setattr(tfds, "_online", lambda: True)
+    monkeypatch.setattr(tfds.logging, "warning", lambda text, *args: said.append(text % args))
 
     def fail(builder, **_):
         raise ConnectionError("connection\n  lost")
 
-    monkeypatch.setattr(tfds_source.tfds.core.DatasetBuilder, "download_and_prepare", fail)
+    monkeypatch.setattr(tfds.tfds.core.DatasetBuilder, "download_and_prepare", fail)
     with pytest.raises(ValueError, match="ConnectionError: connection lost"):
         open_source("tfds:cifar10", data_dir=tmp_path)
     assert "tfds:cifar10" in said[-1] and str(tmp_path) in said[-1]
@@ -168,10 +168,10 @@ def test_a_description_that_is_a_pipe_is_refused_and_not_waited_for(copy, file):
 def test_a_damaged_record_among_images_in_memory_is_refused(tmp_path):
     store_tfds(tmp_path, "some", {"train": [(np.full((8, 8, 3), n, "uint8"), 1) for n in range(20)]}, classes=2)
     flip_a_byte(tmp_path / "some" / "1.0.0" / FILES[2])
-    builder = tfds_source._prepared_builder("some", str(tmp_path))
+    builder = tfds._prepared_builder("some", str(tmp_path))
     records = record_files(builder, "train")
     examples = encoded_examples(builder, "train", records)
-    arrays = tfds_source._InMemory(lambda: examples, 20, (8, 8, 3), records, "Do so.")
+    arrays = tfds._InMemory(lambda: examples, 20, (8, 8, 3), records, "Do so.")
     with pytest.raises(
         ValueError, match=r"must be whole\. Received: record \d+ of .*: its checksum is wrong\. Do so\."
     ):
@@ -180,11 +180,11 @@ def test_a_damaged_record_among_images_in_memory_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_many_files_are_read_in_the_order_of_tfds(tmp_path):
-    files = tfds_source.tfds.download.DownloadConfig(num_shards=19)
+    files = tfds.tfds.download.DownloadConfig(num_shards=19)
     for name, ordered in (("loose", False), ("ordered", True)):
         rows = {"train": [(np.full((4, 4, 3), number % 256, "uint8"), number % 2) for number in range(400)]}
         store_tfds(tmp_path, name, rows, 3, 2, "png", {"download_config": files, "disable_shuffling": ordered})
-        builder = tfds_source._prepared_builder(name, str(tmp_path))
+        builder = tfds._prepared_builder(name, str(tmp_path))
         records = record_files(builder, "train")
         ours, theirs = (
             [example["image"] for example in encoded_examples(builder, "train", which).as_numpy_iterator()]

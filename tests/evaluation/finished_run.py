@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 
 from keras_moco import distribution
-from keras_moco.building import build_model, plan_of
-from keras_moco.callbacks import save
+from keras_moco.commands.evaluate import evaluate
+from keras_moco.config import EvaluationConfig
 from keras_moco.data import open_source
-from keras_moco.evaluating import evaluate
-from keras_moco.evaluation_config import EvaluationConfig
-from keras_moco.export import export_backbone
-from keras_moco.run_directory import RunDirectory
-from keras_moco.trained_run import load_model
+from keras_moco.export.backbone import export_backbone
+from keras_moco.runs.build import build_model, plan_of
+from keras_moco.runs.checkpoints import save
+from keras_moco.runs.directory import RunDirectory
+from keras_moco.runs.trained import load_model
 from tests.tiny import TINY_RUN, tiny_config
 
 SIZE = TINY_RUN["image_size"]

@@ -13,20 +13,14 @@ from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
-from keras_moco import subject
-from keras_moco.building import build_augmentation
+from keras_moco.commands.evaluate import evaluate
+from keras_moco.config import EvaluationConfig
 from keras_moco.data import open_source, pretrain_dataset
-from keras_moco.evaluating import evaluate
-from keras_moco.evaluation import (
-    accuracy_of,
-    knn_accuracy,
-    linear_accuracy,
-    representation_measures,
-)
-from keras_moco.evaluation_config import EvaluationConfig
-from keras_moco.models import Encoder, linear_head
-from keras_moco.modes import frozen, report, tuned, use
-from keras_moco.run_directory import RunDirectory
+from keras_moco.evaluation import accuracy_of, knn_accuracy, linear_accuracy, representation_measures, target
+from keras_moco.evaluation.modes import frozen, report, tuned, use
+from keras_moco.networks import Encoder, linear_head
+from keras_moco.runs.build import build_augmentation
+from keras_moco.runs.directory import RunDirectory
 from tests.evaluation.finished_run import SIZE, digits, refusal, results, train_on, write_images
 
 ONE_IMAGE = 100 / 360  # percent; rounding that differs from processor to processor may decide a close vote
@@ -76,7 +70,7 @@ def test_backbone_sees_each_image_once_for_both_levels(mode, images, run, monkey
     count = Count()
     backbone = keras.Sequential([keras.Input((SIZE, SIZE, 1)), count, keras.layers.Flatten()])
     encoder = Encoder(backbone, linear_head(SIZE * SIZE, 4), mean=0.3, std=0.4)
-    monkeypatch.setattr(subject, "open_trained_encoder", lambda *_: (encoder, 0))
+    monkeypatch.setattr(target, "open_trained_encoder", lambda *_: (encoder, 0))
     count.seen.assign(0)
     settings = {"pictures": False, "knn_k": (9,)} if mode == "knn" else {}
     evaluate(mode, EvaluationConfig(workdir=str(run), **settings))
@@ -341,7 +335,7 @@ def test_a_backbone_without_a_head_is_exported(trained, tmp_path):
 
 
 def test_the_card_says_what_was_recorded_in_training_and_opens_no_data(run, monkeypatch):
-    monkeypatch.setattr(subject.data, "open_source", lambda *_, **__: pytest.fail("a data set was opened"))
+    monkeypatch.setattr(target.data, "open_source", lambda *_, **__: pytest.fail("a data set was opened"))
     monkeypatch.setattr(use, "export_backbone", lambda encoder, folder: folder)
     flags = RunDirectory(run).flagfile
     flags.write_text(flags.read_text().replace("--train_examples=1437\n", "--train_examples=1234\n"))

@@ -14,21 +14,21 @@ import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 
-from keras_moco import locks, subject
-from keras_moco.callbacks import save
-from keras_moco.evaluating import evaluate
-from keras_moco.evaluation import FeatureExtractor
-from keras_moco.evaluation_config import EvaluationConfig
+from keras_moco.commands.evaluate import evaluate
+from keras_moco.config import EvaluationConfig
+from keras_moco.config.settings import to_text
+from keras_moco.evaluation import FeatureExtractor, target
+from keras_moco.evaluation.model_card import write_card
+from keras_moco.evaluation.modes import MODES, tuned
+from keras_moco.evaluation.target import Subject
 from keras_moco.layers import FeatureQueue
-from keras_moco.loading import load_backbone, load_encoder
-from keras_moco.model_card import write_card
-from keras_moco.models import MoCo
-from keras_moco.modes import MODES, tuned
+from keras_moco.methods import MoCo
 from keras_moco.optimizers import SGD
-from keras_moco.run_directory import RunDirectory
-from keras_moco.settings import to_text
-from keras_moco.subject import Subject
-from keras_moco.trained_run import load_model, load_trained_encoder
+from keras_moco.runs.checkpoints import save
+from keras_moco.runs.directory import RunDirectory
+from keras_moco.runs.load import load_backbone, load_encoder
+from keras_moco.runs.trained import load_model, load_trained_encoder
+from keras_moco.storage import locks
 from tests.evaluation.finished_run import SIZE, digits, refusal, results, train_on, write_images
 from tests.processes import ROOT
 
@@ -232,7 +232,7 @@ def test_a_step_is_a_number_or_its_digits(trained):
 
 
 def test_what_cannot_be_written_is_found_out_before_any_work(run, silent, tmp_path, monkeypatch):
-    monkeypatch.setattr(subject, "open_trained_encoder", lambda *_: pytest.fail("the encoder was loaded"))
+    monkeypatch.setattr(target, "open_trained_encoder", lambda *_: pytest.fail("the encoder was loaded"))
     (tmp_path / "file").touch()
     for output in ("file", "file/new"):
         said = refusal("finetune", workdir=str(run), output=str(tmp_path / output))
@@ -379,7 +379,7 @@ def test_a_map_of_too_few_images_is_left_out_and_the_rest_is_done(run, tmp_path,
 @pytest.fixture
 def silent(trained, monkeypatch):
     """Fails if anything is computed; the run need not be loaded for that."""
-    monkeypatch.setattr(subject, "open_trained_encoder", lambda *_: (trained.encoder, 0))
+    monkeypatch.setattr(target, "open_trained_encoder", lambda *_: (trained.encoder, 0))
     monkeypatch.setattr(FeatureExtractor, "_embed", lambda *_: pytest.fail("features were extracted"))
     monkeypatch.setattr(tuned, "fine_tune", lambda *_, **__: pytest.fail("something was trained"))
 

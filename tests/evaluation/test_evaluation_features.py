@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_moco.evaluation import FeatureExtractor, at_levels, extract_features
-from keras_moco.models import Encoder, linear_head
+from keras_moco.networks import Encoder, linear_head
 
 
 def rows(n):

@@ -7,15 +7,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
-from keras_moco.evaluation import (
-    Features,
-    knn,
-    knn_accuracies,
-    knn_accuracy,
-    knn_predict,
-    knn_vote,
-    nearest_neighbours,
-)
+from keras_moco.evaluation import Features, knn, knn_accuracies, knn_accuracy, knn_predict, knn_vote, nearest_neighbours
 
 IMAGES, LABELS = load_digits(return_X_y=True)
 DIGITS = IMAGES[:1200], LABELS[:1200], IMAGES[1200:], LABELS[1200:]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_moco.checks.graph import plain_failures
 from keras_moco.layers import FeatureBank
-from keras_moco.step_checks import plain_failures
 
 
 def unit(rows):

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_moco import distribution
-from keras_moco.models import MemoryBank, MoCo
+from keras_moco.methods import MemoryBank, MoCo
 from keras_moco.optimizers import SGD
 from tests.small_encoder import SHAPE, small_encoder
 

@@ -6,9 +6,8 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from keras_moco.backbones import resnet
-from keras_moco.export import export_backbone
-from keras_moco.models import Encoder, linear_head
+from keras_moco.export.backbone import export_backbone
+from keras_moco.networks import Encoder, linear_head, resnet
 
 
 @pytest.fixture(scope="session")

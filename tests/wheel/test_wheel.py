@@ -17,7 +17,7 @@ pytestmark = pytest.mark.wheel
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ["LICENSE", "README.md", "keras_moco", "pyproject.toml", "setup.py"]
 # What a user does first, and a loss in numbers.
-TESTS = ["test_commands.py", "test_contrast.py"]
+TESTS = ["test_command_line_arguments.py", "test_methods_losses.py"]
 OUTSIDE = """
 import importlib
 import pkgutil

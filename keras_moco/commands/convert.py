@@ -1,0 +1,179 @@
+"""Converts weights between PyTorch and this package: python -m keras_moco convert --help"""
+
+import argparse
+import dataclasses
+import re
+import shutil
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+from keras_moco import distribution
+from keras_moco.command_line.arguments import run_command
+from keras_moco.config.training import read_flagfile
+from keras_moco.convert import encoder_from_pytorch, load_pytorch, to_detectron2, to_pytorch
+from keras_moco.convert.files import read
+from keras_moco.convert.summary import summary
+from keras_moco.errors import UserError
+from keras_moco.export.backbone import export_backbone
+from keras_moco.methods import MoCo
+from keras_moco.methods.presets import PRESETS
+from keras_moco.networks import STEMS
+from keras_moco.runs.build import build_model, plan_of
+from keras_moco.runs.checkpoints import save
+from keras_moco.runs.directory import RunDirectory
+from keras_moco.runs.trained import load_model
+from keras_moco.storage.locks import locked
+from keras_moco.storage.paths import user_path
+
+
+def show(args):
+    print(summary(args.file))
+
+
+def backbone(args):
+    folder = user_path(args.folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not args.overwrite:
+        raise UserError(
+            "The folder to write must be new or empty. "
+            f"Received: {folder}. Choose another one, or give --overwrite to replace what was exported there."
+        )
+    encoder = encoder_from_pytorch(args.file, preset=args.preset, stem=args.stem, allow_partial=args.allow_partial)
+    print(
+        f"Wrote {export_backbone(encoder, folder)}: {encoder.backbone.name}, {encoder.feature_dim} features of images "
+        f"in 0..255, scaled inside by mean {_listed(encoder.mean)} and standard deviation {_listed(encoder.std)}."
+    )
+
+
+def run(args):
+    file = read(args.file)
+    config = read_flagfile(args.flagfile)
+    config = dataclasses.replace(config, workdir=args.workdir, data_dir=args.data_dir or config.data_dir)
+    folder = RunDirectory(args.workdir)
+    if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+        raise UserError(
+            f"`workdir` must be new or empty, so that no run is lost. Received: {folder.path}. Choose another one."
+        )
+    plan = plan_of(config, config.replicas or 1)
+    model = build_model(plan, distribution.make_strategy("one"))
+    if not isinstance(model, MoCo):
+        raise UserError(
+            f"The flagfile must be of --method=moco. Received: {args.flagfile} of {config.method}. Choose another one."
+        )
+    velocities = bool(file.buffers) and config.optimizer == "sgd"
+    # The schedule counts in this run's steps, whatever batch the file was trained with.
+    steps = file.epoch * plan.steps_per_epoch if file.epoch else None
+    load_pytorch(model, args.file, steps, with_optimizer=velocities, allow_partial=args.allow_partial)
+    model.optimizer.iterations.assign(model.step)
+    _write_run(folder, plan.config, model, epochs=file.epoch, steps=model.steps_done, converted_from=str(file.path))
+    done = f"of which {file.epoch} are done ({model.steps_done:,} steps)"
+    print(f"Wrote {folder.path}: a run of {config.epochs} epochs, {done}.")
+    if not velocities:
+        print("note: no state of an SGD was taken over; training would begin with velocities of 0.")
+    print(f"evaluate:  python evaluate.py linear --workdir={folder.path}")
+    print(f"go on:     python train.py --flagfile={folder.flagfile}")
+
+
+def _write_run(folder, config, model, **figures):
+    """The folder of a run, whole or not at all: half of one would train from random weights."""
+    parent, prefix = folder.path.parent, f".convert-{folder.path.name}-"
+    parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.path) as held:
+        for left in parent.iterdir() if held else ():  # of a process that was killed
+            if re.fullmatch(re.escape(prefix) + r"\w{8}", left.name):
+                shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as temporary:
+            half = RunDirectory(Path(temporary) / "run")
+            half.claim(config)
+            save(model, half.checkpoints, epoch=figures["epochs"] or 0)
+            export_backbone(model.encoder, half.export)
+            half.record(**figures)
+            half.path.replace(folder.path)
+
+
+def pytorch(args):
+    plan, model = load_model(args.workdir, args.data_dir)
+    epoch = model.steps_done // plan.steps_per_epoch
+    print(f"Wrote {to_pytorch(model, args.file, epoch, args.overwrite)}: {model.steps_done:,} steps, epoch {epoch}.")
+
+
+def detectron2(args):
+    _, model = load_model(args.workdir, args.data_dir)
+    print(f"Wrote {to_detectron2(model, args.file, args.overwrite)}.")
+
+
+def _listed(numbers):
+    return ", ".join(f"{number:g}" for number in numbers)
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m keras_moco convert",
+        description="Converts weights between PyTorch (MoCo's authors, torchvision), Detectron2 and this package. "
+        "Nothing that a file holds is run.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(function, name, help, **places):
+        made = commands.add_parser(name, help=help, description=help)
+        made.set_defaults(function=function)
+        for place, text in places.items():
+            made.add_argument(place, metavar=place.upper(), help=text)
+        return made
+
+    source = "checkpoint: .pth, .pth.tar or .safetensors"
+    command(show, "show", "Says what a checkpoint holds.", file=source)
+    made = command(
+        backbone,
+        "backbone",
+        "Writes the backbone of a checkpoint as SavedModel and .keras file, for use without this package.",
+        file=source + ", of MoCo or a plain ResNet of torchvision",
+        folder="where to write saved_model and backbone.keras",
+    )
+    made.add_argument("--preset", help=f"what the file has to be, one of {', '.join(PRESETS)}")
+    made.add_argument("--stem", choices=STEMS, help="first layers, where a 3x3 kernel does not tell (half or cifar)")
+    _partial(made)
+    _overwrite(made)
+    made = command(
+        run,
+        "run",
+        "Makes a run of a checkpoint of MoCo, which evaluate.py evaluates and train.py goes on with.",
+        file=source,
+    )
+    made.add_argument("--flagfile", required=True, help="its recipe, such as configs/imagenet_v2.cfg")
+    made.add_argument("--workdir", required=True, help="the folder to write, new or empty")
+    _data_dir(made)
+    _partial(made)
+    for function, name, text, ending in (
+        (pytorch, "to_pytorch", "Writes a run in the layout of MoCo's authors.", ".pth or .safetensors"),
+        (detectron2, "to_detectron2", "Writes the backbone of a run for Detectron2.", ".pkl"),
+    ):
+        made = command(function, name, text, workdir="folder of a run of train.py", file=f"file to write, {ending}")
+        _data_dir(made)
+        _overwrite(made)
+    return parser
+
+
+def _data_dir(parser):
+    parser.add_argument("--data_dir", help="where tfds data sets lie; needed if the flagfile does not say their size")
+
+
+def _partial(parser):
+    parser.add_argument("--allow_partial", action="store_true", help="list what does not fit, and convert the rest")
+
+
+def _overwrite(parser):
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+
+
+def main(argv=None):
+    """The command line; returns the exit code."""
+
+    def work(args):
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
+            warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
+            args.function(args)
+
+    return run_command(_parser(), work, argv)

@@ -1,0 +1,150 @@
+"""Shows what a recipe does to the images of a source: a grid of originals, each beside random views of it.
+
+python -m keras_moco preview --source folder:photos --recipe moco_v2 --out views.png
+"""
+
+import argparse
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from keras_moco.augment.recipes import AUGMENTATIONS
+from keras_moco.command_line.arguments import run_command
+from keras_moco.data import open_source, plain_read_errors
+from keras_moco.data.source import FORMS
+from keras_moco.data.subset import in_file_order
+from keras_moco.errors import UserError
+from keras_moco.storage.paths import user_path
+from keras_moco.summaries.image_grid import WHITE, grid, levels, save
+
+
+def preview(source, augmentation, images=6, views=7, seed=0):
+    """Draws a row for each of some images: the whole image, then random views of it.
+
+    A view depends on the seed, its image and its place in the row alone, so that more images or more views leave
+    those that were there as they are. All is computed on the CPU: a GPU would round otherwise.
+
+    Args:
+        source: `Source`.
+        augmentation: `Augmentation` that gives images of one fixed size.
+        images: int, at least 1. Rows; fewer where the source holds fewer readable images. Defaults to `6`.
+        views: int, at least 1. Views in a row. Defaults to `7`.
+        seed: int, at least 0. Decides which images are shown, and their views; of TFRecords and other large files these
+            are the first ones. Defaults to `0`.
+
+    Returns:
+        `(picture, rows, seconds)`: uint8 `(height, width, 3)`, how many images it shows, and the mean time of a view,
+        each made alone.
+
+    Raises:
+        ValueError: if a number is out of its range, or an image file is damaged.
+
+    Example:
+
+    >>> from keras_moco.augment import moco_cifar
+    >>> from keras_moco.summaries.image_grid import GAP
+    >>> picture, rows, seconds = preview(open_source("digits"), moco_cifar(32), images=2, views=3)
+    >>> rows, picture.shape == (2 * 32 + GAP, 4 * 32 + 3 * GAP, 3)
+    (2, True)
+    """
+    _check_numbers(images, views, seed)
+    # Shapes as far as they are known, as in training: they decide which way `Fused` crops.
+    image_spec = tf.TensorSpec([1, *source.image_shape], tf.uint8)
+    draws_spec = tf.TensorSpec([1, augmentation.num_draws], tf.float32)
+    augment = tf.function(augmentation.augment_images, input_signature=[image_spec, draws_spec])
+    rows, seconds = [], 0.0
+    with tf.device("CPU"), plain_read_errors():
+        for example in in_file_order(source).examples(seed).take(images):
+            image = example["image"]
+            random = np.random.default_rng([seed, int(example["index"])])
+            draws = random.random((views, augmentation.num_draws), "float32")
+            if not rows:
+                augment(image[None], draws[:1])  # is traced and compiled, which is not part of the time
+            start = time.perf_counter()
+            made = [augment(image[None], draw[None])[0].numpy() for draw in draws]
+            seconds += time.perf_counter() - start
+            rows.append([_fit(image, *made[0].shape[:2]), *map(levels, made)])
+    return grid(rows), len(rows), seconds / (len(rows) * views)
+
+
+def _fit(image, height, width):
+    """The whole image, as large as fits into `(height, width)`, on white."""
+    factor = min(height / image.shape[0], width / image.shape[1])
+    size = [max(1, round(side * factor)) for side in image.shape[:2]]
+    cell = np.full((height, width, 3), WHITE, "uint8")
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    cell[top : top + size[0], left : left + size[1]] = levels(tf.image.resize(image, size, antialias=True))
+    return cell
+
+
+def _check_numbers(images, views, seed):
+    _check("images", images, "at least 1", images >= 1)
+    _check("views", views, "at least 1", views >= 1)
+    _check("seed", seed, "at least 0 and below 2**63", 0 <= seed < 2**63)
+
+
+def _check(name, value, words, holds):
+    if not holds:
+        raise UserError(f"`{name}` must be {words}. Received: {name}={value}. Correct --{name}.")
+
+
+def _check_out(path, overwrite):
+    if path.suffix.lower() != ".png":
+        raise UserError(f"`out` must be the name of a PNG file. Received: {path}. End it in .png.")
+    if not path.parent.is_dir():
+        raise UserError(f"`out` must lie in an existing folder. Received: {path}. Make {path.parent} first.")
+    if path.is_dir():
+        raise UserError(f"`out` must be a file. Received: {path}, a folder. Choose another --out.")
+    if path.exists() and not overwrite:
+        raise UserError(
+            f"`out` must not exist yet. Received: {path}, which exists. Choose another --out, or give --overwrite."
+        )
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m keras_moco preview",
+        description="Writes a grid of images, each followed by random views of it, as a PNG file.",
+    )
+    parser.add_argument("--source", required=True, help=f"one of {', '.join(FORMS)}")
+    parser.add_argument("--recipe", required=True, help=f"one of {', '.join(AUGMENTATIONS)}")
+    parser.add_argument("--out", required=True, help="the PNG file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
+    parser.add_argument("--images", type=int, default=6, help="rows, at most as many as there are images (default 6)")
+    parser.add_argument("--views", type=int, default=7, help="views of each image (default 7)")
+    parser.add_argument("--image_size", type=int, default=224, help="side of the square views, pixels (default 224)")
+    parser.add_argument(
+        "--crop_min_area", type=float, help="smallest crop, a fraction of the image's area (default: the recipe's)"
+    )
+    parser.add_argument("--exact", action="store_true", help="one operation after the other instead of the fused ones")
+    parser.add_argument("--seed", type=int, default=0, help="decides which images and which views (default 0)")
+    parser.add_argument("--split", default="train", help="split of the source (default train)")
+    parser.add_argument("--data_dir", help="where TensorFlow Datasets keeps its data sets")
+    return parser
+
+
+def _run(args):
+    """Returns what was done, in a sentence. All that can be wrong with the flags is found before any work."""
+    out = user_path(args.out)
+    _check_out(out, args.overwrite)
+    _check_numbers(args.images, args.views, args.seed)
+    _check("image_size", args.image_size, "at least 1", args.image_size >= 1)
+    area = args.crop_min_area
+    _check("crop_min_area", area, "in (0, 1]", area is None or 0 < area <= 1)
+    _check("recipe", args.recipe, f"one of {', '.join(AUGMENTATIONS)}", args.recipe in AUGMENTATIONS)
+    crop = {} if area is None else {"crop_scale": (area, 1.0)}
+    augmentation = AUGMENTATIONS[args.recipe](args.image_size, exact=args.exact, **crop)
+    source = open_source(args.source, args.split, args.data_dir)
+    picture, rows, seconds = preview(source, augmentation, args.images, args.views, args.seed)
+    save(out, picture)
+    return (
+        f"Wrote {out}: {rows} image{'s' if rows > 1 else ''} of {args.source}, each with {args.views} "
+        f"view{'s' if args.views > 1 else ''} by {args.recipe}{' (exact)' if args.exact else ''} at {args.image_size} "
+        f"pixels, {1000 * seconds:.1f} ms per view."
+    )
+
+
+def main(argv=None):
+    """The command line; returns the exit code."""
+    return run_command(_parser(), lambda args: print(_run(args)), argv)

@@ -1,0 +1,83 @@
+"""Flagfiles among the arguments of a command: UTF-8 whatever the locale says, and those of runs know their folder."""
+
+from keras_moco.errors import UserError
+from keras_moco.storage.paths import check_file, user_path
+
+# The flagfile in the folder of a run, and how it begins: wherever that folder is moved or copied, it is the run's.
+FLAGFILE = "flags.cfg"
+RUN_HEADER = "# Resume this run, wherever its folder lies"
+_RUN_HEADERS = (RUN_HEADER, "# Go on with this run")  # the second one of earlier versions
+
+RULE = "A flagfile must be a text file in UTF-8 that can be read."
+NAMES = ("--flagfile", "-flagfile")
+
+
+def with_flagfiles(arguments, known):
+    """Puts the lines of flagfiles in the places of their names, as absl itself does.
+
+    absl reads them in the encoding of the locale, and waits for ever at a named pipe. The flagfile of a run also stands
+    for `--workdir`, its folder, unless another one is among the arguments.
+
+    Args:
+        arguments: list of str, as of `sys.argv`.
+        known: `absl.flags.FlagValues`, the flags that there are.
+
+    Returns:
+        list of str, without `--flagfile` before the first argument that is no flag.
+
+    Raises:
+        ValueError: if a flagfile cannot be read, or includes itself.
+    """
+    first, *rest = arguments
+    found, workdir = [first], None
+    while rest:
+        argument = rest.pop(0)
+        name, equals, value = argument.partition("=")
+        if name in NAMES and (equals or rest):
+            found += _lines(value if equals else rest.pop(0), ())
+            continue
+        if argument == "--" or not argument.startswith("-"):
+            rest.insert(0, argument)
+            break
+        found.append(argument)
+        takes_next = not equals and rest and not rest[0].startswith("-")
+        if takes_next and (name := name.lstrip("-")) in known and not known[name].boolean:
+            found.append(rest.pop(0))
+        if name.lstrip("-") == "workdir":
+            workdir = value if equals else found[-1]
+    if workdir is not None and any(flag.startswith(_OF_RUN) for flag in found):
+        found.append(f"--workdir={workdir}")
+    return [flag.removeprefix(_OF_RUN) for flag in found] + rest
+
+
+_OF_RUN = "\0"  # in front of a flag that a run's flagfile stands for, which nobody can write
+
+
+def _lines(name, outer):
+    """The flags of a flagfile, and of those that it names itself."""
+    path = user_path(name.strip())
+    if path in outer:
+        raise UserError(f"A flagfile must not include itself. Received: {path}. Delete that line of it.")
+    check_file(path, RULE, "Correct its path.")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{RULE} Received: {path}, {reason}. Correct or replace it.") from error
+    found = []
+    for line in lines:
+        flag, equals, value = line.partition("=")
+        if flag in NAMES and equals:
+            found += _lines(value, (*outer, path))
+        elif line.strip() and not line.startswith(("#", "//")):
+            found.append(line.strip())
+    if folder := _folder_of_run(path, lines):
+        found.append(f"{_OF_RUN}--workdir={folder}")  # last, where it counts more than what earlier versions wrote
+    return found
+
+
+def _folder_of_run(path, lines):
+    """The folder of the run whose flagfile this is, or `None` where it is a recipe."""
+    path = path.resolve() if path.is_symlink() else path
+    is_of_run = any(line.startswith(_RUN_HEADERS) for line in lines) or (path.parent / "checkpoints").exists()
+    return path.parent if path.name == FLAGFILE and is_of_run else None

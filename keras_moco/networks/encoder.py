@@ -1,0 +1,297 @@
+"""The encoder that contrastive learning trains: images in 0..255 -> features -> unit-norm embedding."""
+
+import contextlib
+import threading
+
+import keras
+import numpy as np
+from keras import initializers, layers, ops
+
+from keras_moco.errors import UserError
+from keras_moco.layers import SplitBatchNormalization, splittable
+from keras_moco.networks.cloning import clone
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_block = threading.local()  # every replica traces its step in a thread of its own
+
+
+@contextlib.contextmanager
+def added_losses():
+    """In this block, what layers add to the loss while an `Encoder` is called (`add_loss`, activity regularizers).
+
+    Yields:
+        list of scalar tensors, to which every call of an encoder adds its own.
+    """
+    before, _block.losses = getattr(_block, "losses", None), []
+    try:
+        yield _block.losses
+    finally:
+        _block.losses = before
+
+
+def _dense(units, fan_in, **kwargs):
+    """A dense layer with the initial weights of PyTorch's `Linear`: U(-1, 1) / sqrt(fan-in), bias too."""
+    bound = fan_in**-0.5
+    uniform = initializers.RandomUniform(-bound, bound)
+    return layers.Dense(units, kernel_initializer=uniform, bias_initializer=uniform.clone(), **kwargs)
+
+
+def linear_head(features, embedding_dim=128):
+    """One dense layer from `features` to `embedding_dim` (MoCo v1; official `moco/builder.py`)."""
+    return keras.Sequential([keras.Input((features,)), _dense(embedding_dim, features, name="fc")], name="head")
+
+
+def mlp_head(features, embedding_dim=128):
+    """Dense, ReLU, dense; hidden width `features`, no BatchNorm (MoCo v2, sec. 3; official `moco/builder.py`)."""
+    return keras.Sequential(
+        [
+            keras.Input((features,)),
+            _dense(features, features, activation="relu", name="fc1"),
+            _dense(embedding_dim, features, name="fc2"),
+        ],
+        name="head",
+    )
+
+
+def simclr_head(features, embedding_dim=128):
+    """Three dense layers, each with BatchNorm, ReLU between them (SimCLR v1's code; official `tf2/model.py`).
+
+    Hidden width `features`; initial weights N(0, 0.01); no biases beside BatchNorm's, and none in the last one.
+    """
+
+    def dense(units, name):
+        small = initializers.RandomNormal(stddev=0.01)
+        return layers.Dense(units, use_bias=False, kernel_initializer=small, name=name)
+
+    return keras.Sequential(
+        [
+            keras.Input((features,)),
+            dense(features, "fc1"),
+            SplitBatchNormalization(name="bn1"),
+            layers.ReLU(name="relu1"),
+            dense(features, "fc2"),
+            SplitBatchNormalization(name="bn2"),
+            layers.ReLU(name="relu2"),
+            dense(embedding_dim, "fc3"),
+            SplitBatchNormalization(center=False, name="bn3"),
+        ],
+        name="head",
+    )
+
+
+HEADS = {"linear": linear_head, "mlp": mlp_head, "simclr": simclr_head}
+
+
+@keras.saving.register_keras_serializable(package="keras_moco")
+class Encoder(keras.Model):
+    """Scaling, backbone, global average pooling, projection head, unit normalisation.
+
+    The scaling belongs to the encoder, so whoever uses the model, or its export, feeds images as they are.
+
+    Args:
+        backbone: a built `keras.Model` from images to `(n, h, w, F)` feature maps, `(n, tokens, F)` tokens or `(n, F)`
+            features: one of `keras_moco.networks`, of `keras.applications` (with `include_top=False`),
+            `keras_cv.models`, or your own, subclassed ones included. It is trained itself, not a copy of it.
+        head: a `keras.Layer` from `(n, F)` to `(n, D)`, such as `linear_head(F)`.
+        mean: float or one per channel, for images scaled to 0..1. Defaults to `None`: ImageNet's, or 0 for a backbone
+            that scales images itself.
+        std: likewise. Defaults to `None`: ImageNet's, or 1/255 for a backbone that scales images itself, which then
+            sees them in 0..255.
+        **kwargs: of `keras.Model`.
+
+    Attributes:
+        backbone, head: as given. Outside of a training step of this package their BatchNorm layers work as ever.
+        mean, std: lists of floats, one per channel.
+        full_precision: str, the dtype of scaling, features and embedding, whatever the policy of the backbone.
+        image_shape: `(H, W, C)` of the images, `None` where any size goes.
+        feature_dim: int, `F`, the number of features.
+        embedding_dim: int, `D`, the length of an embedding.
+
+    Call arguments:
+        images: `(n, H, W, C)` of any numeric dtype, values in 0..255.
+        training: bool. Defaults to `False`.
+
+    Call returns:
+        `(n, D)` float32 of unit length (float64 where Keras's floatx is).
+
+    Raises:
+        ValueError: if the backbone is not built or does not give one tensor of features, or `mean` and `std` do not
+            fit its channels.
+
+    Example:
+
+    >>> from keras_moco.networks import resnet
+    >>> backbone = resnet("resnet18", width=8, input_shape=(32, 32, 3))
+    >>> encoder = Encoder(backbone, mlp_head(64, embedding_dim=16))
+    >>> encoder(np.zeros((2, 32, 32, 3), "uint8")).shape, encoder.features(np.zeros((2, 32, 32, 3))).shape
+    (TensorShape([2, 16]), TensorShape([2, 64]))
+    """
+
+    def __init__(self, backbone, head, mean=None, std=None, **kwargs):
+        super().__init__(**kwargs)
+        for name, part in (("backbone", backbone), ("head", head)):
+            if not isinstance(part, keras.Layer):
+                raise UserError(
+                    f"`{name}` must be a Keras model or layer. Received: {part!r}. Make one, such as "
+                    f"`{'linear_head(F)' if name == 'head' else 'resnet(...)'}`."
+                )
+        images = keras.Input(image_shape_of(backbone))
+        features_shape = _features_shape(backbone, images)
+        _check_head(head, features_shape[-1])
+        self.backbone = splittable(backbone)
+        self.head = splittable(head)
+        self.image_shape = images.shape[1:]
+        self.feature_dim = features_shape[-1]
+        scaled_inside = scales_images(backbone)
+        channels = self.image_shape[-1]
+        self.mean = _per_channel("mean", (0.0 if scaled_inside else IMAGENET_MEAN) if mean is None else mean, channels)
+        self.std = _per_channel("std", (1 / 255 if scaled_inside else IMAGENET_STD) if std is None else std, channels)
+        # Similarities are dot products of unit vectors; half precision would cost them a fifth of a percent.
+        self.full_precision = keras.backend.result_type(self.variable_dtype, "float32")
+        # As arrays, since TensorFlow makes float32 of Python's numbers on their way to float64.
+        self.scaling = layers.Rescaling(
+            scale=1 / (255 * np.array(self.std)),
+            offset=-np.array(self.mean) / np.array(self.std),
+            dtype=self.full_precision,
+            name="scaling",
+        )
+        self.pool = _POOLS[len(features_shape)]()
+        self.normalize = layers.UnitNormalization(dtype=self.full_precision, name="unit_norm")
+        embedding = self(images).shape
+        if len(embedding) != 2:
+            raise UserError(
+                f"`head` must give one embedding per image, (n, D). Received: output shape {embedding}. Flatten it."
+            )
+        self.embedding_dim = embedding[-1]
+
+    def features(self, images, training=False):
+        """Pooled features of the backbone, what transfers to other tasks.
+
+        Args:
+            images: `(n, H, W, C)`, values in 0..255.
+            training: bool.
+
+        Returns:
+            `(n, F)` float32 (float64 where Keras's floatx is).
+        """
+        images = self.scaling(ops.cast(images, self.full_precision))
+        return ops.cast(self.pool(self.backbone(images, training=training)), self.full_precision)
+
+    def __call__(self, *args, **kwargs):
+        embedding = super().__call__(*args, **kwargs)
+        # At once: Keras forgets them at the next call, be it that of another replica.
+        losses = getattr(_block, "losses", None)
+        if losses is not None:
+            of_weights = sum(variable.regularizer is not None for variable in self.trainable_weights)
+            losses.extend(self.losses[: len(self.losses) - of_weights])  # those of weights come last
+        return embedding
+
+    def call(self, images, training=False):
+        return self.normalize(self.head(self.features(images, training=training), training=training))
+
+    def clone(self, name):
+        """An encoder of that name and of the same architecture, with fresh variables.
+
+        Raises:
+            ValueError: if a layer cannot be made a second time.
+        """
+        return type(self)(clone(self.backbone), clone(self.head), **{**self._settings(), "name": name})
+
+    def _settings(self):
+        return {**keras.layers.Layer.get_config(self), "mean": self.mean, "std": self.std}
+
+    def get_config(self):
+        parts = {part: keras.saving.serialize_keras_object(getattr(self, part)) for part in ("backbone", "head")}
+        return {**self._settings(), **parts}
+
+    @classmethod
+    def from_config(cls, config):
+        parts = {part: keras.saving.deserialize_keras_object(config[part]) for part in ("backbone", "head")}
+        return cls(**{**config, **parts})
+
+
+# What makes features of the outputs of a backbone, by their rank: features, tokens, feature maps.
+_POOLS = {
+    2: layers.Identity,
+    3: lambda: layers.GlobalAveragePooling1D(name="pool"),
+    4: lambda: layers.GlobalAveragePooling2D(name="pool"),
+}
+
+
+def image_shape_of(backbone):
+    """`(H, W, C)` of the images that a backbone takes, `None` where any size goes.
+
+    Raises:
+        ValueError: if it is not built, or takes something else than one batch of images.
+    """
+    shape = getattr(backbone, "input_shape", None) if hasattr(backbone, "inputs") else None
+    if shape is None:  # a subclassed model, which knows what it was built with
+        shape = (backbone.get_build_config() or {}).get("input_shape")
+    if not isinstance(shape, tuple | list) or len(shape) != 4 or shape[-1] is None:
+        raise UserError(
+            "`backbone` must be built, for images (n, H, W, C) with a known number of channels. "
+            f"Received: {type(backbone).__name__} {backbone.name!r} of input shape {shape}. Begin it with "
+            "`keras.Input((H, W, C))`, or call a subclassed model on `keras.Input((H, W, C))` first."
+        )
+    return tuple(shape[1:])
+
+
+def _features_shape(backbone, images):
+    """Shape of what a backbone makes of images, `(n, F)`, `(n, tokens, F)` or `(n, h, w, F)`."""
+    if hasattr(backbone, "inputs"):
+        shapes = backbone.output_shape
+    else:
+        shapes = keras.tree.map_structure(lambda output: output.shape, backbone(images))
+    several = (
+        list(shapes.values()) if isinstance(shapes, dict) else [shape for shape in shapes if isinstance(shape, tuple)]
+    )
+    if several:
+        raise UserError(
+            "`backbone` must have one output, whose features are learnt. "
+            f"Received: {len(several)} outputs, of shapes {', '.join(map(str, several))}. "
+            "Choose one of them, such as `keras.Model(backbone.inputs, backbone.outputs[-1])`."
+        )
+    if len(shapes) not in _POOLS or shapes[-1] is None:
+        raise UserError(
+            "`backbone` must give feature maps (n, h, w, F), tokens (n, tokens, F) or features (n, F). "
+            f"Received: output shape {shapes}. Cut it before its classifier."
+        )
+    return shapes
+
+
+def _check_head(head, features):
+    shape = head.input_shape if hasattr(head, "inputs") else (None, features)
+    if shape not in ((None, features), (None, None)):
+        raise UserError(
+            "`head` must take the features of the backbone. "
+            f"Received: a head for inputs {shape}, and {features} features. Make it for them, as "
+            f"`linear_head({features})`."
+        )
+
+
+def scales_images(backbone):
+    """Whether a backbone scales images in 0..255 by itself, as several of `keras.applications` do.
+
+    It does if there is a `Rescaling` or `Normalization` layer before its first layer with weights to learn.
+    """
+    for layer in backbone._flatten_layers(include_self=False):
+        if isinstance(layer, layers.Rescaling | layers.Normalization):
+            return True
+        if layer.weights and not isinstance(layer, keras.Model):
+            return False
+    return False
+
+
+def _per_channel(name, value, channels):
+    values = np.atleast_1d(value).astype(float).tolist()
+    if len(values) == 3 and channels == 1:
+        # The statistics of a colour set, read as gray.
+        return [sum(values) / 3]
+    if len(values) not in (1, channels):
+        raise UserError(
+            f"`{name}` must be one number or one per channel. "
+            f"Received: {len(values)} numbers for images of {channels} channel(s). Correct the number of them."
+        )
+    return values * (channels // len(values))

@@ -1,0 +1,5 @@
+"""SGD and LARS with the weight decay of the recipes, and learning-rate schedules."""
+
+from keras_moco.optimizers.coupled_decay import LARS, SGD
+
+__all__ = ["LARS", "SGD"]

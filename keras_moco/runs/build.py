@@ -1,0 +1,97 @@
+"""From a plan to the objects that carry it out."""
+
+import contextlib
+
+import keras
+
+from keras_moco.augment import get_augmentation
+from keras_moco.data import open_source
+from keras_moco.networks import HEADS, Encoder, resnet
+from keras_moco.optimizers import LARS, SGD
+from keras_moco.runs.plan import Plan
+
+OPTIMIZERS = {"sgd": SGD, "lars": LARS}
+
+
+def open_split(config, split):
+    """The images of a configuration, a `Source`."""
+    return open_source(
+        config.dataset,
+        split,
+        config.data_dir,
+        cache=config.cache_encoded,
+        max_bad_fraction=config.max_bad_fraction,
+        strict=config.strict_data,
+        shuffle_buffer_mib=config.shuffle_buffer_mib,
+    )
+
+
+def plan_of(config, replicas):
+    """The `Plan` of a configuration; its data is opened only where `train_examples` or `channels` are not given."""
+    if None in (config.train_examples, config.channels):
+        return Plan.of(config, open_split(config, "train"), replicas)
+    return Plan(config, config.train_examples, config.channels, replicas)
+
+
+def build_augmentation(config):
+    """The augmentation of a configuration, an `Augmentation` layer for one view."""
+    recipe = get_augmentation(config.augment)
+    crop = {} if config.crop_min_area is None else {"crop_scale": (config.crop_min_area, 1.0)}
+    return recipe(config.image_size, exact=config.augment_exact, **crop)
+
+
+def build_encoder(plan):
+    """The query encoder of a plan, with fresh weights."""
+    config = plan.config
+    size = config.image_size
+    # The initial weights hang on the seed alone, not on what was built before.
+    keras.utils.set_random_seed(config.seed)
+    backbone = resnet(
+        config.backbone,
+        width=config.backbone_width,
+        stem=config.stem,
+        input_shape=(size, size, plan.channels),
+    )
+    head = HEADS[config.head](backbone.output_shape[-1], config.embedding_dim)
+    return Encoder(backbone, head, mean=config.image_mean, std=config.image_std, name="encoder")
+
+
+def build_optimizer(plan):
+    """The optimiser of a plan."""
+    config = plan.config
+    optimizer = OPTIMIZERS[config.optimizer]
+    return optimizer(plan.learning_rate(), momentum=config.optimizer_momentum, weight_decay=config.weight_decay)
+
+
+def build_model(plan, strategy, augmentation=None, prepare=None):
+    """The compiled model of a plan, its optimiser built, on the devices of `strategy`.
+
+    Args:
+        plan: `Plan`.
+        strategy: the strategy.
+        augmentation: finished in its training step, if the configuration wants that to be done on the device.
+        prepare: function that is called with the fresh encoder, before the model makes copies of it.
+    """
+    config = plan.config
+    with strategy.scope(), precision(config.precision):
+        encoder = build_encoder(plan)
+        if prepare:
+            prepare(encoder)
+        model = plan.method.build(plan, encoder)
+        model.compile(optimizer=build_optimizer(plan), steps_per_execution=config.steps_per_execution)
+        model.optimizer.build(model.trainable_variables)
+    if config.augment_on == "device":
+        model.augmentation = augmentation
+    model.skip_not_finite = config.on_nan == "skip"
+    return model
+
+
+@contextlib.contextmanager
+def precision(policy):
+    """Layers made in this block have the dtype policy of that name."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

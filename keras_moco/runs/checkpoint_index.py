@@ -1,0 +1,259 @@
+"""Which checkpoints there are, which of them are whole, and what they say of themselves.
+
+A checkpoint that may not be read, for whatever reason, is there all the same: a run that took it for none would begin
+anew and write over what it has.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import warnings
+from pathlib import Path
+
+from keras_moco.errors import UserError, UserOSError
+from keras_moco.runs.versions import versions
+from keras_moco.storage.atomic import read_json
+from keras_moco.storage.paths import refuse_pipe, user_path
+
+WEIGHTS, STATE, MANIFEST = "model.weights.h5", "state.json", "manifest.json"
+PREFIX, UNFINISHED, DAMAGED = "step-", ".unfinished-", "damaged-"
+FORMAT = 1  # of `state.json`; one more where an earlier version could not make sense of it
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedState:
+    """Where training stood when a checkpoint was saved.
+
+    Attributes:
+        path: `pathlib.Path` of the checkpoint.
+        step: int, steps trained.
+        epoch: int, from 0, in which training goes on.
+        step_in_epoch: int, steps of it that are done; 0 between two epochs.
+        log: dict of epoch to a dict of what it logged.
+        versions: dict of the package versions that it was saved with.
+        extra: dict of what else was handed to `save`.
+        random: list, the states of the model's seed generators in their order.
+    """
+
+    path: Path
+    step: int
+    epoch: int
+    step_in_epoch: int
+    log: dict
+    versions: dict
+    extra: dict
+    random: list = dataclasses.field(default_factory=list, compare=False, repr=False)
+
+
+def saved_steps(directory):
+    """The steps of all checkpoints in a folder, damaged ones included: a dict of step to path, the oldest first.
+
+    Raises:
+        OSError: if the folder is there and cannot be read, as where a share is not mounted.
+    """
+    directory = user_path(directory)
+    try:
+        paths = sorted(directory.iterdir())
+    except FileNotFoundError as error:
+        if directory.is_symlink():
+            raise _unreadable(directory, error) from error
+        return {}
+    except OSError as error:
+        raise _unreadable(directory, error) from error
+    numbers = {path: path.name.removeprefix(PREFIX) for path in paths if path.name.startswith(PREFIX)}
+    # A link is one, wherever it leads: what it leads to may only be away for a while.
+    found = {int(n): path for path, n in numbers.items() if n.isdecimal() and (path.is_symlink() or path.is_dir())}
+    return dict(sorted(found.items()))
+
+
+def saved_states(directory):
+    """The `SavedState` of every checkpoint in a folder that can be read: a dict of step to state, the oldest first."""
+    states = {}
+    for step, path in saved_steps(directory).items():
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged, which `restore` tells
+            states[step] = read_state(path)
+    return states
+
+
+def scores(states, figure):
+    """What was logged at the ends of epochs behind which there is a checkpoint.
+
+    Args:
+        states: dict of step to `SavedState`.
+        figure: name of a figure in the logs, such as `"knn_top1"`.
+
+    Returns:
+        dict of step to number.
+    """
+    ends = {step: state.log.get(state.epoch - 1, {}) for step, state in states.items() if state.step_in_epoch == 0}
+    return {step: row[figure] for step, row in ends.items() if figure in row}
+
+
+def find_step(directory, which, figure="knn_top1"):
+    """The step of a checkpoint by a word.
+
+    Args:
+        directory: path of the folder of checkpoints.
+        which: `"newest"`, `"best"` (highest `figure` of those that are there), or the number of a step, int or str.
+        figure: name of a figure in the logs.
+
+    Returns:
+        int, or `None` for `"newest"`, which is known only when it has proved whole.
+
+    Raises:
+        ValueError: if there is no such checkpoint.
+    """
+    which = str(which)
+    if which == "newest":
+        return None
+    steps, scored = saved_steps(directory), scores(saved_states(directory), figure)
+    if which == "best" and scored:
+        return max(scored, key=scored.get)
+    if which.isdecimal() and int(which) in steps:
+        return int(which)
+    raise UserError(
+        f"`checkpoint` must be newest, best (where {figure} was measured) or a step that is saved, of "
+        f"{', '.join(map(str, steps))}. Received: {which}, in {directory}. Choose one of them."
+    )
+
+
+def is_saved(directory):
+    """Whether a folder holds a checkpoint, of step 0 or later."""
+    return bool(saved_steps(directory))
+
+
+def find_whole(directory, set_aside=False, step=None):
+    """The newest whole checkpoint of a folder, or that of a step.
+
+    Args:
+        directory, set_aside, step: as of `keras_moco.callbacks.restore`.
+
+    Returns:
+        `SavedState`, or `None` if there is no checkpoint at all. Of each damaged one that was passed over a
+        `UserWarning` tells.
+
+    Raises:
+        ValueError: if all checkpoints are damaged, there is none of that step, or it is of another form.
+        OSError: if one cannot be read; then it is not known to be damaged.
+    """
+    steps = saved_steps(directory)
+    if step is not None:
+        if step not in steps:
+            raise UserError(
+                f"`step` must be that of a checkpoint. Received: {step}, which is not in {directory}, or no longer. "
+                f"Choose one of {', '.join(map(str, steps))}."
+            )
+        steps = {step: steps[step]}
+    damaged, gone = [], 0
+    for path in reversed(steps.values()):
+        try:
+            reason = _damage(path)
+            if reason is None:
+                state = read_state(path)
+                break
+        except FileNotFoundError as error:
+            reason = str(error)
+        if os.path.lexists(path):
+            damaged.append((path, reason))
+        else:
+            gone += 1  # deleted meanwhile, by a training that keeps the newest ones
+    else:
+        if gone:
+            return find_whole(directory, set_aside, step)
+        if not damaged:
+            return None
+        listed = "; ".join(f"{path} ({reason})" for path, reason in damaged)
+        raise UserError(
+            f"A checkpoint must have all its files as they were saved. Received: {listed}, and no other. "
+            f"Restore one from a backup, or delete {directory} to train from the start."
+        )
+    for passed_over, reason in damaged:
+        place = passed_over
+        if set_aside:
+            place = _free(passed_over.with_name(DAMAGED + passed_over.name))
+            passed_over.rename(place)
+        moved = f", now {place}" if set_aside else ""
+        warnings.warn(f"{passed_over} is damaged ({reason}){moved}; the one before it is used.", stacklevel=4)
+    return state
+
+
+def read_state(path):
+    """The `SavedState` of a whole checkpoint.
+
+    Raises:
+        ValueError: if its `state.json` is of another form, such as that of a later version.
+    """
+    state = None
+    try:
+        state = read_json(path / STATE)
+        if state.get("format", FORMAT) > FORMAT:
+            raise ValueError("a later form")
+        fields = {field.name for field in dataclasses.fields(SavedState)} - {"path"}
+        # Later versions may add what earlier ones need not know.
+        known = {name: value for name, value in state.items() if name in fields}
+        known["log"] = {int(epoch): dict(row) for epoch, row in known["log"].items()}
+        places = (known[name] for name in ("step", "epoch", "step_in_epoch"))
+        if not all(isinstance(each, int) and each >= 0 for each in places):
+            raise ValueError("no numbers of steps")
+        return SavedState(path=path, **known)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        made_by = state.get("versions") if isinstance(state, dict) else None
+        made_by = made_by.get("keras_moco") if isinstance(made_by, dict) else None
+        raise UserError(
+            f"`{STATE}` of a checkpoint must be of the form that this version of keras_moco writes. "
+            f"Received: {path / STATE} of version {made_by or 'unknown'}, here is {versions()['keras_moco']}. "
+            "Use the version that saved it, or a later one."
+        ) from error
+
+
+def measured(path):
+    """Size and digest of a file."""
+    refuse_pipe(path)
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+            digest.update(block)
+    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _damage(path):
+    """What is wrong with a checkpoint, a few words; `None` if it is whole.
+
+    Raises:
+        OSError: if that cannot be found out, since something cannot be read.
+    """
+    try:
+        if path.is_symlink():
+            os.stat(path)
+        manifest = read_json(path / MANIFEST)
+        for name in (WEIGHTS, STATE):
+            if measured(path / name) != manifest[name]:
+                return f"{name} is not what was saved"
+    except FileNotFoundError as error:
+        if path.is_symlink() and not path.exists():
+            raise _unreadable(path, error) from error
+        return f"{Path(error.filename).name} is missing"
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (ValueError, KeyError, TypeError):
+        return f"{MANIFEST} cannot be read"
+    return None
+
+
+def _unreadable(path, error):
+    """The error to raise where it is not known what a checkpoint holds."""
+    reason = "a link to what is not there" if isinstance(error, FileNotFoundError) else error.strerror
+    return UserOSError(
+        "Checkpoints must be readable, or a run would go on without them. "
+        f"Received: {error.filename or path} ({reason}). Correct its permissions, or mount or restore what it lies on."
+    )
+
+
+def _free(path):
+    """`path`, or the first of `path.2`, `path.3`... that does not exist."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}.{number}")
+    return free

@@ -1,0 +1,135 @@
+"""What follows from a configuration and its data, worked out and checked before any work starts."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from keras_moco.config import Config
+from keras_moco.errors import UserError
+from keras_moco.methods import get_method
+from keras_moco.optimizers import schedules
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The derived facts of a run.
+
+    Args:
+        config: `Config`. The attribute of that name also has what was not given and follows from the data.
+        train_examples: int, images in the training split.
+        channels: int, of the images.
+        replicas: int, devices that train in step.
+
+    Attributes:
+        settled: dict of those settings that were not given.
+
+    Raises:
+        ValueError: if the numbers do not fit each other; the message says which and what to do.
+
+    Example:
+
+    >>> plan = Plan(Config(queue_size=512, batch_size=128), train_examples=1437, channels=1, replicas=1)
+    >>> plan.steps_per_epoch, round(plan.chance_loss, 3)
+    (11, 6.24)
+    >>> Plan(Config(batch_size=128), train_examples=1437, channels=1, replicas=1).config.queue_size
+    256
+    """
+
+    config: Config
+    train_examples: int
+    channels: int
+    replicas: int
+    settled: dict = dataclasses.field(init=False, compare=False)
+
+    def __post_init__(self):
+        config, examples, batch = self.config, self.train_examples, self.config.batch_size
+        if examples < 2:
+            raise UserError(
+                "There must be two training images or more, since others are what each one is told from. "
+                f"Received: {examples} in {config.dataset}. Add images."
+            )
+        if batch > examples:
+            raise UserError(
+                "`batch_size` must not exceed the number of training images. "
+                f"Received: batch_size={batch}, {examples} images in {config.dataset}. Lower --batch_size."
+            )
+        object.__setattr__(self, "settled", self.method.settled(config, examples))
+        object.__setattr__(self, "config", dataclasses.replace(config, **self.settled))
+        self.method.check(self)
+        self.batch_norm.check(self.replicas)
+        splits = self.batch_norm.splits
+        if batch % (self.replicas * splits):
+            raise UserError(
+                "`batch_size` must be divisible by the replicas, and each replica's share by the groups of its "
+                f"BatchNorm. Received: batch_size={batch}, {self.replicas} replica(s), {splits} group(s). "
+                "Change --batch_size, --replicas or --bn_splits."
+            )
+
+    @classmethod
+    def of(cls, config, source, replicas):
+        """The plan for images of `source`, a `keras_moco.data.Source`.
+
+        Raises:
+            ValueError: also if the images have other channels than configured.
+        """
+        channels = source.image_shape[-1]
+        if config.channels not in (None, channels):
+            raise UserError(
+                "`channels` must be what the images have. "
+                f"Received: channels={config.channels}, {config.dataset} with {channels}. Correct or omit --channels."
+            )
+        return cls(config, source.num_examples, channels, replicas)
+
+    @property
+    def method(self):
+        """`Method`: what the configured method adds to a run."""
+        return get_method(self.config)
+
+    @property
+    def batch_norm(self):
+        """`BatchNorm`: in whose company each image is normalised on these replicas."""
+        return self.method.batch_norm(self.config, self.replicas)
+
+    @property
+    def steps_per_epoch(self):
+        """int: full batches in an epoch; the rest of the images is left to the next epoch's order."""
+        return self.train_examples // self.config.batch_size
+
+    @property
+    def total_steps(self):
+        """int: steps of the whole run."""
+        return self.steps_per_epoch * self.config.epochs
+
+    @property
+    def chance_loss(self):
+        """float: the loss when all similarities are equal."""
+        return self.method.chance_loss(self)
+
+    def learning_rate(self):
+        """The learning rate as a schedule over steps."""
+        config = self.config
+        return schedules.learning_rate(
+            config.schedule,
+            config.learning_rate,
+            config.epochs,
+            self.steps_per_epoch,
+            per_step=config.schedule_per_step,
+            warmup_epochs=config.warmup_epochs,
+        )
+
+    def describe(self):
+        """The plan in a few lines of text, for people."""
+        config, rate = self.config, self.learning_rate()
+        marks = [round(self.total_steps * quarter / 4) for quarter in range(4)] + [self.total_steps - 1]
+        rates = ", ".join(f"{float(rate(step)):.4g} (step {step})" for step in marks)
+        lines = [
+            f"method: {config.method}",
+            f"data: {config.dataset}, {self.train_examples:,} training images of {self.channels} channel(s), "
+            f"views of {config.image_size} x {config.image_size} by {config.augment}"
+            + ("" if self.channels == 3 else ", without what needs three channels: saturation, hue, grayscale"),
+            f"steps: {self.steps_per_epoch:,} per epoch of {config.batch_size} images on {self.replicas} replica(s), "
+            f"{self.total_steps:,} in {config.epochs} epochs",
+            f"BatchNorm: {self.batch_norm.describe()}",
+            f"learning rate: {rates}",
+            *self.method.describe(self),
+        ]
+        return "\n".join(lines)

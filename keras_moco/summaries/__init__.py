@@ -1,0 +1,1 @@
+"""What a run shows besides metrics and curves: pictures, and pages in TensorBoard."""

@@ -1,0 +1,138 @@
+"""The command that draws a grid of views."""
+
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_moco.augment import AUGMENTATIONS, moco_v2, supervised
+from keras_moco.commands.preview import main, preview
+from keras_moco.data import open_source
+from keras_moco.summaries.image_grid import GAP
+from tests.augment.oracles import PHOTOS
+
+SIDE = 32
+STEP = SIDE + GAP
+CHINA, FLOWER = PHOTOS[0, 150:350, 80:400], PHOTOS[1]
+SQUARE = CHINA[100 : 100 + SIDE, 100 : 100 + SIDE]
+
+
+@pytest.fixture(autouse=True)
+def light_recipe(monkeypatch):
+    """Crop and flip only, under a name that the command knows: the others are traced anew in each run."""
+    monkeypatch.setitem(AUGMENTATIONS, "moco_cifar", supervised)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """The name of a folder with a wide photograph, a tall one, and one as large as a view."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, pixels in {"wide": CHINA[:100, :200], "tall": FLOWER[:300, 200:350], "view": SQUARE}.items():
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    return f"folder:{folder}"
+
+
+def run(source, out, *more, recipe="moco_cifar"):
+    return main(["--source", source, "--recipe", recipe, "--out", str(out), "--image_size", str(SIDE), *more])
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB"))
+
+
+def cells(picture, rows, columns):
+    """The cells of a picture, `(rows, columns, SIDE, SIDE, 3)`; all between them must be white."""
+    assert picture.shape == (rows * STEP - GAP, columns * STEP - GAP, 3) and picture.dtype == "uint8"
+    padded = np.pad(picture, [(0, GAP), (0, GAP), (0, 0)], constant_values=255)
+    blocks = padded.reshape(rows, STEP, columns, STEP, 3).swapaxes(1, 2)
+    assert (blocks[:, :, SIDE:] == 255).all() and (blocks[:, :, :, SIDE:] == 255).all()
+    return blocks[:, :, :SIDE, :SIDE]
+
+
+@pytest.mark.slow
+def test_the_picture_has_a_row_for_each_image_and_the_last_line_says_so(photos, tmp_path, capsys):
+    out = tmp_path / "views.png"
+    assert run(photos, out, "--views", "4") == 0
+    said = capsys.readouterr().out
+    for part in (str(out), "3 images", photos, "4 views", "moco_cifar", f"{SIDE} pixels"):
+        assert part in said
+    cells(pixels(out), rows=3, columns=5)
+    assert sorted(os.listdir(tmp_path)) == ["photos", "views.png"]  # nothing temporary is left
+
+
+def test_a_view_is_the_recipe_applied_to_draws_of_seed_and_image():
+    augmentation = moco_v2(SIDE, crop_scale=(0.5, 1.0))
+    source = open_source("digits", "test")
+    picture, _, seconds = preview(source, augmentation, images=2, views=3, seed=5)
+    assert seconds > 0
+    for row, example in zip(cells(picture, 2, 4), source.examples(5).take(2), strict=True):
+        # Of five draws the first three: more views leave those that were there.
+        draws = np.random.default_rng([5, int(example["index"])]).random((5, augmentation.num_draws), "float32")
+        for cell, draw in zip(row[1:], draws, strict=False):
+            view = tf.cast(augmentation.augment_images(example["image"][None], draw[None])[0], "float32").numpy()
+            assert np.abs(cell - view).max() <= 1  # in one graph it may round otherwise; gray in all channels
+        assert np.abs(row[1].astype(int) - row[2]).max() > 20
+
+
+def test_flags_reach_the_recipe(tmp_path, monkeypatch):
+    made = []
+
+    def recipe(*args, **settings):
+        made.append((args, settings))
+        return supervised(*args, **settings)
+
+    monkeypatch.setitem(AUGMENTATIONS, "moco_cifar", recipe)
+    pictures = []
+    for number, seed in enumerate((3, 3, 4)):
+        flags = ["--images=1", "--views=1", "--exact", "--crop_min_area=0.5", f"--seed={seed}"]
+        assert run("digits", tmp_path / f"{number}.png", *flags) == 0
+        pictures.append((tmp_path / f"{number}.png").read_bytes())
+    assert made == 3 * [((SIDE,), {"exact": True, "crop_scale": (0.5, 1.0)})]
+    assert pictures[0] == pictures[1] != pictures[2]
+
+
+def test_a_wrong_flag_ends_in_one_sentence_before_anything_is_opened(tmp_path, capsys, monkeypatch):
+    assert run("digits", tmp_path / "views.png", "--split", "tset") == 2
+    assert "split='tset'" in capsys.readouterr().err
+    monkeypatch.setattr("keras_moco.commands.preview.open_source", None)  # calling it would be a TypeError
+    flags = ["--images=0", "--views=0", "--image_size=0", "--seed=-1", f"--seed={2**63}", "--recipe=moco_v3"]
+    for flag in [*flags, "--crop_min_area=0.0", "--crop_min_area=1.5", "--crop_min_area=nan"]:
+        assert run("digits", tmp_path / "views.png", flag) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1 and err.startswith("preview: ")
+        assert f"Received: {flag.removeprefix('--')}. " in err
+        assert os.listdir(tmp_path) == []
+
+
+def test_a_damaged_image_ends_in_a_sentence_that_names_it(photos, tmp_path, capfd):
+    (tmp_path / "photos" / "wide.png").write_bytes(b"no image")
+    assert run(photos, tmp_path / "views.png") == 2
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last.startswith("preview: ") and "Received: " in last and "wide.png" in last
+    assert not (tmp_path / "views.png").exists()
+
+
+def test_the_picture_is_a_new_png_file_unless_one_may_be_overwritten(tmp_path, capsys):
+    out = tmp_path / "views.png"
+    out.write_bytes(b"mine")
+    assert run("digits", out) == 2
+    assert f"Received: {out}, which exists" in capsys.readouterr().err
+    assert run("digits", out, "--overwrite", "--images", "0") == 2
+    assert out.read_bytes() == b"mine" and os.listdir(tmp_path) == ["views.png"]
+    (tmp_path / "folder.png").mkdir()
+    for wrong in (tmp_path / "missing" / "views.png", tmp_path / "views.jpg", tmp_path / "folder.png"):
+        assert run("digits", wrong, "--overwrite") == 2
+        assert "preview: `out` must" in (err := capsys.readouterr().err) and f"Received: {wrong}" in err
+    assert run("digits", out, "--overwrite", "--images", "1", "--views", "1") == 0
+    cells(pixels(out), 1, 2)
+
+
+def test_the_command_has_help(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "--crop_min_area" in capsys.readouterr().out

@@ -1,0 +1,127 @@
+"""Locks: one process at a time, and none is held up by one that was killed."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from keras_moco.storage import locks
+from keras_moco.storage.locks import LockedError, locked
+from tests.permissions import as_a_user
+
+HOLD = """
+import sys
+from keras_moco.storage.locks import locked
+with locked(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+ADD = """
+import sys
+from pathlib import Path
+from keras_moco.storage.atomic import update_text
+path = Path(sys.argv[1])
+for _ in range(100):
+    update_text(path, lambda: str(int(path.read_text()) + 1))
+"""
+ENVIRONMENT = {**os.environ, "KERAS_MOCO_LAZY": "1"}  # without TensorFlow
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that holds the lock of `tmp_path / "file"`."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "file")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as holder:
+        assert holder.stdout.readline() == "held\n"
+        yield holder
+        holder.kill()
+
+
+def test_a_second_process_is_refused_while_the_first_lives_and_no_longer(holder, tmp_path):
+    with pytest.raises(LockedError, match=f"process {holder.pid} on "), locked(tmp_path / "file", wait=False):
+        pass
+    assert os.listdir(tmp_path) == [".file.lock"]
+    holder.kill()
+    holder.wait()
+    assert os.listdir(tmp_path) == [".file.lock"]  # left behind, and held by nobody
+    with locked(tmp_path / "file", wait=False) as held:
+        assert held
+    assert os.listdir(tmp_path) == []
+
+
+def test_who_waits_is_next(holder, tmp_path):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    waiting = subprocess.Popen(holder.args, env=ENVIRONMENT, **pipes)
+    holder.communicate("")
+    with waiting:
+        assert waiting.communicate("")[0] == "held\n"
+    assert os.listdir(tmp_path) == []
+
+
+def test_processes_that_add_to_one_file_lose_nothing(tmp_path):
+    """Each waits for, deletes and makes anew the same lock file all the time."""
+    (tmp_path / "file").write_text("0")
+    command = [sys.executable, "-c", ADD, str(tmp_path / "file")]
+    for process in [subprocess.Popen(command, env=ENVIRONMENT) for _ in range(4)]:
+        assert process.wait() == 0
+    assert (tmp_path / "file").read_text() == "400" and os.listdir(tmp_path) == ["file"]
+
+
+def test_a_file_system_without_locks_is_no_error(tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with locked(tmp_path / "file") as held, locked(tmp_path / "file", wait=False) as too:
+        assert not held and not too
+    monkeypatch.setattr(locks, "fcntl", None)
+    with locked(tmp_path / "file") as held:
+        assert not held
+
+
+def test_a_lock_is_no_link_and_no_pipe(tmp_path):
+    """Of a folder that a stranger has made."""
+    target = tmp_path / "important"
+    target.write_text("years of work")
+    (tmp_path / ".link.lock").symlink_to(target)
+    os.mkfifo(tmp_path / ".pipe.lock")
+    for name in ("link", "pipe"):
+        for wait in (True, False):
+            with pytest.raises(OSError), locked(tmp_path / name, wait=wait):
+                pass
+    os.link(target, tmp_path / ".other_name.lock")
+    with locked(tmp_path / "other_name"):
+        assert target.read_text() == "years of work"
+
+
+def test_the_lock_of_whoever_came_after_a_folder_was_moved_stays(tmp_path):
+    before, after = tmp_path / "run", tmp_path / "moved"
+    before.mkdir()
+    with locked(before / "file") as lock:
+        assert lock and lock.is_in_place()
+        before.rename(after)
+        assert not lock.is_in_place()
+        before.mkdir()
+        (before / ".file.lock").touch()
+        assert not lock.is_in_place()
+    assert (before / ".file.lock").exists()
+
+
+def test_what_another_user_has_left_holds_nobody_up(tmp_path):
+    (tmp_path / ".file.lock").touch(0o444)
+    with as_a_user(tmp_path), locked(tmp_path / "file", wait=False) as lock:
+        assert lock
+
+
+def test_who_waits_long_says_for_whom(holder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(locks, "PATIENCE", 0)
+    release = threading.Timer(0.3, holder.kill)
+    release.start()
+    with locked(tmp_path / "file"):
+        release.join()
+    assert f"note: waiting for process {holder.pid} on " in capsys.readouterr().out

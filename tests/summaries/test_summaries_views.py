@@ -1,0 +1,53 @@
+"""The views that are shown are those that are fed."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_moco.augment import get_augmentation
+from keras_moco.data import array_source, open_source, pretrain_dataset
+from keras_moco.summaries.views import fed_views, write_views
+
+BATCH, SIZE, SEED = 32, 12, 5
+NAMES = ["query", "key"]
+
+
+@pytest.mark.slow
+def test_they_are_the_first_of_the_first_batch():
+    images = np.random.default_rng(0).integers(0, 256, (40, 14, 16, 3), dtype="uint8")
+    source, augmentation = array_source(images), get_augmentation("moco_cifar")(SIZE)
+    batch = next(iter(pretrain_dataset(source, augmentation, BATCH, SEED)))
+    views = fed_views(source, augmentation, BATCH, NAMES, SEED)
+    for name, shown in zip(NAMES, views, strict=True):
+        np.testing.assert_array_equal(shown, batch[name][:8])
+
+
+@pytest.mark.slow
+def test_where_the_step_finishes_them_they_are_finished_as_there():
+    source, augmentation = open_source("digits"), get_augmentation("moco_cifar")(SIZE)
+    entries = (*NAMES, "draws")
+    batch = next(iter(pretrain_dataset(source, augmentation, BATCH, SEED, entries=entries, finish=False)))
+    views = fed_views(source, augmentation, BATCH, NAMES, SEED, on_host=False)
+    for number, name in enumerate(NAMES):
+        finished = augmentation.finish(batch[name], batch["draws"][:, number], on_host=False)[:8].numpy()
+        # Of 32 views and of 8 sums may be rounded in another order, and then to another grey level.
+        assert np.abs(views[number].astype(int) - finished).max() <= 1
+        assert views[number].shape == (8, SIZE, SIZE, 1)
+
+
+def test_the_picture_and_tensorboard_s_image_are_queries_above_their_keys(tmp_path):
+    rng = np.random.default_rng(0)
+    views = [rng.integers(0, 256, (8, 32, 32, 1), dtype="uint8") for _ in NAMES]
+    write_views(tmp_path / "views.png", tmp_path / "log", views, NAMES)
+    with Image.open(tmp_path / "views.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert pixels.shape == (2 * 96 + 4, 8 * 96 + 7 * 4, 3)  # three times as large, four pixels apart
+    for row, images in enumerate(views):
+        for column, image in enumerate(images):
+            cell = pixels[row * 100 : row * 100 + 96, column * 100 : column * 100 + 96]
+            np.testing.assert_array_equal(cell[1::3, 1::3], np.repeat(image, 3, axis=-1))
+    [path] = (tmp_path / "log").iterdir()
+    values = [value for event in tf.compat.v1.train.summary_iterator(str(path)) for value in event.summary.value]
+    [shown] = [tf.make_ndarray(value.tensor)[2] for value in values if value.tag == "views"]
+    np.testing.assert_array_equal(tf.io.decode_png(shown), pixels)
