@@ -117,7 +117,7 @@ EVALUATIONS = {
     "finetune": (
         ["--epochs=3", "--pictures=false"],
         [
-            Place("keras_moco.evaluation.modes.tuned:predict_labelled"),
+            Place("keras_moco.evaluation.finetune:predict_labelled"),
             Place("os:replace", "classifier.keras"),
             Place("os:replace", "results.json"),
         ],

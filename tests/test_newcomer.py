@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_moco.evaluation.modes import MODES
+from keras_moco.evaluation.registry import EVALUATIONS
 from tests.run_command import run_command
 from tests.user_environment import user_environment
 
@@ -92,7 +92,7 @@ def shell(tmp_path_factory):
 
 def test_every_command_of_the_pages_runs_or_is_skipped():
     assert [command for command in commands(README) if not SKIPPED.match(command)] == [*RUN]
-    assert {mode.partition(" ")[0] for mode in modes()} == set(MODES)
+    assert {mode.partition(" ")[0] for mode in modes()} == set(EVALUATIONS)
 
 
 def test_make_within_make_prints_its_commands_only(tmp_path, monkeypatch):

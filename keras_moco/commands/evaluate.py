@@ -1,29 +1,28 @@
-"""From the settings of an evaluation to figures, pictures and a model card."""
+"""From the settings of an evaluation to metrics, pictures and a model card."""
 
 from keras_moco import data
 from keras_moco.evaluation.model_card import write_card
-from keras_moco.evaluation.modes import get_mode
-from keras_moco.evaluation.target import Subject
+from keras_moco.evaluation.registry import find_evaluation
+from keras_moco.evaluation.target import EvaluationTarget
 
 __all__ = ["evaluate"]
 
 
 @data.plain_read_errors()
 def evaluate(mode, config):
-    """Evaluates an encoder; what `evaluate.py` does.
+    """Evaluates an encoder, as `evaluate.py` does.
 
     Args:
-        mode: a key of `keras_moco.evaluation.modes.MODES`.
+        mode: the name of an evaluation, a key of `keras_moco.evaluation.registry.EVALUATIONS`.
         config: `EvaluationConfig`.
 
     Raises:
-        ValueError: if there is no such mode, it has no use for a setting, or settings, model and images do not fit each
-            other.
-        OSError: if what is found out could not be written; before any work.
+        ValueError: if the mode is unknown or does not use a setting, or settings, model and images do not fit together.
+        OSError: if results could not be written; before any work.
     """
-    chosen = get_mode(mode, config)
-    subject = Subject(config)
-    chosen.run(subject)
-    subject.finish()
-    write_card(subject)
-    print(f"results    {subject.results.path}\nmodel card {subject.card}")
+    evaluation = find_evaluation(mode, config)
+    target = EvaluationTarget(config)
+    evaluation.run(target)
+    target.output.finish()
+    write_card(target)
+    print(f"results    {target.output.results.path}\nmodel card {target.output.card}")

@@ -20,9 +20,9 @@ from keras_moco.data.source import check_same_classes
 from keras_moco.data.subset import in_file_order
 from keras_moco.distribution.determinism import make_deterministic
 from keras_moco.errors import UserError
-from keras_moco.evaluation.knn import USUAL_K, told_usual_k, usual_k
+from keras_moco.evaluation.knn import USUAL_K, note_on_usual_k, usual_k
 from keras_moco.evaluation.model_card import write_card
-from keras_moco.evaluation.target import Subject
+from keras_moco.evaluation.target import EvaluationTarget
 from keras_moco.export.backbone import export_backbone
 from keras_moco.runs.build import build_augmentation, build_model, open_split
 from keras_moco.runs.directory import RunDirectory
@@ -195,9 +195,9 @@ def measure_start(monitor, model, run):
 def write_card_of(run, model):
     """The model card beside the export, of the weights that are in it."""
     with expendable(str(run.export / "MODEL_CARD.md")):
-        subject = Subject(EvaluationConfig(workdir=str(run.path)), model.encoder, model.steps_done)
-        subject.note_checkpoint("export", *({"knn_top1"} & run.results().keys()))
-        write_card(subject)
+        target = EvaluationTarget(EvaluationConfig(workdir=str(run.path)), model.encoder, model.steps_done)
+        target.output.note_checkpoint("export", *({"knn_top1"} & run.results().keys()))
+        write_card(target)
 
 
 def with_voters(config, train, test):
@@ -206,7 +206,7 @@ def with_voters(config, train, test):
         return config
     k = usual_k(train.labels())
     if k < USUAL_K:
-        print(told_usual_k(k), flush=True)
+        print(note_on_usual_k(k), flush=True)
     return dataclasses.replace(config, knn_k=k)
 
 

@@ -1,17 +1,14 @@
-"""Evaluation of what an encoder has learnt: by frozen features, and by fine-tuning."""
+"""Evaluation of pre-trained encoders: on frozen features, and by fine-tuning. `registry` lists the evaluations."""
 
 from keras_moco.evaluation.accuracy import Accuracy, accuracy_of
 from keras_moco.evaluation.features import LEVELS, FeatureExtractor, Features, at_level, at_levels, extract_features
-from keras_moco.evaluation.fine_tuning import fine_tune, fresh_copy
-from keras_moco.evaluation.knn import Voters, knn_accuracies, knn_accuracy, knn_predict, knn_vote, nearest_voters
-from keras_moco.evaluation.linear import LinearProbe, frozen, linear_accuracy, linear_probe
-from keras_moco.evaluation.linear_heads import (
-    LinearHeads,
-    LinearSweep,
-    linear_sweep,
-    linear_sweep_on_images,
-    predict_labelled,
-)
+from keras_moco.evaluation.finetune import fine_tune, fresh_copy
+from keras_moco.evaluation.guard import frozen
+from keras_moco.evaluation.knn import knn_accuracies, knn_accuracy, knn_predict, knn_vote
+from keras_moco.evaluation.labelled import predict_labelled
+from keras_moco.evaluation.linear import LinearSweep, linear_sweep, linear_sweep_on_images
+from keras_moco.evaluation.linear_heads import LinearHeads
+from keras_moco.evaluation.logistic import LinearProbe, linear_accuracy, linear_probe
 from keras_moco.evaluation.measures import (
     RepresentationMeasures,
     alignment,
@@ -20,8 +17,11 @@ from keras_moco.evaluation.measures import (
     representation_measures,
     uniformity,
 )
+from keras_moco.evaluation.neighbour_plot import draw_neighbours
 from keras_moco.evaluation.neighbours import Neighbours, nearest_neighbours
-from keras_moco.evaluation.pictures import draw_confusion, draw_label_fractions, draw_neighbours, draw_projection
+from keras_moco.evaluation.plots import draw_confusion, draw_label_fractions
+from keras_moco.evaluation.projection_plot import draw_projection
+from keras_moco.evaluation.voters import Voters, nearest_voters
 
 __all__ = [
     "LEVELS",

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_ROWS = 1024  # ranked at once, so that many images of many classes take no more memory
+_ROWS = 1024  # ranked at once, which bounds the memory for many images of many classes
 
 
 class Accuracy(NamedTuple):
@@ -14,7 +14,7 @@ class Accuracy(NamedTuple):
 
     Attributes:
         top1: float, share of images whose class has the highest score.
-        top5: float, share whose class is among the five highest; 100 where there are no more than five classes.
+        top5: float, share of images whose class has one of the five highest scores; 100 for at most five classes.
     """
 
     top1: float
@@ -25,7 +25,8 @@ def accuracy_of(scores, labels):
     """Top-1 and top-5 accuracy.
 
     Args:
-        scores: float array `(n, C)`, such as logits or votes. Of equal ones the lower class number ranks first.
+        scores: float array `(n, C)`, such as logits or votes. Among equal scores the lower class number ranks first,
+            as in `argmax`; scikit-learn's `top_k_accuracy_score` prefers the higher one.
         labels: int array `(n,)`, the true classes.
 
     Returns:
@@ -44,21 +45,35 @@ def accuracy_of(scores, labels):
     return Accuracy(top1=100.0 * float(hits[:, 0].mean()), top5=100.0 * float(hits.any(axis=1).mean()))
 
 
-def spread(accuracies):
-    """The standard deviation of a sample, divided by one less than their number; NaN of a single one.
+def in_words(accuracy):
+    """A line for the log.
 
-    >>> spread([75.0, 100.0]), spread([80.0])
+    >>> in_words(Accuracy(50.0, 100.0))
+    'top-1 50.00 %, top-5 100.00 %'
+    """
+    return f"top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} %"
+
+
+def rounded(accuracy):
+    """`[top1, top5]` for `results.json`."""
+    return [round(accuracy.top1, 2), round(accuracy.top5, 2)]
+
+
+def sample_std(accuracies):
+    """The standard deviation of a sample, with divisor `n - 1`; NaN for a single value.
+
+    >>> sample_std([75.0, 100.0]), sample_std([80.0])
     (17.67766952966369, nan)
     """
     return statistics.stdev(accuracies) if len(accuracies) > 1 else math.nan
 
 
-def told_together(accuracies):
-    """Mean and spread of accuracies in percent, in words.
+def mean_and_std(accuracies):
+    """Mean and standard deviation over seeds of accuracies in percent, as text.
 
-    >>> told_together([75.0, 100.0]), told_together([80.0])
-    ('87.50 +- 17.68 %, 2 draws', '80.00 %, 1 draw')
+    >>> mean_and_std([75.0, 100.0]), mean_and_std([80.0])
+    ('87.50 +- 17.68 %, 2 seeds', '80.00 %, 1 seed')
     """
     number = len(accuracies)
-    deviation, draws = (f" +- {spread(accuracies):.2f}", f"{number} draws") if number > 1 else ("", "1 draw")
-    return f"{statistics.mean(accuracies):.2f}{deviation} %, {draws}"
+    deviation, seeds = (f" +- {sample_std(accuracies):.2f}", f"{number} seeds") if number > 1 else ("", "1 seed")
+    return f"{statistics.mean(accuracies):.2f}{deviation} %, {seeds}"

@@ -12,6 +12,7 @@ from keras_moco.errors import UserError
 from keras_moco.evaluation.batches import named, named_batches
 
 LEVELS = ("embedding", "backbone")
+IMAGE_SETTINGS = ("dataset", "image_size", "batch_size")  # used by every evaluation that reads images
 
 
 def check_level(level):
@@ -21,11 +22,11 @@ def check_level(level):
 
 
 def at_level(encoder, level):
-    """The function from images to what an encoder says of them before or after its head.
+    """The function from images to an encoder's features at one level.
 
     Args:
         encoder: `Encoder`.
-        level: `"embedding"`: unit vectors after the head, `(n, D)`; `"backbone"`: pooled features before it, `(n, F)`.
+        level: `"embedding"`, unit vectors after the head, `(n, D)`; or `"backbone"`, pooled features, `(n, F)`.
 
     Returns:
         A function of images `(n, H, W, C)`, in inference mode.
@@ -38,11 +39,11 @@ def at_level(encoder, level):
 
 
 def at_levels(encoder, levels):
-    """The function from images to what an encoder says of them at several levels, from one pass of its backbone.
+    """The function from images to an encoder's features at several levels, from one pass of its backbone.
 
     Args:
         encoder: `Encoder`.
-        levels: of those that `at_level` knows.
+        levels: names of levels, as for `at_level`.
 
     Returns:
         A function of images `(n, H, W, C)`, in inference mode, to a dict of each level to its features.
@@ -68,8 +69,8 @@ class Features(NamedTuple):
 
     Attributes:
         features: float32 array `(n, F)`.
-        labels: int32 array `(n,)`; `-1` where the data set has no label.
-        index: int64 array `(n,)`, the position of the image in its source; or `None`, where the data set has none.
+        labels: int32 array `(n,)`; `-1` for images without a label.
+        index: int64 array `(n,)`, the position of the image in its source; `None` if the data set has no index.
     """
 
     features: np.ndarray
@@ -80,15 +81,14 @@ class Features(NamedTuple):
 class FeatureExtractor(keras.Model):
     """Runs a callable over data sets as one compiled graph.
 
-    It is a `keras.Model` only for `predict`, which compiles one step, accepts a smaller last batch without
-    tracing again, and works under a distribution strategy. Keep one extractor when the same features are
-    needed again after more training (`KnnMonitor` does): the graph reads the current weights and is traced
-    once.
+    It is a `keras.Model` only for `predict`, which compiles one step, accepts a smaller last batch without tracing
+    again, and works under a distribution strategy. Keep one extractor when the same features are needed again after
+    more training (`KnnMonitor` does): the graph reads the current weights and is traced once.
 
     Args:
-        embed: callable, images `(n, H, W, C)` to features `(n, F)`, in inference mode. For an encoder of this
-            package pass the bound method `encoder.features`. Or to a dict of several features, such as `at_levels`
-            gives; then there is a dict of `Features` by the same names wherever it says `Features` below.
+        embed: callable, images `(n, H, W, C)` to features `(n, F)`, in inference mode, such as the bound method
+            `encoder.features`. Or to a dict of several features, such as `at_levels` returns; then every `Features`
+            below is a dict of `Features` with the same keys.
 
     Example:
 
@@ -100,8 +100,7 @@ class FeatureExtractor(keras.Model):
     """
 
     def __init__(self, embed):
-        # float32 whatever the global policy: a float16 wrapper would round the images before they are
-        # embedded.
+        # float32 whatever the global policy: a float16 wrapper would round the images before they are embedded.
         super().__init__(name="feature_extractor", dtype="float32")
         self.embed = embed
 
@@ -110,21 +109,20 @@ class FeatureExtractor(keras.Model):
         return {"features": self.embed(entries.pop("image")), **entries}
 
     def blocks(self, dataset, rows=8192):
-        """Embeds a data set piece by piece, so that it may be larger than memory.
+        """Embeds a data set block by block, so that it may be larger than memory.
 
         Args:
             dataset: `tf.data.Dataset`, `keras.utils.PyDataset` or other iterable of batches, `{"image": (b, H, W, C),
-                "label": (b,), "index": (b,)}` of which `"image"` alone is needed, or `(image, label)`, as Keras has
-                them; or whole arrays in one of these forms. Images have values in 0..255; the last batch may be
-                smaller.
-            rows: int, images of a block: as many whole batches of the size of its first one as fit, at least one.
+                "label": (b,), "index": (b,)}` of which only `"image"` is required, or `(image, label)`, as in Keras;
+                or whole arrays in one of these forms. Images have values in 0..255; the last batch may be smaller.
+            rows: int, number of images of a block, rounded down to whole batches, at least one.
 
         Yields:
             `Features` of one block after the other.
 
         Raises:
-            ValueError: if `embed` returns anything but `(n, F)`; if batches are none of these, or the images of the
-                first one have other values.
+            ValueError: if `embed` returns anything but `(n, F)`; if batches have another form, or the images of the
+                first batch have other values.
         """
         batches = iter(named_batches(dataset))
         for first in batches:
@@ -132,7 +130,7 @@ class FeatureExtractor(keras.Model):
             yield self._embed((batch,) for batch in chain([first], islice(batches, count - 1)))
 
     def extract(self, dataset):
-        """Embeds a finite data set at once; for a moment its features are in memory twice.
+        """Embeds a finite data set at once; for a moment the features are in memory twice.
 
         Args:
             dataset: as for `blocks`.
@@ -150,8 +148,7 @@ class FeatureExtractor(keras.Model):
 
     def _embed(self, dataset):
         with warnings.catch_warnings():
-            # Said of every data set whose length is not known in advance: reaching the end is what is wanted
-            # here.
+            # Keras warns for every data set of unknown length; here it is meant to be read to its end.
             warnings.filterwarnings("ignore", message="Your input ran out of data")
             with plain_failures():
                 found = self.predict(dataset, verbose=0)
@@ -165,10 +162,10 @@ class FeatureExtractor(keras.Model):
 
 
 def _classes(labels):
-    """The labels as int32, which would make other numbers of those beyond it."""
+    """The labels as int32, once they are known to fit."""
     if len(labels) and not np.iinfo("int32").min <= labels.min() <= labels.max() <= np.iinfo("int32").max:
         raise UserError(
-            "Labels must be classes counted from 0, or -1 where there is none. "
+            "Labels must be classes counted from 0, or -1 for images without a label. "
             f"Received: labels from {labels.min()} to {labels.max()}. Number the classes."
         )
     return labels.astype("int32")
@@ -196,7 +193,7 @@ def extract_features(embed, dataset):
 
     Returns:
         `Features(features, labels, index)`: NumPy arrays float32 `(n, F)`, int32 `(n,)`, int64 `(n,)`; labels are -1
-        and the index is `None` where the data set has none.
+        and the index is `None` if the data set has none.
 
     Raises:
         ValueError: as `FeatureExtractor.blocks`.

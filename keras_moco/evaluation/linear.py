@@ -1,196 +1,252 @@
-"""Linear classification of frozen features: how well are the classes separated by hyperplanes?"""
+"""The authors' linear evaluation: linear classifiers on frozen features by SGD, for several learning rates at once."""
 
-import contextlib
-import hashlib
-import warnings
+import functools
+import math
 from typing import NamedTuple
 
+import keras
 import numpy as np
+from keras import ops
 
+from keras_moco.augment import supervised
+from keras_moco.data import steps_per_epoch, subset
 from keras_moco.errors import UserError
-from keras_moco.evaluation.features import extract_features
+from keras_moco.evaluation.accuracy import Accuracy, accuracy_of, in_words, rounded
+from keras_moco.evaluation.features import IMAGE_SETTINGS, extract_features
+from keras_moco.evaluation.guard import frozen
+from keras_moco.evaluation.labelled import check_labels, fit_labelled, fit_verbosity, predict_labelled
+from keras_moco.evaluation.linear_heads import LinearHeads
+from keras_moco.evaluation.plots import draw_confusion
+from keras_moco.evaluation.unfinished import delete_outdated, unfinished_run
+from keras_moco.optimizers import SGD
+from keras_moco.optimizers.schedules import learning_rate
 
+SETTINGS = (*IMAGE_SETTINGS, "features", "linear_on", "rates", "epochs", "crop_min_area", "seed", "pictures")
+RATES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 _HELD_OUT = 0.1
 
 
-class LinearProbe(NamedTuple):
-    """Result of a linear probe.
+def run(target):
+    """`evaluate.py linear`: linear classifiers by SGD, as the authors train them, at several learning rates at once."""
+    config = target.config
+    unused = {"images": "features", "features": "crop_min_area"}[config.linear_on]
+    if unused in config.changed():
+        raise UserError(
+            f"`{unused}` must not be given with linear_on={config.linear_on}, which does not use it. "
+            f"Received: {unused}={getattr(config, unused)}. Omit --{unused}, or change --linear_on."
+        )
+    train, test = target.labelled()
+    settings = {"rates": config.rates, "epochs": config.epochs or 100, "batch_size": config.batch_size}
+    settings |= {"seed": config.seed, "verbose": fit_verbosity()}
+    delete_outdated(target, "linear")
+    unfinished = unfinished_run(target, "linear") if config.linear_on == "images" else None
+    if config.linear_on == "features":
+        with frozen(target.encoder):
+            features = (extract_features(target.features, target.dataset_of(split)) for split in (train, test))
+            sweep = linear_sweep(*features, num_classes=train.num_classes, **settings)
+    else:
+        settings |= {"crop_scale": (config.crop_min_area, 1.0), "unfinished": unfinished}
+        sweep = linear_sweep_on_images(target.backbone(), train, test, target.image_size, **settings)
+    for rate, accuracy in sweep.tests.items():
+        chosen = f", {sweep.held_out[rate]:.2f} % held out" if sweep.held_out else ""
+        print(f"linear, learning rate {rate:g}: {in_words(accuracy)}{chosen}")
+    print(f"linear: top-1 {sweep.accuracy.top1:.2f} % (learning rate {sweep.rate:g}); no bit of the encoder changed")
+    target.output.record(
+        linear_top1=round(sweep.accuracy.top1, 2),
+        linear_top5=round(sweep.accuracy.top5, 2),
+        linear_rate=sweep.rate,
+        linear_on=config.linear_on,
+        linear_epochs=settings["epochs"],
+        linear_rates={f"{rate:g}": rounded(accuracy) for rate, accuracy in sweep.tests.items()},
+    )
+    if unfinished:
+        unfinished.delete()
+    if config.pictures:
+        path = target.output.path_of("confusion_linear.png")
+        draw_confusion(path, sweep.labels, sweep.predicted, train.class_names)
+
+
+class LinearSweep(NamedTuple):
+    """Linear classifiers that differ only in the learning rate.
 
     Attributes:
-        accuracy: float, top-1 accuracy on the test features, in percent.
-        c: float, the chosen inverse regularisation strength.
-        sweep: dict, each tried `c` to its accuracy in percent on the held-out tenth of the training features.
-        converged: bool, whether the final fit met the solver's tolerance within `max_iter` iterations.
+        rate: float, the chosen learning rate for 256 images per step.
+        accuracy: `Accuracy` of its classifier on the test images.
+        predicted: int array `(n,)`, its class for each test image.
+        labels: int array `(n,)`, their true classes.
+        tests: dict of each rate to the `Accuracy` of its classifier on the test images.
+        held_out: dict of each rate to the top-1 accuracy on held-out images, in percent, by which the best rate was
+            chosen; empty for a single rate.
     """
 
-    accuracy: float
-    c: float
-    sweep: dict
-    converged: bool
+    rate: float
+    accuracy: Accuracy
+    predicted: np.ndarray
+    labels: np.ndarray
+    tests: dict
+    held_out: dict
 
 
-@contextlib.contextmanager
-def frozen(model):
-    """Fails if anything inside the `with` block changes the model, by as little as one bit.
+class _FeaturesOf(keras.layers.Layer):
+    """Features of a network that Keras does not find in the model: not trained, and its `trainable` flags stay."""
 
-    Every variable is compared, BatchNormalization statistics included: a "linear" probe that trains its
-    backbone, or runs it in training mode, reports numbers that mean nothing.
+    def __init__(self, backbone):
+        super().__init__(dtype="float32")  # half precision would round the images
+        self.embed = functools.partial(backbone, training=False)  # in which Keras finds no layer
 
-    Args:
-        model: a built `keras.Model` or layer.
-
-    Raises:
-        RuntimeError: naming the variables that were changed, created or removed.
-
-    Example:
-
-    >>> import keras
-    >>> layer = keras.layers.Dense(2)
-    >>> layer.build((None, 3))
-    >>> with frozen(layer):
-    ...     _ = layer(np.ones((1, 3)))
-    """
-    variables = list(model.variables)  # held, so that no new one can have the identity of one that is gone
-    before = _digests(variables)
-    yield
-    after = _digests(model.variables)
-    different = [key for key in before.keys() | after.keys() if before.get(key) != after.get(key)]
-    changed = [(before.get(key) or after[key])[0] for key in different]
-    if changed:
-        raise RuntimeError(
-            "The model must not change while it is evaluated. "
-            f"Received: {len(changed)} changed variable(s): {', '.join(sorted(changed))}. "
-            "Call it with training=False and take no optimizer step on it."
-        )
+    def call(self, images):
+        return ops.stop_gradient(self.embed(images))
 
 
-def linear_probe(encoder, train, test, c_values=(0.001, 0.01, 0.1, 1.0), max_iter=300, seed=0):
-    """Logistic regression on the frozen pooled features of an encoder.
+def linear_sweep(train, test, num_classes, rates=RATES, epochs=100, batch_size=256, seed=0, verbose=0):
+    """The authors' protocol on features that are already extracted: fast, but without augmentation.
 
-    Features are extracted once, without augmentation, and given to `linear_accuracy`. The encoder is guarded
-    by `frozen`: the probe fails rather than report the accuracy of a backbone that was trained along.
-
-    This is not the protocol of the papers' tables, which trains the linear layer by SGD on augmented images
-    (learning rate 30, MoCo v1 sec. 4.1; official `main_lincls.py`). It is deterministic, has one parameter,
-    chosen on training data alone, and takes seconds; that protocol is `linear_sweep_on_images`.
+    SGD with momentum 0.9 and without weight decay, for 100 epochs; the learning rate is divided by 10 after 60 % and
+    after 80 % of them (official `main_lincls.py`, whose rate is 30). Several rates are trained at once, and the best is
+    chosen on a held-out tenth of the training features; a single rate is trained on all features.
 
     Args:
-        encoder: model with a method `features(images, training=False)` giving `(n, F)`, such as `Encoder`.
-        train: finite data set of `{"image", "label", "index"}` batches.
-        test: as `train`; never used to choose anything.
-        c_values: candidates for the inverse regularisation strength.
-        max_iter: int, iterations of the solver for each fit.
-        seed: int, chooses the held-out tenth.
-
-    Returns:
-        `LinearProbe(accuracy, c, sweep, converged)`; accuracies in percent.
-
-    Raises:
-        RuntimeError: if a variable of the encoder changed meanwhile.
-        ValueError: as `linear_accuracy`.
-
-    Example:
-
-    ```python
-    probe = linear_probe(model.encoder, evaluation_dataset(train, 32), evaluation_dataset(test, 32))
-    print(f"linear {probe.accuracy:.1f} %")
-    ```
-    """
-    with frozen(encoder):
-
-        def embed(images):
-            return encoder.features(images, training=False)
-
-        train_features, test_features = extract_features(embed, train), extract_features(embed, test)
-        return linear_accuracy(train_features, test_features, c_values, max_iter, seed)
-
-
-def linear_accuracy(train, test, c_values=(0.001, 0.01, 0.1, 1.0), max_iter=300, seed=0):
-    """Logistic regression on features that are already extracted.
-
-    Features are standardised by the training mean and deviation. The inverse regularisation strength is
-    chosen on a held-out tenth of the training features; the classifier is then fitted again on all of them.
-
-    Args:
-        train: `Features` to fit on.
+        train: `Features` to train on.
         test: `Features` to score.
-        c_values: candidates for the inverse regularisation strength, scikit-learn's `C`.
-        max_iter: int, iterations of the solver for each fit.
-        seed: int, chooses the held-out tenth.
+        num_classes: int.
+        rates: learning rates for 256 images per step, scaled linearly with `batch_size`.
+        epochs: int.
+        batch_size: int.
+        seed: int, the random seed of initial weights, data order and held-out tenth; sets Keras's global seed.
+        verbose: as for `keras.Model.fit`.
 
     Returns:
-        `LinearProbe(accuracy, c, sweep, converged)`; accuracies in percent.
+        `LinearSweep`.
 
     Raises:
-        ValueError: if labels are missing, there is only one class, or fewer than ten training features.
+        ValueError: if labels are missing or out of range, widths differ, or a rate is not positive.
 
     Example:
 
-    >>> from keras_moco.evaluation.features import Features
-    >>> x = np.repeat(np.eye(2, dtype="float32"), 20, axis=0)
-    >>> data = Features(x, np.repeat([0, 1], 20), np.arange(40))
-    >>> linear_accuracy(data, data).accuracy
+    >>> from keras_moco.evaluation import Features
+    >>> data = Features(np.repeat(np.eye(2, dtype="float32"), 20, axis=0), np.repeat([0, 1], 20), np.arange(40))
+    >>> linear_sweep(data, data, num_classes=2, rates=[1.0], epochs=5).accuracy.top1
     100.0
     """
-    _check(train, test, c_values)
-    order = np.random.default_rng(seed).permutation(len(train.labels))
-    held_out, rest = np.split(order, [int(np.ceil(_HELD_OUT * len(order)))])
-    sweep = {}
-    if len(c_values) > 1:
-        part, labels = train.features[rest], train.labels[rest]
-        for c, predict, _ in _fits(part, labels, c_values, max_iter):
-            sweep[c] = _percent(predict(train.features[held_out]), train.labels[held_out])
-    c = max(sweep, key=lambda c: sweep[c]) if sweep else float(c_values[0])  # the strongest regularisation among equals
-    ((_, predict, converged),) = _fits(train.features, train.labels, [c], max_iter)
-    return LinearProbe(_percent(predict(test.features), test.labels), c, sweep, converged)
-
-
-def _fits(features, labels, c_values, max_iter):
-    """Yields `(c, predict, converged)` from strong to weak regularisation, each fit starting at the last."""
-    from sklearn.exceptions import ConvergenceWarning  # a second of import time, for this function only
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
-    if len(np.unique(labels)) < 2:
+    if train.features.ndim != 2 or train.features.shape[1:] != test.features.shape[1:]:
         raise UserError(
-            "`train` must hold at least two classes, also without its held-out tenth. "
-            f"Received: labels {np.unique(labels).tolist()}. Use more training images."
+            "Training and test features must be matrices of the same width, (m, F) and (n, F). "
+            f"Received: shapes {train.features.shape} and {test.features.shape}. Take both from the same encoder."
         )
-    scaler = StandardScaler()
-    features = scaler.fit_transform(features.astype("float32"))
-    classifier = LogisticRegression(max_iter=max_iter, warm_start=True)
-    for c in sorted(map(float, c_values)):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # reported as `converged`
-            classifier.set_params(C=c).fit(features, labels)
-
-        def predict(rows):
-            return classifier.predict(scaler.transform(rows.astype("float32")))
-
-        yield c, predict, bool(np.max(classifier.n_iter_) < max_iter)
-
-
-def _percent(predicted, labels):
-    return 100.0 * float(np.mean(predicted == labels))
+    check_labels("train.labels", train.labels, num_classes)
+    check_labels("test.labels", test.labels, num_classes)
+    rest, held_out = _split(len(train.labels), rates, seed)
+    keras.utils.set_random_seed(seed)  # by which `fit` shuffles arrays
+    heads = LinearHeads(num_classes, len(rates), seed)
+    model = keras.Sequential([keras.Input(train.features.shape[1:]), heads])
+    part = train.features[rest], train.labels[rest]
+    _compile(model, rates, epochs, math.ceil(len(rest) / batch_size), batch_size)
+    model.fit(*part, batch_size=batch_size, epochs=epochs, verbose=verbose)
+    held_out_logits = model.predict(train.features[held_out], verbose=0) if len(held_out) else None
+    test_logits = model.predict(test.features, verbose=0)
+    return _judged(rates, held_out_logits, train.labels[held_out], test_logits, test.labels)
 
 
-def _digests(variables):
-    """Path and digest of each, by its identity: the two encoders of a model share their paths."""
-    # Digests instead of copies: the guard costs no memory, however large the model.
-    return {id(each): (each.path, hashlib.sha256(each.numpy().tobytes()).digest()) for each in variables}
+def linear_sweep_on_images(
+    backbone,
+    train,
+    test,
+    image_size,
+    rates=RATES,
+    epochs=100,
+    batch_size=256,
+    crop_scale=(0.08, 1.0),
+    seed=0,
+    callbacks=(),
+    verbose=0,
+    unfinished=None,
+):
+    """The authors' protocol (MoCo v1, sec. 4.1; official `main_lincls.py`): as `linear_sweep`, on augmented images.
 
+    Training images are cropped and flipped at random, test images resized and cropped at the centre. The backbone is in
+    inference mode throughout, so BatchNorm's statistics stay, and it is guarded by `frozen`. The last incomplete batch
+    of an epoch is skipped; the authors' code trains on it.
 
-def _check(train, test, c_values):
-    for name, data in (("train", train), ("test", test)):
-        if len(data.labels) == 0 or data.labels.min() < 0:
-            raise UserError(
-                f"`{name}` must be labelled. Received: {len(data.labels)} labels, the smallest "
-                f"{data.labels.min() if len(data.labels) else None}. Label -1 marks unlabelled data."
-            )
-    if len(train.labels) < 10:
-        raise UserError(
-            "`train` must hold at least ten features, since a tenth is held out. "
-            f"Received: {len(train.labels)} features. Use more training images."
+    Args:
+        backbone: `keras.Model` from images `(n, H, W, C)` in 0..255 to features `(n, F)`.
+        train: labelled `Source` to train on.
+        test: labelled `Source` to score.
+        image_size: int, pixels.
+        rates, epochs, batch_size, verbose: as for `linear_sweep`.
+        crop_scale: (low, high). Range of the crops' area as a fraction of the image's.
+        seed: int, the random seed of initial weights, data order, crops and held-out tenth.
+        callbacks: as for `keras.Model.fit`.
+        unfinished: `keras_moco.evaluation.unfinished.Unfinished`, from which an interrupted run resumes. Defaults to
+            `None`: it starts from the beginning.
+
+    Returns:
+        `LinearSweep`.
+
+    Raises:
+        RuntimeError: if a variable of the backbone changes.
+        ValueError: as `linear_sweep`.
+    """
+    labels, known = train.known_labels()
+    check_labels("train.labels", labels, train.num_classes)
+    rest, held_out = _split(len(labels), rates, seed)
+    part = subset(train, known[rest])
+    steps = steps_per_epoch(part, batch_size)
+    with frozen(backbone):
+        images = keras.Input((image_size, image_size, train.image_shape[-1]))
+        heads = LinearHeads(train.num_classes, len(rates), seed)
+        model = keras.Model(images, heads(_FeaturesOf(backbone)(images)))
+        _compile(model, rates, epochs, steps, batch_size)
+        model.optimizer.build(model.trainable_variables)
+        fit_labelled(
+            model,
+            part,
+            supervised(image_size, crop_scale=crop_scale),
+            batch_size,
+            epochs,
+            seed,
+            callbacks=callbacks,
+            verbose=verbose,
+            unfinished=unfinished,
         )
-    if len(c_values) == 0 or min(c_values) <= 0:
-        raise UserError(f"`c_values` must be positive numbers. Received: c_values={c_values}. Use e.g. (0.01, 0.1).")
+        chosen = predict_labelled(model, subset(train, known[held_out]), image_size) if len(held_out) else (None, None)
+        return _judged(rates, *chosen, *predict_labelled(model, test, image_size))
+
+
+def _split(count, rates, seed):
+    """Indices of the training images, and of those held out to choose among several rates."""
+    if len(rates) == 0 or min(rates) <= 0:
+        raise UserError(f"`rates` must be positive numbers. Received: rates={rates}. The authors use 30.")
+    order = np.random.default_rng(seed).permutation(count)
+    held_out = math.ceil(_HELD_OUT * count) if len(rates) > 1 else 0
+    return order[held_out:], order[:held_out]
+
+
+def _compile(model, rates, epochs, steps, batch_size):
+    """Trains every head at its own rate: the head's loss is weighted by it, and SGD's learning rate is 1, 0.1, 0.01.
+
+    SGD without weight decay is linear in the gradients, so this is SGD at `rate`, `rate / 10`, `rate / 100`, with
+    Keras's own optimizer; the loss that `fit` shows stays the mean over heads.
+    """
+    scaled = (np.array(rates) * batch_size / 256).astype("float32")
+
+    def loss(labels, logits):
+        labels = ops.broadcast_to(ops.reshape(labels, (-1, 1)), ops.shape(logits)[:2])
+        each = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)  # (n, H)
+        shown = ops.stop_gradient(each)
+        # The value is the mean over heads, the gradient that of the weighted sum.
+        return ops.mean(shown, axis=1) + ops.sum(scaled * (each - shown), axis=1)
+
+    model.compile(SGD(learning_rate("step", 1.0, epochs, steps), momentum=0.9, weight_decay=0.0), loss=loss)
+
+
+def _judged(rates, held_out_logits, held_out_labels, test_logits, test_labels):
+    def each(logits, labels):
+        return {rate: accuracy_of(logits[:, head], labels) for head, rate in enumerate(rates)}
+
+    tests = each(test_logits, test_labels)
+    held_out = {}
+    if held_out_logits is not None:
+        held_out = {rate: found.top1 for rate, found in each(held_out_logits, held_out_labels).items()}
+    rate = max(held_out, key=lambda rate: held_out[rate]) if held_out else rates[0]
+    predicted = test_logits[:, list(rates).index(rate)].argmax(axis=1)
+    return LinearSweep(rate, tests[rate], predicted, test_labels, tests, held_out)

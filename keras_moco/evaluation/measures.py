@@ -1,24 +1,46 @@
-"""What features look like without a label: do views of one image meet, and do images fill the space?"""
+"""Measures without labels: how close are two views of an image, and how evenly do images fill the sphere?"""
 
 from typing import NamedTuple
 
 import numpy as np
 
+from keras_moco.augment import moco_v2
+from keras_moco.data import pretrain_dataset
+from keras_moco.data.subset import in_file_order
 from keras_moco.errors import UserError
+from keras_moco.evaluation.features import IMAGE_SETTINGS, FeatureExtractor
+from keras_moco.runs.build import build_augmentation
 
-# Rows that are compared with all later ones at once: 50 MB of distances for 25,000 rows.
-_CHUNK = 256
+SETTINGS = (*IMAGE_SETTINGS, "split", "features", "seed")
+MEASURED_IMAGES = 2048
+_CHUNK = 256  # rows compared with all later ones at once: 50 MB of distances for 25,000 rows
+
+
+def run(target):
+    """`evaluate.py measures`: of augmented views of the first images, which need no labels."""
+    source, size, seed = target.images, target.image_size, target.config.seed
+    augmentation = build_augmentation(target.recipe) if target.recipe else moco_v2(size)
+    batch, views = min(target.config.batch_size, source.num_examples), ("query", "key")
+    pairs = pretrain_dataset(in_file_order(source), augmentation, batch, seed, entries=views)
+    pairs = list(pairs.take(min(source.num_examples, MEASURED_IMAGES) // batch))
+    extractor = FeatureExtractor(target.features_by_level)
+    first, second = (extractor.extract([{"image": pair[view]} for pair in pairs]) for view in views)
+    for level in target.levels:
+        found = representation_measures(first[level].features, second[level].features)._asdict()
+        print(f"{level}: " + ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
+        metrics = {name: round(value, 4) for name, value in found.items()}
+        target.output.record(**{f"measures_{source.split}_{level}": metrics})
 
 
 class RepresentationMeasures(NamedTuple):
-    """What `representation_measures` finds.
+    """The result of `representation_measures`.
 
     Attributes:
-        alignment: float in [0, 4]; 0 where both views of every image are one.
-        uniformity: float in [-8, 0]; 0 where all images are one.
-        feature_std: float in [0, 1]; 0 where all images are one.
-        effective_rank: float, from 1, where all images are one up to their length, to the smaller one of their number
-            and the number of features.
+        alignment: float in [0, 4]; 0 if both views of every image have identical features.
+        uniformity: float in [-8, 0]; 0 if all images have identical features.
+        feature_std: float in [0, 1]; 0 if all images have identical features.
+        effective_rank: float, from 1, if the features of all images have the same direction, to the smaller of the
+            number of images and the number of features.
     """
 
     alignment: float
@@ -28,20 +50,21 @@ class RepresentationMeasures(NamedTuple):
 
 
 def alignment(first, second, alpha=2):
-    """How far two views of one image are from each other: the mean of `|x - y|^alpha` over positive pairs `(x, y)`.
+    """The distance between two views of an image: the mean of `|x - y|^alpha` over positive pairs `(x, y)`.
 
-    Of unit vectors (Wang & Isola 2020, sec. 4.1); with `alpha=2` it is 2 minus twice the mean cosine similarity.
+    Features are normalised first (Wang & Isola 2020, sec. 4.1); with `alpha=2` it is 2 minus twice the mean cosine
+    similarity.
 
     Args:
         first: `(n, D)` features of one view of `n` images. They need not be normalised; zeros stay zeros.
-        second: `(n, D)`, of the other views, in the same order.
+        second: `(n, D)` features of the other views, in the same order.
         alpha: positive float. Defaults to `2` (the paper's choice).
 
     Returns:
-        float in `[0, 2^alpha]`; lower is more alike.
+        float in `[0, 2^alpha]`; lower means more similar.
 
     Raises:
-        ValueError: unless both are finite matrices of one shape with two rows or more, and `alpha` is positive.
+        ValueError: unless both are finite matrices of the same shape with at least two rows, and `alpha` is positive.
 
     Example:
 
@@ -55,20 +78,20 @@ def alignment(first, second, alpha=2):
 
 
 def uniformity(features, t=2):
-    """How evenly images spread over the sphere: `log` of the mean of `exp(-t |x_i - x_j|^2)` over all pairs `i < j`.
+    """How evenly images cover the sphere: `log` of the mean of `exp(-t |x_i - x_j|^2)` over all pairs `i < j`.
 
-    Of unit vectors (Wang & Isola 2020, sec. 4.1). Memory is about `4 * 8 * 256 * n` bytes beside copies of the features
-    in float64: 200 MB for 25,000 rows.
+    Features are normalised first (Wang & Isola 2020, sec. 4.1). Memory is about `4 * 8 * 256 * n` bytes beside copies
+    of the features in float64: 200 MB for 25,000 rows.
 
     Args:
         features: `(n, D)` features of `n` images. They need not be normalised; zeros stay zeros.
         t: positive float. Defaults to `2` (the paper's choice).
 
     Returns:
-        float in `[-4 t, 0]`; lower is more even.
+        float in `[-4 t, 0]`; lower means more even.
 
     Raises:
-        ValueError: unless `features` is a finite matrix with two rows or more, and `t` is positive.
+        ValueError: unless `features` is a finite matrix with at least two rows, and `t` is positive.
 
     Example:
 
@@ -78,7 +101,7 @@ def uniformity(features, t=2):
     features = _matrix("features", features)
     _check_positive("t", t)
     unit = _unit(features)
-    lengths = np.sum(unit**2, axis=1)  # (n,), 1 but for rows of zeros
+    lengths = np.sum(unit**2, axis=1)  # (n,), 1 except for rows of zeros
     sums = []
     for start in range(0, len(unit) - 1, _CHUNK):
         rows, later = slice(start, start + _CHUNK), slice(start + 1, None)
@@ -91,10 +114,10 @@ def uniformity(features, t=2):
 
 
 def feature_std(features):
-    """The mean over the `D` features of their standard deviation, times the root of `D`; of unit vectors.
+    """The standard deviation of normalised features, averaged over the `D` features, times the square root of `D`.
 
-    The training figure of that name (`keras_moco.methods.ContrastiveModel`), here over all images instead of one batch:
-    1 where embeddings fill the sphere, 0 where all are one.
+    The training metric of that name (`keras_moco.methods.ContrastiveModel`), over all images instead of a batch: 1 if
+    embeddings cover the sphere, 0 if all are identical.
 
     Args:
         features: `(n, D)` features of `n` images. They need not be normalised; zeros stay zeros.
@@ -103,7 +126,7 @@ def feature_std(features):
         float in `[0, 1]`.
 
     Raises:
-        ValueError: unless `features` is a finite matrix with two rows or more.
+        ValueError: unless `features` is a finite matrix with at least two rows.
 
     Example:
 
@@ -115,23 +138,23 @@ def feature_std(features):
 
 
 def effective_rank(features, epsilon=1e-7):
-    """How many dimensions the features use: RankMe (Garrido et al. 2023, eq. 1 and 2).
+    """The number of dimensions that the features use: RankMe (Garrido et al. 2023, eq. 1 and 2).
 
     `exp(-sum_k p_k log p_k)` with `p_k = s_k / sum_j s_j + epsilon`, of the `min(n, D)` singular values `s`. As in the
-    paper, features are neither centred, so a mean that all images share counts as one dimension, nor normalised here:
-    the paper takes embeddings as the head gives them, and those of this package's encoders are unit vectors. `epsilon`
-    is added behind the division, so the `p_k` sum up to a little more than 1, and the result may exceed its bounds by a
-    factor of about `1 + epsilon * min(n, D) * log(1 / epsilon)`.
+    paper, features are neither centred, so a mean that all images share counts as one dimension, nor normalised: the
+    paper takes the output of the head, and the embeddings of this package are unit vectors. `epsilon` is added after
+    the division, so the `p_k` sum up to a little more than 1, and the result may exceed its bounds by a factor of about
+    `1 + epsilon * min(n, D) * log(1 / epsilon)`.
 
     Args:
-        features: `(n, D)` features of `n` images; more images than features say more (the paper takes 25,600).
+        features: `(n, D)` features of `n` images; `n` should exceed `D` (the paper takes 25,600 images).
         epsilon: positive float. Defaults to `1e-7` (the paper's choice, for float32).
 
     Returns:
-        float, from 1 to `min(n, D)`, 1 also where all features are zeros.
+        float, from 1 to `min(n, D)`; 1 if all features are zero.
 
     Raises:
-        ValueError: unless `features` is a finite matrix with two rows or more, and `epsilon` is positive.
+        ValueError: unless `features` is a finite matrix with at least two rows, and `epsilon` is positive.
 
     Example:
 
@@ -146,18 +169,18 @@ def effective_rank(features, epsilon=1e-7):
 
 
 def similarities(first, second):
-    """Cosine similarities of two views of one image, and of views of different images.
+    """Cosine similarities between two views of an image, and between views of different images.
 
     Args:
         first: `(n, D)` features of one view of `n` images. They need not be normalised; zeros stay zeros.
-        second: `(n, D)`, of the other views, in the same order.
+        second: `(n, D)` features of the other views, in the same order.
 
     Returns:
-        `(positive, negative)`: float64 `(n,)`, and `(n * (n - 1),)` of each first view with all second ones but its
-        own.
+        `(positive, negative)`: float64 `(n,)`, and `(n * (n - 1),)` between each first view and the second views of all
+        other images.
 
     Raises:
-        ValueError: unless both are finite matrices of one shape with two rows or more.
+        ValueError: unless both are finite matrices of the same shape with at least two rows.
 
     Example:
 
@@ -171,18 +194,18 @@ def similarities(first, second):
 
 
 def representation_measures(first, second):
-    """All measures of two views' features: alignment of both, the others of the first alone.
+    """All measures of the features of two views: alignment of both, the others of the first view alone.
 
     Args:
         first: `(n, D)` features of one view of `n` images, usually embeddings.
-        second: `(n, D)`, of the other views, in the same order.
+        second: `(n, D)` features of the other views, in the same order.
 
     Returns:
-        `RepresentationMeasures(alignment, uniformity, feature_std, effective_rank)`. The first three are of unit
-        vectors; the rank is of the features as they are given.
+        `RepresentationMeasures(alignment, uniformity, feature_std, effective_rank)`. Features are normalised for the
+        first three, not for the rank.
 
     Raises:
-        ValueError: unless both are finite matrices of one shape with two rows or more.
+        ValueError: unless both are finite matrices of the same shape with at least two rows.
 
     Example:
 
@@ -196,7 +219,7 @@ def representation_measures(first, second):
 
 
 def _log_of_sum(exponents):
-    # The largest term is taken out: for a large `t` every single one would vanish.
+    # The largest term is taken out, or all would vanish for a large `t`.
     largest = exponents.max()
     return largest + np.log(np.sum(np.exp(exponents - largest)))
 
@@ -228,8 +251,8 @@ def _pair(first, second):
     first, second = _matrix("first", first), _matrix("second", second)
     if first.shape != second.shape:
         raise UserError(
-            "`first` and `second` must have one shape, (n, D). "
-            f"Received: shapes {first.shape} and {second.shape}. Take both views of the same images from one encoder."
+            "`first` and `second` must have the same shape, (n, D). "
+            f"Received: shapes {first.shape} and {second.shape}. Take both views of the images from the same encoder."
         )
     return first, second
 

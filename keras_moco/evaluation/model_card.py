@@ -1,6 +1,6 @@
-"""The model card: what a backbone is, what it was trained on, and how well it does, for whoever is handed it.
+"""The model card: architecture, training data and accuracy of a backbone, for its users.
 
-Of the training it says what was recorded then; no data set is opened for it.
+Facts about the training are those recorded then; no data set is opened.
 """
 
 import html
@@ -8,13 +8,13 @@ import re
 
 import numpy as np
 
-from keras_moco.evaluation.accuracy import told_together
+from keras_moco.evaluation.accuracy import mean_and_std
 from keras_moco.export.backbone import KERAS_FILE, SAVED_MODEL
 from keras_moco.methods import METHODS
 from keras_moco.networks import Encoder
 from keras_moco.storage.atomic import update_text
 
-# Of every recipe; what is its method's own comes behind.
+# Settings of every recipe; those of its method follow.
 _RECIPE = (
     "method",
     "backbone",
@@ -32,105 +32,105 @@ _RECIPE = (
     "precision",
     "seed",
 )
-# Where the figures of `results.json` come from.
-_MODES = ("knn", "linear", "logistic", "semi", "finetune", "measures")
+# Prefixes of the metrics in `results.json`.
+_PREFIXES = ("knn", "linear", "logistic", "semi", "finetune", "measures")
 
 
-def model_card(subject):
-    """The card of what was evaluated, as Markdown.
+def model_card(target):
+    """The model card as Markdown.
 
     Args:
-        subject: `Subject`, whose figures so far are listed.
+        target: `EvaluationTarget`, whose metrics so far are listed.
 
     Returns:
         str.
     """
-    results = subject.results.read()
-    figures = _figures(results, subject.checkpoint)
-    parts = [f"# {_text(subject.path.name)}", _what(subject), _trained_on(subject, results), figures, _LIMITS]
+    results = target.output.results.read()
+    metrics = _metrics(results, target.checkpoint)
+    parts = [f"# {_text(target.path.name)}", _what(target), _trained_on(target, results), metrics, _LIMITS]
     return "\n\n".join(parts) + "\n"
 
 
-def write_card(subject):
-    """Writes `model_card(subject)` to where it belongs, with what other processes have recorded meanwhile."""
-    subject.card.parent.mkdir(parents=True, exist_ok=True)
-    update_text(subject.card, lambda: model_card(subject))
+def write_card(target):
+    """Writes `model_card(target)` to its file, including metrics that other processes have recorded meanwhile."""
+    target.output.card.parent.mkdir(parents=True, exist_ok=True)
+    update_text(target.output.card, lambda: model_card(target))
 
 
-def _what(subject):
-    encoder = subject.encoder
+def _what(target):
+    encoder = target.encoder
     backbone = encoder.backbone if isinstance(encoder, Encoder) else encoder
-    height, width, channels = subject.image_shape
+    height, width, channels = target.image_shape
     features = encoder.feature_dim if isinstance(encoder, Encoder) else backbone.output_shape[-1]
-    trained = subject.recipe and subject.recipe.image_size
-    # What is exported takes any size, also where the encoder that was trained does not.
+    trained = target.recipe and target.recipe.image_size
+    # The export takes images of any size, even if the trained encoder does not.
     size = f"any; trained at {trained} x {trained}" if trained else f"{height} x {width}" if height else "any"
     scaling = ""
     if isinstance(encoder, Encoder):
         mean, std = (", ".join(f"{number:g}" for number in numbers) for numbers in (encoder.mean, encoder.std))
-        scaling = f" Scaled inside: divided by 255, less {mean}, divided by {std}."
-    files = f"`{KERAS_FILE}` (Keras 3) and `{SAVED_MODEL}` (TensorFlow) hold it without its projection head.\n\n"
+        scaling = f" The model scales them: divided by 255, less {mean}, divided by {std}."
+    files = f"`{KERAS_FILE}` (Keras 3) and `{SAVED_MODEL}` (TensorFlow) hold the backbone, without the head.\n\n"
     return (
-        (files if subject.recipe else "")
+        (files if target.recipe else "")
         + "| | |\n| --- | --- |\n"
         + f"| input | float32 images `(n, height, width, {channels})` with values in 0..255.{scaling} |\n"
-        + f"| checkpoint | {_told(subject.checkpoint, subject.checkpoint)} |\n"
+        + f"| checkpoint | {_identified(target.checkpoint, target.checkpoint)} |\n"
         + f"| size of images | {size} |\n"
         + f"| output | `(n, {features})` float32 features |\n"
         + f"| parameters | {sum(int(np.prod(weight.shape)) for weight in backbone.trainable_weights):,} |"
     )
 
 
-def _trained_on(subject, results):
-    recipe = subject.recipe
+def _trained_on(target, results):
+    recipe = target.recipe
     if recipe is None:
-        return f"## Training\n\nNot known to this card: the model was given as {_code(subject.path)}."
-    facts = subject.training_facts
+        return f"## Training\n\nUnknown: the model was given as {_code(target.path)}."
+    facts = target.training_facts
     count = facts.get("train_examples", recipe.train_examples)
-    counted = "how many images is not recorded" if count is None else f"{count:,} images, without their labels"
+    counted = "number of images not recorded" if count is None else f"{count:,} images, without their labels"
     licence = results.get("data_licence") or facts.get("data_licence") or facts.get("train_licence")
-    unknown = "not said by the data set" if "train_licence" in facts else "not recorded"
+    unknown = "not stated by the data set" if "train_licence" in facts else "not recorded"
     converted = facts.get("converted_from")
     rows = [
         ("data", f"{_code(recipe.dataset)}, {counted}"),
-        ("licence of the data", _text(licence) if licence else f"{unknown}; look it up before you pass this on"),
-        *(("weights", f"converted from {_code(converted)}") for _ in range(converted is not None)),
-        ("steps", f"{subject.checkpoint['step']:,}"),
+        ("licence of the data", _text(licence) if licence else f"{unknown}; look it up before you share this model"),
+        *([("weights", f"converted from {_code(converted)}")] if converted is not None else []),
+        ("steps", f"{target.checkpoint['step']:,}"),
         *((name, _code(getattr(recipe, name))) for name in (*_RECIPE, *METHODS[recipe.method].settings)),
         *((f"version of {_text(name)}", _text(number)) for name, number in facts.get("versions", {}).items()),
     ]
     return "## Training\n\n" + _table(rows)
 
 
-def _figures(results, checkpoint):
+def _metrics(results, checkpoint):
     parts = ["## Evaluation"]
-    own = {name: value for name, value in results.items() if name.startswith(_MODES) and name != "knn_k"}
+    own = {name: value for name, value in results.items() if name.startswith(_PREFIXES)}
     if own:
         parts.append(
-            "On the data that it was trained on, now with labels. Accuracies are in percent, on test images: top-1, "
-            "and top-5 behind it; those of few labels are means of several draws, with the standard deviation of the "
-            "sample. The last column says of which checkpoint they are: the steps trained, and a digest of the weights "
-            "of the backbone, the same in whatever file they lie."
+            "On the training data set, with its labels. Accuracies are in percent, on test images: top-1, then top-5; "
+            "those of few labels are the mean and the standard deviation over several label subsets. The last column "
+            "identifies the checkpoint by its training step and a digest of the weights of the backbone, which is the "
+            "same for every file format."
         )
-        parts.append(_rows_of(own, results.get("checkpoints", {}), checkpoint))
+        parts.append(_table_of(own, results.get("checkpoints", {}), checkpoint))
     for name, found in results.get("other_data", {}).items():
         parts.append(f"On {_code(name)}:")
-        parts.append(_rows_of(found, found.get("checkpoints", {}), checkpoint))
+        parts.append(_table_of(found, found.get("checkpoints", {}), checkpoint))
     return "\n\n".join(parts if len(parts) > 1 else [*parts, "None so far."])
 
 
-def _rows_of(figures, checkpoints, checkpoint):
-    """A table of figures, each with the checkpoint that it is of."""
-    figures = {name: value for name, value in figures.items() if name != "checkpoints"}
+def _table_of(metrics, checkpoints, checkpoint):
+    """A table of metrics, each with the checkpoint that it belongs to."""
     rows = []
-    for name, value in figures.items():
-        whose = _told(checkpoints.get(name), checkpoint)
-        rows += [(_text(told), _text(text), own or whose) for told, text, own in _rows(name, value, checkpoint)]
+    for name, value in metrics.items():
+        if name != "checkpoints":
+            default = _identified(checkpoints.get(name), checkpoint)
+            rows += [(_text(label), _text(text), own or default) for label, text, own in _rows(name, value, checkpoint)]
     return _table(rows, ("", "", "checkpoint"))
 
 
-def _told(found, checkpoint):
-    """Whose figures these are, in words."""
+def _identified(found, checkpoint):
+    """A checkpoint by its step and digest, marked if it is not the one of the card."""
     if not found:
         return "not recorded"
     step = [f"step {found['step']:,}"] if "step" in found else []
@@ -139,20 +139,20 @@ def _told(found, checkpoint):
 
 
 def _rows(name, value, checkpoint):
-    """A figure, or those within it, a row each: its name, its value, and whose it is where that is its own."""
-    told = name.replace("_", " ")
+    """Yields a row for each number of a metric: its name, its value, and its checkpoint if the value has its own."""
+    label = name.replace("_", " ")
     if name == "semi":
-        for share, ways in value.items():
-            whose = _told(ways.get("settings", {}).get("checkpoint"), checkpoint)
-            for way, accuracies in ways.items():
-                if way != "settings" and accuracies:
-                    yield f"{told}, {share}, {way}", told_together(accuracies), whose
+        for share, methods in value.items():
+            own = _identified(methods.get("settings", {}).get("checkpoint"), checkpoint)
+            for method, accuracies in methods.items():
+                if method != "settings" and accuracies:
+                    yield f"{label}, {share}, {method}", mean_and_std(accuracies), own
     elif isinstance(value, dict):
         for inner, found in value.items():
-            yield from ((f"{told}, {name}", *rest) for name, *rest in _rows(inner, found, checkpoint))
+            yield from ((f"{label}, {name}", *rest) for name, *rest in _rows(inner, found, checkpoint))
     else:
         numbers = value if isinstance(value, list) else [value]
-        yield told, ", ".join(f"{one:g}" if isinstance(one, float) else str(one) for one in numbers), ""
+        yield label, ", ".join(f"{one:g}" if isinstance(one, float) else str(one) for one in numbers), ""
 
 
 def _table(rows, header=("", "")):
@@ -163,18 +163,18 @@ def _table(rows, header=("", "")):
 
 
 def _text(value):
-    """Text of others in a line of Markdown that says what it says: neither mark-up nor HTML, and no end of a cell."""
+    """Foreign text, escaped for a cell of a Markdown table: neither mark-up nor HTML."""
     plain = html.escape(" ".join(str(value).split()), quote=False)
     return re.sub(r"([\\`*_\[\]|~$#!])", r"\\\1", plain)
 
 
 def _code(value):
-    """The same as code; where it has what ends code or a cell, by HTML."""
+    """Foreign text as code; as HTML if it contains what would end the code or the cell."""
     text = " ".join(str(value).split())
     return f"<code>{_text(text)}</code>" if re.search(r"[`|]", text) or not text else f"`{text}`"
 
 
 _LIMITS = """## Limits
 
-Features are worth what they do on images like those it was trained on; nothing else was measured. Nobody has looked at
-what these images show or leave out, and what that means for people in them or for decisions about people."""
+Only the metrics above were measured. The training data was not audited for content or bias, nor the effect of the model
+on the people in the images, or on decisions about people."""

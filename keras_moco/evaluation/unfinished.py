@@ -1,54 +1,33 @@
-"""A training with labels that was interrupted, kept in one file until it is finished."""
+"""The state of an interrupted training run with labels, kept in one file until the run is finished."""
 
+import contextlib
 import json
+import shutil
 import time
 import warnings
 import zipfile
+import zlib
 
 import keras
 import numpy as np
 
-from keras_moco.data import labelled_dataset, steps_per_epoch
 from keras_moco.networks.cloning import seed_generators
 from keras_moco.storage.atomic import NamedBytes, in_memory, replace_when_written
 from keras_moco.storage.paths import user_path
 
-
-def fit_labelled(model, source, augmentation, batch_size, epochs, seed, callbacks=(), verbose=0, unfinished=None):
-    """Trains a compiled model, whose optimizer is built, on augmented images with their labels.
-
-    Args:
-        model: `keras.Model` from images to logits.
-        source: labelled `Source`.
-        augmentation, batch_size, seed: as of `keras_moco.data.labelled_dataset`.
-        epochs: int.
-        callbacks, verbose: as of `keras.Model.fit`.
-        unfinished: `Unfinished`, from which an interrupted training resumes. Defaults to `None`.
-    """
-    done = unfinished.begin(model, source) if unfinished else 0
-    if done >= epochs:
-        return
-    model.fit(
-        labelled_dataset(source, augmentation, batch_size, seed, first_epoch=done),
-        steps_per_epoch=steps_per_epoch(source, batch_size),
-        initial_epoch=done,
-        epochs=epochs,
-        callbacks=[*callbacks, *filter(None, [unfinished])],
-        verbose=verbose,
-        shuffle=False,
-    )
+SHARE = 0.05  # of the time, which saving the state may take
 
 
 class Unfinished(keras.callbacks.Callback):
-    """Keeps a training after its epochs, so that it resumes there and ends in the bits of an undisturbed one.
+    """Saves the state of `fit` after its epochs, so that it resumes and ends with the bits of an uninterrupted run.
 
-    Weights, optimizer, the number of epochs, the state of random layers and the images that could not be read lie in
-    one file, which is replaced in one piece. A file that was damaged meanwhile is not used, and a line says so.
+    Weights, optimizer, the number of epochs, the state of random layers and the images that could not be read are in
+    one file, which is replaced as a whole. A damaged file is not used, and a line of the log says so.
 
     Args:
         path: path of the file; its folder exists.
-        max_share: float in (0, 1], the share of the time that writing may take: where epochs are short, some are not
-            kept. Defaults to `1.0`: after each epoch.
+        max_share: float in (0, 1], the share of the time that writing may take: where epochs are short, the state is
+            not saved after each. Defaults to `1.0`: after each epoch.
 
     Example:
 
@@ -65,18 +44,18 @@ class Unfinished(keras.callbacks.Callback):
         self.path = user_path(path)
         self.max_share = max_share
         self._source = None
-        self._last = None  # when it was written
-        self._duration = 0.0  # how long that took
+        self._last = None  # the time of the last write
+        self._duration = 0.0  # of that write, in seconds
 
     def begin(self, model, source):
-        """Restores a model that is not trained yet, as far as an earlier process has come.
+        """Restores the state that an earlier process saved.
 
         Args:
-            model: compiled `keras.Model` whose optimizer is built, made like the one that was kept.
-            source: `Source` of the images that it is trained on; it learns which ones could not be read.
+            model: compiled `keras.Model` whose optimizer is built, made like the saved model.
+            source: `Source` of the training images; it is given the list of those that could not be read.
 
         Returns:
-            int, how many epochs are done; 0 where nothing was kept.
+            int, the number of finished epochs; 0 if nothing was saved.
         """
         self._source = source
         before = [keras.ops.convert_to_numpy(variable) for variable in _state(model)]
@@ -91,7 +70,10 @@ class Unfinished(keras.callbacks.Callback):
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, UserWarning) as error:
             for variable, value in zip(_state(model), before, strict=True):
                 variable.assign(value)
-            print(f"note: {self.path} cannot be used ({_short(error)}); its training begins anew", flush=True)
+            print(
+                f"note: {self.path} cannot be used ({_short(error)}); training starts from the beginning",
+                flush=True,
+            )
             return 0
         if source.bad:
             source.bad.remember(notes["bad_images"])
@@ -99,7 +81,7 @@ class Unfinished(keras.callbacks.Callback):
         return epochs
 
     def delete(self):
-        """Deletes the file, when what came of the training is in a safe place."""
+        """Deletes the file, once the results are recorded."""
         self.path.unlink(missing_ok=True)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -109,7 +91,7 @@ class Unfinished(keras.callbacks.Callback):
         try:
             replace_when_written(self.path, lambda temporary: self._write(temporary, epoch + 1))
         except OSError as error:
-            print(f"warning: {self.path} was not written ({error}); the training goes on", flush=True)
+            print(f"warning: {self.path} was not written ({error}); training continues", flush=True)
         self._last = time.monotonic()
         self._duration = self._last - now
 
@@ -119,22 +101,47 @@ class Unfinished(keras.callbacks.Callback):
             "bad_images": self._source.bad.met if self._source.bad else {},
         }
         weights = np.frombuffer(in_memory(self.model.save_weights, "model.weights.h5"), "uint8")
-        with open(temporary, "wb") as file:  # to a name, NumPy would add an ending
+        with open(temporary, "wb") as file:  # given a name, NumPy would add a suffix
             np.savez(file, epochs=epochs, weights=weights, notes=json.dumps(notes))
 
 
 def _load_weights(model, content):
     with warnings.catch_warnings():
-        # Keras only warns, and goes on with an optimizer that has forgotten everything.
+        # Keras only warns, and continues with an optimizer without its state.
         warnings.filterwarnings("error", message="Skipping variable loading for optimizer")
         model.load_weights(NamedBytes("model.weights.h5", content))
 
 
 def _state(model):
-    """All that a training changes: a list of variables."""
+    """All variables that training changes: a list."""
     return [*model.variables, *model.optimizer.variables]
 
 
 def _short(error):
-    """The beginning of what an error says, in one line."""
+    """The start of an error message, in one line."""
     return " ".join(str(error).split())[:100] or type(error).__name__
+
+
+def unfinished_run(target, evaluation, *part):
+    """The saved state of a long training run on the same checkpoint and images, with the same settings.
+
+    Args:
+        target: `EvaluationTarget`.
+        evaluation: str, the name of the evaluation.
+        *part: values that distinguish its training runs, where there are several.
+
+    Returns:
+        `Unfinished`, to be deleted once the metrics are recorded.
+    """
+    train, weights = target.train, target.checkpoint["weights"]
+    what = (evaluation, part, target.config, train.name, train.num_examples, train.class_names, train.digests)
+    name = f"unfinished_{evaluation}_{weights}_{zlib.crc32(repr(what).encode()):08x}.npz"
+    return Unfinished(target.output.path_of(name), max_share=SHARE)
+
+
+def delete_outdated(target, evaluation):
+    """Deletes the saved state of runs on other checkpoints, which nothing resumes from."""
+    for path in target.output.folder.glob(f"unfinished_{evaluation}_*"):
+        if not path.name.startswith(f"unfinished_{evaluation}_{target.checkpoint['weights']}_"):
+            with contextlib.suppress(FileNotFoundError):  # deleted by another process
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -4,7 +4,7 @@ import numpy as np
 
 from keras_moco.callbacks.optional_output import expendable
 from keras_moco.evaluation import FeatureExtractor, at_level, draw_neighbours, draw_projection, nearest_neighbours
-from keras_moco.evaluation.pictures import lacks_for_projection
+from keras_moco.evaluation.projection_plot import lacks_for_projection
 from keras_moco.summaries.hparams import write_settings
 from keras_moco.summaries.looking import look
 from keras_moco.summaries.projector import write_projector

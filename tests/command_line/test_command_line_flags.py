@@ -19,7 +19,7 @@ from keras_moco.commands import import_idx, preview
 from keras_moco.config import Config, EvaluationConfig
 from keras_moco.distribution import WorkerLost
 from keras_moco.errors import UserError
-from keras_moco.evaluation.modes import MODES
+from keras_moco.evaluation.registry import EVALUATIONS
 from keras_moco.runs.directory import RunDirectory
 from tests.tiny import tiny_config
 from tests.whole_runs import TINY_FLAGS, call, contents
@@ -171,12 +171,12 @@ def test_lost_worker_ends_the_process_with_75(monkeypatch):
 @pytest.mark.parametrize("arguments, received", [([], "none"), (["fly"], "fly"), (["knn", "linear"], "knn linear")])
 def test_evaluation_has_one_mode(arguments, received, tmp_path):
     refusal = call(evaluate, *arguments, f"--workdir={tmp_path}").refusal
-    assert f"one mode of {', '.join(MODES)}. Received: {received}. " in refusal
+    assert f"one mode of {', '.join(EVALUATIONS)}. Received: {received}. " in refusal
 
 
 def test_evaluation_is_of_a_run(tmp_path):
     assert "workdir=None, model=None" in call(evaluate, "knn").refusal
-    for mode in MODES:
+    for mode in EVALUATIONS:
         assert f"Received: {tmp_path}, without flags.cfg" in call(evaluate, mode, f"--workdir={tmp_path}").refusal
     assert "Received: nowhere, without flags.cfg" in call(evaluate, "knn", "--workdir=nowhere").refusal
     assert contents(tmp_path) == {} and not Path("nowhere").exists()

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from keras_moco.data import evaluation_dataset, open_source
-from keras_moco.evaluation import extract_features
+from keras_moco.evaluation import FeatureExtractor, extract_features, finetune, semi, target
 from tests.evaluation.finished_run import SIZE, make_run
 
 
@@ -27,3 +27,12 @@ def features(trained):
         split: extract_features(trained.encoder.features, evaluation_dataset(open_source("digits", split), SIZE))
         for split in ("train", "test")
     }
+
+
+@pytest.fixture
+def silent(trained, monkeypatch):
+    """Fails if anything is computed; the run need not be loaded for that."""
+    monkeypatch.setattr(target, "open_trained_encoder", lambda *_: (trained.encoder, 0))
+    monkeypatch.setattr(FeatureExtractor, "_embed", lambda *_: pytest.fail("features were extracted"))
+    for module in (finetune, semi):
+        monkeypatch.setattr(module, "fine_tune", lambda *_, **__: pytest.fail("something was trained"))

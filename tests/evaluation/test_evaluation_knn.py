@@ -71,9 +71,9 @@ def test_bad_arguments_are_refused():
     for change, variable in (
         ({"ks": (1, 5)}, "k=5, bank of 4"),
         ({"temperatures": (0.1, 0.0)}, "temperature=0.0"),
-        ({"bank": as_features(np.eye(4), np.array([0, -1, 0, 0]))}, "labels from -1 to 0"),
+        ({"bank": as_features(np.eye(4), np.array([0, -1, 0, 0]))}, "4 labels from -1 to 0"),
         ({"bank": as_features(np.eye(4), np.array([0, 1]))}, "bank_labels of shape (2,)"),
-        ({"queries": as_features(np.eye(4), np.array([0, 1, 2, 3]))}, "labels from 0 to 3"),
+        ({"queries": as_features(np.eye(4), np.array([0, 1, 2, 3]))}, "4 labels from 0 to 3"),
         ({"queries": as_features(np.full((1, 4), np.nan), np.array([0]))}, "NaN or infinite"),
         ({"queries": as_features(np.ones((0, 4)), np.array([], int))}, "none"),
     ):

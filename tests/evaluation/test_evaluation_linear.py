@@ -1,124 +1,162 @@
-"""Logistic regression on frozen features, against scikit-learn; and the guard of what is frozen."""
+"""Linear classifiers by SGD, side by side, against NumPy."""
+
+from contextlib import nullcontext
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from keras import ops
-from sklearn.datasets import load_digits
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from keras_moco.evaluation import Features, frozen, linear_accuracy, linear_probe
+from keras_moco.data import array_source
+from keras_moco.evaluation import Features, LinearHeads, linear, linear_sweep, linear_sweep_on_images
+
+FEATURES, CLASSES = 5, 3
 
 
-def digits():
-    images, labels = load_digits(return_X_y=True)
-    index = np.arange(len(labels))
-    return Features(images[:400], labels[:400], index[:400]), Features(images[1200:], labels[1200:], index[1200:])
+def clusters(count=60, seed=0, spread=0.7):
+    """Features of three classes that overlap somewhat."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % CLASSES
+    features = np.eye(CLASSES, FEATURES)[labels] + spread * random.normal(size=(count, FEATURES))
+    return Features(features.astype("float32"), labels, np.arange(count))
 
 
-class SmallEncoder(keras.Model):
-    """What `linear_probe` asks of an encoder: variables, BatchNorm among them, and `features`."""
+def trained_in_numpy(data, kernel, rate, epochs):
+    """Softmax regression by SGD with momentum, all images in every step; a tenth of the rate from 60 and 80 % on."""
+    kernel, bias = kernel.astype("float64"), np.zeros(CLASSES)
+    velocities = [np.zeros_like(kernel), np.zeros_like(bias)]
+    for epoch in range(epochs):
+        logits = data.features @ kernel + bias
+        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+        errors = shares / shares.sum(axis=1, keepdims=True) - np.eye(CLASSES)[data.labels]
+        gradients = [data.features.T @ errors / len(errors), errors.mean(axis=0)]
+        velocities = [0.9 * velocity + gradient for velocity, gradient in zip(velocities, gradients, strict=True)]
+        now = rate * 0.1 ** ((epoch >= 0.6 * epochs) + (epoch >= 0.8 * epochs))
+        kernel, bias = kernel - now * velocities[0], bias - now * velocities[1]
+    return kernel, bias
+
+
+def test_every_head_is_trained_as_it_would_be_alone_in_numpy():
+    data, rates, epochs = clusters(), (0.1, 1.0, 30.0), 20
+    heads = LinearHeads(CLASSES, len(rates), seed=3)
+    model = keras.Sequential([keras.Input((FEATURES,)), heads])
+    before = heads.kernel.numpy()
+    assert np.all(before == before[:, :1]) and abs(before.std() - 0.01) < 0.006
+    linear._compile(model, rates, epochs, steps=1, batch_size=len(data.labels))
+    model.fit(data.features, data.labels, batch_size=len(data.labels), epochs=epochs, verbose=0)
+    for head, rate in enumerate(rates):
+        scaled = rate * len(data.labels) / 256
+        kernel, bias = trained_in_numpy(data, before[:, head], scaled, epochs)
+        np.testing.assert_allclose(heads.kernel[:, head], kernel, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(heads.bias[head], bias, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_head_that_diverges_does_not_change_the_others():
+    train, test = clusters(), clusters(seed=1)
+    wild = linear_sweep(train, test, CLASSES, rates=(1.0, 1e38), epochs=4, batch_size=16)
+    tame = linear_sweep(train, test, CLASSES, rates=(1.0, 0.5), epochs=4, batch_size=16)
+    assert wild.tests[1.0] == tame.tests[1.0] and wild.held_out[1.0] == tame.held_out[1.0]
+    assert wild.tests[1.0].top1 > 60
+
+
+def test_the_rate_is_chosen_by_the_held_out_images():
+    train, test = clusters(200), clusters(seed=1)
+    found = linear_sweep(train, test, CLASSES, rates=(1e-6, 1.0), epochs=5, batch_size=32)
+    assert found.rate == 1.0 == max(found.held_out, key=found.held_out.get)
+    assert found.accuracy == found.tests[1.0]
+    assert found.accuracy.top1 == pytest.approx(100 * np.mean(found.predicted == test.labels))
+    np.testing.assert_array_equal(found.labels, test.labels)
+    shuffled = test._replace(labels=np.random.default_rng(0).permutation(test.labels))
+    same, other = (linear_sweep(train, shuffled, CLASSES, (1e-6, 1.0), 5, 32, seed=seed) for seed in (0, 1))
+    assert same.held_out == found.held_out and other.held_out != found.held_out
+
+
+@pytest.mark.slow
+def test_a_single_rate_is_trained_on_all_images():
+    train = clusters(30, spread=0.0)
+    # The only image of its class lies in the last batch, if anywhere.
+    rare = train._replace(
+        features=np.concatenate([train.features, [[0, 0, 0, 9, 0]]]).astype("float32"),
+        labels=np.append(train.labels, 3),
+        index=np.arange(31),
+    )
+    found = linear_sweep(rare, rare, 4, rates=(10.0,), epochs=30, batch_size=16)
+    assert found.accuracy.top1 == 100 and found.held_out == {}
+
+
+# On images
+
+
+class Tint(keras.layers.Layer):
+    """Features of a colour: its three channels, through BatchNorm, whose statistics must stay."""
 
     def __init__(self, cheat=False):
         super().__init__()
-        self.dense = keras.layers.Dense(16)
-        self.norm = keras.layers.BatchNormalization()
-        self.cheat = cheat
-        self.build((None, 8, 8, 1))
+        self.norm, self.cheat = keras.layers.BatchNormalization(), cheat
+        self.calls = self.add_weight((), "zeros", trainable=False)
 
-    def build(self, input_shape):
-        self.dense.build((None, 64))
-        self.norm.build((None, 16))
-        self.built = True
-
-    def features(self, images, training=False):
-        return self.norm(self.dense(ops.reshape(images, (-1, 64))), training=training or self.cheat)
+    def call(self, images, training=False):
+        if self.cheat:
+            self.calls.assign_add(1.0)
+        return self.norm(keras.ops.mean(images, axis=(1, 2)) / 255, training=training)
 
 
-def image_batches(data):
-    rows = {"image": data.features.reshape(-1, 8, 8, 1), "label": data.labels, "index": data.index}
-    return tf.data.Dataset.from_tensor_slices(rows).batch(128)
+def tinted(count=60, seed=0):
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % CLASSES
+    colors = 60 + 120 * np.eye(CLASSES)[labels] + random.uniform(-20, 20, (count, 3))
+    return array_source(np.broadcast_to(colors[:, None, None], (count, 10, 10, 3)), labels)
 
 
-@pytest.fixture(scope="module")
-def probe():
-    return linear_accuracy(*digits())
+def backbone(cheat=False):
+    images = keras.Input((None, None, 3))
+    return keras.Model(images, Tint(cheat)(images))
 
 
-def test_the_accuracy_is_scikit_learns_with_the_chosen_c(probe):
-    train, test = digits()
-    oracle = make_pipeline(StandardScaler(), LogisticRegression(C=probe.c, max_iter=2000))
-    oracle.fit(train.features, train.labels)
-    # Within two of the 597 test images: the probe fits in float32 from a warm start.
-    assert probe.accuracy == pytest.approx(100 * oracle.score(test.features, test.labels), abs=0.35)
-    assert probe.accuracy > 85
-    assert probe.converged and probe.c == max(probe.sweep, key=probe.sweep.get)
+@pytest.mark.slow
+def test_on_images_the_classes_are_found_and_the_backbone_stays():
+    model = backbone()
+    before = [np.array(weight) for weight in model.weights]
+    found = linear_sweep_on_images(model, tinted(), tinted(seed=1), 8, rates=(1.0, 3.0), epochs=6, batch_size=16)
+    assert found.accuracy.top1 == 100
+    for weight, old in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, old)
+    assert model.trainable and len(model.trainable_weights) == 2
 
 
-def test_c_is_chosen_without_the_test_data(probe):
-    train, test = digits()
-    shuffled = linear_accuracy(train, test._replace(labels=np.random.default_rng(0).permutation(test.labels)))
-    assert shuffled.sweep == probe.sweep
-    assert shuffled.accuracy < 20
+class Interrupt(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        raise KeyboardInterrupt
 
 
-def test_a_solver_that_stopped_early_is_reported():
-    assert not linear_accuracy(*digits(), c_values=[1.0], max_iter=2).converged
+@pytest.mark.parametrize("callbacks, ends_in", [([], nullcontext()), ([Interrupt()], pytest.raises(KeyboardInterrupt))])
+def test_what_is_trainable_stays_trainable_and_what_is_frozen_frozen(callbacks, ends_in):
+    layers = [keras.layers.Dense(3, name="frozen"), keras.layers.Dense(3, name="trained")]
+    model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D(), *layers])
+    layers[0].trainable = False
+    layers[1].bias.trainable = False
+    with ends_in:
+        settings = {"rates": (1.0,), "epochs": 1, "batch_size": 30, "callbacks": callbacks}
+        linear_sweep_on_images(model, tinted(), tinted(seed=1), 8, **settings)
+    assert model.trainable and not layers[0].trainable and layers[1].trainable
+    assert [variable.path for variable in model.trainable_variables] == [layers[1].kernel.path]
 
 
-def test_the_probe_of_an_encoder_is_that_of_its_features():
-    encoder = SmallEncoder()
-    train, test = digits()
-    result = linear_probe(encoder, image_batches(train), image_batches(test), c_values=[0.1])
-    embed = [data._replace(features=encoder.features(data.features).numpy()) for data in (train, test)]
-    assert result.accuracy == pytest.approx(linear_accuracy(*embed, c_values=[0.1]).accuracy, abs=0.35)
+@pytest.mark.slow
+def test_a_backbone_that_changes_is_an_error():
+    with pytest.raises(RuntimeError, match="Received: 1 changed"):
+        linear_sweep_on_images(backbone(cheat=True), tinted(), tinted(), 8, rates=(1.0,), epochs=1, batch_size=16)
 
 
-def test_an_encoder_that_runs_in_training_mode_is_noticed():
-    with pytest.raises(RuntimeError) as error:
-        linear_probe(SmallEncoder(cheat=True), *map(image_batches, digits()), c_values=[0.1])
-    paths = [f"small_encoder/batch_normalization/moving_{name}" for name in ("mean", "variance")]
-    assert f"Received: 2 changed variable(s): {', '.join(paths)}" in str(error.value)
-
-
-def test_one_changed_bit_fails():
-    encoder = SmallEncoder()
-    for variable in (encoder.variables[0], encoder.variables[-1]):
-        values = variable.numpy()
-        values.reshape(-1).view("uint32")[-1] ^= 1
-        with pytest.raises(RuntimeError, match=f"Received: 1 changed variable.*: {variable.path}"):
-            with frozen(encoder):
-                variable.assign(values)
-    with frozen(encoder):  # what is put back is no change
-        before = encoder.variables[0].numpy()
-        encoder.variables[0].assign(before + 1)
-        encoder.variables[0].assign(before)
-
-    twins = keras.Model()  # as the encoders of MoCo, which share the names of their variables
-    twins.built, twins.pair = True, [keras.layers.Dense(2, name="twin") for _ in range(2)]
-    for twin in twins.pair:
-        twin.build((None, 3))
-    assert len({variable.path for variable in twins.variables}) == 2
-    for twin in twins.pair:
-        with pytest.raises(RuntimeError, match="1 changed variable.*: twin/kernel"), frozen(twins):
-            twin.kernel.assign(twin.kernel + 1)
-
-    layer = keras.layers.Dense(2, name="late")
-    with pytest.raises(RuntimeError, match="late/bias, late/kernel"), frozen(layer):
-        layer.build((None, 3))
-    # An error is not hidden by the guard.
-    with pytest.raises(ZeroDivisionError), frozen(encoder):
-        encoder.variables[0].assign(encoder.variables[0] + 1)
-        raise ZeroDivisionError
-
-
-def test_what_cannot_be_probed_is_refused():
-    train, test = digits()
-    none, one_class = (train._replace(labels=np.full_like(train.labels, label)) for label in (-1, 4))
-    few = Features(*(rows[:5] for rows in train))
-    for variable, data in (("400 labels, the smallest -1", none), (r"labels \[4\]", one_class), ("5 features", few)):
-        with pytest.raises(ValueError, match=f"Received: {variable}"):
-            linear_accuracy(data, test)
+def test_bad_arguments_are_refused():
+    for change, settings, variable in (
+        ({"labels": np.full(60, -1)}, {}, "60 labels from -1 to -1"),
+        ({"labels": np.arange(60)}, {}, "60 labels from 0 to 59, num_classes=3"),
+        ({"features": np.zeros((60, 4))}, {}, "shapes (60, 4) and (60, 5)"),
+        ({"labels": np.zeros(0, int), "features": np.zeros((0, 5))}, {}, "train.labels of shape (0,)"),
+        ({}, {"rates": ()}, "rates=()"),
+        ({}, {"rates": (0.0, 1.0)}, "rates=(0.0, 1.0)"),
+    ):
+        with pytest.raises(ValueError) as caught:
+            linear_sweep(clusters()._replace(**change), clusters(), CLASSES, **settings)
+        assert f"Received: {variable}" in str(caught.value)

@@ -79,7 +79,7 @@ def test_what_is_damaged_or_of_another_model_is_not_used(kept, capsys):
         assert Unfinished(path).begin(model, source_with({})) == 0
         assert equal(arrays(model), before)
         (line,) = capsys.readouterr().out.splitlines()
-        assert line.startswith(f"note: {path} cannot be used (") and line.endswith("its training begins anew")
+        assert line.startswith(f"note: {path} cannot be used (") and line.endswith("training starts from the beginning")
 
 
 def test_a_full_disk_ends_no_training(kept, capsys, monkeypatch):

@@ -77,8 +77,8 @@ def test_what_is_read_again_must_be_of_its_form(tmp_path):
 
 
 def test_no_mark_up_of_results_reaches_the_card():
-    from keras_moco.evaluation.model_card import _rows_of
+    from keras_moco.evaluation.model_card import _table_of
 
     digest = "x` |\n\n<script>alert(1)</script> [a](javascript:1)"
-    card = _rows_of({"linear_top1": 12.5}, {"linear_top1": {"weights": digest, "step": 3}}, None)
+    card = _table_of({"linear_top1": 12.5}, {"linear_top1": {"weights": digest, "step": 3}}, None)
     assert "<script>" not in card and "\n\n" not in card and "[a](" not in card

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_moco.config import Config, EvaluationConfig
-from keras_moco.evaluation.target import Subject
+from keras_moco.evaluation.target import EvaluationTarget
 from keras_moco.export.backbone import export_backbone
 from keras_moco.runs.initial_weights import initial_weights
 from keras_moco.runs.load import load_backbone, load_encoder, open_model
@@ -41,10 +41,10 @@ def test_it_is_opened_on_request_alone(export):
         said = refusal(served, call)
         assert f"Received: {served}. " in said and ".keras" in said and "--trust_saved_model" in said
     config = EvaluationConfig(model=str(served))
-    assert refusal(config, Subject) == said
+    assert refusal(config, EvaluationTarget) == said
     images = np.random.default_rng(0).uniform(0, 255, (4, 4, 4, 3)).astype("float32")
     config = EvaluationConfig(model=str(served), trust_saved_model=True)
-    for found in (load_backbone(served, trust_saved_model=True), Subject(config).backbone()):
+    for found in (load_backbone(served, trust_saved_model=True), EvaluationTarget(config).backbone()):
         np.testing.assert_allclose(found(images), encoder.features(images), atol=1e-5)
     # Of an export there is the file beside it, which needs no trust.
     assert not any(isinstance(layer, keras.layers.TFSMLayer) for layer in load_backbone(folder).layers)

@@ -1,4 +1,4 @@
-"""The modes of evaluate.py, on a finished run."""
+"""The evaluations of evaluate.py, on a finished run."""
 
 import dataclasses
 import json
@@ -16,8 +16,18 @@ from sklearn.preprocessing import normalize
 from keras_moco.commands.evaluate import evaluate
 from keras_moco.config import EvaluationConfig
 from keras_moco.data import open_source, pretrain_dataset
-from keras_moco.evaluation import accuracy_of, knn_accuracy, linear_accuracy, representation_measures, target
-from keras_moco.evaluation.modes import frozen, report, tuned, use
+from keras_moco.evaluation import (
+    accuracy_of,
+    export,
+    knn,
+    knn_accuracy,
+    linear_accuracy,
+    representation_measures,
+    retrieve,
+    semi,
+    target,
+    unfinished,
+)
 from keras_moco.networks import Encoder, linear_head
 from keras_moco.runs.build import build_augmentation
 from keras_moco.runs.directory import RunDirectory
@@ -28,7 +38,7 @@ ONE_IMAGE = 100 / 360  # percent; rounding that differs from processor to proces
 
 def test_knn_votes_for_every_k_and_temperature(run, features, capsys, monkeypatch):
     maps = {}  # t-SNE takes seconds
-    monkeypatch.setattr(frozen, "draw_projection", lambda path, rows, labels, *_, **__: maps.update({path.name: rows}))
+    monkeypatch.setattr(knn, "draw_projection", lambda path, rows, labels, *_, **__: maps.update({path.name: rows}))
     settings = {"knn_k": (5, 200), "knn_temperature": (0.002, 0.5), "features": "backbone"}
     evaluate("knn", EvaluationConfig(workdir=str(run), **settings))
     found = results(run)
@@ -122,8 +132,8 @@ def test_semi_compares_shares_of_the_labels_and_random_weights(trained, tmp_path
     def fine_tune(backbone, train, size, **settings):
         seen.append((train.num_examples, settings["seed"], float(np.sum(np.abs(backbone.weights[0])))))
 
-    monkeypatch.setattr(tuned, "fine_tune", fine_tune)
-    monkeypatch.setattr(tuned, "predict_labelled", lambda *_: (np.eye(10)[[0, 1, 2, len(seen) % 10]], np.arange(4)))
+    monkeypatch.setattr(semi, "fine_tune", fine_tune)
+    monkeypatch.setattr(semi, "predict_labelled", lambda *_: (np.eye(10)[[0, 1, 2, len(seen) % 10]], np.arange(4)))
     settings = {"model": str(trained.export), "dataset": "digits", "image_size": SIZE, "output": str(tmp_path)}
     settings |= {"fractions": (2.0, 10.0), "seeds": 2, "epochs": 1, "batch_size": 64, "learning_rate": 0.4}
     evaluate("semi", EvaluationConfig(**settings))
@@ -138,7 +148,7 @@ def test_semi_compares_shares_of_the_labels_and_random_weights(trained, tmp_path
     assert [(count, seed) for count, seed, _ in seen] == [(29, 0), (29, 1)] * 2 + [(144, 0), (144, 1)] * 2
     weights = [weight for *_, weight in seen]
     assert weights[0] == weights[1] == weights[4] and len(set(weights)) == 3  # one pre-trained, random ones by seed
-    told = f"87.50 +- {np.std([100, 75], ddof=1):.2f} %, 2 draws"
+    told = f"87.50 +- {np.std([100, 75], ddof=1):.2f} %, 2 seeds"
     assert f"random weights: top-1 {told}" in capsys.readouterr().out
     assert f"| semi, 2 %, random weights | {told} |" in (tmp_path / "MODEL_CARD.md").read_text()
     assert (tmp_path / "label_fractions.png").exists()
@@ -189,8 +199,8 @@ def test_an_interrupted_training_resumes_unless_the_encoder_was_trained_on(mode,
         if len(epochs) in (3, 6):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(report, "SHARE", 1.0)
-    monkeypatch.setattr(report.Unfinished, "on_epoch_begin", on_epoch_begin)
+    monkeypatch.setattr(unfinished, "SHARE", 1.0)
+    monkeypatch.setattr(unfinished.Unfinished, "on_epoch_begin", on_epoch_begin)
     with pytest.raises(KeyboardInterrupt):
         evaluate(mode, config)
     (left,) = folder.iterdir()
@@ -212,13 +222,13 @@ def test_an_interrupted_training_resumes_unless_the_encoder_was_trained_on(mode,
 @pytest.mark.slow
 def test_retrieve_finds_the_most_similar_training_images(run, features, monkeypatch):
     drawn = {}
-    real = use.draw_neighbours
+    real = retrieve.draw_neighbours
 
     def watched(path, queries, neighbours, similarity, **known):
         drawn.update(queries=queries, neighbours=neighbours, similarity=similarity, **known)
         real(path, queries, neighbours, similarity, **known)
 
-    monkeypatch.setattr(use, "draw_neighbours", watched)
+    monkeypatch.setattr(retrieve, "draw_neighbours", watched)
     evaluate("retrieve", EvaluationConfig(workdir=str(run), queries=("7", "300", "3"), neighbours=4))
     (images, labels), (queries, query_labels) = digits("train"), digits("test")
     unit = {name: normalize(rows.features) for name, rows in features.items()}
@@ -253,7 +263,7 @@ def test_images_behind_one_that_cannot_be_read_keep_their_numbers(tmp_path, monk
     model, folder = str(tmp_path / "colour.keras"), f"folder:{tmp_path / 'images'}"
     keras.Model(images, keras.layers.GlobalAveragePooling2D()(images)).save(model)
     drawn = {}
-    monkeypatch.setattr(use, "draw_neighbours", lambda _, *parts, **known: drawn.update(parts=parts, **known))
+    monkeypatch.setattr(retrieve, "draw_neighbours", lambda _, *parts, **known: drawn.update(parts=parts, **known))
     settings = {"model": model, "dataset": folder, "image_size": 4, "split": "train", "output": str(tmp_path / "out")}
 
     evaluate("retrieve", EvaluationConfig(**settings, queries=("70", "3", "100", "59"), neighbours=3))
@@ -336,12 +346,12 @@ def test_a_backbone_without_a_head_is_exported(trained, tmp_path):
 
 def test_the_card_says_what_was_recorded_in_training_and_opens_no_data(run, monkeypatch):
     monkeypatch.setattr(target.data, "open_source", lambda *_, **__: pytest.fail("a data set was opened"))
-    monkeypatch.setattr(use, "export_backbone", lambda encoder, folder: folder)
+    monkeypatch.setattr(export, "export_backbone", lambda encoder, folder: folder)
     flags = RunDirectory(run).flagfile
     flags.write_text(flags.read_text().replace("--train_examples=1437\n", "--train_examples=1234\n"))
     for recorded, data, licence in (
         ({}, "1,234 images", "not recorded; look it up"),
-        ({"train_examples": 9876, "train_licence": None}, "9,876 images", "not said by the data set; look it up"),
+        ({"train_examples": 9876, "train_licence": None}, "9,876 images", "not stated by the data set; look it up"),
         ({"train_licence": "CC BY 4.0"}, "9,876 images", "CC BY 4.0 |"),
         ({"data_licence": "MIT"}, "9,876 images", "MIT |"),  # what somebody has looked up
     ):
@@ -368,3 +378,11 @@ def test_results_on_other_images_stand_apart(run, tmp_path):
     assert found == before
     assert dataset in (run / "export" / "MODEL_CARD.md").read_text()
     assert not (run / "evaluation").exists()  # no pictures
+
+
+def test_a_map_of_too_few_images_is_left_out_and_the_rest_is_done(run, tmp_path, capsys):
+    names = [f"{split}/{name}.png" for split in ("train", "test") for name in ("a/0", "a/1", "b/0")]
+    evaluate("knn", EvaluationConfig(workdir=str(run), dataset=write_images(tmp_path / "images", *names)))
+    out = capsys.readouterr().out
+    assert [f"projection_{level}.png is not drawn" in out for level in ("backbone", "embedding")] == [True, True]
+    assert (run / "evaluation" / "confusion_knn_embedding.png").exists()

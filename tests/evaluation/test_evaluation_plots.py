@@ -213,8 +213,8 @@ def test_what_does_not_fit_is_refused(tmp_path):
     for draw, *arguments, received in (
         (draw_confusion, [], [], names, "truth of shape (0,)"),
         (draw_confusion, [1, 0], [1], names, "predicted of shape (1,)"),
-        (draw_confusion, [1, -1], [1, 1], names, "labels from -1 to 1, 3 class names"),
-        (draw_confusion, [1, 1], [1, 3], names, "labels from 1 to 3, 3 class names"),
+        (draw_confusion, [1, -1], [1, 1], names, "labels from -1 to 1, num_classes=3"),
+        (draw_confusion, [1, 1], [1, 3], names, "labels from 1 to 3, num_classes=3"),
         (draw_label_fractions, {}, "Received: {}"),
         (draw_label_fractions, {"a": {0: [1.0]}}, "a: 0: [1.0]"),
         (draw_label_fractions, {"a": {0.1: []}}, "a: 0.1: []"),
@@ -223,7 +223,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
         (draw_projection, CLUSTERS[:3], None, names, "shape (3, 8)"),
         (draw_projection, CLUSTERS, None, names, 3, "limit=3"),
         (draw_projection, np.nan * CLUSTERS, None, names, "NaN or infinite"),
-        (draw_projection, np.ones((60, 8)), None, names, "Received: features that are all one."),
+        (draw_projection, np.ones((60, 8)), None, names, "Received: features that are all identical."),
         (draw_projection, CLUSTERS, CLUSTER[1:], names, "59 labels from 0 to 2, 3 class names, 60 rows"),
         (draw_projection, CLUSTERS, CLUSTER + 1, names, "60 labels from 1 to 3, 3 class names, 60 rows"),
         (draw_neighbours, queries[..., 0], neighbours[..., 0], similarity, "uint8 (3, 8, 8), uint8 (3, 4, 8, 8)"),
@@ -231,7 +231,16 @@ def test_what_does_not_fit_is_refused(tmp_path):
         (draw_neighbours, queries / 255, neighbours, similarity, "float64 (3, 8, 8, 1)"),
         (draw_neighbours, queries, neighbours, similarity[:, :0], "and (3, 0)"),
         (draw_neighbours, queries, neighbours, similarity, None, labels, "Received: one of them"),
-        (draw_neighbours, queries, neighbours, similarity, [0, 1, 10], labels, NAMES, "labels from 0 to 10, 10 class"),
+        (
+            draw_neighbours,
+            queries,
+            neighbours,
+            similarity,
+            [0, 1, 10],
+            labels,
+            NAMES,
+            "to 10, num_classes=10",
+        ),
     ):
         with pytest.raises(ValueError) as error:
             draw(tmp_path / "a.png", *arguments)

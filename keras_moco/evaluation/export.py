@@ -1,0 +1,11 @@
+"""The export of the backbone as SavedModel and .keras file, again."""
+
+from keras_moco.export.backbone import export_backbone
+
+SETTINGS = ()
+
+
+def run(target):
+    """`evaluate.py export`: into the folder of the model card."""
+    folder = export_backbone(target.encoder, target.output.card.parent)
+    print(f"exported to {folder}")
