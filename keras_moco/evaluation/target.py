@@ -15,9 +15,8 @@ from keras_moco.evaluation import at_level, at_levels
 from keras_moco.export.backbone import standalone_backbone
 from keras_moco.networks import Encoder
 from keras_moco.runs.directory import RunDirectory
-from keras_moco.runs.load import load_backbone, load_encoder
+from keras_moco.runs.load import is_run, load_backbone, load_encoder, open_trained_encoder
 from keras_moco.runs.results import Results
-from keras_moco.runs.trained import is_run, open_trained_encoder
 from keras_moco.storage.locks import locked
 
 
@@ -291,7 +290,7 @@ class Subject:
     @property
     def training_facts(self):
         """What its training recorded, a dict; empty where that is not known."""
-        return RunDirectory(self.path).results() if self.recipe else {}
+        return RunDirectory(self.path).results.read() if self.recipe else {}
 
     def recorded(self):
         """The figures on these images so far, a dict."""
