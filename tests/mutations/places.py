@@ -96,8 +96,8 @@ MUTATIONS = [
     ),
     Mutation(
         "keras_moco/runs/build.py",
-        "    keras.utils.set_random_seed(config.seed)\n",
-        "",
+        "    with initial_seed(plan.config.seed):\n        return _fresh",
+        "    if True:\n        return _fresh",
         "initial weights depend on what was built before",
         ["tests/commands/test_commands_pretrain_parts.py"],
     ),
