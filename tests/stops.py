@@ -42,7 +42,7 @@ def held():
 def main(workdir, epochs, *steps):
     compiled.has_xla = lambda: False
     SignalAt.steps = list(map(int, steps))
-    pretrain.callbacks.Stopping = SignalAt
+    callbacks.Stopping = SignalAt
     config = tiny_config(workdir, epochs=int(epochs))
     while True:
         try:

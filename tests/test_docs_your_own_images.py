@@ -95,7 +95,7 @@ def test_the_page_from_its_first_block_to_its_last(tmp_path, monkeypatch):
     assert "no labels" in text and "JPEG" in text  # the damaged one
     for name in ("curves.png", "log.csv", "tensorboard", "checkpoints", "export/backbone.keras", "results.json"):
         assert Path("runs/photos", name).exists(), name
-    results = RunDirectory("runs/photos").results()
+    results = RunDirectory("runs/photos").results.read()
     assert {"measures_train_embedding", "measures_train_backbone"} <= results.keys()
     assert Path("runs/photos/evaluation/neighbours.png").exists()
     assert {"knn_top1_embedding", "logistic_top1", "finetune_top1"} <= results["other_data"]["folder:labelled"].keys()

@@ -12,10 +12,9 @@ import pytest
 from PIL import Image
 
 from keras_moco import callbacks
-from keras_moco.commands import pretrain as command
 from keras_moco.commands.evaluate import evaluate
 from keras_moco.config import Config, EvaluationConfig
-from keras_moco.runs import trained
+from keras_moco.runs import load
 from tests.tiny import tiny_config
 from tests.whole_runs import (
     STEPS,
@@ -71,7 +70,7 @@ def test_allowed_changes_hold_from_their_step(copy):
     again = pretrain(dataclasses.replace(config, temperature=0.2))
     expected = [{"step": 22, "epochs": "2 -> 3"}, {"step": 33, "temperature": "0.1 -> 0.2"}]
     assert again.results["config_changes"] == expected
-    assert trained.load_model(copy)[0].config == tiny_config(copy, epochs=3, temperature=0.2)
+    assert load.load_model(copy)[0].config == tiny_config(copy, epochs=3, temperature=0.2)
 
 
 def test_run_that_resumes_no_longer_needs_the_weights_it_began_with(copy, tmp_path):
@@ -89,7 +88,7 @@ def test_run_resumes_with_another_number_of_replicas(early, undisturbed):
     # Not the same numbers, since BatchNorm's groups are others, but the same kind of them.
     losses = [float(log(path)[1]["loss"]) for path in (early, undisturbed.path)]
     assert losses[0] == pytest.approx(losses[1], rel=0.2)
-    assert trained.load_model(early)[0].config == result.config
+    assert load.load_model(early)[0].config == result.config
 
 
 OTHERS = {
@@ -180,7 +179,7 @@ def test_signal_at_the_very_end_loses_nothing(tmp_path, monkeypatch):
                 os.kill(os.getpid(), 15)
 
     with monkeypatch.context() as patch, contextlib.suppress(callbacks.Stopped):
-        patch.setattr(command.callbacks, "Progress", Signal)
+        patch.setattr(callbacks, "Progress", Signal)
         pretrain(config)
     assert pretrain(config).results["steps"] == STEPS
     assert len(log(run)) == len([event for event in events(run) if event[0] == "contrast/loss"]) == 1

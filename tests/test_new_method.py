@@ -10,7 +10,7 @@ from keras_moco.commands import pretrain
 from keras_moco.commands.evaluate import evaluate
 from keras_moco.config import Config, EvaluationConfig
 from keras_moco.optimizers import SGD
-from keras_moco.runs import trained
+from keras_moco.runs import load
 from tests import new_method
 from tests.small_encoder import small_encoder
 from tests.small_training import batches
@@ -51,7 +51,7 @@ def test_run_trains_resumes_and_is_evaluated_with_it(monkeypatch, tmp_path, caps
     assert "method: moco_v3" in text and f"chance is {2 * np.log(128):.2f}" in text
     results = pretrain.pretrain(dataclasses.replace(config, epochs=2, allow_config_change=("epochs",)))
     assert results["steps"] == 2 * (1437 // 128) and "knn_top1" in results
-    _, model = trained.load_model(tmp_path / "run")
+    _, model = load.load_model(tmp_path / "run")
     assert isinstance(model, new_method.MoCoV3) and model.momentum == 0.98
     evaluate("knn", EvaluationConfig(workdir=str(tmp_path / "run")))
     assert (tmp_path / "run" / "export" / "saved_model").is_dir()

@@ -1,4 +1,4 @@
-"""Output that a training can do without: where it cannot be written, training goes on."""
+"""Output that training does not depend on: where it cannot be written, a line says so and training continues."""
 
 import contextlib
 import sys
@@ -9,10 +9,10 @@ import tensorflow as tf
 CANNOT_WRITE = (OSError, tf.errors.OpError)  # of the file system, and of TensorFlow's writer of events
 
 
-class Expendable(keras.callbacks.Callback):
-    """Hands everything on to another callback, and goes on where that one cannot write.
+class OptionalOutput(keras.callbacks.Callback):
+    """Passes everything on to another callback, and continues where that one cannot write.
 
-    A full or read-only disk is told once, and again after it was well in between.
+    A full or read-only disk is reported once, and again after a successful write.
 
     Args:
         callback: the `keras.callbacks.Callback`, which writes something.
@@ -22,7 +22,7 @@ class Expendable(keras.callbacks.Callback):
     Example:
 
     ```python
-    model.fit(batches, epochs=200, callbacks=[Expendable(EpochLog("log.csv"), "the log")])
+    model.fit(batches, epochs=200, callbacks=[OptionalOutput(EpochLog("log.csv"), "the log")])
     ```
     """
 
@@ -65,32 +65,32 @@ class Expendable(keras.callbacks.Callback):
             hook(*args)
         except CANNOT_WRITE as error:
             if not self._failing:
-                _tell(self.what, error, self.stream)
+                _warn(self.what, error, self.stream)
             self._failing = True
             return False
         return True
 
 
 @contextlib.contextmanager
-def expendable(what, stream=None):
+def warn_if_not_written(what, stream=None):
     """Skips the rest of a block that cannot write. Any other error is a bug, and is raised.
 
     Args:
         what: str, its name in the message.
-        stream: as of `Expendable`.
+        stream: as of `OptionalOutput`.
 
     Example:
 
-    >>> with expendable("curves.png"):
+    >>> with warn_if_not_written("curves.png"):
     ...     raise OSError("No space left on device")
-    warning: curves.png was not written (No space left on device); training goes on.
+    warning: curves.png was not written (No space left on device); continuing without it.
     """
     try:
         yield
     except CANNOT_WRITE as error:
-        _tell(what, error, stream)
+        _warn(what, error, stream)
 
 
-def _tell(what, error, stream):
+def _warn(what, error, stream):
     reason = getattr(error, "message", None) or error
-    print(f"warning: {what} was not written ({reason}); training goes on.", file=stream or sys.stdout, flush=True)
+    print(f"warning: {what} was not written ({reason}); continuing without it.", file=stream or sys.stdout, flush=True)

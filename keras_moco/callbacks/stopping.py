@@ -25,8 +25,9 @@ class Stopping(keras.callbacks.Callback):
 
     Args:
         checkpoint: the `Checkpoint` among the callbacks. Defaults to `None`: another worker saves.
-        max_minutes: float, how long training may go on, counted from the making of this object, for batch queues that
-            end a job after a fixed time; 0: without limit. Defaults to `0`.
+        max_minutes: float, the longest time that training may take, for batch queues that end a job after a fixed
+            time; 0: without limit. Defaults to `0`.
+        started: float, the `time.monotonic()` from which they count. Defaults to `None`: the making of this object.
 
     Raises:
         ValueError: if `max_minutes` is negative or not finite.
@@ -40,13 +41,13 @@ class Stopping(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, checkpoint=None, max_minutes=0):
+    def __init__(self, checkpoint=None, max_minutes=0, started=None):
         super().__init__()
         check_number("max_minutes", max_minutes, "at least 0", "Use 0 for no limit.")
         self.checkpoint = checkpoint
         self.max_minutes = max_minutes
         self._clock = time.monotonic
-        self._start = self._clock()
+        self._start = self._clock() if started is None else started
         self._reason = None
         self._signal: int | None = None
         self._before = {}

@@ -23,7 +23,7 @@ from keras_moco.networks import STEMS
 from keras_moco.runs.build import build_model, plan_of
 from keras_moco.runs.checkpoints import save
 from keras_moco.runs.directory import RunDirectory
-from keras_moco.runs.trained import load_model
+from keras_moco.runs.load import load_model
 from keras_moco.storage.locks import locked
 from keras_moco.storage.paths import user_path
 
@@ -88,7 +88,7 @@ def _write_run(folder, config, model, **figures):
             half.claim(config)
             save(model, half.checkpoints, epoch=figures["epochs"] or 0)
             export_backbone(model.encoder, half.export)
-            half.record(**figures)
+            half.results.record(**figures)
             half.path.replace(folder.path)
 
 

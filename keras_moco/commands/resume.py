@@ -49,10 +49,10 @@ def check_checkpoints(run):
     """
     if callbacks.is_saved(run.checkpoints):
         return
-    results = run.results()
+    results = run.results.read()
     epochs, saved = run.logged_epochs(), "steps" in results or results.get("has_checkpoints")
     if epochs or saved:
-        found = f"{run.log_csv} has {epochs} epoch(s)" if epochs else f"{run.results_json} speaks of some"
+        found = f"{run.log_csv} has {epochs} epoch(s)" if epochs else f"{run.results_json} mentions some"
         raise UserError(
             "A run that has trained must have its checkpoints, or it would begin anew over what it has. "
             f"Received: {run.checkpoints} without any, while {found}. Put them back; or, to begin anew on purpose, "
@@ -116,7 +116,7 @@ def changes_since(state, config, run):
         return {}  # saved by another program
     # The folder may have been moved since, and what is not kept was meant for that start alone.
     changed = config.differences(Config(**{**saved, "allow_config_change": ()}))
-    noted = [each for each in run.results().get("config_changes", []) if each.get("step") == state.step]
+    noted = [each for each in run.results.read().get("config_changes", []) if each.get("step") == state.step]
     changed = {name: change for name, change in changed.items() if not any(each.get(name) == change for each in noted)}
     run.check_changes(config, changed)
     return changed
@@ -163,19 +163,19 @@ def recognise(model, state, checkpoint, train):
 def note_changes(changed, model, run):
     """Records what --allow_config_change has let through, and from which step on."""
     if changed:
-        told = {"step": model.steps_done, **changed}
-        run.record(config_changes=[*run.results().get("config_changes", []), told])
+        change = {"step": model.steps_done, **changed}
+        run.results.record(config_changes=lambda before: [*(before or []), change])
         listed = ", ".join(f"{name}: {change}" for name, change in changed.items())
         print(f"note: from step {model.steps_done} on the configuration is another one: {listed}", flush=True)
 
 
 def note_replicas(plan, run):
     """Records the number of replicas, and says what it means that it was another one before."""
-    before = run.results().get("replicas", plan.replicas)
+    before = run.results.read().get("replicas", plan.replicas)
     if before != plan.replicas:
         print(
             f"note: this run was on {before} replica(s) before, now on {plan.replicas}; the groups of its BatchNorm "
             f"are now: {plan.batch_norm.describe()}",
             flush=True,
         )
-    run.record(replicas=plan.replicas)
+    run.results.record(replicas=plan.replicas)

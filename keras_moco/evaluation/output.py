@@ -5,8 +5,8 @@ from pathlib import Path
 
 from keras_moco.errors import UserError, UserOSError
 from keras_moco.runs.directory import RunDirectory
+from keras_moco.runs.load import is_run
 from keras_moco.runs.results import Results
-from keras_moco.runs.trained import is_run
 from keras_moco.storage.locks import locked
 
 

@@ -16,8 +16,7 @@ from keras_moco.export.backbone import standalone_backbone
 from keras_moco.networks import Encoder
 from keras_moco.networks.seeds import initial_seed
 from keras_moco.runs.directory import RunDirectory
-from keras_moco.runs.load import load_backbone, load_encoder
-from keras_moco.runs.trained import open_trained_encoder
+from keras_moco.runs.load import load_backbone, load_encoder, open_trained_encoder
 
 
 class EvaluationTarget:
@@ -200,7 +199,7 @@ class EvaluationTarget:
     @property
     def training_facts(self):
         """What its training recorded, a dict; empty where that is not known."""
-        return RunDirectory(self.path).results() if self.recipe else {}
+        return RunDirectory(self.path).results.read() if self.recipe else {}
 
 
 def _digest(model):

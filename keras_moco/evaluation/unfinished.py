@@ -4,14 +4,13 @@ import contextlib
 import json
 import shutil
 import time
-import warnings
 import zipfile
 import zlib
 
 import keras
 import numpy as np
 
-from keras_moco.networks.cloning import seed_generators
+from keras_moco.networks.stored_weights import load_or_leave, random_states
 from keras_moco.storage.atomic import NamedBytes, in_memory, replace_when_written
 from keras_moco.storage.paths import user_path
 
@@ -58,22 +57,14 @@ class Unfinished(keras.callbacks.Callback):
             int, the number of finished epochs; 0 if nothing was saved.
         """
         self._source = source
-        before = [keras.ops.convert_to_numpy(variable) for variable in _state(model)]
         try:
             with open(self.path, "rb") as file, np.load(file) as kept:
                 epochs, weights, notes = int(kept["epochs"]), kept["weights"], json.loads(str(kept["notes"]))
-            _load_weights(model, weights.tobytes())
-            for generator, state in zip(seed_generators(model), notes["random"], strict=True):
-                generator.state.assign(state)
+            load_or_leave(model, NamedBytes("model.weights.h5", weights.tobytes()), notes["random"])
         except FileNotFoundError:
             return 0
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, UserWarning) as error:
-            for variable, value in zip(_state(model), before, strict=True):
-                variable.assign(value)
-            print(
-                f"note: {self.path} cannot be used ({_short(error)}); training starts from the beginning",
-                flush=True,
-            )
+            print(f"note: {self.path} cannot be used ({_short(error)}); training starts from the beginning", flush=True)
             return 0
         if source.bad:
             source.bad.remember(notes["bad_images"])
@@ -97,24 +88,12 @@ class Unfinished(keras.callbacks.Callback):
 
     def _write(self, temporary, epochs):
         notes = {
-            "random": [keras.ops.convert_to_numpy(each.state).tolist() for each in seed_generators(self.model)],
+            "random": random_states(self.model),
             "bad_images": self._source.bad.met if self._source.bad else {},
         }
         weights = np.frombuffer(in_memory(self.model.save_weights, "model.weights.h5"), "uint8")
         with open(temporary, "wb") as file:  # given a name, NumPy would add a suffix
             np.savez(file, epochs=epochs, weights=weights, notes=json.dumps(notes))
-
-
-def _load_weights(model, content):
-    with warnings.catch_warnings():
-        # Keras only warns, and continues with an optimizer without its state.
-        warnings.filterwarnings("error", message="Skipping variable loading for optimizer")
-        model.load_weights(NamedBytes("model.weights.h5", content))
-
-
-def _state(model):
-    """All variables that training changes: a list."""
-    return [*model.variables, *model.optimizer.variables]
 
 
 def _short(error):

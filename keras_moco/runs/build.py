@@ -7,6 +7,7 @@ import keras
 from keras_moco.augment import get_augmentation
 from keras_moco.data import open_source
 from keras_moco.networks import HEADS, Encoder, resnet
+from keras_moco.networks.seeds import initial_seed
 from keras_moco.optimizers import LARS, SGD
 from keras_moco.runs.plan import Plan
 
@@ -41,11 +42,14 @@ def build_augmentation(config):
 
 
 def build_encoder(plan):
-    """The query encoder of a plan, with fresh weights."""
+    """The query encoder of a plan, with fresh weights, which depend on the seed alone."""
+    with initial_seed(plan.config.seed):
+        return _fresh_encoder(plan)
+
+
+def _fresh_encoder(plan):
     config = plan.config
     size = config.image_size
-    # The initial weights hang on the seed alone, not on what was built before.
-    keras.utils.set_random_seed(config.seed)
     backbone = resnet(
         config.backbone,
         width=config.backbone_width,
@@ -68,16 +72,17 @@ def build_model(plan, strategy, augmentation=None, prepare=None):
 
     Args:
         plan: `Plan`.
-        strategy: the strategy.
-        augmentation: finished in its training step, if the configuration wants that to be done on the device.
+        strategy: `tf.distribute.Strategy`.
+        augmentation: `Augmentation` that the training step applies, where the configuration has that on the device.
         prepare: function that is called with the fresh encoder, before the model makes copies of it.
     """
     config = plan.config
     with strategy.scope(), precision(config.precision):
-        encoder = build_encoder(plan)
-        if prepare:
-            prepare(encoder)
-        model = plan.method.build(plan, encoder)
+        with initial_seed(config.seed):
+            encoder = _fresh_encoder(plan)
+            if prepare:
+                prepare(encoder)
+            model = plan.method.build(plan, encoder)
         model.compile(optimizer=build_optimizer(plan), steps_per_execution=config.steps_per_execution)
         model.optimizer.build(model.trainable_variables)
     if config.augment_on == "device":
@@ -88,7 +93,10 @@ def build_model(plan, strategy, augmentation=None, prepare=None):
 
 @contextlib.contextmanager
 def precision(policy):
-    """Layers made in this block have the dtype policy of that name."""
+    """Layers made in this block have the dtype policy of that name.
+
+    For a block, since backbones and heads may be anybody's, whose layers take no `dtype` from here.
+    """
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:

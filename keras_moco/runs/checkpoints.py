@@ -9,13 +9,12 @@ checkpoints/step-000001170/
 import json
 import os
 import shutil
-import warnings
 
 import keras
 import numpy as np
 
 from keras_moco.errors import UserError
-from keras_moco.networks.cloning import seed_generators
+from keras_moco.networks.stored_weights import load_or_leave, random_states
 from keras_moco.runs.checkpoint_index import FORMAT, MANIFEST, PREFIX, STATE, UNFINISHED, WEIGHTS, find_whole, measured
 from keras_moco.runs.versions import versions
 from keras_moco.storage.atomic import flush, in_memory
@@ -55,9 +54,7 @@ def save(model, directory, epoch=0, step_in_epoch=0, log=None, extra=None):
     directory = user_path(directory)
     step = model.steps_done
     state = {"format": FORMAT, "step": step, "epoch": epoch, "step_in_epoch": step_in_epoch}
-    state |= {"log": log or {}, "versions": versions(), "extra": extra or {}}
-    # Which Keras does not save with the weights: by these, random layers such as `Dropout` go on drawing.
-    state["random"] = [keras.ops.convert_to_numpy(each.state).tolist() for each in seed_generators(model)]
+    state |= {"log": log or {}, "versions": versions(), "extra": extra or {}, "random": random_states(model)}
     directory.mkdir(parents=True, exist_ok=True)
     # Another process that saves here has a folder of its own, unfinished and alive.
     with locked(directory / "save"):
@@ -106,11 +103,7 @@ def restore(model, directory, set_aside=False, step=None):
         OSError: if a checkpoint cannot be read, so that it is not known to be damaged.
     """
     _check_built(model)
-    state = _load(model, directory, set_aside, step)
-    if state is not None:
-        for generator, value in zip(seed_generators(model), state.random, strict=False):
-            generator.state.assign(value)
-    return state
+    return _load(model, directory, set_aside, step)
 
 
 def restore_encoder(encoder, directory, step=None):
@@ -133,7 +126,7 @@ def _load(model, directory, set_aside=False, step=None):
     """Loads the weights of the newest whole checkpoint, or of that of a step; its `SavedState`, `None` without one."""
     while state := find_whole(directory, set_aside, step):
         try:
-            _load_weights(model, state.path / WEIGHTS)
+            _load_weights(model, state)
             return state
         except FileNotFoundError:
             if state.path.exists():
@@ -193,20 +186,13 @@ class _EncoderAlone(keras.Model):
         """Leaves the counters of the saved model where they are."""
 
 
-def _load_weights(model, path):
+def _load_weights(model, state):
+    path = state.path / WEIGHTS
     check_weights(path)
-    optimizer = getattr(model, "optimizer", None)  # not of an encoder alone
-    variables = [*model.variables, *(optimizer.variables if optimizer else ())]
-    before = [keras.ops.convert_to_numpy(variable) for variable in variables]
-    with warnings.catch_warnings():
-        # Keras only warns, and goes on with an optimizer that has forgotten everything.
-        warnings.filterwarnings("error", message="Skipping variable loading for optimizer")
-        try:
-            model.load_weights(path)
-        except (ValueError, KeyError, UserWarning) as error:
-            for variable, value in zip(variables, before, strict=True):  # what Keras has loaded until then
-                variable.assign(value)
-            raise UserError(
-                "The checkpoint must have been saved from a model and optimizer of the same configuration. "
-                f"Received: {path}, and Keras says: {error} Use the saved configuration or another directory."
-            ) from error
+    try:
+        load_or_leave(model, path, () if isinstance(model, _EncoderAlone) else state.random)
+    except (ValueError, KeyError, UserWarning) as error:
+        raise UserError(
+            "The checkpoint must have been saved from a model and optimizer of the same configuration. "
+            f"Received: {path}, and Keras says: {error} Use the saved configuration or another directory."
+        ) from error

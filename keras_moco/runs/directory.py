@@ -34,6 +34,7 @@ class RunDirectory:
         self.neighbours = self.path / "neighbours.png"
         self.embedding = self.path / "embedding.png"
         self.results_json = self.path / "results.json"
+        self.results = Results(self.results_json)
         self.tensorboard = self.path / "tensorboard"
         self.events = self.tensorboard / "train"  # what TensorBoard calls a run
         self.checkpoints = self.path / "checkpoints"
@@ -154,14 +155,6 @@ class RunDirectory:
                 return max(sum(1 for _ in file) - 1, 0)  # without the names of the columns
         except FileNotFoundError:
             return 0
-
-    def results(self):
-        """What has been recorded so far, as `Results.read`."""
-        return Results(self.results_json).read()
-
-    def record(self, **figures):
-        """Adds figures to `results.json`, as `Results.record`."""
-        return Results(self.results_json).record(**figures)
 
 
 def _listed(changes):

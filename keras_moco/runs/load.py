@@ -1,34 +1,33 @@
-"""What was learnt, from wherever it lies, as a Keras model to build on."""
+"""Loads a pre-trained model in whatever form it is stored, as a Keras model to build on."""
 
-import zipfile
+import dataclasses
+import functools
+from types import SimpleNamespace
+from zipfile import BadZipFile
 
 import keras
 
-from keras_moco.convert import encoder_from_pytorch
+from keras_moco import distribution
+from keras_moco.convert import encoder_from_pytorch, load_pytorch
 from keras_moco.errors import UserError
-from keras_moco.export.backbone import KERAS_FILE, SAVED_MODEL, standalone_backbone
+from keras_moco.export.backbone import KERAS_FILE, SAVED_MODEL, saved_variables, standalone_backbone
 from keras_moco.networks import Encoder
-from keras_moco.runs.trained import is_run, load_trained_encoder
+from keras_moco.networks.momentum import copy_weights
+from keras_moco.runs.build import build_encoder, build_model, plan_of, precision
+from keras_moco.runs.checkpoint_index import find_step, is_saved
+from keras_moco.runs.checkpoints import restore, restore_encoder
+from keras_moco.runs.directory import RunDirectory
 from keras_moco.storage.paths import check_file_or_folder, user_path
 from keras_moco.trust.keras_file import check_keras_file, limited_weights, nothing_compiled
 from keras_moco.trust.saved_model import check_saved_model
 
 __all__ = ["load_backbone", "load_encoder", "load_keras"]
 
+FORMS = "the folder of a run, a .keras file, the folder of a SavedModel, or a .pth, .pth.tar or .safetensors checkpoint"
 PYTORCH = (".pth", ".tar", ".pt", ".safetensors")
 SAVED_MODEL_FILE = "saved_model.pb"
 # What Keras raises of a description that makes no sense depends on where that is.
-UNREADABLE = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    RuntimeError,
-    ArithmeticError,
-    zipfile.BadZipFile,
-)
-FORMS = "the folder of a run, a .keras file, the folder of a SavedModel, or a .pth, .pth.tar or .safetensors checkpoint"
+UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, BadZipFile)
 
 
 def load_backbone(path, data_dir=None, checkpoint="newest", trust_saved_model=False):
@@ -38,7 +37,7 @@ def load_backbone(path, data_dir=None, checkpoint="newest", trust_saved_model=Fa
         path: the folder of a run of train.py, a `.keras` file (an exported backbone, an
             `Encoder`, or a model that has one), an exported SavedModel, the folder of an export, or a checkpoint of
             PyTorch.
-        data_dir: path, where tfds data sets lie now; of a run whose flagfile does not say the size of its data.
+        data_dir: path, where tfds data sets are now; for a run whose flagfile does not say the size of its data.
         checkpoint: of a run, `"newest"`, `"best"` (by kNN, of those kept), or the number of a step, int or str.
         trust_saved_model: bool. Open a SavedModel, which is a program: one that writes files or calls Python is refused
             all the same. Defaults to `False`. Other forms need no trust (docs/trust.md).
@@ -49,7 +48,7 @@ def load_backbone(path, data_dir=None, checkpoint="newest", trust_saved_model=Fa
         `keras.layers.TFSMLayer`.
 
     Raises:
-        ValueError: if there is nothing of the kind.
+        ValueError: if no pre-trained model is stored there.
 
     Example:
 
@@ -71,7 +70,7 @@ def load_encoder(path, data_dir=None, checkpoint="newest", trust_saved_model=Fal
         An `Encoder`, or the backbone as `load_backbone` gives it.
 
     Raises:
-        ValueError: if there is nothing of the kind.
+        ValueError: as `load_backbone`.
     """
     model = open_model(path, data_dir, checkpoint, trust_saved_model)
     shape = getattr(model, "output_shape", None)  # which a subclass of `keras.Model` need not have
@@ -84,20 +83,20 @@ def load_encoder(path, data_dir=None, checkpoint="newest", trust_saved_model=Fal
 
 
 def open_model(path, data_dir=None, checkpoint="newest", trust_saved_model=False):
-    """As `load_encoder`, but with whatever outputs it has: what there is to take weights from.
+    """As `load_encoder`, but with whatever outputs the model has. Here it is decided which form a path has.
 
     Raises:
-        ValueError: if there is nothing of the kind.
+        ValueError: as `load_backbone`.
     """
     path = user_path(path)
     if not path.exists():
         raise UserError(f"A backbone must exist. Received: {path}. Give {FORMS}.")
     check_file_or_folder(path)
-    if is_run(path):  # whose checkpoints are meant, and no export that somebody has put beside them
-        return load_trained_encoder(path, data_dir, checkpoint)
-    if is_pytorch(path):
+    if is_run(path):  # its checkpoints are meant, and no export that somebody has put beside them
+        return open_trained_encoder(path, data_dir, checkpoint)[0]
+    if _is_pytorch(path):
         return encoder_from_pytorch(path)
-    for name in (KERAS_FILE, SAVED_MODEL):  # of the folder of an export
+    for name in (KERAS_FILE, SAVED_MODEL):  # in the folder of an export
         if (path / name).exists():
             path = path / name
             break
@@ -105,15 +104,113 @@ def open_model(path, data_dir=None, checkpoint="newest", trust_saved_model=False
         check_saved_model(path, trust_saved_model)
         return _from_saved_model(path)
     if path.is_dir():
-        return load_trained_encoder(path, data_dir, checkpoint)
+        return open_trained_encoder(path, data_dir, checkpoint)[0]
     if path.suffix != ".keras":
         raise UserError(f"A backbone must be {FORMS}. Received: {path}. Give one of these.")
     return load_keras(path)
 
 
-def is_pytorch(path):
-    """Whether a path is that of a checkpoint of PyTorch, by its name."""
-    return user_path(path).name.endswith(PYTORCH)
+def initial_weights(path, trust_saved_model=False):
+    """Opens the weights that a new run begins with.
+
+    Args:
+        path: any form that `load_backbone` takes; of a run its newest checkpoint. Of a backbone without a head, such as
+            an exported one, the head stays fresh.
+        trust_saved_model: bool, as of `load_backbone`. Defaults to `False`.
+
+    Returns:
+        Function of a built `Encoder`, which copies them into it, BatchNorm statistics included and nothing else, and
+        raises `ValueError` if they do not fit.
+
+    Raises:
+        ValueError: as `load_backbone`.
+    """
+    path = user_path(path)
+    if not path.exists():
+        raise UserError(f"`init_from` must exist. Received: {path}. Correct --init_from.")
+    check_file_or_folder(path)
+    if _is_pytorch(path):
+        # Straight into the encoder: its names say what fits, and the file which images it was trained on.
+        return functools.partial(load_pytorch, path=path)
+    return functools.partial(_copy_into, open_model(path, trust_saved_model=trust_saved_model), path)
+
+
+def _copy_into(source, path, encoder):
+    whole = isinstance(source, Encoder)
+    try:
+        copy_weights(_in_order(source), encoder if whole else encoder.backbone)
+    except UserError as error:
+        parts = "backbone, width, stem, channels" + (" and head" if whole else "")
+        raise UserError(
+            f"`init_from` must be of the same architecture: {parts}. "
+            f"Received: {path}, whose weights have other shapes. Correct --init_from, or those settings"
+            f"{', or give an exported backbone, which leaves the head fresh' if whole else ''}."
+        ) from error
+
+
+def _in_order(source):
+    """The model, or what stands for it: Keras has the weights of a SavedModel in the order in which it uses them."""
+    for layer in source.layers:
+        if isinstance(layer, keras.layers.TFSMLayer):
+            return SimpleNamespace(name=source.name, weights=saved_variables(layer.filepath))
+    return source
+
+
+# One form each
+
+
+def load_model(workdir, data_dir=None, checkpoint="newest"):
+    """The model of a checkpoint of a run, with its optimizer; needs no data if the flagfile says its size.
+
+    Args:
+        workdir: path of the run's folder.
+        data_dir, checkpoint: as of `load_backbone`.
+
+    Returns:
+        `(Plan, model)`.
+
+    Raises:
+        ValueError: if there is no run, or it has no such checkpoint.
+    """
+    checkpoints, step, plan = _open_run(workdir, data_dir, checkpoint)
+    model = build_model(plan, distribution.make_strategy("one"))
+    restore(model, checkpoints, step=step)
+    return plan, model
+
+
+def open_trained_encoder(workdir, data_dir=None, checkpoint="newest"):
+    """As `load_model`, but the encoder alone, with the number of steps that it was trained: `(Encoder, int)`.
+
+    Neither key encoder nor queue, bank or optimizer are made, which are most of a checkpoint.
+    """
+    checkpoints, step, plan = _open_run(workdir, data_dir, checkpoint)
+    with distribution.make_strategy("one").scope(), precision(plan.config.precision):
+        encoder = build_encoder(plan)
+    return encoder, restore_encoder(encoder, checkpoints, step=step).step
+
+
+def is_run(path):
+    """Whether a folder is that of a run of train.py which has a checkpoint, whatever else is in it."""
+    run = RunDirectory(path)
+    return run.flagfile.is_file() and is_saved(run.checkpoints)
+
+
+def _open_run(workdir, data_dir, checkpoint):
+    """`(checkpoints, step, Plan)`: the folder of checkpoints, the step of the one that is asked for, and the plan."""
+    run = RunDirectory(workdir)
+    config = run.config()
+    config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
+    if not is_saved(run.checkpoints):
+        raise UserError(
+            f"`workdir` must hold a checkpoint. Received: {run.path} without one. Train with train.py first."
+        )
+    step = find_step(run.checkpoints, checkpoint)
+    # The replicas of its training; here it runs on one, where nothing is trained and BatchNorm uses moving statistics.
+    return run.checkpoints, step, plan_of(config, run.results.read().get("replicas", 1))
+
+
+def _is_pytorch(path):
+    return path.name.endswith(PYTORCH)
 
 
 def load_keras(path):

@@ -1,4 +1,4 @@
-"""The figures of a run or an evaluation, in a file `results.json`."""
+"""What a run or an evaluation has measured, in a file `results.json`."""
 
 import json
 
@@ -6,7 +6,7 @@ from keras_moco.errors import UserError
 from keras_moco.storage.atomic import read_json, update_text
 from keras_moco.storage.paths import user_path
 
-# What is read again must be of the kind that was written: files of others may say anything.
+# The types of what is read again: a file from elsewhere may hold anything.
 NUMBER = int | float
 KINDS = {
     "replicas": int,
@@ -19,7 +19,7 @@ KINDS = {
 
 
 class Results:
-    """Figures by name, which are added to as they are found.
+    """Metrics and other facts by name, to which more are added as they are found.
 
     Several processes may add to the same file: each reads what is there, adds its own and writes while the file is
     locked, so that nothing is lost.
@@ -49,21 +49,37 @@ class Results:
             raise self._damaged(f"has {odd} of another form")
         return found
 
-    def record(self, **figures):
-        """Adds figures, or replaces those of the same name, and returns all of them."""
-        return self.update(lambda results: {**results, **figures})
+    def record(self, checkpoint=None, /, **facts):
+        """Adds facts, or replaces those of the same name.
+
+        Args:
+            checkpoint: dict that says of which weights they are, which is noted beside them. Defaults to `None`.
+            **facts: values by name; or functions of the value before, `None` at first, which are called while no other
+                process writes.
+
+        Returns:
+            dict of all facts.
+        """
+
+        def change(results):
+            new = {name: fact(results.get(name)) if callable(fact) else fact for name, fact in facts.items()}
+            if checkpoint is not None:
+                new["checkpoints"] = results.get("checkpoints", {}) | dict.fromkeys(facts, checkpoint)
+            return results | new
+
+        return self.update(change)
 
     def update(self, change):
         """Replaces what has been recorded by what `change` makes of it, while no other process writes.
 
         Args:
-            change: function of the dict of all figures so far that returns the new one.
+            change: function of the dict of all facts so far that returns the new one.
 
         Returns:
             dict, what it returned.
 
         Raises:
-            ValueError: as `read`, or whatever `change` raises; then the file stays as it was.
+            ValueError: as `read`; also whatever `change` raises. Then the file stays as it was.
             OSError: if it cannot be written.
         """
         new = {}
@@ -79,22 +95,22 @@ class Results:
     def _damaged(self, what):
         return UserError(
             f"`{self.path.name}` must be as it was written. Received: {self.path}, which {what}. "
-            "Repair it, or delete it: training goes on without."
+            "Repair it, or delete it: training does not need it."
         )
 
 
-def _odd(figures):
-    """The name of what is not as it is written, empty if all is."""
+def _odd(facts):
+    """The name of a fact of another form than this package writes, empty if there is none."""
     for name, kind in KINDS.items():
-        if name in figures and not isinstance(figures[name], kind):
+        if name in facts and not isinstance(facts[name], kind):
             return name
-    if figures.get("replicas", 1) < 1:
+    if facts.get("replicas", 1) < 1:
         return "replicas"
-    if not all(map(_is_checkpoint, figures.get("checkpoints", {}).values())):
+    if not all(map(_is_checkpoint, facts.get("checkpoints", {}).values())):
         return "checkpoints"
-    if not all(map(_are_draws, figures.get("semi", {}).values())):
+    if not all(map(_are_runs, facts.get("semi", {}).values())):
         return "semi"
-    others = figures.get("other_data", {}).values()
+    others = facts.get("other_data", {}).values()
     return next(("other_data" for found in others if not isinstance(found, dict) or _odd(found)), "")
 
 
@@ -102,7 +118,7 @@ def _is_checkpoint(found):
     return found is None or isinstance(found, dict) and isinstance(found.get("step", 0), int)
 
 
-def _are_draws(ways):
+def _are_runs(ways):
     """Whether these are accuracies by what was trained, and the settings that they were trained with."""
     if not isinstance(ways, dict) or not isinstance(ways.get("settings", {}), dict):
         return False

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_moco.callbacks.optional_output import expendable
+from keras_moco.callbacks.optional_output import warn_if_not_written
 from keras_moco.evaluation import FeatureExtractor, at_level, draw_neighbours, draw_projection, nearest_neighbours
 from keras_moco.evaluation.projection_plot import lacks_for_projection
 from keras_moco.summaries.hparams import write_settings
@@ -25,14 +25,14 @@ def show_start(run, plan, train, augmentation, required):
         augmentation: their `Augmentation`.
         required: names of what the model's batches hold.
     """
-    with expendable(f"{run.tensorboard}"):
+    with warn_if_not_written(f"{run.tensorboard}"):
         write_settings(run.events, plan)
     if not run.views.exists():
         config, names = plan.config, [name for name in ("query", "key") if name in required]
         host = config.augment_on == "host"
         # Not to be left out: images that cannot be read would end the training as well, which then knows of them.
         views = fed_views(train, augmentation, config.batch_size, names, config.seed, host)
-        with expendable(f"{run.views}"):
+        with warn_if_not_written(f"{run.views}"):
             write_views(run.views, run.events, views, names)
 
 
@@ -48,22 +48,22 @@ def show_end(run, config, encoder, train, test=None):
         train: `Source` of the training images.
         test: `Source` of test images, which are then shown. Defaults to `None`: training images.
     """
-    with expendable(f"what {run.path} shows"):
+    with warn_if_not_written(f"what {run.path} shows"):
         extractor = FeatureExtractor(at_level(encoder, config.knn_features))
         bank = look(train, extractor, config.image_size, BANK, config.seed)
         shown = look(test, extractor, config.image_size, SHOWN, config.seed) if test else bank.at(slice(SHOWN))
         rows = np.unique(np.linspace(0, len(shown.labels) - 1, QUERIES).astype("int64"))
         others = bank if test else bank.at(np.setdiff1d(np.arange(len(bank.labels)), rows))
         if len(others.labels):  # of a handful of training images all are shown
-            with expendable(f"{run.neighbours}"):
+            with warn_if_not_written(f"{run.neighbours}"):
                 draw(run.neighbours, shown.at(rows), others, train.class_names)
         lacking = lacks_for_projection(shown.features)
         if lacking:
             print(f"note: {run.embedding} is not drawn, of {lacking}", flush=True)
         else:
-            with expendable(f"{run.embedding}"):
+            with warn_if_not_written(f"{run.embedding}"):
                 draw_projection(run.embedding, shown.features, shown.labels, train.class_names, MAPPED, config.seed)
-        with expendable(f"{run.events}"):
+        with warn_if_not_written(f"{run.events}"):
             write_projector(run.events, shown, train.class_names)
 
 

@@ -8,8 +8,8 @@ import keras
 import pytest
 import tensorflow as tf
 
-from keras_moco.callbacks import Expendable
-from keras_moco.callbacks.optional_output import expendable
+from keras_moco.callbacks import OptionalOutput
+from keras_moco.callbacks.optional_output import warn_if_not_written
 from tests.small_training import batches
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -39,7 +39,7 @@ def fit(model, *callbacks):
 def reported(*errors):
     """Lines that are printed at the ends of epochs in which the callback raises these errors, `None`: nothing."""
     failing = mock.Mock(**{"on_epoch_end.side_effect": errors})
-    callback = Expendable(failing, "the log", stream=(stream := io.StringIO()))
+    callback = OptionalOutput(failing, "the log", stream=(stream := io.StringIO()))
     for epoch in range(len(errors)):
         callback.on_epoch_end(epoch, {})
     return stream.getvalue().splitlines()
@@ -47,7 +47,7 @@ def reported(*errors):
 
 def test_every_hook_is_passed_on_with_its_arguments(model):
     bare, wrapped = Recorder(), Recorder()
-    fit(model, bare, Expendable(wrapped, "the log"))
+    fit(model, bare, OptionalOutput(wrapped, "the log"))
     assert {hook for hook, *_ in wrapped.calls} == set(HOOKS)
     assert wrapped.calls == bare.calls
 
@@ -65,16 +65,16 @@ def test_any_other_exception_passes():
     for error in (ValueError, KeyboardInterrupt):
         with pytest.raises(error):
             reported(error())
-        with pytest.raises(error), expendable("the map"):
+        with pytest.raises(error), warn_if_not_written("the map"):
             raise error
     for error in (FULL, tf.errors.ResourceExhaustedError(None, None, "full")):
-        with expendable("the map", stream=(stream := io.StringIO())):
+        with warn_if_not_written("the map", stream=(stream := io.StringIO())):
             raise error
         assert stream.getvalue().startswith("warning: the map was not written (")
 
 
 def test_training_continues_whichever_hook_fails(model, capsys):
-    failing = [Expendable(Recorder([hook]), f"the log of {hook}") for hook in HOOKS[2:]]
+    failing = [OptionalOutput(Recorder([hook]), f"the log of {hook}") for hook in HOOKS[2:]]
     assert len(fit(model, *failing)["loss"]) == 2
     out = capsys.readouterr().out
     assert all(f"the log of {hook} was not written ([Errno 28]" in out for hook in HOOKS[2:]), out

@@ -10,7 +10,7 @@ from keras_moco.convert import encoder_from_pytorch, to_pytorch
 from keras_moco.convert.files import read
 from keras_moco.methods import MoCo
 from keras_moco.runs.directory import RunDirectory
-from keras_moco.runs.trained import load_model
+from keras_moco.runs.load import load_model
 from tests.convert.small_moco import left_over, make_encoder
 
 FLAGS = """--dataset=digits
@@ -90,7 +90,7 @@ def test_run_can_be_loaded_and_converted_back(call, checkpoint, flagfile, tmp_pa
     assert "a run of 3 epochs, of which 0 are done (22 steps)" in stdout and "\nnote: no state of an SGD" in stdout
     plan, model = load_model(workdir)
     assert plan.config.workdir == str(workdir) and int(model.optimizer.iterations) == model.steps_done == 22
-    assert RunDirectory(workdir).results()["converted_from"] == str(checkpoint)
+    assert RunDirectory(workdir).results.read()["converted_from"] == str(checkpoint)
     expected = encoder_from_pytorch(checkpoint).features(images())
     np.testing.assert_allclose(model.encoder.features(images()), expected, rtol=1e-5, atol=1e-6)
     assert (workdir / "export" / "backbone.keras").exists()

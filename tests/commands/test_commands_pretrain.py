@@ -19,7 +19,7 @@ from keras_moco import callbacks, data
 from keras_moco.config.training import read_flagfile
 from keras_moco.evaluation import representation_measures
 from keras_moco.methods import MoCo
-from keras_moco.runs import build, trained
+from keras_moco.runs import build, load
 from keras_moco.summaries import showing
 from tests.tiny import tiny_config
 from tests.whole_runs import (
@@ -119,7 +119,7 @@ def test_log_measures_fixed_views_of_training_images(finished):
     train = data.array_source(digits()[0][0].astype("uint8"))
     augmentation = build.build_augmentation(finished.config)
     views = data.pretrain_dataset(train, augmentation, 128, seed=1, entries=("query", "key")).take(STEPS)
-    encoder = trained.load_model(finished.path)[1].encoder
+    encoder = load.load_model(finished.path)[1].encoder
     pairs = [np.concatenate([encoder(batch[name]) for batch in views]) for name in ("query", "key")]
     last, measures = log(finished.path)[-1], representation_measures(*pairs)
     assert len(pairs[0]) == STEPS * 128
@@ -198,7 +198,7 @@ def test_reported_accuracy_is_that_of_the_exported_backbone(finished):
 
 
 def test_loaded_run_is_the_last_checkpoint(finished):
-    plan, model = trained.load_model(finished.path)
+    plan, model = load.load_model(finished.path)
     assert plan.config == finished.config
     saved = {array.tobytes() for name, array in arrays(checkpoints(finished.path)[-1]).items() if "encoder/" in name}
     assert all(np.array(weight).tobytes() in saved for weight in model.encoder.weights)

@@ -1,5 +1,6 @@
 """What `pretrain` is made of: the order of its acts, its callbacks, and what it makes of a checkpoint."""
 
+import time
 from types import SimpleNamespace
 
 import keras
@@ -9,7 +10,8 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_moco.callbacks import Checkpoint, EpochLog
-from keras_moco.commands import pretrain, resume
+from keras_moco.commands import build_callbacks, pretrain, resume
+from keras_moco.commands.chief import Worker
 from keras_moco.data.bad_images import BadImages
 from keras_moco.distribution import determinism, make_strategy
 from keras_moco.methods import MemoryBank, MoCo
@@ -40,14 +42,17 @@ def test_a_run_that_has_trained_and_has_no_checkpoint_is_refused(tmp_path):
     run = RunDirectory(tmp_path / "run")
     resume.check_checkpoints(run)
     run.claim(tiny_config(run.path))
-    run.record(knn_top1_initial=10.0, train_examples=1437)
+    run.results.record(knn_top1_initial=10.0, train_examples=1437)
     EpochLog(run.log_csv).write()
     resume.check_checkpoints(run)
     before = contents(run.path)
     log = EpochLog(run.log_csv)
     for change, found in [
         (lambda: log.on_epoch_end(0, {"loss": 1.5}), f"{run.log_csv} has 1 epoch"),
-        (lambda: (run.log_csv.unlink(), run.record(has_checkpoints=True)), f"{run.results_json} speaks of some"),
+        (
+            lambda: (run.log_csv.unlink(), run.results.record(has_checkpoints=True)),
+            f"{run.results_json} mentions some",
+        ),
     ]:
         change()
         before = contents(run.path)
@@ -89,17 +94,26 @@ def test_determinism_is_tensorflows_with_everything_seeded(monkeypatch):
     assert asked == [True, True]
 
 
-def test_time_limit_counts_from_the_start(monkeypatch):
+def test_time_limit_counts_from_the_start(monkeypatch, tmp_path):
     class Begun(Exception):
         pass
 
-    def stopping(max_minutes):
-        raise Begun(max_minutes)
+    def begin(*arguments):
+        raise Begun(*arguments)
 
-    monkeypatch.setattr(pretrain.callbacks, "Stopping", stopping)
-    monkeypatch.setattr(pretrain, "open_split", lambda *_: pytest.fail("images came first"))
-    with pytest.raises(Begun, match="55.5"):
-        pretrain.pretrain(tiny_config("nowhere", max_minutes=55.5))
+    prepared, train = [], pretrain.train
+    monkeypatch.setattr(pretrain, "prepare", lambda *_: prepared.append(time.monotonic()))
+    monkeypatch.setattr(pretrain, "build", lambda *_: None)
+    monkeypatch.setattr(pretrain, "train", begin)
+    config = tiny_config(tmp_path / "run", max_minutes=55.5)
+    with pytest.raises(Begun) as begun:
+        pretrain.pretrain(config)
+    started = begun.value.args[-1]
+    assert prepared[0] - 60 < started <= prepared[0]
+    monkeypatch.setattr(pretrain.callbacks, "Stopping", begin)
+    setup = pretrain.Setup(pretrain.Plan(config, 1437, 1, 1), None, None, None)
+    with pytest.raises(Begun, match=rf"None, 55.5, {started}"):
+        train(SimpleNamespace(steps_done=0), setup, None, Worker(), started)
 
 
 # What is built
@@ -127,11 +141,11 @@ def test_at_most_2048_images_are_measured_and_half_a_batch_is_not(monkeypatch):
         assert seed == 6 and entries == ("query", "key")  # views that are no training batch
         return tf.data.Dataset.from_tensors({name: tf.zeros((batch, 8, 8, 1)) for name in entries}).repeat(100)
 
-    monkeypatch.setattr(pretrain.data, "pretrain_dataset", pairs)
+    monkeypatch.setattr(build_callbacks.data, "pretrain_dataset", pairs)
     config = tiny_config("nowhere", knn_every_epochs=0, epochs=7, seed=5)
     for images, batches, batch in [(10_000, 16, 128), (1437, 11, 128), (40, 1, 40)]:
         train = SimpleNamespace(num_examples=images, buffer=None)
-        monitor = pretrain.build_representation_monitor(config, train, None)
+        monitor = build_callbacks.build_representation_monitor(config, train, None)
         assert (monitor.every_epochs, int(monitor.views.cardinality())) == (7, batches)
         assert monitor.views.element_spec["image"].shape == (2 * batch, 8, 8, 1)
 
@@ -140,13 +154,13 @@ def test_callbacks_that_add_to_the_logs_come_first_and_the_checkpoint_last(tmp_p
     run = pretrain.RunDirectory(tmp_path)
     monitor, checkpoint = keras.callbacks.Callback(), Checkpoint(run.checkpoints)
     checkpoint.log = {0: {"loss": 4.5}}
-    callbacks = pretrain.build_callbacks(tiny_plan(tmp_path), run, [monitor], checkpoint, 1)
+    callbacks = build_callbacks.build_callbacks(tiny_plan(tmp_path), run, [monitor], checkpoint, 1)
     names = [type(getattr(callback, "callback", callback)).__name__ for callback in callbacks]
     assert names == "Callback Progress NotFiniteGuard Health EpochLog EventLog Curves Checkpoint".split()
     assert callbacks[-1] is checkpoint and callbacks[2].checkpoint is checkpoint
     # Those that draw and write know what was before, and training can do without them.
     writers = callbacks[4:7]
-    assert {type(callback).__name__ for callback in writers} == {"Expendable"}
+    assert {type(callback).__name__ for callback in writers} == {"OptionalOutput"}
     assert writers[0].callback.log == writers[2].callback.log == checkpoint.log
     assert [callback.what for callback in writers] == [str(run.log_csv), str(run.tensorboard), str(run.curves)]
 
@@ -156,7 +170,7 @@ def test_events_of_epochs_that_are_trained_again_are_dropped(tmp_path):
     with tf.summary.create_file_writer(str(run.tensorboard / "train")).as_default():
         for epoch in range(3):
             tf.summary.scalar("contrast/loss", epoch + 0.5, step=epoch)
-    pretrain.build_callbacks(tiny_plan(tmp_path), run, [], Checkpoint(run.checkpoints), 1)
+    build_callbacks.build_callbacks(tiny_plan(tmp_path), run, [], Checkpoint(run.checkpoints), 1)
     assert events(tmp_path) == [("contrast/loss", 0, 0.5)]
 
 
@@ -175,7 +189,7 @@ def test_labels_without_a_test_split_give_no_accuracy(capsys, tmp_path):
     train = pretrain.data.open_source(config.dataset)
     assert train.class_names == ("one_class",)
     assert pretrain.labelled_test_split(config, train) is None
-    assert "without a kNN accuracy" in capsys.readouterr().out
+    assert "note: there is no kNN accuracy" in capsys.readouterr().out
 
 
 def test_a_test_split_of_other_classes_is_refused(tmp_path):
@@ -240,7 +254,7 @@ def test_changes_count_from_the_checkpoint_whatever_flags_cfg_says(model, tmp_pa
     assert (
         resume_with(model, checkpoint, train, **allowed) == resume_with(model, checkpoint, train, temperature=0.5) == {}
     )
-    assert run.results()["config_changes"] == [{"step": 0, **changed}]
+    assert run.results.read()["config_changes"] == [{"step": 0, **changed}]
 
 
 def test_resuming_reports_nothing_where_nothing_has_changed(model, tmp_path, capsys):
@@ -318,7 +332,7 @@ def test_another_number_of_replicas_is_reported(tmp_path, capsys):
         resume.note_replicas(pretrain.Plan(config, 1437, 1, replicas), run)
     (note,) = capsys.readouterr().out.splitlines()
     assert note.startswith("note: this run was on 1 replica(s) before, now on 2; ")
-    assert run.results() == {"replicas": 2}
+    assert run.results.read() == {"replicas": 2}
 
 
 def test_other_versions_are_reported(model, tmp_path, capsys, monkeypatch):

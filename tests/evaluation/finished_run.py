@@ -16,7 +16,7 @@ from keras_moco.export.backbone import export_backbone
 from keras_moco.runs.build import build_model, plan_of
 from keras_moco.runs.checkpoints import save
 from keras_moco.runs.directory import RunDirectory
-from keras_moco.runs.trained import load_model
+from keras_moco.runs.load import load_model
 from tests.tiny import TINY_RUN, tiny_config
 
 SIZE = TINY_RUN["image_size"]
@@ -36,7 +36,7 @@ def make_run(folder):
     run.claim(config)
     save(model, run.checkpoints)
     export_backbone(model.encoder, run.export)
-    run.record(steps=22, versions={"keras": "3"})
+    run.results.record(steps=22, versions={"keras": "3"})
     return SimpleNamespace(path=run.path, model=model, encoder=model.encoder, export=run.export)
 
 

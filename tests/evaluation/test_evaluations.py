@@ -355,7 +355,7 @@ def test_the_card_says_what_was_recorded_in_training_and_opens_no_data(run, monk
         ({"train_licence": "CC BY 4.0"}, "9,876 images", "CC BY 4.0 |"),
         ({"data_licence": "MIT"}, "9,876 images", "MIT |"),  # what somebody has looked up
     ):
-        RunDirectory(run).record(**recorded)
+        RunDirectory(run).results.record(**recorded)
         evaluate("export", EvaluationConfig(workdir=str(run)))
         card = (run / "export" / "MODEL_CARD.md").read_text()
         assert f"| data | `digits`, {data}, without their labels |" in card

@@ -86,9 +86,12 @@ def test_another_configuration_is_refused_with_what_differs_and_what_may_be_allo
 
 
 def test_results_and_flagfile_are_replaced_whole_or_not_at_all(run, monkeypatch):
-    run.record(knn_top1=10.5)
+    run.results.record(knn_top1=10.5)
     before = contents(run.path)
-    for write in (lambda: run.record(knn_top1=71.25), lambda: run.claim(dataclasses.replace(CONFIG, log_steps=1))):
+    for write in (
+        lambda: run.results.record(knn_top1=71.25),
+        lambda: run.claim(dataclasses.replace(CONFIG, log_steps=1)),
+    ):
         with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left on device"):
             full = OSError(28, "No space left on device")
             patch.setattr(os, "replace", mock.Mock(side_effect=full))  # as `keras_moco.storage.atomic` ends
@@ -224,7 +227,7 @@ def test_files_of_a_run_that_are_pipes_are_refused_and_not_waited_for(run):
         os.mkfifo(path)
     for path, use in (
         (run.flagfile, run.config),
-        (run.results_json, run.results),
+        (run.results_json, run.results.read),
         (run.log_csv, run.logged_epochs),
         (folder / "manifest.json", lambda: find_whole(run.checkpoints)),
     ):

@@ -12,7 +12,7 @@ from keras_moco.export.backbone import export_backbone
 from keras_moco.runs import build
 from keras_moco.runs.checkpoints import save
 from keras_moco.runs.directory import RunDirectory
-from keras_moco.runs.initial_weights import initial_weights
+from keras_moco.runs.load import initial_weights
 from keras_moco.runs.plan import Plan
 from tests.small_training import variables
 from tests.tiny import tiny_config

@@ -19,8 +19,7 @@ from keras_moco.evaluation import draw_confusion
 from keras_moco.export.backbone import export_backbone
 from keras_moco.networks import Encoder, linear_head, resnet
 from keras_moco.runs.directory import RunDirectory
-from keras_moco.runs.initial_weights import initial_weights
-from keras_moco.runs.load import load_encoder
+from keras_moco.runs.load import initial_weights, load_encoder
 from keras_moco.runs.results import Results
 from keras_moco.storage import atomic
 from keras_moco.storage.paths import user_path

@@ -15,8 +15,7 @@ import pytest
 
 from keras_moco.convert import encoder_from_pytorch
 from keras_moco.methods import MoCo
-from keras_moco.runs.initial_weights import initial_weights
-from keras_moco.runs.load import load_backbone, load_keras
+from keras_moco.runs.load import initial_weights, load_backbone, load_keras
 from tests.trust import attacks
 from tests.trust.attacks import Initialiser, keras_file, layer, members_of, saved_model, write_archive
 
