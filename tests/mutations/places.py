@@ -74,7 +74,7 @@ MUTATIONS = [
         ["tests/augment/test_augment_blur.py"],
     ),
     Mutation(
-        "keras_moco/augment/views.py",
+        "keras_moco/augment/compose.py",
         "augmentation.augment_pixels(images, draws[:, 1])",
         "augmentation.augment_pixels(images, draws[:, 0])",
         "both views are the same",
