@@ -90,14 +90,13 @@ def arrows():
 
 
 def circles():
-    """Modules that import each other, at their top, directly or through others: a list of sets of names."""
+    """Modules that import each other, at the top or inside functions, directly or through others: a list of sets."""
     known = {module_name(path): path for path in SOURCES}
     graph = {}
     for module, path in known.items():
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         graph[module] = set()
-        for node in tree.body:
+        for node in (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)):
             base = getattr(node, "module", None) or ""
             for name in (f"{base}.{alias.name}" if base else alias.name for alias in node.names):
                 graph[module] |= {found for found in (name, base) if found in known and found != module}

@@ -1,10 +1,10 @@
-"""Image augmentation: the random views MoCo contrasts, batched, and pure functions of their draws."""
+"""Image augmentation: the random views that MoCo contrasts, batched, as pure functions of random numbers."""
 
 from keras_moco.augment.base import Augmentation
 from keras_moco.augment.blur import RandomGaussianBlur
 from keras_moco.augment.central import central_view
 from keras_moco.augment.color_jitter import RandomColorJitter
-from keras_moco.augment.compose import Compose
+from keras_moco.augment.compose import Compose, two_views
 from keras_moco.augment.crop import RandomResizedCrop
 from keras_moco.augment.flip import RandomHorizontalFlip
 from keras_moco.augment.fused import Fused
@@ -19,7 +19,6 @@ from keras_moco.augment.recipes import (
     simclr_cifar,
     supervised,
 )
-from keras_moco.augment.views import two_views
 
 __all__ = [
     "AUGMENTATIONS",

@@ -1,4 +1,4 @@
-"""The base of every augmentation: a keras-cv layer whose randomness is a plain tensor of uniform draws."""
+"""The base of every augmentation: a keras-cv layer whose randomness is a plain tensor of random numbers."""
 
 import random
 
@@ -11,30 +11,30 @@ from keras_moco.errors import UserError
 
 
 class Augmentation(VectorizedBaseImageAugmentationLayer):
-    """A random image operation that is a pure function of images and uniform draws.
+    """A random image operation that is a pure function of images and uniform random numbers.
 
-    Called as a layer, it draws from its own generator. Called as `augment_images(images, draws)`, it is
+    Called as a layer, it takes them from its own generator. Called as `augment_images(images, draws)`, it is
     stateless: each image's result depends on that image and its row of `draws` alone, whatever else is in
-    the batch. A resumed run can so repeat its augmentations from a seed and an example's index.
+    the batch. So a resumed run can repeat its augmentations from a seed and an image's place in the epoch.
 
     A subclass sets `num_draws` and implements `augment`.
 
     Args:
         seed: int or None. Seed of the layer's own generator. None takes one from Python's `random`, which
             `keras.utils.set_random_seed` makes repeatable.
-        **kwargs: of `keras.layers.Layer`. `dtype` defaults to `"float32"` whatever the global policy:
+        **kwargs: arguments of `keras.layers.Layer`. `dtype` defaults to `"float32"` whatever the global policy:
             pixels in half precision would be off by up to a level in 0..255.
 
     Call arguments:
         inputs: images `(n, H, W, C)` or `(H, W, C)`, any numeric dtype, values 0..255; or a dict
-            with such `"images"`. `"labels"` in it pass through unchanged. What needs colours (saturation, hue,
-            grayscale) leaves images alone that have other than 3 channels.
+            with such `"images"`. `"labels"` in it pass through unchanged. Colour operations (saturation, hue,
+            grayscale) do not change images of other than 3 channels.
 
     Returns:
         Images with values 0..255, float32 (of `Fused`, uint8), in the structure of the inputs.
 
     Raises:
-        ValueError: if the images have another shape, or other values; or where it is made within a function of
+        ValueError: if the images have another shape, or other values; or if the layer is made within a function of
             TensorFlow.
 
     Example:
@@ -58,11 +58,12 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
             raise UserError(
                 "An augmentation must be made once, outside of a function that is mapped or compiled, since its random "
                 f"generator is a variable. Received: {type(self).__name__} made within one. Write for example "
-                "`augmentation = moco_v2(224)` before it, and use `augmentation` in there."
+                "`augmentation = moco_v2(224)` before the function, and use `augmentation` in it."
             )
-        # keras-cv takes seed 0 for "no seed", and would then share one global generator.
+        # keras-cv takes seed 0 for "no seed", and would then use the global generator.
         super().__init__(seed=resolved + 1, **kwargs)
         self.seed = seed
+        self._generator = tf.random.Generator.from_seed(resolved + 1)
 
     def build(self, input_shape):
         """Nothing to build; Keras warns when a layer that holds layers, as `Compose`, does not say so."""
@@ -73,71 +74,71 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
         return tf.cast(images, "float32")
 
     def augment(self, images, draws):
-        """The subclass's part: float32 `images` `(n, H, W, C)` and uniform `draws` `(n, num_draws)`."""
+        """The subclass's part: of float32 `images` `(n, H, W, C)` and uniform `draws` `(n, num_draws)`."""
         raise NotImplementedError("A subclass of `Augmentation` must implement `augment(images, draws)`.")
 
     def augment_images(self, images, transformations, **_):
-        """Applies the augmentation that the draws describe.
+        """Applies the augmentation that the random numbers describe.
 
         Args:
             images: `(n, H, W, C)`, any numeric dtype, values 0..255. H and W may be unknown
                 while a graph is built.
-            transformations: uniform draws in [0, 1), `(n, num_draws)`.
+            transformations: uniform random numbers in [0, 1), `(n, num_draws)`.
 
         Returns:
             Images with values 0..255, float32 (of `Fused`, uint8).
 
         Raises:
-            ValueError: if `images` are no such batch, or their values others (`keras_moco.checks.pixel_range`),
-                which within a graph fails the step; or if the draws have another shape.
+            ValueError: if `images` is no such batch, or has other values (`keras_moco.checks.pixel_range`), which
+                within a graph fails the step; or if the random numbers have another shape.
         """
         return self.augment_pixels(check_pixels(image_batch(images)), transformations)
 
     def augment_pixels(self, images, transformations):
-        """`augment_images` of what is known to be images with values in 0..255: a tensor `(n, H, W, C)`."""
+        """`augment_images` without its checks, of a tensor `(n, H, W, C)` with values in 0..255."""
         images, draws = self.prepare(images), tf.cast(transformations, "float32")
         if draws.shape.rank != 2 or draws.shape[-1] not in (None, self.num_draws):
             raise UserError(
-                "`transformations` must hold one row of uniform draws per image, shape (n, num_draws). "
-                f"Received: shape={tuple(draws.shape)}, num_draws={self.num_draws}. Draw them in that shape."
+                "`transformations` must hold one row of uniform random numbers per image, shape (n, num_draws). "
+                f"Received: shape={tuple(draws.shape)}, num_draws={self.num_draws}. Make them in that shape."
             )
         return self.augment(images, draws)
 
     def call(self, inputs):
         images = inputs.get("images", inputs) if isinstance(inputs, dict) else inputs
         alone = hasattr(images, "shape") and tf.TensorShape(images.shape).rank == 3
-        image_batch(images[None] if alone else images)  # keras-cv would say it in words of its own, or not at all
+        image_batch(images[None] if alone else images)  # keras-cv has unclear errors, or none
         return super().call(inputs)
 
-    # In a pipeline: the first half, which sees the images as they are, and the second, which may run on an accelerator.
+    # For pipelines, in two halves: the first sees decoded images of any size, the second may run on an accelerator.
 
     def takes_batches(self, image_shape):
-        """Whether `begin_batch` is the fast way for images `(h, w, C)` of that one size; else one by one."""
+        """Whether `begin_batch` is the fast way for images that all have the size `(h, w, C)`; else one by one."""
         return True
 
     def select(self, picture, draws):
-        """Takes from one picture what its views need.
+        """Decodes of one image what its views need.
 
         Args:
-            picture: a picture of `keras_moco.data.decode`.
-            draws: uniform draws, `(views, num_draws)`, a row for each view.
+            picture: an `Encoded` or `Pixels` of `keras_moco.data.decode`.
+            draws: uniform random numbers, `(views, num_draws)`, a row for each view.
 
         Returns:
-            dict of tensors, of which `"pixels"` is all or part of the picture, `(h, w, C)`.
+            dict of tensors, of which `"pixels"` is all or part of the image, `(h, w, C)`.
         """
         return {"pixels": picture.whole()}
 
     def begin(self, selected, draws):
-        """Begins the views of what was selected by the same draws: tensors of one shape for all pictures."""
+        """Begins the views of what `select` returned for the same `draws`: tensors of the same shape for all images."""
         image = selected["pixels"][None]
         return tuple(self.augment_images(image, draws[number : number + 1])[0] for number in range(draws.shape[0]))
 
     def begin_batch(self, images, draws):
-        """Begins one view of each image `(n, h, w, C)`, by draws `(n, num_draws)`: what `finish` takes."""
+        """Begins one view of each image `(n, h, w, C)`, by random numbers `(n, num_draws)`: what `finish` takes."""
         return self.augment_images(images, draws)
 
     def finish(self, begun, draws, on_host=True):
-        """Finishes views that have been begun by the same draws `(n, num_draws)`: here nothing is left to do."""
+        """Finishes views that were begun with the same random numbers `(n, num_draws)`: here nothing is left to do."""
         return begun
 
     def augment_labels(self, labels, transformations, **_):
@@ -145,8 +146,37 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
         return labels
 
     def get_random_transformation_batch(self, batch_size, **_):
-        """Returns uniform draws in [0, 1), `(batch_size, num_draws)`, from the layer's own generator."""
-        return self._random_generator.uniform((batch_size, self.num_draws))
+        """Returns uniform random numbers in [0, 1), `(batch_size, num_draws)`, from the layer's own generator."""
+        return self._generator.uniform((batch_size, self.num_draws))
 
     def get_config(self):
         return {**super().get_config(), "seed": self.seed}
+
+
+def apply_where(selected, function, images, *parameters):
+    """Applies `function(images, *parameters)` to the selected images alone.
+
+    The others keep exactly their values, and cost no more than a copy.
+
+    Args:
+        selected: bool `(n,)`, which images to change.
+        function: function of `(m, H, W, C)` images, and `(m, ...)` of each parameter, to images of the same shape.
+        images: `(n, H, W, C)`.
+        *parameters: tensors `(n, ...)`, one row for each image.
+
+    Returns:
+        `(n, H, W, C)`.
+    """
+    rows = tf.where(selected)
+    chosen = function(*(tf.gather_nd(tensor, rows) for tensor in (images, *parameters)))
+    return tf.tensor_scatter_nd_update(images, rows, chosen)
+
+
+def check_rate(rate):
+    """Returns `rate` as a float; it must be a probability."""
+    if not 0 <= rate <= 1:
+        raise UserError(
+            "`rate` must be the probability, from 0 to 1, that an image is changed. "
+            f"Received: rate={rate}. Choose a number in that range."
+        )
+    return float(rate)

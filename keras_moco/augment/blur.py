@@ -5,9 +5,8 @@ import math
 import keras
 import tensorflow as tf
 
-from keras_moco.augment.base import Augmentation
+from keras_moco.augment.base import Augmentation, apply_where, check_rate
 from keras_moco.augment.resample import gaussian_weights, resample
-from keras_moco.augment.selection import apply_where, check_rate
 from keras_moco.errors import UserError
 
 
@@ -25,7 +24,7 @@ class RandomGaussianBlur(Augmentation):
         sigma: (low, high). Range of the standard deviation, uniform, pixels. Defaults to `(0.1, 2.0)`
             (MoCo v2, after SimCLR; official `main_moco.py`).
         rate: float. Probability of it, per image. Defaults to `0.5` (MoCo v2; official `main_moco.py`).
-        **kwargs: of `Augmentation`.
+        **kwargs: arguments of `Augmentation`.
 
     Raises:
         ValueError: if `sigma` or `rate` is out of range.
@@ -56,7 +55,7 @@ class RandomGaussianBlur(Augmentation):
     def _blur(self, images, draws):
         low, high = self.sigma
         sigma = low + (high - low) * draws
-        radius = math.ceil(5 * high)  # beyond it lies less than 1e-6 of the weight
+        radius = math.ceil(5 * high)  # less than 1e-6 of the weight is beyond it
         rows = gaussian_weights(sigma, tf.shape(images)[1], radius)
         columns = gaussian_weights(sigma, tf.shape(images)[2], radius)
         return tf.ensure_shape(resample(images, rows, columns), images.shape)
@@ -64,14 +63,14 @@ class RandomGaussianBlur(Augmentation):
     def blur_planes(self, crops, draws):
         """The same for the crops of `Fused`: a weighted sum of neighbours along each axis.
 
-        Beyond four standard deviations, where less than a ten-thousandth of the weight lies, it is cut off.
+        It is cut off at four standard deviations; less than a ten-thousandth of the weight is beyond.
 
         Args:
             crops: uint8 `(n, a, C, b)`.
-            draws: uniform draws, `(n, 2)`.
+            draws: uniform random numbers, `(n, 2)`.
 
         Returns:
-            uint8 `(n, a, C, b)`; what did not draw a blur is as it was.
+            uint8 `(n, a, C, b)`; crops that are not selected for a blur are unchanged.
         """
         low, high = self.sigma
         radius = math.ceil(4 * high)

@@ -5,10 +5,9 @@ import itertools
 import keras
 import tensorflow as tf
 
-from keras_moco.augment.base import Augmentation
-from keras_moco.augment.color_map import LUMA, ColorStep, turn_hue
+from keras_moco.augment.base import Augmentation, apply_where, check_rate
+from keras_moco.augment.color_map import LUMA, ColorStep, shift_hue
 from keras_moco.augment.grayscale import to_gray
-from keras_moco.augment.selection import apply_where, check_rate
 from keras_moco.errors import UserError
 
 ORDERS = tuple(itertools.permutations(range(4)))
@@ -34,10 +33,10 @@ def adjust_saturation(images, factor):
 
 
 def adjust_hue(images, shift):
-    """Turns the hue, in HSV, by `shift` `(n,)` of a full turn, -0.5 to 0.5. RGB images only."""
+    """Shifts the hue, in HSV, by `shift` `(n,)` of a full turn, -0.5 to 0.5. RGB images only."""
     planes = tf.transpose(images, [3, 0, 1, 2])  # each channel contiguous
-    turned = tf.stack(turn_hue(tf.unstack(planes), shift), axis=1)
-    return tf.transpose(tf.clip_by_value(turned, 0.0, 255.0), [0, 2, 3, 1])
+    shifted = tf.stack(shift_hue(tf.unstack(planes), shift), axis=1)
+    return tf.transpose(tf.clip_by_value(shifted, 0.0, 255.0), [0, 2, 3, 1])
 
 
 def _pixels(images):
@@ -59,9 +58,9 @@ def _scale_and_add(images, factor, offset):
 class RandomColorJitter(Augmentation):
     """Jitters brightness, contrast, saturation and hue, as torchvision's `ColorJitter`.
 
-    The first three factors are uniform in `[max(0, 1 - x), 1 + x]`, the hue's shift in `[-hue, hue]` turns.
-    The operations run in an order drawn anew for every image, with values clamped to 0..255 after each.
-    A strength of 0 leaves its operation out. For images of other than three channels saturation and hue are left out.
+    The first three factors are uniform in `[max(0, 1 - x), 1 + x]`, the shift of the hue in `[-hue, hue]` full turns.
+    The operations run in a random order, another for every image, with values clamped to 0..255 after each. An
+    operation of strength 0 is skipped, and so are saturation and hue for images of other than three channels.
 
     Args:
         brightness: float, at least 0. MoCo v1 and v2 use `0.4` (official `main_moco.py`).
@@ -69,7 +68,7 @@ class RandomColorJitter(Augmentation):
         saturation: float, at least 0. MoCo v1 and v2 use `0.4`.
         hue: float, 0 to 0.5. MoCo v1 uses `0.4`, v2 `0.1`.
         rate: float. Probability that an image is jittered at all. Defaults to `1.0` (v1; v2 uses `0.8`).
-        **kwargs: of `Augmentation`.
+        **kwargs: arguments of `Augmentation`.
 
     Raises:
         ValueError: if a strength or the rate is out of range.
@@ -79,7 +78,7 @@ class RandomColorJitter(Augmentation):
     >>> import numpy as np
     >>> from keras_moco.augment import RandomColorJitter
     >>> jitter = RandomColorJitter(0.4, 0.0, 0.0, 0.0)
-    >>> draws = [[0.0, 0.0, 1.0, 0.0, 0.0, 0.0]]  # whether, order, and the four amounts
+    >>> draws = [[0.0, 0.0, 1.0, 0.0, 0.0, 0.0]]  # whether, in which order, and the four amounts
     >>> jitter.augment_images(np.full((1, 1, 1, 3), 100.0), draws).numpy().ravel().tolist()
     [140.0, 140.0, 140.0]
     """
@@ -93,19 +92,19 @@ class RandomColorJitter(Augmentation):
             if strength < 0 or (name == "hue" and strength > 0.5):
                 raise UserError(
                     f"`{name}` must be a strength of at least 0{', up to 0.5' if name == 'hue' else ''}. "
-                    f"Received: {name}={strength}. Use 0 to leave it out."
+                    f"Received: {name}={strength}. Use 0 to skip it."
                 )
         self.brightness, self.contrast = float(brightness), float(contrast)
         self.saturation, self.hue = float(saturation), float(hue)
         self.rate = check_rate(rate)
 
     def amounts(self, draws):
-        """What the draws `(n, num_draws)` mean.
+        """What the random numbers `(n, num_draws)` mean.
 
         Returns:
-            `(selected, order, amounts)`: whether an image is jittered, bool `(n,)`; which of brightness, contrast,
-            saturation and hue, 0 to 3, comes first to last, int `(n, 4)`; and the factors of the first three and the
-            turns of the hue, float `(n, 4)`, not yet in that order.
+            `(selected, order, amounts)`: whether an image is jittered, bool `(n,)`; the order of brightness, contrast,
+            saturation and hue, 0 to 3, from first to last, int `(n, 4)`; and the factors of the first three and the
+            shift of the hue, float `(n, 4)`, not yet in that order.
         """
         strengths = (self.brightness, self.contrast, self.saturation)
         low = tf.constant([max(0.0, 1 - strength) for strength in strengths] + [-self.hue])
@@ -137,14 +136,14 @@ class RandomColorJitter(Augmentation):
                     own=tf.where(brightness | contrast | saturation, amount, 1.0),
                     gray=tf.where(saturation, 1.0 - amount, 0.0),
                     flat=tf.where(contrast, 1.0 - amount, 0.0),
-                    turns=tf.where(hue, amount, 0.0),
+                    shift=tf.where(hue, amount, 0.0),
                     is_hue=hue,
                 )
             )
         return steps
 
     def _operations(self, channels):
-        """The four operations in the order of the strengths; None where one is left out."""
+        """The four operations in the order of the strengths; None for one that is skipped."""
         color = channels == 3
         return (
             adjust_brightness if self.brightness else None,

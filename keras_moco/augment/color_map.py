@@ -1,4 +1,4 @@
-"""Colour operations fused: whatever is done to brightness, contrast, saturation and gray is three numbers per image.
+"""Fused colour operations: any sequence of brightness, contrast, saturation and gray is three numbers per image.
 
 Each of these operations blends a pixel with its own gray and with one flat gray:
 
@@ -9,8 +9,8 @@ Each of these operations blends a pixel with its own gray and with one flat gray
     saturation by f    f, 1 - f, 0
     grayscale          0, 1, 0
 
-Since the luma of luma is luma itself, one after the other is again of this form. Hue, in HSV, is not. So a whole colour
-jitter, in any order, is one such map, a turn of the hue, and another such map.
+Since the luma of luma is luma itself, one after the other has this form again. Hue, in HSV, is not. So a whole colour
+jitter, in any order, is one such map, a shift of the hue, and another such map.
 """
 
 from typing import NamedTuple
@@ -27,14 +27,14 @@ class ColorStep(NamedTuple):
         own: float, weight of the pixel itself.
         gray: float, weight of its luma.
         flat: float, weight of the mean luma of the image.
-        turns: float, by which the hue turns; 0 for none.
-        is_hue: bool, whether the operation is a turn of the hue.
+        shift: float, shift of the hue in full turns; 0 for none.
+        is_hue: bool, whether the operation is a shift of the hue.
     """
 
     own: object
     gray: object
     flat: object
-    turns: object
+    shift: object
     is_hue: object
 
 
@@ -49,7 +49,7 @@ class ColorMap(NamedTuple):
         """Maps a list of channels, each `(n, a, b)` float, and clamps to 0..255."""
         if len(planes) == 3:
             own, shared = _each(self.own), _each(self.gray) * luma(planes) + _each(self.offset)
-        else:  # there is no colour to lose: saturation and grayscale do nothing
+        else:  # without colours: saturation and grayscale do nothing
             own, shared = _each(self.own + self.gray), _each(self.offset)
         return [tf.clip_by_value(own * plane + shared, 0.0, 255.0) for plane in planes]
 
@@ -65,7 +65,7 @@ def fuse(steps, mean):
     """The steps one after the other, without clamping between them.
 
     Args:
-        steps: list of `ColorStep`, whose hue is left out.
+        steps: list of `ColorStep`, whose shift of the hue is ignored.
         mean: `(n,)`, mean luma of the images.
 
     Returns:
@@ -83,24 +83,24 @@ def fuse(steps, mean):
 
 
 def split_at_hue(steps):
-    """Steps before and after each image's hue, what does not belong there being replaced by nothing, and its turns."""
+    """Steps before and after each image's hue, with neutral steps in place of the others, and the shift of its hue."""
     before, after = [], []
     passed = tf.zeros_like(steps[0].is_hue)
     for step in steps:
         passed |= step.is_hue
         before.append(_only(step, ~passed))
         after.append(_only(step, passed))
-    return before, after, sum(step.turns for step in steps)
+    return before, after, sum(step.shift for step in steps)
 
 
 def _only(step, where):
-    """The step for some images, and nothing for the others."""
-    nothing = ColorStep(own=1.0, gray=0.0, flat=0.0, turns=0.0, is_hue=False)
-    return ColorStep(*(tf.where(where, ours, other) for ours, other in zip(step, nothing, strict=True)))
+    """The step for some images, and a neutral one for the others."""
+    neutral = ColorStep(own=1.0, gray=0.0, flat=0.0, shift=0.0, is_hue=False)
+    return ColorStep(*(tf.where(where, ours, other) for ours, other in zip(step, neutral, strict=True)))
 
 
-def turn_hue(planes, turns):
-    """Turns the hue of red, green and blue planes `(n, a, b)` by `turns` `(n,)`, -0.5 to 0.5, in HSV.
+def shift_hue(planes, shift):
+    """Shifts the hue of red, green and blue planes `(n, a, b)` by `shift` `(n,)` full turns, -0.5 to 0.5, in HSV.
 
     With V the largest channel, C the largest minus the smallest, and h the hue in sixths of a turn from red, the
     channels are V - C clip(2 - d, 0, 1), where d is the distance, on a circle of 6, of h from 3 for red, from -1 for
@@ -114,12 +114,12 @@ def turn_hue(planes, turns):
         green - blue,
         tf.where(value == green, blue - red + 2.0 * chroma, red - green - 2.0 * chroma),
     )  # times chroma, from -3 to 3
-    turned = []
+    shifted = []
     for start in (-3.0, 1.0, -1.0):
-        distance = tf.abs(hue + chroma * _each(start + 6.0 * turns))  # at most 9, so that one fold makes it circular
+        distance = tf.abs(hue + chroma * _each(start + 6.0 * shift))  # at most 9, so that one fold makes it circular
         distance = tf.minimum(distance, tf.abs(distance - 6.0 * chroma))
-        turned.append(value - tf.clip_by_value(2.0 * chroma - distance, 0.0, chroma))
-    return turned
+        shifted.append(value - tf.clip_by_value(2.0 * chroma - distance, 0.0, chroma))
+    return shifted
 
 
 def _each(number):

@@ -26,7 +26,7 @@ class RandomResizedCrop(Augmentation):
         scale: (low, high). Range of the crop's area as a fraction of the image's. Defaults to `(0.2, 1.0)`
             (official `main_moco.py`; torchvision's own default, `(0.08, 1.0)`, is the CIFAR demo's).
         ratio: (low, high). Range of width / height. Defaults to `(3/4, 4/3)` (torchvision's).
-        **kwargs: of `Augmentation`.
+        **kwargs: arguments of `Augmentation`.
 
     Raises:
         ValueError: if `size` or a range cannot be met.
@@ -63,12 +63,12 @@ class RandomResizedCrop(Augmentation):
         self.ratio = tuple(map(float, ratio))
 
     def boxes(self, draws, height, width):
-        """The boxes that the draws describe.
+        """The boxes that the random numbers describe.
 
         Args:
-            draws: uniform draws in [0, 1), `(n, num_draws)`: ten areas, ten aspects, top, left.
-            height: int or scalar tensor, of the images.
-            width: int or scalar tensor, of the images.
+            draws: uniform random numbers in [0, 1), `(n, num_draws)`: ten areas, ten aspects, top, left.
+            height: int or scalar tensor, height of the images.
+            width: int or scalar tensor, width of the images.
 
         Returns:
             `(top, left, height, width)`, each `(n,)` float32 holding whole numbers.
@@ -89,7 +89,7 @@ class RandomResizedCrop(Augmentation):
         h = tf.where(found, tf.gather(h, first, batch_dims=1)[:, 0], fallback_h)
 
         room_h, room_w = height - h, width - w
-        # The minimum guards against float rounding only: a draw is below 1.
+        # The minimum guards against float rounding only: random numbers are below 1.
         top = tf.minimum(tf.floor(draws[:, -2] * (room_h + 1)), room_h)
         left = tf.minimum(tf.floor(draws[:, -1] * (room_w + 1)), room_w)
         top = tf.where(found, top, tf.floor(room_h / 2))

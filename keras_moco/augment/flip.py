@@ -3,8 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_moco.augment.base import Augmentation
-from keras_moco.augment.selection import apply_where, check_rate
+from keras_moco.augment.base import Augmentation, apply_where, check_rate
 
 
 @keras.saving.register_keras_serializable(package="keras_moco")
@@ -13,7 +12,7 @@ class RandomHorizontalFlip(Augmentation):
 
     Args:
         rate: float. Probability of it, per image. Defaults to `0.5` (torchvision's; official `main_moco.py`).
-        **kwargs: of `Augmentation`.
+        **kwargs: arguments of `Augmentation`.
 
     Example:
 

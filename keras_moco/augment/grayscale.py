@@ -3,9 +3,8 @@
 import keras
 import tensorflow as tf
 
-from keras_moco.augment.base import Augmentation
+from keras_moco.augment.base import Augmentation, apply_where, check_rate
 from keras_moco.augment.color_map import LUMA, ColorStep
-from keras_moco.augment.selection import apply_where, check_rate
 
 
 def to_gray(images):
@@ -23,7 +22,7 @@ class RandomGrayscale(Augmentation):
 
     Args:
         rate: float. Probability of it, per image. Defaults to `0.2` (official `main_moco.py`, v1 and v2).
-        **kwargs: of `Augmentation`.
+        **kwargs: arguments of `Augmentation`.
 
     Example:
 
@@ -49,7 +48,7 @@ class RandomGrayscale(Augmentation):
         selected = draws[:, 0] < self.rate
         never, nothing = tf.zeros_like(selected), tf.zeros_like(draws[:, 0])
         gray = tf.cast(selected, "float32")
-        return [ColorStep(own=1.0 - gray, gray=gray, flat=nothing, turns=nothing, is_hue=never)]
+        return [ColorStep(own=1.0 - gray, gray=gray, flat=nothing, shift=nothing, is_hue=never)]
 
     def get_config(self):
         return {**super().get_config(), "rate": self.rate}

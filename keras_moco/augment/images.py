@@ -1,4 +1,4 @@
-"""What everything here takes for a batch of images."""
+"""The check that a batch of images is one, shared by all augmentations."""
 
 from collections.abc import Mapping
 

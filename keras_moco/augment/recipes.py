@@ -1,4 +1,14 @@
-"""The augmentations of the published recipes, by name."""
+"""The augmentations of the published recipes, by name.
+
+Every recipe is a function with these arguments:
+
+    image_size: int. Side of the square views, pixels.
+    crop_scale: (low, high). Range of the crop's area, as a fraction of the image's.
+    exact: bool. Whether one operation follows the other (`Compose`) instead of `Fused`. Defaults to `False`.
+    **kwargs: arguments of `Augmentation`, for example `seed`.
+
+and returns a `Fused` layer, or a `Compose` of the same layers.
+"""
 
 from keras_moco.augment.blur import RandomGaussianBlur
 from keras_moco.augment.color_jitter import RandomColorJitter
@@ -13,14 +23,7 @@ from keras_moco.errors import UserError
 def moco_v1(image_size, crop_scale=(0.2, 1.0), exact=False, **kwargs):
     """MoCo v1 (sec. 3.3; official `main_moco.py`): crop, gray 0.2, jitter (.4, .4, .4, .4) always, flip.
 
-    Args:
-        image_size: int. Side of the square views, pixels. The paper uses 224.
-        crop_scale: (low, high). Range of the crop's area as a fraction of the image's.
-        exact: bool, one operation after the other (`Compose`) instead of `Fused`. Defaults to `False`.
-        **kwargs: of `Augmentation`, for example `seed`.
-
-    Returns:
-        A `Fused` layer, or a `Compose` of the same.
+    At 224 pixels. Arguments are those of every recipe (`keras_moco.augment.recipes`).
 
     Example:
 
@@ -40,22 +43,8 @@ def moco_v1(image_size, crop_scale=(0.2, 1.0), exact=False, **kwargs):
 def moco_v2(image_size, crop_scale=(0.2, 1.0), exact=False, **kwargs):
     """MoCo v2 ("aug+", sec. 3; official `main_moco.py --aug-plus`): milder hue at rate 0.8, and blur.
 
-    Crop, jitter (.4, .4, .4, .1) at rate 0.8, gray 0.2, blur at rate 0.5, flip.
-
-    Args:
-        image_size: int. Side of the square views, pixels. The paper uses 224.
-        crop_scale: (low, high). Range of the crop's area as a fraction of the image's.
-        exact: bool, one operation after the other (`Compose`) instead of `Fused`. Defaults to `False`.
-        **kwargs: of `Augmentation`, for example `seed`.
-
-    Returns:
-        A `Fused` layer, or a `Compose` of the same.
-
-    Example:
-
-    >>> from keras_moco.augment import moco_v2
-    >>> [type(layer).__name__ for layer in moco_v2(224).layers][1:4]
-    ['RandomColorJitter', 'RandomGrayscale', 'RandomGaussianBlur']
+    At 224 pixels: crop, jitter (.4, .4, .4, .1) at rate 0.8, gray 0.2, blur at rate 0.5, flip. Arguments are those of
+    every recipe (`keras_moco.augment.recipes`).
     """
     layers = [
         RandomResizedCrop(image_size, scale=crop_scale),
@@ -70,20 +59,7 @@ def moco_v2(image_size, crop_scale=(0.2, 1.0), exact=False, **kwargs):
 def moco_cifar(image_size, crop_scale=(0.08, 1.0), exact=False, **kwargs):
     """The official CIFAR-10 demo: crop, flip, jitter (.4, .4, .4, .1) at rate 0.8, gray 0.2; no blur.
 
-    Args:
-        image_size: int. Side of the square views, pixels. The demo uses 32.
-        crop_scale: (low, high). Range of the crop's area, a fraction of the image's (torchvision's).
-        exact: bool, one operation after the other (`Compose`) instead of `Fused`. Defaults to `False`.
-        **kwargs: of `Augmentation`, for example `seed`.
-
-    Returns:
-        A `Fused` layer, or a `Compose` of the same.
-
-    Example:
-
-    >>> from keras_moco.augment import moco_cifar
-    >>> [type(layer).__name__ for layer in moco_cifar(32).layers]
-    ['RandomResizedCrop', 'RandomHorizontalFlip', 'RandomColorJitter', 'RandomGrayscale']
+    At 32 pixels, with torchvision's range of crops. Arguments are those of every recipe (`keras_moco.augment.recipes`).
     """
     layers = [
         RandomResizedCrop(image_size, scale=crop_scale),
@@ -97,27 +73,16 @@ def moco_cifar(image_size, crop_scale=(0.08, 1.0), exact=False, **kwargs):
 def simclr(image_size, crop_scale=(0.08, 1.0), strength=1.0, blur=True, exact=False, **kwargs):
     """SimCLR (appendix A; official `data_util.py`): crop, flip, jitter at rate 0.8, gray 0.2, blur at rate 0.5.
 
-    The jitter is `strength` times (.8, .8, .8, .2). Boxes, resizing and colour operations are torchvision's, as in the
-    other recipes here; the official TensorFlow code draws boxes by `sample_distorted_bounding_box`, resizes them
-    bicubically, scales saturation in HSV, takes contrast from the mean of each channel, and cuts its blur off at a
-    twentieth of the image.
+    At 224 pixels. The jitter is `strength` times (.8, .8, .8, .2). Boxes, resizing and colour operations are
+    torchvision's, as in the other recipes; the official TensorFlow code draws boxes by `sample_distorted_bounding_box`,
+    resizes them bicubically, scales saturation in HSV, takes contrast from the mean of each channel, and cuts its blur
+    off at a twentieth of the image.
 
     Args:
-        image_size: int. Side of the square views, pixels. The paper uses 224.
-        crop_scale: (low, high). Range of the crop's area as a fraction of the image's.
-        strength: non-negative float, of the jitter. Defaults to `1.0` (ImageNet; CIFAR-10 uses `0.5`, appendix B.9).
-        blur: bool. Defaults to `True` (ImageNet; CIFAR-10 goes without).
-        exact: bool, one operation after the other (`Compose`) instead of `Fused`. Defaults to `False`.
-        **kwargs: of `Augmentation`, for example `seed`.
-
-    Returns:
-        A `Fused` layer, or a `Compose` of the same.
-
-    Example:
-
-    >>> from keras_moco.augment import simclr
-    >>> [type(layer).__name__ for layer in simclr(32, strength=0.5, blur=False).layers]
-    ['RandomResizedCrop', 'RandomHorizontalFlip', 'RandomColorJitter', 'RandomGrayscale']
+        image_size, crop_scale, exact, **kwargs: arguments of every recipe (`keras_moco.augment.recipes`).
+        strength: non-negative float, strength of the jitter. Defaults to `1.0` (ImageNet; CIFAR-10 uses `0.5`,
+            appendix B.9).
+        blur: bool, whether to blur. Defaults to `True` (ImageNet; not on CIFAR-10).
     """
     layers = [
         RandomResizedCrop(image_size, scale=crop_scale),
@@ -133,14 +98,7 @@ def simclr(image_size, crop_scale=(0.08, 1.0), strength=1.0, blur=True, exact=Fa
 def simclr_cifar(image_size, crop_scale=(0.08, 1.0), exact=False, **kwargs):
     """SimCLR on CIFAR-10 (appendix B.9; official `tf2/README.md`): `simclr` of strength 0.5 without blur.
 
-    Args:
-        image_size: int. Side of the square views, pixels. The paper uses 32.
-        crop_scale: (low, high). Range of the crop's area as a fraction of the image's.
-        exact: bool, one operation after the other (`Compose`) instead of `Fused`. Defaults to `False`.
-        **kwargs: of `Augmentation`, for example `seed`.
-
-    Returns:
-        A `Fused` layer, or a `Compose` of the same.
+    At 32 pixels. Arguments are those of every recipe (`keras_moco.augment.recipes`).
     """
     return simclr(image_size, crop_scale, strength=0.5, blur=False, exact=exact, **kwargs)
 
@@ -148,14 +106,7 @@ def simclr_cifar(image_size, crop_scale=(0.08, 1.0), exact=False, **kwargs):
 def supervised(image_size, crop_scale=(0.08, 1.0), exact=False, **kwargs):
     """Training with labels, linear evaluation included (official `main_lincls.py`): crop and flip, no colours.
 
-    Args:
-        image_size: int. Side of the square views, pixels. The paper uses 224.
-        crop_scale: (low, high). Range of the crop's area as a fraction of the image's (torchvision's).
-        exact: bool, one operation after the other (`Compose`) instead of `Fused`. Defaults to `False`.
-        **kwargs: of `Augmentation`, for example `seed`.
-
-    Returns:
-        A `Fused` layer, or a `Compose` of the same.
+    At 224 pixels. Arguments are those of every recipe (`keras_moco.augment.recipes`).
     """
     return _recipe([RandomResizedCrop(image_size, scale=crop_scale), RandomHorizontalFlip(rate=0.5)], exact, **kwargs)
 
@@ -164,6 +115,7 @@ def _recipe(layers, exact, **kwargs):
     return Compose(layers, **kwargs) if exact else Fused(layers, **kwargs)
 
 
+# Recipes for pre-training by their names, which are those of the flag `augment`.
 AUGMENTATIONS = {
     "moco_v1": moco_v1,
     "moco_v2": moco_v2,
@@ -180,10 +132,10 @@ def get_augmentation(name):
         name: str. A key of `AUGMENTATIONS`.
 
     Returns:
-        A function `(image_size, crop_scale=..., exact=...)` that returns an `Augmentation`.
+        A function `(image_size, crop_scale=..., exact=False, **kwargs)` to an `Augmentation`.
 
     Raises:
-        ValueError: if there is no recipe of that name; the message lists those there are.
+        ValueError: if there is no recipe of that name; the message lists the known ones.
 
     Example:
 

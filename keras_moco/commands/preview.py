@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_moco.augment.recipes import AUGMENTATIONS
 from keras_moco.command_line.arguments import run_command
 from keras_moco.data import open_source, plain_read_errors
-from keras_moco.data.source import FORMS
+from keras_moco.data.open import FORMS
 from keras_moco.data.subset import in_file_order
 from keras_moco.errors import UserError
 from keras_moco.storage.paths import user_path

@@ -2,10 +2,11 @@
 
 from keras_moco.data.arrays import array_source
 from keras_moco.data.bad_images import plain_read_errors
-from keras_moco.data.folder import read_images
-from keras_moco.data.pipeline import evaluation_dataset, labelled_dataset, pretrain_dataset, steps_per_epoch
-from keras_moco.data.source import Source, open_source
+from keras_moco.data.evaluation_batches import evaluation_dataset, read_images
+from keras_moco.data.open import open_source
+from keras_moco.data.source import Source
 from keras_moco.data.subset import balanced_indices, subset
+from keras_moco.data.training_batches import labelled_dataset, pretrain_dataset, steps_per_epoch
 
 __all__ = [
     "Source",

@@ -1,4 +1,4 @@
-"""Images that cannot be read: left out, counted, named, and too many of them an end."""
+"""Unreadable images: skipped, counted and named; too many of them are an error."""
 
 import contextlib
 import re
@@ -8,24 +8,24 @@ import tensorflow as tf
 from absl import logging
 
 from keras_moco.checks.graph import plain_failures
+from keras_moco.data.decode import RULE
 from keras_moco.errors import UserError, one_line
 
-RULE = "An image file must be a complete JPEG, PNG, BMP or GIF."
-NAMED = 10  # of them in the log
+NAMED = 10  # images that the log names
 
 
 class BadImagesError(UserError):
-    """There are more unreadable images than may be."""
+    """More images are unreadable than allowed."""
 
 
 class BadImages:
-    """The unreadable images of one source, as they are met.
+    """The unreadable images of one source that have been met so far.
 
     Args:
-        num_examples: int, images of the source.
-        describe: function of an index to a text that names the image and, where it is known, says what is wrong.
-        max_fraction: float in [0, 1), how many of them may be unreadable. Defaults to `0.01`.
-        strict: bool, whether the first one is too many. Defaults to `False`.
+        num_examples: int, the number of images of the source.
+        describe: function of an index to a text that names the image and, if known, says what is wrong with it.
+        max_fraction: float in [0, 1), the share of images that may be unreadable. Defaults to `0.01`.
+        strict: bool, whether the first unreadable image is an error. Defaults to `False`.
 
     Example:
 
@@ -48,7 +48,7 @@ class BadImages:
         self._lock = threading.Lock()
 
     def among(self, indices):
-        """A `BadImages`, as strict as this one, of some of the images alone, counted from 0 in the order given."""
+        """A `BadImages`, as strict as this one, of some of the images, which count from 0 in the order given."""
         return BadImages(
             len(indices), lambda index: self.describe(int(indices[index])), self.max_fraction, strict=self.strict
         )
@@ -59,10 +59,10 @@ class BadImages:
         return len(self._met)
 
     def report(self, index):
-        """Takes note of an unreadable image, and returns False: it is not to be used.
+        """Notes an unreadable image, and returns False: it is not to be used.
 
         Raises:
-            BadImagesError: if it is one too many.
+            BadImagesError: if there are now too many.
         """
         index = int(index)
         with self._lock:
@@ -72,10 +72,10 @@ class BadImages:
             count, name = len(self._met), self._met[index]
         if self.strict:
             raise BadImagesError(
-                f"{RULE} Received: {name}. Repair or delete it, or go without --strict_data, which leaves it out."
+                f"{RULE} Received: {name}. Repair or delete it, or go without --strict_data, which skips it."
             )
         if count <= NAMED:
-            logging.warning("left out, since it cannot be read: %s", name)
+            logging.warning("skipped, since it cannot be read: %s", name)
         if count > self.max_fraction * self.num_examples:
             raise BadImagesError(
                 f"At most {100 * self.max_fraction:g} % of the images may be unreadable. Received: {count} of "
@@ -85,12 +85,12 @@ class BadImages:
 
     @property
     def met(self):
-        """dict, the indices of those met so far to what was wrong with them."""
+        """dict, the index of each unreadable image met so far to its description."""
         with self._lock:
             return dict(self._met)
 
     def remember(self, met):
-        """Takes over what an earlier process has met, as `met` gave it; they are counted, and not told again."""
+        """Adds what an earlier process has met, as `met` gave it; these images are counted, and not reported again."""
         with self._lock:
             self._met |= {int(index): name for index, name in met.items()}
 
@@ -103,32 +103,21 @@ class BadImages:
         return tf.cond(complete, lambda: True, report)
 
     def summary(self):
-        """What was met: a line of text, or an empty one."""
+        """A line about the unreadable images met so far; empty if there are none."""
         if not self.count:
             return ""
         names = list(self._met.values())[:NAMED]
         more = f", and {self.count - NAMED} more" if self.count > NAMED else ""
         return (
-            f"{self.count} of {self.num_examples} images could not be read and were left out: {'; '.join(names)}{more}"
+            f"{self.count} of {self.num_examples} images could not be read and were skipped: {'; '.join(names)}{more}"
         )
-
-
-def what_is_wrong(content):
-    """What is wrong with the bytes of an image that could not be decoded: a few words."""
-    if not content:
-        return "an empty file"
-    kinds = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"BM": "BMP", b"GIF8": "GIF"}
-    for magic, kind in kinds.items():
-        if content.startswith(magic):
-            return f"a damaged, incomplete or too large {kind}"
-    return "no JPEG, PNG, BMP or GIF"
 
 
 @contextlib.contextmanager
 def plain_read_errors():
-    """Turns what a data pipeline reports of images or labels, in the middle of a training, into a plain `ValueError`.
+    """Turns an error that a data pipeline reports about images or labels during training into a plain `ValueError`.
 
-    TensorFlow wraps it into the names of its operations; everything else passes as it is.
+    TensorFlow wraps it in the names of its operations; all other errors pass as they are.
 
     Raises:
         ValueError: naming the images.

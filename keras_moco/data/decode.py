@@ -1,6 +1,17 @@
-"""Images that are opened as far as they are needed: a JPEG decodes the part that its crops see, once."""
+"""Image decoding, as far as pixels are needed: of a JPEG the part that its crops see, once."""
 
 import tensorflow as tf
+
+# Each format: the first bytes of its files, and the suffixes of their names.
+FORMATS = {
+    "JPEG": (b"\xff\xd8\xff", (".jpg", ".jpeg")),
+    "PNG": (b"\x89PNG", (".png",)),
+    "BMP": (b"BM", (".bmp",)),
+    "GIF": (b"GIF8", (".gif",)),
+}
+SUFFIXES = tuple(suffix for _, suffixes in FORMATS.values() for suffix in suffixes)
+NAMES = "JPEG, PNG, BMP or GIF"
+RULE = f"An image file must be a complete {NAMES}."
 
 
 class Pixels:
@@ -23,7 +34,7 @@ class Pixels:
         return self._image
 
     def around(self, boxes):
-        """A part that holds all boxes, int32 `(k, 4)` of top, left, height and width: here the whole, for nothing.
+        """A part that holds all boxes, int32 `(k, 4)` of top, left, height and width: here the whole, at no cost.
 
         Returns:
             `(part, boxes)`: uint8 `(h, w, C)`, and the boxes within it.
@@ -32,9 +43,9 @@ class Pixels:
 
 
 class Encoded:
-    """A JPEG, PNG, BMP or GIF, told apart by its content; the first picture of an animation.
+    """A JPEG, PNG, BMP or GIF, recognised by its content; the first frame of an animation.
 
-    Other numbers of channels than asked for are converted, alpha is dropped, CMYK becomes RGB and 16 bits become 8.
+    Another number of channels is converted, an alpha channel is dropped, CMYK becomes RGB and 16 bits become 8.
 
     Args:
         data: scalar string tensor, the file's bytes.
@@ -47,8 +58,8 @@ class Encoded:
 
     def __init__(self, data, channels):
         self._data, self._channels = data, channels
-        # Where a JPEG breaks off, a crop above that line would not notice: today the image would be good, tomorrow
-        # bad. A JPEG without its end marker is decoded as a whole, which fails if it is incomplete.
+        # A crop above the line where a JPEG breaks off would not notice: the image would be good in one epoch and bad
+        # in another. A JPEG without its end marker is decoded as a whole, which fails if it is incomplete.
         ended = tf.strings.substr(data, -2, 2) == b"\xff\xd9"
         self._by_parts = tf.logical_and(tf.io.is_jpeg(data), ended)
         self._image = tf.cond(self._by_parts, lambda: tf.zeros([0, 0, channels], tf.uint8), self._decode)
@@ -62,7 +73,7 @@ class Encoded:
     def around(self, boxes):
         """The smallest part that holds all boxes, int32 `(k, 4)` of top, left, height and width.
 
-        A JPEG is decoded once for all of them: a second time would read all the rows above anew.
+        A JPEG is decoded once for all of them: a second time would read all the rows above again.
 
         Returns:
             `(part, boxes)`: uint8 `(h, w, channels)`, and the boxes within it.
@@ -72,7 +83,7 @@ class Encoded:
         def decode():
             return tf.io.decode_and_crop_jpeg(self._data, box, channels=self._channels, dct_method="INTEGER_ACCURATE")
 
-        return tf.cond(self._by_parts, decode, lambda: cut_out(self._image, box)), boxes
+        return tf.cond(self._by_parts, decode, lambda: _cut_out(self._image, box)), boxes
 
     def _decode(self):
         image = tf.io.decode_image(self._data, expand_animations=False)
@@ -86,32 +97,32 @@ class Encoded:
         return tf.ensure_shape(image, [None, None, self._channels])
 
 
-def cut_out(image, box):
+def channels_of(data):
+    """The channels that a source has whose first image this is: 1 if it is gray, with alpha or without, else 3.
+
+    Args:
+        data: the bytes of a file.
+
+    Raises:
+        tf.errors.InvalidArgumentError: if it cannot be decoded.
+    """
+    return 1 if tf.io.decode_image(data, expand_animations=False).shape[-1] < 3 else 3
+
+
+def what_is_wrong(data):
+    """A few words about the bytes of an image that could not be decoded."""
+    if not data:
+        return "an empty file"
+    for name, (first_bytes, _) in FORMATS.items():
+        if data.startswith(first_bytes):
+            return f"a damaged, incomplete or too large {name}"
+    return f"no {NAMES}"
+
+
+def _cut_out(image, box):
     """The part `box`, of top, left, height and width, of an image `(h, w, C)`."""
     top, left, height, width = tf.unstack(box)
     return image[top : top + height, left : left + width]
-
-
-def attempt(function, element):
-    """`function(element)`, or the knowledge that it failed.
-
-    TensorFlow stops at an operation that fails, and tf.data drops the example without a word. A data set of one
-    element that ignores errors is the one place where one can go on and know. It is made anew for every element, so
-    the function should do no more than what can fail.
-
-    Returns:
-        `(complete, result)`: a bool scalar tensor, and what the function returned, or zeros.
-    """
-    tried = tf.data.Dataset.from_tensors(element).map(lambda element: (True, function(element)))
-    _, spec = tried.element_spec
-    zeros = tf.nest.map_structure(lambda part: tf.zeros([size or 0 for size in part.shape], part.dtype), spec)
-    tried = tried.ignore_errors().concatenate(tf.data.Dataset.from_tensors((False, zeros))).take(1)
-    options = tf.data.Options()
-    # There is nothing to gain in one element, and looking for it would take longer than the element does.
-    options.experimental_optimization.apply_default_optimizations = False
-    options.autotune.enabled = False
-    complete, result = tried.with_options(options).get_single_element()
-    return complete, tf.nest.map_structure(lambda value, part: tf.ensure_shape(value, part.shape), result, spec)
 
 
 def _hull(boxes):

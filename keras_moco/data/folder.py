@@ -5,27 +5,24 @@ import itertools
 import os
 import pathlib
 
-import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from keras_moco.data.arrays import permutation
-from keras_moco.data.bad_images import RULE, what_is_wrong
-from keras_moco.data.decode import Encoded
+from keras_moco.data.decode import RULE, SUFFIXES, Encoded, channels_of, what_is_wrong
+from keras_moco.data.folder_files import RULE as RULE_FOLDERS
+from keras_moco.data.folder_files import walk
 from keras_moco.data.identity import digest_of
-from keras_moco.data.source import Source
-from keras_moco.data.walking import RULE as RULE_FOLDERS
-from keras_moco.data.walking import walk
+from keras_moco.data.source import Source, check_split
 from keras_moco.errors import UserError, one_line
 from keras_moco.storage.paths import check_folder, instead_of_file
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
-TRIES = 100  # files looked at for the number of channels, before giving up
-PART = 4096  # files whose sizes are asked for in one go
+TRIES = 100  # files that are tried to find the number of channels
+PART = 4096  # files whose sizes one thread asks for at a time
 SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val", "validation")}
 
 
-def open_folder(path, split, cache, judge):
+def open_folder(path, options):
     """Opens the image files below a folder.
 
     Sub-folders are classes, labelled in the sorted order of their names; images below them are found at any
@@ -34,22 +31,21 @@ def open_folder(path, split, cache, judge):
     Files and folders whose names begin with a dot are ignored.
 
     Args:
-        path: str.
-        split: str. `"train"` or `"test"`.
-        cache: bool, whether all files are read into memory, encoded, here and now.
-        judge: function of the number of images and of what describes one, to a `BadImages`.
+        path: str, the folder.
+        options: `Options`. With `cache` all files are read into memory, encoded, when the folder is opened.
 
     Returns:
-        A `Source` of images of any size: JPEG, PNG, BMP, or the first frame of a GIF, told apart by content, not by
+        A `Source` of images of any size: JPEG, PNG, BMP, or the first frame of a GIF, recognised by content, not by
         name. The first readable file decides whether all have 1 channel or 3; others are converted, an alpha channel
         is dropped and 16 bits become 8. Links are followed, but a folder that is also found elsewhere is read once;
-        what is no file (a pipe, a socket, a device) is passed over. The log says so.
+        pipes, sockets and devices are skipped. The log says so.
 
     Raises:
         ValueError: There is no such folder or split, it or a folder in it may not be read, it holds no images, or
             images lie beside class sub-folders.
     """
-    name = f"folder:{path}"
+    name, split, cache = f"folder:{path}", options.split, options.cache
+    check_split(name, split)
     root = _split_folder(pathlib.Path(path).expanduser(), name, split)
     found = walk(root)
     class_names = sorted(os.path.basename(folder) for folder in found.folders if os.path.dirname(folder) == str(root))
@@ -73,40 +69,10 @@ def open_folder(path, split, cache, judge):
         class_names=tuple(class_names) or None,
         read=read,
         open=lambda image: Encoded(image if cache else tf.io.read_file(image), channels),
-        bad=judge(len(files), lambda index: _describe(paths[index])),
+        bad=options.judge(len(files), lambda index: describe_unreadable(paths[index])),
         files=tuple(paths),
         identity=lambda: _identity(root, files),
     )
-
-
-def read_images(paths, image_size, channels):
-    """Reads a few image files without augmentation.
-
-    Args:
-        paths: paths of JPEG, PNG, BMP or GIF files.
-        image_size: int, side of the square images that come out, in pixels.
-        channels: int, 1 or 3.
-
-    Returns:
-        float32 array `(n, image_size, image_size, channels)`, values 0..255.
-
-    Raises:
-        ValueError: if there are none, or one cannot be read.
-    """
-    from keras_moco.augment import central_view  # keras-cv takes seconds to import
-
-    if not len(paths):
-        raise UserError("At least one image file must be given. Received: none. Name some.")
-    images = []
-    for path in map(os.path.expanduser, paths):
-        try:
-            if kind := instead_of_file(path):
-                raise UserError(f"{RULE} Received: {path}, {kind}. Correct or leave it out.")
-            image = Encoded(tf.io.read_file(os.fsencode(path)), channels).whole()
-        except tf.errors.OpError as error:
-            raise UserError(f"{RULE} Received: {_describe(path)}. Correct or leave it out.") from error
-        images.append(central_view(image[None], image_size)[0].numpy())
-    return np.stack(images)
 
 
 def _split_folder(root, name, split):
@@ -135,7 +101,7 @@ def _split_folder(root, name, split):
 
 
 def _is_image(name):
-    return name.lower().endswith(EXTENSIONS)
+    return name.lower().endswith(SUFFIXES)
 
 
 def _labelled(found, root, class_names):
@@ -155,12 +121,12 @@ def _labelled(found, root, class_names):
     files.sort(key=lambda each: (each[1], each[0]))
     for label in sorted({*labels.values()} - {label for _, label in files}):
         raise UserError(
-            f"Every class sub-folder must hold images ({' '.join(EXTENSIONS)}). Received: "
+            f"Every class sub-folder must hold images ({' '.join(SUFFIXES)}). Received: "
             f"{root / class_names[label]}, which holds none{_through_links(found)}. Delete it, or fill it."
         )
     if not files:
         raise UserError(
-            f"A folder of images must hold images ({' '.join(EXTENSIONS)}). Received: {root}, with none"
+            f"A folder of images must hold images ({' '.join(SUFFIXES)}). Received: {root}, with none"
             f"{_through_links(found)}. Add some."
         )
     return files
@@ -171,10 +137,10 @@ def _through_links(found):
 
 
 def _note(found, name):
-    """Says what is not read."""
+    """Logs what is not read."""
     unread = [file for file in found.files if not _is_image(file)]
     for paths, reason in (
-        (unread, f"files that do not end in {' '.join(EXTENSIONS)} are not read"),
+        (unread, f"files that do not end in {' '.join(SUFFIXES)} are not read"),
         (found.others, "pipes, sockets or devices, which are no files, are not read"),
         (found.again, "links lead to folders that are read already, and are not read again"),
     ):
@@ -183,9 +149,9 @@ def _note(found, name):
 
 
 def _identity(root, files):
-    """By what the images are known again.
+    """The digests by which the images are recognised.
 
-    Their contents are not read: that would take as long as an epoch. Sizes take a question to the file system each.
+    File contents are not read: that would take as long as an epoch. Each size is a call to the file system.
     """
 
     def size(path):
@@ -206,7 +172,7 @@ def _identity(root, files):
 
 
 def _contents(paths):
-    """The bytes of files, read side by side; none of one that cannot be read, which is then found out as any other."""
+    """The bytes of files, read in parallel; of an unreadable one none, so that it fails later as a damaged one does."""
 
     def content(path):
         try:
@@ -222,18 +188,17 @@ def _channels(paths):
     """1 if the first readable file is a gray image, else 3."""
     for path in paths[:TRIES]:
         try:
-            image = tf.io.decode_image(tf.io.read_file(os.fsencode(path)), expand_animations=False)
+            return channels_of(tf.io.read_file(os.fsencode(path)))
         except tf.errors.OpError:
             continue
-        return 1 if image.shape[-1] < 3 else 3
     raise UserError(
-        f"{RULE} Received: {_describe(paths[0])}, and none of the first {min(TRIES, len(paths))} files can be read. "
-        "Repair or delete them."
+        f"{RULE} Received: {describe_unreadable(paths[0])}, and none of the first {min(TRIES, len(paths))} files can "
+        "be read. Repair or delete them."
     )
 
 
-def _describe(path):
-    """A file that cannot be read, and why."""
+def describe_unreadable(path):
+    """A text that names a file that cannot be read, and says why."""
     try:
         return f"{path} ({what_is_wrong(pathlib.Path(path).read_bytes())})"
     except OSError as error:

@@ -1,21 +1,37 @@
-"""What a data source is, and how a name becomes one."""
+"""What a data source is: a finite, indexed set of images."""
 
 import dataclasses
-import difflib
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from keras_moco.data.bad_images import BadImages
-from keras_moco.data.decode import Pixels, attempt
+from keras_moco.data.decode import Pixels
 from keras_moco.data.shuffle_buffer import ShuffleBuffer
 from keras_moco.errors import UserError
-from keras_moco.storage.paths import user_path
 
 SPLITS = ("train", "test")
-FORMS = ("digits", "tfds:<name>[/config]", "folder:<path>", "tfrecord:<glob>")
+
+
+class Options(NamedTuple):
+    """What a source is opened with, besides its name; see `keras_moco.data.open_source`.
+
+    Attributes:
+        split: str, the split, e.g. `"train"`.
+        data_dir: str or path of the folder of TFDS sets, or `None` for TFDS's own default.
+        cache: bool, whether encoded images stay in memory.
+        judge: function of the number of images, and of a function that describes one, to a `BadImages`.
+        shuffle_buffer_mib: int, memory that a shuffle may take, in MiB.
+    """
+
+    split: str
+    data_dir: object
+    cache: bool
+    judge: Callable
+    shuffle_buffer_mib: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,71 +170,30 @@ def _tensor(seed):
     return None if seed is None else tf.cast(seed, tf.int64)
 
 
-def open_source(
-    name, split="train", data_dir=None, cache=False, max_bad_fraction=0.01, strict=False, shuffle_buffer_mib=1024
-):
-    """Opens a set of images by name.
+def attempt(function, element):
+    """`function(element)`, or the knowledge that it failed.
 
-    | name | images |
-    | --- | --- |
-    | `digits` | the 1,797 handwritten 8x8 digits that come with scikit-learn; needs no download |
-    | `tfds:<name>[/config]` | a TensorFlow Datasets set, e.g. `tfds:cifar10`; offline once it is prepared |
-    | `folder:<path>` | image files in class sub-folders, or in one flat folder without labels |
-    | `tfrecord:<glob>` | TFRecord files of encoded images (`keras_moco.data.tfrecord`) |
-
-    Arrays of your own: `keras_moco.data.array_source`.
-
-    Args:
-        name: str. One of the forms above.
-        split: str. `"train"` or `"test"`. Where a TFDS set has no labelled test split, `"test"` is its
-            `validation` split; any other split of a TFDS set can be opened by its own name (e.g.
-            `"unlabelled"` of `tfds:stl10`).
-        data_dir: str or path. Where TensorFlow Datasets keeps its data sets. Defaults to `None`: its own
-            default.
-        cache: bool. Whether encoded images stay in memory once they are read. Defaults to `False`.
-        max_bad_fraction: float in [0, 1). How many of the images may be unreadable; they are left out, and the first
-            ten are named in the log. Defaults to `0.01`.
-        strict: bool. Whether the first unreadable image is an error. Defaults to `False`.
-        shuffle_buffer_mib: int, at least 1. What of the memory a shuffle of images out of large files (TFRecords, TFDS)
-            may take, in MiB. Where all of them fit, encoded, they are shuffled completely; else each is drawn out of a
-            buffer of so many. The order depends on it. Defaults to `1024`.
+    TensorFlow stops at an operation that fails, and tf.data drops the example without a word. A data set of one
+    element that ignores errors is the one place where one can go on and know. It is made anew for every element, so
+    the function should do no more than what can fail.
 
     Returns:
-        A `Source`.
-
-    Raises:
-        ValueError: The name has none of these forms, or what it names cannot be opened.
+        `(complete, result)`: a bool scalar tensor, and what the function returned, or zeros.
     """
-    # Each kind is imported where it is opened: TensorFlow Datasets and scikit-learn take seconds to import.
-    kind, colon, rest = str(name).partition(":")
-    judge = functools.partial(BadImages, max_fraction=max_bad_fraction, strict=strict)
-    if name == "digits":
-        _check_split(name, split)
-        from keras_moco.data.digits import open_digits
-
-        return open_digits(split)
-    if kind == "tfds" and rest:
-        from keras_moco.data.tfds import open_tfds
-
-        return open_tfds(rest, split, data_dir, cache, judge, shuffle_buffer_mib)
-    if kind == "folder" and rest:
-        _check_split(name, split)
-        from keras_moco.data.folder import open_folder
-
-        return open_folder(rest, split, cache, judge)
-    if kind == "tfrecord" and rest:
-        _check_split(name, split)
-        from keras_moco.data.tfrecord import open_tfrecord
-
-        return open_tfrecord(rest, split, cache, judge, shuffle_buffer_mib)
-    close = difflib.get_close_matches(kind, ["digits", "tfds", "folder", "tfrecord"], n=1)
-    way_out = f"Did you mean `{close[0]}{colon}{rest}`?" if close and close[0] != kind else f"Name a set as {FORMS[1]}."
-    if user_path(name).is_dir():
-        way_out = f"Did you mean `folder:{name}`?"
-    raise UserError(f"`name` of a data source must be one of {', '.join(FORMS)}. Received: name={name!r}. {way_out}")
+    tried = tf.data.Dataset.from_tensors(element).map(lambda element: (True, function(element)))
+    _, spec = tried.element_spec
+    zeros = tf.nest.map_structure(lambda part: tf.zeros([size or 0 for size in part.shape], part.dtype), spec)
+    tried = tried.ignore_errors().concatenate(tf.data.Dataset.from_tensors((False, zeros))).take(1)
+    options = tf.data.Options()
+    # There is nothing to gain in one element, and looking for it would take longer than the element does.
+    options.experimental_optimization.apply_default_optimizations = False
+    options.autotune.enabled = False
+    complete, result = tried.with_options(options).get_single_element()
+    return complete, tf.nest.map_structure(lambda value, part: tf.ensure_shape(value, part.shape), result, spec)
 
 
-def _check_split(name, split):
+def check_split(name, split):
+    """Raises `ValueError` unless a split is one of those that every source has by these names."""
     if split not in SPLITS:
         raise UserError(
             f"`split` of {name} must be one of {', '.join(SPLITS)}. Received: split={split!r}. Choose one of them."
@@ -226,14 +201,14 @@ def _check_split(name, split):
 
 
 def check_same_classes(train, test):
-    """Raises `ValueError` unless two sources have the same classes: a number would stand for another one in each."""
+    """Raises `ValueError` unless two sources have the same classes: the same label would mean different things."""
+
+    def listed(names):
+        return f"{len(names)} classes ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+
     if test.class_names != train.class_names:
         raise UserError(
             "Training and test images must have the same classes. "
-            f"Received: {_listed(train.class_names or ())}; and {_listed(test.class_names or ())}. "
+            f"Received: {listed(train.class_names or ())}; and {listed(test.class_names or ())}. "
             "Correct the folders, or the files of names."
         )
-
-
-def _listed(names):
-    return f"{len(names)} classes ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"

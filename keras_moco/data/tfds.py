@@ -34,17 +34,13 @@ MANUAL_FILES = {"imagenet2012": "ILSVRC2012_img_train.tar and ILSVRC2012_img_val
 IDX_SETS = ("mnist", "fashion_mnist", "kmnist")
 
 
-def open_tfds(name, split, data_dir, cache, judge, buffer_mib):
+def open_tfds(name, options):
     """Opens a TensorFlow Datasets data set; one that is prepared already needs no network.
 
     Args:
         name: str. `<name>` or `<name>/<config>`.
-        split: str. `"train"`, `"test"` (the `validation` split where there is no labelled test split), or any
-            other split the data set has.
-        data_dir: str or path, or `None` for TFDS's own default.
-        cache: bool, whether encoded images stay in memory.
-        judge: function of the number of images and of what describes one, to a `BadImages`.
-        buffer_mib: int, what of the memory a shuffle may take, in MiB.
+        options: `Options`. The split is `"train"`, `"test"` (the `validation` split where there is no labelled test
+            split), or any other split the data set has.
 
     Returns:
         A `Source`. Images are the feature `image`, labels the feature `label` if there is one.
@@ -52,6 +48,7 @@ def open_tfds(name, split, data_dir, cache, judge, buffer_mib):
     Raises:
         ValueError: There is no such data set or split, it could not be prepared, or it holds no 8-bit images.
     """
+    split, data_dir = options.split, options.data_dir
     builder = _prepared_builder(name, None if data_dir is None else str(pathlib.Path(data_dir).expanduser()))
     features = dict(builder.info.features.items())
     image = features.get("image")
@@ -70,10 +67,10 @@ def open_tfds(name, split, data_dir, cache, judge, buffer_mib):
     num_examples = info.num_examples
     shape, channels = tuple(image.shape), image.shape[-1]
     num_bytes = info.num_bytes or sum(path.stat().length for path in info.filepaths)  # old sets do not say
-    buffer = ShuffleBuffer.of(num_examples, int(num_bytes), buffer_mib)
+    buffer = ShuffleBuffer.of(num_examples, int(num_bytes), options.shuffle_buffer_mib)
     records = record_files(builder, tfds_split)
     classes = len(label.names) if labelled else 0
-    read = functools.partial(_stream, builder, tfds_split, records, buffer, classes, cache)
+    read = functools.partial(_stream, builder, tfds_split, records, buffer, classes, options.cache)
     in_memory = None not in shape and num_examples * math.prod(shape) <= MEMORY_BYTES
     again = f"Delete {builder.data_dir}, and prepare tfds:{name} again."
     arrays = _InMemory(lambda: read(None), num_examples, shape, records, again) if in_memory else None
@@ -91,7 +88,7 @@ def open_tfds(name, split, data_dir, cache, judge, buffer_mib):
         read=(lambda seed: examples_from_arrays(*arrays(), seed=seed)) if in_memory else read,
         arrays=arrays,
         open=Pixels if in_memory else functools.partial(Encoded, channels=channels),
-        bad=None if in_memory else judge(num_examples, describe),
+        bad=None if in_memory else options.judge(num_examples, describe),
         buffer=None if in_memory else buffer,
         licence=builder.info.redistribution_info.license or None,
         identity=lambda: identity(builder, tfds_split),

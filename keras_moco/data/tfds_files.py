@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from keras_moco.data.identity import digest_of
-from keras_moco.data.records import RecordFiles
+from keras_moco.data.tfrecord_files import RecordFiles
 from keras_moco.errors import UserError
 from keras_moco.storage.paths import check_file, check_folder, instead_of_file, locked
 

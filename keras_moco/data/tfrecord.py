@@ -7,41 +7,38 @@ import pathlib
 
 import tensorflow as tf
 
-from keras_moco.data.decode import Encoded, attempt
+from keras_moco.data.decode import NAMES, Encoded, channels_of
 from keras_moco.data.identity import digest_of
 from keras_moco.data.labels import UNLABELLED, check_first_labels, class_of
-from keras_moco.data.records import RecordFiles, count_records
 from keras_moco.data.shuffle_buffer import ShuffleBuffer, shuffled_stream
-from keras_moco.data.source import SPLITS, Source
+from keras_moco.data.source import SPLITS, Source, attempt, check_split
+from keras_moco.data.tfrecord_files import RecordFiles, count_records
 from keras_moco.errors import UserError
 from keras_moco.storage.paths import check_file, check_folder
 
-# Of the `tf.train.Example` in each record, as in TensorFlow's own ImageNet scripts.
+# Features of the `tf.train.Example` in each record, as in TensorFlow's own ImageNet scripts.
 IMAGE = "image/encoded"
 LABEL = "image/class/label"
 IMAGE_FEATURE = tf.io.FixedLenFeature([], tf.string, default_value="")
 LABEL_FEATURE = tf.io.FixedLenFeature([], tf.int64, default_value=UNLABELLED)
 CLASS_NAMES = "labels.txt"
 SPLIT_WORDS = {"train": ("train",), "test": ("test", "validation", "val")}
-BLOCK = 256  # records whose labels are looked at together
+BLOCK = 256  # records whose labels are read together
 
 
-def open_tfrecord(pattern, split, cache, judge, buffer_mib):
+def open_tfrecord(pattern, options):
     """Opens TFRecord files.
 
     Each record is a `tf.train.Example` with the feature `image/encoded` (bytes: a JPEG, PNG, BMP or GIF) and, for
-    labelled images, `image/class/label` (int64, -1 for none). Labels are used where a file `labels.txt` lies beside the
-    records, with one class name a line. They count from 0, or from 1 where one is equal to the number of names and none
-    is 0, as TensorFlow's scripts write them for ImageNet. Examples should be shuffled over the files when they are
+    labelled images, `image/class/label` (int64, -1 for none). Labels are used if there is a file `labels.txt` beside
+    the records, with one class name a line. They count from 0, or from 1 if one is equal to the number of names and
+    none is 0, as TensorFlow's scripts write them for ImageNet. Examples should be shuffled over the files when they are
     written.
 
     Args:
         pattern: str, a glob, in which `{split}` stands for `train` and for `test`, `validation` or `val`. Without it,
             all files are the split `train`.
-        split: str. `"train"` or `"test"`.
-        cache: bool, whether encoded images stay in memory.
-        judge: function of the number of images and of what describes one, to a `BadImages`.
-        buffer_mib: int, what of the memory a shuffle may take, in MiB.
+        options: `Options`.
 
     Returns:
         A `Source` of images of any size. The first readable image decides whether all have 1 channel or 3.
@@ -50,7 +47,8 @@ def open_tfrecord(pattern, split, cache, judge, buffer_mib):
         ValueError: if there are no such files, they are no TFRecords of images, or a label of the first 2,000 records
             is out of range; while they are read, if a later one is.
     """
-    name = f"tfrecord:{pattern}"
+    name, split = f"tfrecord:{pattern}", options.split
+    check_split(name, split)
     files = _find(pattern, split, name)
     shards = RecordFiles(files, map(count_records, files))
     num_examples = sum(shards.counts)
@@ -58,7 +56,8 @@ def open_tfrecord(pattern, split, cache, judge, buffer_mib):
         raise UserError(
             f"TFRecord files must hold records. Received: {name}, {len(files)} files without any. Write them again."
         )
-    buffer = ShuffleBuffer.of(num_examples, sum(pathlib.Path(file).stat().st_size for file in files), buffer_mib)
+    num_bytes = sum(pathlib.Path(file).stat().st_size for file in files)
+    buffer = ShuffleBuffer.of(num_examples, num_bytes, options.shuffle_buffer_mib)
     class_names = _class_names(files)
     features = {IMAGE: IMAGE_FEATURE, **({LABEL: LABEL_FEATURE} if class_names else {})}
 
@@ -70,7 +69,7 @@ def open_tfrecord(pattern, split, cache, judge, buffer_mib):
         return tf.io.parse_single_example(record, features)
 
     def read(seed):
-        return shuffled_stream(shards.records(parse).enumerate().map(entries), buffer, seed, cache)
+        return shuffled_stream(shards.records(parse).enumerate().map(entries), buffer, seed, options.cache)
 
     def describe(index):
         damage = shards.damage_of(index)
@@ -86,7 +85,7 @@ def open_tfrecord(pattern, split, cache, judge, buffer_mib):
         class_names=class_names,
         read=read,
         open=lambda image: Encoded(image, channels),
-        bad=judge(num_examples, describe),
+        bad=options.judge(num_examples, describe),
         buffer=buffer,
         identity=lambda: _identity(files, class_names),
     )
@@ -102,7 +101,7 @@ def _identity(files, class_names):
 
 
 def _class_names(files):
-    """The names beside the records, a tuple; `None` where there are none."""
+    """The class names beside the records, a tuple; `None` if there are none."""
     path = pathlib.Path(files[0]).parent / CLASS_NAMES
     if not os.path.lexists(path):
         return None
@@ -118,7 +117,7 @@ def _class_names(files):
 
 
 def _first_label(files, class_names, pattern, name):
-    """The number from which labels count; where this split does not decide, the others may."""
+    """The number from which labels count; if this split does not decide it, the others may."""
 
     def parse(batch):
         return tf.io.parse_example(batch, {LABEL: LABEL_FEATURE})[LABEL]
@@ -178,11 +177,10 @@ def _channels(records, name, tries=100):
             reason = f"whose first records cannot be read: {error.message.splitlines()[0][:200]}"
             continue
         try:
-            image = tf.io.decode_image(encoded, expand_animations=False)
+            return channels_of(encoded)
         except tf.errors.InvalidArgumentError:
             continue
-        return 1 if image.shape[-1] < 3 else 3
     raise UserError(
-        f"Records must be `tf.train.Example` with a JPEG, PNG, BMP or GIF in the feature `{IMAGE}`. "
+        f"Records must be `tf.train.Example` with a {NAMES} in the feature `{IMAGE}`. "
         f"Received: {name}, {reason}. Write them so."
     )

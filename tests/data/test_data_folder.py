@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from keras_moco.data import open_source, plain_read_errors
-from keras_moco.data.folder import read_images
+from keras_moco.data.evaluation_batches import read_images
 from keras_moco.data.identity import differences
 from tests.data.written import read, time_limit
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_moco.augment import Fused, RandomHorizontalFlip, RandomResizedCrop
 from keras_moco.data import open_source, pretrain_dataset
-from keras_moco.data.draws import order_seed
+from keras_moco.data.training_batches import order_seed
 from tests.batches import assert_same, take
 from tests.data.written import encoded, smooth, write
 

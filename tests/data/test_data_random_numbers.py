@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from keras_moco.data.draws import draws_at, order_seed
+from keras_moco.data.training_batches import draws_at, order_seed
 
 WIDTH = 7  # no multiple of the four numbers that Philox makes at a time
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_moco.augment import Augmentation, RandomResizedCrop, central_view
 from keras_moco.data import evaluation_dataset, open_source, pretrain_dataset, steps_per_epoch
-from keras_moco.data.draws import order_seed
+from keras_moco.data.training_batches import order_seed
 from tests.batches import assert_same, take
 from tests.data.written import encoded, smooth, write
 

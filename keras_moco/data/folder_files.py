@@ -1,4 +1,4 @@
-"""The files below a folder, each real folder once whatever links there are."""
+"""The files below a folder; each folder is read once, however many links lead to it."""
 
 import os
 from typing import NamedTuple
@@ -9,7 +9,7 @@ RULE = "Folders of images must be readable."
 
 
 class Found(NamedTuple):
-    """What lies below a folder; all paths begin with it.
+    """What is below a folder; all paths begin with it.
 
     Attributes:
         files: sorted paths of regular files, and of links that lead nowhere.
@@ -25,11 +25,11 @@ class Found(NamedTuple):
 
 
 def walk(root):
-    """Finds what lies below a folder, without what begins with a dot.
+    """Finds what is below a folder, except names that begin with a dot.
 
-    Links to folders are followed, but no folder is found twice: where it lies counts before where links to it lie, and
-    of links the first one, in the order of their paths. So nothing depends on the order in which the operating system
-    lists a folder, and links in a circle end.
+    Links to folders are followed, but no folder is found twice: its own path takes precedence over links to it, and
+    among links the first one, in the order of their paths. So nothing depends on the order in which the operating
+    system lists a folder, and circular links end.
 
     Args:
         root: path.
@@ -56,7 +56,7 @@ def walk(root):
 
 
 def _descend(folder, found, seen, links):
-    """Adds what lies below a folder that is no link; the links to folders are left for later."""
+    """Adds what is below a folder that is no link; links to folders are collected for later."""
     waiting = [folder]
     while waiting:
         folder = waiting.pop()
@@ -71,14 +71,14 @@ def _descend(folder, found, seen, links):
             if entry.is_dir(follow_symlinks=False):
                 found.folders.append(path)
                 waiting.append(path)
-            elif entry.is_file(follow_symlinks=False):  # which is known without asking for each
+            elif entry.is_file(follow_symlinks=False):  # known from the listing, without a call for each file
                 found.files.append(path)
             elif not entry.is_symlink():
                 found.others.append(path)
             elif os.path.isdir(path):
                 links.append(path)
             else:
-                # What leads nowhere, or where nobody may look, is a file that cannot be read.
+                # A link that leads nowhere, or to where nobody may look, is a file that cannot be read.
                 (found.others if os.path.exists(path) and instead_of_file(path) else found.files).append(path)
 
 

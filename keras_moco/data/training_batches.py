@@ -4,11 +4,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_moco.data.arrays import permutation
-from keras_moco.data.draws import draws_at, order_seed
 from keras_moco.errors import UserError
 
 AUTOTUNE = tf.data.AUTOTUNE
 ENTRIES = ("query", "key", "index", "label", "draws")
+PHILOX = 1  # tf.random.Algorithm.PHILOX: the same numbers on every device, from a counter
 
 
 def steps_per_epoch(source, batch_size):
@@ -228,39 +228,37 @@ def _begun_one_by_one(source, augmentation, examples, batch_size):
     return begun if batch_size is None else begun.batch(batch_size, drop_remainder=True)
 
 
-def evaluation_dataset(source, image_size, batch_size=256):
-    """All images once, in fixed order, resized and centre-cropped without randomness.
+def draws_at(seed, epoch, place, count, width):
+    """Uniform draws of `count` images in a row.
 
-    Unreadable images are left out, and `Source.bad` hears of them.
+    An epoch has one endless stream of numbers, of which every image owns a stretch, so a batch's draws are one call
+    however the epoch is cut into batches, and anyone can begin anywhere. The order itself hangs on seed and epoch
+    alone, and so then does which stretch an image gets.
 
     Args:
-        source: `Source`.
-        image_size: int. Side of the square images that come out.
-        batch_size: int. The last batch is smaller where the division leaves a rest. Defaults to `256`.
+        seed: int.
+        epoch: scalar int64 tensor, at least 0.
+        place: scalar int64 tensor, of the first image in the epoch's order.
+        count: int.
+        width: int, draws of each view.
 
     Returns:
-        Finite `tf.data.Dataset` of `{"image": float32 (b, s, s, c), "label": int32 (b,), "index": int64
-        (b,)}` with values 0..255; a label is -1 when the image has none.
+        float32 `(count, 2, width)`, in [0, 1): draws of two views.
 
     Example:
 
-    >>> from keras_moco.data import open_source
-    >>> dataset = evaluation_dataset(open_source("digits", "test"), image_size=8)
-    >>> len(dataset), next(iter(dataset))["image"].shape
-    (2, TensorShape([256, 8, 8, 1]))
+    >>> whole = draws_at(seed=3, epoch=tf.constant(0, tf.int64), place=tf.constant(0, tf.int64), count=8, width=5)
+    >>> part = draws_at(seed=3, epoch=tf.constant(0, tf.int64), place=tf.constant(6, tf.int64), count=2, width=5)
+    >>> bool(tf.reduce_all(whole[6:] == part))
+    True
     """
-    from keras_moco.augment import central_view  # keras-cv takes seconds to import
+    blocks = -(-2 * width // 4)  # Philox gives four numbers for one count
+    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=tf.stack([tf.constant(seed, tf.int64), epoch]))
+    counter += tf.stack([tf.cast(place * blocks, tf.uint64), tf.constant(0, tf.uint64)])
+    numbers = tf.raw_ops.StatelessRandomUniformV2(shape=[count, 4 * blocks], key=key, counter=counter, alg=PHILOX)
+    return tf.reshape(numbers[:, : 2 * width], [count, 2, width])
 
-    def resize(batch):
-        return {**batch, "image": central_view(batch["image"], image_size)}
 
-    def resize_one(example):
-        return {**example, "image": central_view(example["image"][None], image_size)[0]}
-
-    dataset = source.examples()
-    if source.arrays:
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(source.num_examples))
-        dataset = dataset.batch(batch_size).map(resize, num_parallel_calls=AUTOTUNE, deterministic=True)
-    else:
-        dataset = dataset.map(resize_one, num_parallel_calls=AUTOTUNE, deterministic=True).batch(batch_size)
-    return dataset.prefetch(AUTOTUNE)
+def order_seed(seed, epoch):
+    """The seed of an epoch's order, a scalar int64 tensor; of other numbers than its draws."""
+    return tf.random.stateless_uniform([], [seed, -1 - epoch], minval=None, maxval=None, dtype=tf.int64)

@@ -1,0 +1,82 @@
+"""From a source to batches for evaluation: one central view of each image, in fixed order."""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from keras_moco.data.decode import RULE, Encoded
+from keras_moco.data.folder import describe_unreadable
+from keras_moco.errors import UserError
+from keras_moco.storage.paths import instead_of_file
+
+
+def evaluation_dataset(source, image_size, batch_size=256):
+    """All images once, in fixed order, resized and centre-cropped without randomness.
+
+    Unreadable images are skipped, and reported to `Source.bad`.
+
+    Args:
+        source: `Source`.
+        image_size: int. Side of the square images of a batch, in pixels.
+        batch_size: int. The last batch may be smaller. Defaults to `256`.
+
+    Returns:
+        Finite `tf.data.Dataset` of `{"image": float32 (b, s, s, c), "label": int32 (b,), "index": int64
+        (b,)}` with values 0..255; a label is -1 when the image has none.
+
+    Example:
+
+    >>> from keras_moco.data import open_source
+    >>> dataset = evaluation_dataset(open_source("digits", "test"), image_size=8)
+    >>> len(dataset), next(iter(dataset))["image"].shape
+    (2, TensorShape([256, 8, 8, 1]))
+    """
+
+    def resize(batch):
+        return {**batch, "image": _view(batch["image"], image_size)}
+
+    def resize_one(example):
+        return {**example, "image": _view(example["image"][None], image_size)[0]}
+
+    dataset = source.examples()
+    if source.arrays:
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(source.num_examples))
+        dataset = dataset.batch(batch_size).map(resize, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    else:
+        dataset = dataset.map(resize_one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(batch_size)
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def read_images(paths, image_size, channels):
+    """Reads a few image files without augmentation.
+
+    Args:
+        paths: list of paths, of JPEG, PNG, BMP or GIF files.
+        image_size: int, side of the square images that are returned, in pixels.
+        channels: int, 1 or 3.
+
+    Returns:
+        float32 array `(n, image_size, image_size, channels)`, values 0..255.
+
+    Raises:
+        ValueError: if there are none, or one cannot be read.
+    """
+    if not len(paths):
+        raise UserError("At least one image file must be given. Received: none. Name some.")
+    images = []
+    for path in map(os.path.expanduser, paths):
+        try:
+            if kind := instead_of_file(path):
+                raise UserError(f"{RULE} Received: {path}, {kind}. Correct or leave it out.")
+            image = Encoded(tf.io.read_file(os.fsencode(path)), channels).whole()
+        except tf.errors.OpError as error:
+            raise UserError(f"{RULE} Received: {describe_unreadable(path)}. Correct or leave it out.") from error
+        images.append(_view(image[None], image_size)[0].numpy())
+    return np.stack(images)
+
+
+def _view(images, image_size):
+    from keras_moco.augment import central_view  # keras-cv takes seconds to import
+
+    return central_view(images, image_size)

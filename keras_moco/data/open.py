@@ -1,0 +1,70 @@
+"""Opens a data source by name; the registry of sources."""
+
+import difflib
+import functools
+import pkgutil
+
+from keras_moco.data.bad_images import BadImages
+from keras_moco.data.source import Options
+from keras_moco.errors import UserError
+from keras_moco.storage.paths import user_path
+
+# The name of a source, or its prefix, to the form of the whole name, and the function that opens it: of what follows
+# the prefix, and of `Options`, to a `Source`. It is imported when it is used: TensorFlow Datasets and scikit-learn take
+# seconds to import.
+SOURCES = {
+    "digits": ("digits", "keras_moco.data.digits:open_digits"),
+    "tfds": ("tfds:<name>[/config]", "keras_moco.data.tfds:open_tfds"),
+    "folder": ("folder:<path>", "keras_moco.data.folder:open_folder"),
+    "tfrecord": ("tfrecord:<glob>", "keras_moco.data.tfrecord:open_tfrecord"),
+}
+FORMS = tuple(form for form, _ in SOURCES.values())
+
+
+def open_source(
+    name, split="train", data_dir=None, cache=False, max_bad_fraction=0.01, strict=False, shuffle_buffer_mib=1024
+):
+    """Opens a set of images by name.
+
+    | name | images |
+    | --- | --- |
+    | `digits` | the 1,797 handwritten 8x8 digits that come with scikit-learn; needs no download |
+    | `tfds:<name>[/config]` | a TensorFlow Datasets set, e.g. `tfds:cifar10`; offline once it is prepared |
+    | `folder:<path>` | image files in class sub-folders, or in one flat folder without labels |
+    | `tfrecord:<glob>` | TFRecord files of encoded images (`keras_moco.data.tfrecord`) |
+
+    Arrays of your own: `keras_moco.data.array_source`.
+
+    Args:
+        name: str. One of the forms above.
+        split: str. `"train"` or `"test"`. Where a TFDS set has no labelled test split, `"test"` is its
+            `validation` split; any other split of a TFDS set can be opened by its own name (e.g.
+            `"unlabelled"` of `tfds:stl10`).
+        data_dir: str or path. Where TensorFlow Datasets keeps its data sets. Defaults to `None`: its own
+            default.
+        cache: bool. Whether encoded images stay in memory once they are read. Defaults to `False`.
+        max_bad_fraction: float in [0, 1). How many of the images may be unreadable; they are skipped, and the first
+            ten are named in the log. Defaults to `0.01`.
+        strict: bool. Whether the first unreadable image is an error. Defaults to `False`.
+        shuffle_buffer_mib: int, at least 1. Memory that a shuffle of images in large files (TFRecords, TFDS) may take,
+            in MiB. If all of them fit, encoded, they are shuffled completely; otherwise each is drawn from a buffer of
+            that size. The order depends on it. Defaults to `1024`.
+
+    Returns:
+        A `Source`.
+
+    Raises:
+        ValueError: The name has none of these forms, or what it names cannot be opened.
+    """
+    prefix, colon, rest = str(name).partition(":")
+    form, function = SOURCES.get(prefix, ("", ""))
+    if form and (rest if ":" in form else name == form):
+        judge = functools.partial(BadImages, max_fraction=max_bad_fraction, strict=strict)
+        return pkgutil.resolve_name(function)(rest, Options(split, data_dir, cache, judge, shuffle_buffer_mib))
+    close = difflib.get_close_matches(prefix, SOURCES, n=1)
+    way_out = (
+        f"Did you mean `{close[0]}{colon}{rest}`?" if close and close[0] != prefix else f"Name a set as {FORMS[1]}."
+    )
+    if user_path(name).is_dir():
+        way_out = f"Did you mean `folder:{name}`?"
+    raise UserError(f"`name` of a data source must be one of {', '.join(FORMS)}. Received: name={name!r}. {way_out}")
