@@ -18,7 +18,7 @@ WORDS = {
     r"(?:go|goes|going|gone|went) on": "resumes, continues",
     r"by lot": "at random",
     r"trainings": "training runs",
-    r"a training(?! (?:run|set|step|image|loop|split|job|batch|mode|epoch|example|process))": "a training run",
+    r"a training(?! (?:run|set|step|image|loop|split|job|batch|mode|epoch|example|process|command|method|image|script))": "a training run",
     r"(?:all|nearly|are|is) (?:are |is |all )?one(?= ?[.,:;)(])": "identical",
     r"lies(?! (?:in|within|between) \[)": "is, is stored",
     r"lie (?:beside|in (?:memory|the|a|other|files|it)|now|here|there|together)|lying": "are, are stored",
@@ -46,9 +46,7 @@ PATTERNS = [
     (re.compile(rf"(?<![\w.])(?:{word})(?!\w)".replace(" ", SPACE), re.IGNORECASE), instead)
     for word, instead in WORDS.items()
 ]
-READ = (
-    "README.md CONTRIBUTING.md CHANGELOG.md docs/*.md configs/*.cfg notebooks/*.ipynb *.py keras_moco/**/*.py".split()
-)
+READ = "*.md docs/*.md configs/*.cfg notebooks/*.ipynb *.py keras_moco/**/*.py".split()
 
 
 def found_in(path):
