@@ -18,7 +18,8 @@ WORDS = {
     r"(?:go|goes|going|gone|went) on": "resumes, continues",
     r"by lot": "at random",
     r"trainings": "training runs",
-    r"a training(?! (?:run|set|step|image|loop|split|job|batch|mode|epoch|example|process|command|method|image|script))": "a training run",
+    # Correct before another noun: "a training step".
+    r"a training(?=[.,;:)]| (?:is|was|has|may|of|in|that|which|goes|from|to|by|with|at|ends|and|or))": "a training run",
     r"(?:all|nearly|are|is) (?:are |is |all )?one(?= ?[.,:;)(])": "identical",
     r"lies(?! (?:in|within|between) \[)": "is, is stored",
     r"lie (?:beside|in (?:memory|the|a|other|files|it)|now|here|there|together)|lying": "are, are stored",
