@@ -25,8 +25,8 @@ from keras_moco.config import Config, EvaluationConfig
 for split in ("train", "test"):
     images, labels = data.open_source("digits", split).arrays()
     np.savez(f"{split}.npz", images=images, labels=labels)
-network = dict(backbone="convnet", backbone_width=4, stem="cifar", embedding_dim=8, image_mean=(0.3,), image_std=(0.38,))
-views = dict(augment="crop_and_solarize", image_size=8, crop_min_area=0.4)
+network = dict(backbone="convnet", backbone_width=4, stem="cifar", embedding_dim=8)
+views = dict(image_mean=(0.3,), image_std=(0.4,), augment="crop_and_solarize", image_size=8, crop_min_area=0.4)
 training = dict(method="stop_gradient", batch_size=128, epochs=1, temperature=0.2, strategy="one", knn_k=20)
 pretrain(Config(dataset="npz:{split}.npz", workdir="run", **network, **views, **training))
 evaluate("centroid", EvaluationConfig(workdir="run"))
