@@ -31,9 +31,9 @@ warnings.filterwarnings("ignore", "The structure of `inputs` doesn't match", Use
 
 
 def canvases(pictures, labels, count, rng):
-    """Noisy canvases of 64 x 64 pixels with one to four of the pictures, 12 to 28 pixels wide, and where they are."""
+    """Noisy canvases of 64 x 64 pixels with one to four of the pictures, 12 to 28 pixels wide, and their boxes."""
     images = rng.normal(60, 30, (count, 64, 64, 1)).clip(0, 255).astype("float32")
-    boxes = np.full((count, 4, 4), -1, "float32")  # left, top, right, bottom; -1 where there is none
+    boxes = np.full((count, 4, 4), -1, "float32")  # left, top, right, bottom; -1 for padding
     classes = np.full((count, 4), -1, "float32")
     for image, box, label in zip(images, boxes, classes, strict=True):
         quarters = rng.permutation([(0, 0), (0, 32), (32, 0), (32, 32)])[: rng.integers(1, 5)]
@@ -48,7 +48,7 @@ def canvases(pictures, labels, count, rng):
 
 def detector(backbone, classes, width=32):
     """RetinaNet with a feature pyramid on the last three stages: strides 2, 4, 8 with the CIFAR stem."""
-    backbone.pyramid_level_inputs = {"P3": "layer2", "P4": "layer3", "P5": "layer4"}  # what keras-cv asks for
+    backbone.pyramid_level_inputs = {"P3": "layer2", "P4": "layer3", "P5": "layer4"}  # read by keras-cv
     stages = {
         level: keras.Input((None, None, backbone.get_layer(name).output.shape[-1]), name=level)
         for level, name in backbone.pyramid_level_inputs.items()
@@ -63,7 +63,7 @@ def detector(backbone, classes, width=32):
         return keras.Sequential([*hidden, keras.layers.Conv2D(channels, 3, padding="same", bias_initializer=bias)])
 
     scales = [1, 2 ** (1 / 3), 2 ** (2 / 3)]
-    rare = keras.initializers.Constant(-np.log(99))  # at first 1 % for every class, as in the paper (Lin et al. 2017)
+    rare = keras.initializers.Constant(-np.log(99))  # 1 % for every class at first, as in the paper (Lin et al. 2017)
     return keras_cv.models.RetinaNet(
         backbone,
         num_classes=classes,

@@ -1,4 +1,4 @@
-"""Writes docs/api.md, the list of everything public, out of `__all__` and docstrings: python -m tests.api_table"""
+"""Writes docs/api.md, the list of public names, from `__all__` and docstrings: python -m tests.api_table"""
 
 import importlib
 import inspect
@@ -9,14 +9,14 @@ from pathlib import Path
 from tests.registry import MODULES, public_object
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "api.md"
-INTRODUCTION = """# What there is
+INTRODUCTION = """# Public names
 
-Everything that may be imported, in one line each; `help(name)` says the rest: arguments, shapes, errors, an example.
-What is not listed here is not public, and may change.
+Every public name, in one line; `help(name)` shows arguments, shapes, errors and an example. Names that are not listed
+here are not public, and may change.
 
-`keras_moco` itself has {top}.
+`keras_moco` itself exports {top}.
 
-Written by `python -m tests.api_table`, and compared with the package by tests/test_api_table.py.
+Written by `python -m tests.api_table`; tests/test_api_table.py compares it with the package.
 """
 
 
@@ -34,7 +34,7 @@ def section(module):
 
 
 def summary(found):
-    """Of a constant what it holds, of all else the first sentence of its docstring."""
+    """The values of a constant; for anything else the first sentence of its docstring."""
     if isinstance(found, dict | tuple):
         return ", ".join(f"`{json.dumps(value)}`" for value in found)
     return first_sentence(found).replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""The lists of what there is say what there is: all of it in docs/api.md, what matters most in the README."""
+"""docs/api.md lists every public name, the README the most important ones."""
 
 import importlib
 import re
@@ -9,8 +9,8 @@ from tests.api_table import PAGE, render
 README = PAGE.parents[1] / "README.md"
 
 
-def test_the_page_lists_everything_public_and_nothing_else(monkeypatch):
-    monkeypatch.delitem(RESNETS, "tiny", raising=False)  # of tests/tiny.py, if another test has imported it
+def test_page_lists_all_public_names(monkeypatch):
+    monkeypatch.delitem(RESNETS, "tiny", raising=False)  # registered by tests/tiny.py if another test has imported it
     assert PAGE.read_text(encoding="utf-8") == render(), "run: python -m tests.api_table"
 
 
@@ -22,8 +22,10 @@ def unknown_names(row):
     return [name for name in re.findall(r"`([A-Za-z_]\w*)(?:\([^`]*\))?`", what) if name not in public]
 
 
-def test_the_readme_names_what_is_there():
+def test_readme_names_are_public():
     rows = [line for line in README.read_text(encoding="utf-8").splitlines() if line.startswith("| `keras_moco.")]
     assert len(rows) >= 5
     assert {row: names for row in rows if (names := unknown_names(row))} == {}
-    assert unknown_names("| `keras_moco.optimizers`, `.schedules` | `SGD`; `cosine`, `Adam` |") == ["Adam"]
+    assert unknown_names("| `keras_moco.optimizers`, `.optimizers.schedules` | `SGD`; `learning_rate`, `Adam` |") == [
+        "Adam"
+    ]

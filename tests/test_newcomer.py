@@ -26,7 +26,7 @@ LINEAR = EVALUATE.format("linear") + " --linear_on=features"
 RUN = {
     "make quickstart": r"kNN top-1: [\d.]+ % before, [\d.]+ % after training\n(.*\n)+evaluate: ",
     ". .venv/bin/activate": "",
-    "python -m keras_moco": r"(?s)(?=.*train\.py)(?=.*evaluate\.py)(?=.*keras_moco\.augment\.preview)",
+    "python -m keras_moco": r"(?s)(?=.*train\.py)(?=.*evaluate\.py)(?=.*keras_moco preview)",
     "python -m keras_moco preview --source digits --recipe moco_cifar --out runs/views.png": "",
     "python train.py --flagfile=configs/imagenet.cfg --dry_run": r"steps: 5,004 per epoch of 256 images",
     EVALUATE.format("knn"): r"top-1 [\d.]+ %",
