@@ -103,7 +103,7 @@ def test_run_can_be_loaded_and_converted_back(call, checkpoint, flagfile, tmp_pa
     monkeypatch.setattr(command, "load_model", lambda *_: (plan, model))  # not a second time
     assert "which exists" in refusal(call("to_pytorch", workdir, back))
     assert call("to_pytorch", workdir, back, "--overwrite")[0] == 0
-    assert "tiny that begins with (4, 1, 3, 3)" in refusal(call("to_detectron2", workdir, tmp_path / "back.pkl"))
+    assert "tiny with a first kernel (4, 1, 3, 3)" in refusal(call("to_detectron2", workdir, tmp_path / "back.pkl"))
 
 
 def test_run_refuses_what_does_not_fit(call, checkpoint, flagfile, tmp_path):

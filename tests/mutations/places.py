@@ -214,14 +214,14 @@ MUTATIONS = [
         ["tests/convert/test_convert_detectron2.py"],
     ),
     Mutation(
-        "keras_moco/convert/files.py",
+        "keras_moco/convert/torch_files.py",
         'map_location="cpu", weights_only=True)',
         'map_location="cpu", weights_only=False)',
         "code in a checkpoint is run",
-        ["tests/convert/test_convert_unpickling.py"],
+        ["tests/convert/test_convert_torch_files.py"],
     ),
     Mutation(
-        "keras_moco/convert/layout.py",
+        "keras_moco/convert/tensor_names.py",
         "AXES = {4: (3, 2, 0, 1),",
         "AXES = {4: (3, 2, 1, 0),",
         "height and width of converted kernels are swapped",

@@ -118,4 +118,4 @@ def test_no_path_that_a_user_gives_is_taken_as_it_is():
             text = ast.unparse(function)
             if found := {name for name in re.findall(r"\bPath\((\w+)\)(?!\.expanduser)", text) if name in names}:
                 raw[f"{file.stem}.{function.name}"] = found
-    assert raw == {"durable.flush": {"path"}}, "which gets what was expanded before"
+    assert raw == {"atomic.flush": {"path"}}, "which gets what was expanded before"

@@ -73,4 +73,4 @@ def test_settings_of_safetensors_nested_too_deeply_are_refused(tmp_path):
     header = json.dumps(notes).encode()
     path = tmp_path / "model.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
-    assert "must be whole" in refusal(path)
+    assert "which is damaged" in refusal(path)
