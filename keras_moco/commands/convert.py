@@ -16,7 +16,7 @@ from keras_moco.convert import encoder_from_pytorch, load_pytorch, to_detectron2
 from keras_moco.convert.files import read
 from keras_moco.convert.summary import summary
 from keras_moco.errors import UserError
-from keras_moco.export.backbone import export_backbone
+from keras_moco.export import export_backbone
 from keras_moco.methods import MoCo
 from keras_moco.methods.presets import PRESETS
 from keras_moco.networks import STEMS

@@ -1,4 +1,4 @@
-"""Assigns tensors to weights by name. Every tensor needs its weight and every weight its tensor, or none is assigned."""
+"""Assigns tensors to weights by name: all of them, or none where a tensor or a weight has no match."""
 
 import warnings
 
@@ -25,7 +25,7 @@ def fill(slots, tensors, path, allow_partial=False):
     unused = [f"- {name} {_shape(tensor.shape)}" for name, tensor in tensors.items() if name not in fitting]
     unset = [f"+ {name} {_shape(slot.shape)}" for name, slot in slots.items() if name not in fitting]
     if unused or unset:
-        difference = "\n  ".join([f"Received: {path}, without a match (- in the file, + in the model):", *unused, *unset])
+        difference = "\n  ".join([f"Received: {path}, unmatched (- in the file, + in the model):", *unused, *unset])
         if not allow_partial:
             raise UserError(
                 "Every tensor of the file must have its weight in the model, and every weight its tensor. "

@@ -31,7 +31,7 @@ def canonical_tensors(file):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise UserError(
             "Every weight must have one tensor. "
-            f"Received: {file.path} with {', '.join(twice)} twice, with and without a wrapper's prefix. Save one of them."
+            f"Received: {file.path} with {', '.join(twice)} twice, with a wrapper's prefix and without. Save one."
         )
     return tensors
 

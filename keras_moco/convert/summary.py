@@ -29,9 +29,7 @@ def summary(path):
     lines = [f"network    {found.describe()}, images of {found.channels} channel(s), {dtypes}"]
     if QUEUE in tensors:
         pointer = tensors[POINTER].tolist() if POINTER in tensors else "none"
-        lines.append(
-            f"queue      {' x '.join(map(str, tensors[QUEUE].shape))}, one key per column; pointer {pointer}"
-        )
+        lines.append(f"queue      {' x '.join(map(str, tensors[QUEUE].shape))}, one key per column; pointer {pointer}")
     batches = counted_batches(query, file.path)
     lines.append(f"trained    {file.epoch:,} epochs, {batches:,} batches by BatchNorm's counters")
     lines.append(f"optimizer  {f'state of {len(file.buffers)} parameters' if file.buffers else 'none'}")

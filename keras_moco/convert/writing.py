@@ -29,8 +29,8 @@ def to_pytorch(model, path, epoch=0, overwrite=False):
     settings that tensors do not show. BatchNorm's counters are the number of training steps, times the views of a
     symmetric step.
 
-    An `Encoder` becomes a bare `state_dict` for `torchvision.models.resnet50(num_classes=D).load_state_dict`. Stem, mean
-    and standard deviation are noted only in a `.safetensors` file. BatchNorm's counters are 0.
+    An `Encoder` becomes a bare `state_dict` for `torchvision.models.resnet50(num_classes=D).load_state_dict`. Stem,
+    mean and standard deviation are noted only in a `.safetensors` file. BatchNorm's counters are 0.
 
     Args:
         model: `MoCo` or `Encoder`, with a `keras_moco.networks.resnet` and a linear or MLP head.

@@ -382,14 +382,14 @@ MUTATIONS = [
         ["tests/evaluation/test_evaluation_pictures.py"],
     ),
     Mutation(
-        "keras_moco/export/backbone.py",
+        "keras_moco/export/saved_model.py",
         "lambda images: call(images, training=True)",
         "lambda images: call(images, training=False)",
         "the endpoint `train` of an export is inference",
         ["tests/export/test_export.py"],
     ),
     Mutation(
-        "keras_moco/export/backbone.py",
+        "keras_moco/export/standalone.py",
         'new = {"dtype": "float32", "trainable": True}',
         'new = {"dtype": "float32"}',
         "a frozen encoder is exported frozen",

@@ -16,7 +16,7 @@ from keras_moco.commands import preview
 from keras_moco.convert import to_pytorch
 from keras_moco.data import open_source
 from keras_moco.evaluation import draw_confusion
-from keras_moco.export.backbone import export_backbone
+from keras_moco.export import export_backbone
 from keras_moco.networks import Encoder, linear_head, resnet
 from keras_moco.runs.directory import RunDirectory
 from keras_moco.runs.initial_weights import initial_weights

@@ -11,7 +11,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_moco.config import Config, EvaluationConfig
 from keras_moco.evaluation.target import Subject
-from keras_moco.export.backbone import export_backbone
+from keras_moco.export import export_backbone
 from keras_moco.runs.initial_weights import initial_weights
 from keras_moco.runs.load import load_backbone, load_encoder, open_model
 from keras_moco.trust.graph import STATEFUL, WORDS, foreign_operation
