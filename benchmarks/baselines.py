@@ -1,4 +1,4 @@
-"""What a run has to beat: pixels, and the same network at random initialisation.
+"""Accuracy that a run must exceed: that of raw pixels, and of the same network at random initialisation.
 
     python benchmarks/baselines.py [configs/fashion_mnist.cfg] [--data_dir DIR] [--quick] [--json PATH]
 
@@ -26,9 +26,9 @@ def pixels(images):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("flagfile", nargs="?", default="configs/quickstart.cfg", help="configuration of the run")
-    parser.add_argument("--data_dir", help="where tfds data sets lie")
-    parser.add_argument("--quick", action="store_true", help="without logistic regression")
-    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
+    parser.add_argument("--data_dir", help="folder of the tfds data sets")
+    parser.add_argument("--quick", action="store_true", help="skip logistic regression")
+    parser.add_argument("--json", metavar="PATH", help="also write the numbers to this file")
     arguments = parser.parse_args()
     config = dataclasses.replace(read_flagfile(arguments.flagfile), data_dir=arguments.data_dir)
     sources = [data.open_source(config.dataset, split, config.data_dir) for split in ("train", "test")]

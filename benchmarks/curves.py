@@ -1,10 +1,11 @@
-"""Short trainings, healthy and sick, whose curves docs/reading_the_curves.md shows.
+"""Short training runs, healthy and failing, whose curves docs/reading_the_curves.md shows.
 
     python benchmarks/curves.py [NAME ...]    # all, or some, one after the other
     python benchmarks/plot_curves.py
 
-Each is `train.py` on the digits with the settings of configs/quickstart.cfg, but for a flag or two. Its log goes to
-docs/curves/NAME.csv, and what it said to docs/curves/runs.json. `first_steps` is the same network step by step.
+Each is `train.py` on the digits with the settings of configs/quickstart.cfg, except for one or two flags. Its log goes
+to docs/curves/NAME.csv, its warnings and errors to docs/curves/runs.json. `first_steps` is that
+network step by step.
 """
 
 import argparse
@@ -37,7 +38,7 @@ STEPS = 60
 
 
 def run(name):
-    """Trains one of `RUNS`: rows of its log, and what is to be kept beside them."""
+    """Trains one of `RUNS`: `(rows of its log, what is stored beside them)`."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, *COMMAND, *RUNS[name], f"--workdir={folder}/run"]
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -59,12 +60,12 @@ def run(name):
 
 
 def rounded(row):
-    """A row without times, which are others elsewhere; five digits are enough for a curve."""
+    """A row without times, which differ between machines; five digits are enough for a curve."""
     return {name: value if value == "NA" else f"{float(value):.5g}" for name, value in row.items() if name not in TIMES}
 
 
 def first_steps():
-    """The loss of every single step while the queue fills, and after: a queue of 16 batches."""
+    """The metrics of every step while the queue, of 16 batches, fills, and after that."""
     from keras_moco import data, distribution
     from keras_moco.config.training import read_flagfile
     from keras_moco.runs.build import build_augmentation, build_model
@@ -75,7 +76,7 @@ def first_steps():
     train = data.open_source("digits", "train")
     model = build_model(Plan.of(config, train, replicas=1), distribution.make_strategy("one"))
     batches = data.pretrain_dataset(train, build_augmentation(config), config.batch_size)
-    # An epoch of a single step has that step's figures, and not means.
+    # In epochs of one step, the logs hold that step's metrics and not means.
     logs = model.fit(batches, steps_per_epoch=1, epochs=STEPS, verbose=0, shuffle=False).history
     names = ("loss", "contrast_top1", "positive_similarity", "negative_similarity", "feature_std", "queue_fill")
     return [{"step": step + 1, **{name: f"{logs[name][step]:.5g}" for name in names}} for step in range(STEPS)]

@@ -1,9 +1,9 @@
-"""What --deterministic costs: training steps in processes with and without it, which take turns.
+"""The cost of --deterministic: training steps in processes with and without it, which alternate.
 
     python benchmarks/deterministic.py [--quick] [--json PATH]
 
-Each turn is a process of its own, since TensorFlow cannot leave that mode again. A step is that of quickstart.cfg
-with its input pipeline, which the mode meets too: what may not run side by side in it runs one after the other.
+Each turn is a process of its own, since TensorFlow cannot leave that mode again. A step is that of quickstart.cfg with
+its input pipeline, which the mode affects too: operations that must not run in parallel run one after the other.
 """
 
 import argparse
@@ -22,22 +22,23 @@ def turn(deterministic, epochs):
     from keras_moco import data, distribution
     from keras_moco.config.training import read_flagfile
     from keras_moco.distribution.determinism import make_deterministic
-    from keras_moco.runs import build
+    from keras_moco.runs.build import build_augmentation, build_model
+    from keras_moco.runs.plan import Plan
 
     if deterministic:
         make_deterministic(0)
     config = read_flagfile(CONFIG)
     source = data.open_source("digits")
-    plan = build.Plan(config, source.num_examples, 1, replicas=1)
-    model = build.build_model(plan, distribution.make_strategy("one"))
-    batches = iter(data.pretrain_dataset(source, build.build_augmentation(config), config.batch_size))
+    plan = Plan(config, source.num_examples, 1, replicas=1)
+    model = build_model(plan, distribution.make_strategy("one"))
+    batches = iter(data.pretrain_dataset(source, build_augmentation(config), config.batch_size))
     model.make_train_function()
     model._epoch_length = None
     times = []
     for step in range(epochs * plan.steps_per_epoch + 5):
         start = time.perf_counter()
         float(model.train_function(batches)["loss"])
-        if step >= 5:  # tracing, and warming up
+        if step >= 5:  # the first ones trace and warm up
             times.append(time.perf_counter() - start)
     print(statistics.median(times))
 
@@ -45,7 +46,7 @@ def turn(deterministic, epochs):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
-    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
+    parser.add_argument("--json", metavar="PATH", help="also write the numbers to this file")
     parser.add_argument("--turn", choices=("plain", "deterministic"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     epochs = 2 if arguments.quick else 8

@@ -1,12 +1,12 @@
-"""The contrastive mechanisms on one bench: accuracy over the number of negatives, and what it costs (MoCo, Fig. 3).
+"""Compares the contrastive mechanisms: accuracy and cost over the number of negatives (MoCo, Fig. 3).
 
     python benchmarks/mechanisms.py [--data_dir DIR] [--study accuracy|cost] [--quick] [--json PATH]
     python benchmarks/plot_mechanisms.py
 
-Every cell is one training with one seed (accuracy), or one measurement of step time and peak memory in a process of its
-own (cost). A finished cell is a line of JSON in PATH (docs/mechanisms.jsonl) and is not run again, so that a stopped
-benchmark goes on where it was; delete a line to repeat its cell. All seeds' first cells come before any second ones, so
-that what is there is always a whole picture. `--quick` runs a few tiny cells on the digits, into another file.
+Every cell is one training run with one seed (accuracy), or one measurement of step time and peak memory in a process of
+its own (cost). A finished cell is a line of JSON in PATH (docs/mechanisms.jsonl) and is not run again, so a stopped
+benchmark resumes; delete a line to repeat its cell. All cells of one seed come before those of the next, so that the
+results are always complete for some seeds. `--quick` runs a few tiny cells on the digits, into another file.
 """
 
 import argparse
@@ -59,7 +59,7 @@ RECIPE = Config(
     strategy="one",
 )
 IMAGES = 20480
-# For costs, the network of configs/fashion_mnist.cfg itself: beside a tiny one any dictionary is large.
+# Costs are those of the network of configs/fashion_mnist.cfg: compared with a tiny network, any dictionary is large.
 COST_NETWORK = {"backbone_width": 32, "stem": "cifar"}
 QUICK = {"dataset": "digits", "image_size": 8, "batch_size": 64}
 
@@ -78,7 +78,7 @@ class StepTimes(keras.callbacks.Callback):
 
 
 class Unshuffled(Split):
-    """Query and key of an image are normalised in the same group, as on devices that do not shuffle."""
+    """Query and key of an image share BatchNorm statistics, as on devices that do not shuffle."""
 
     def shuffle(self, images, seed, step):
         return images, None
@@ -101,7 +101,7 @@ def settings_of(cell):
         "end_to_end": lambda: {"batch_size": k},
         "simclr": lambda: {"batch_size": k},
     }[cell["method"]]()
-    method = "end_to_end" if cell["method"] == "untrained" else cell["method"]  # its encoder is all that is used
+    method = "end_to_end" if cell["method"] == "untrained" else cell["method"]  # only its encoder is used
     return {"method": method, "epochs": cell["epochs"], "seed": cell["seed"], **changes}
 
 
@@ -120,7 +120,7 @@ def accuracy_cell(method, k, seed, epochs=EPOCHS, momentum=None, batch_norm=None
 
 
 def accuracy_cells(seeds=SEEDS, sizes=SIZES, batches=BATCHES, k=DEFAULT_K, epochs=EPOCHS, long=LONG):
-    """All trainings, seed after seed, and a few longer ones after the first."""
+    """All training runs, seed after seed, and a few longer ones after the first seed."""
 
     def cell(*arguments, **settings):
         return accuracy_cell(*arguments, **{"epochs": epochs, **settings})
@@ -144,7 +144,7 @@ def accuracy_cells(seeds=SEEDS, sizes=SIZES, batches=BATCHES, k=DEFAULT_K, epoch
 
 
 def cost_cells(rounds=SEEDS, sizes=SIZES, batches=BATCHES):
-    """All measurements of cost; rounds after each other, so that a change of the machine's speed meets all alike."""
+    """All measurements of cost, round after round, so that changes of the machine's speed affect all cells alike."""
     for seed, method, size in itertools.product(rounds, ("moco", "memory_bank", "end_to_end"), sizes):
         if method != "end_to_end" or size in batches:
             yield {**accuracy_cell(method, size, seed), "study": "cost"}
@@ -158,7 +158,7 @@ def subset(source, count):
 
 
 def run_accuracy(cell, config, train, test):
-    """Trains a cell and evaluates what it has learnt."""
+    """Trains a cell and evaluates the encoder."""
     plan = Plan.of(config, train, replicas=1)
     model = build_model(plan, distribution.make_strategy("one"))
     if cell["batch_norm"] == "unshuffled":
@@ -179,15 +179,17 @@ def run_accuracy(cell, config, train, test):
     results = {}
     splits = [data.evaluation_dataset(source, config.image_size) for source in (train, test)]
     for level, embed in {"embedding": model.encoder, "backbone": model.encoder.features}.items():
-        bank, queries = (extract_features(embed, split) for split in splits)
-        rows = (bank.features, bank.labels, queries.features, queries.labels)
-        results[f"knn_{level}"] = round(knn_accuracy(*rows, train.num_classes, k=min(200, len(bank.labels))).top1, 2)
-    results["linear"] = round(linear_accuracy(bank, queries, c_values=(0.1,)).accuracy, 2)
+        reference, queries = (extract_features(embed, split) for split in splits)
+        rows = (reference.features, reference.labels, queries.features, queries.labels)
+        results[f"knn_{level}"] = round(
+            knn_accuracy(*rows, train.num_classes, k=min(200, len(reference.labels))).top1, 2
+        )
+    results["linear"] = round(linear_accuracy(reference, queries, c_values=(0.1,)).accuracy, 2)
     return {**results, "steps": plan.total_steps, "seconds": round(seconds, 1), **logs}
 
 
 def measure_cost(config, train, repetitions):
-    """Times steps in this process, and takes the most memory that it ever had."""
+    """Times steps in this process, and measures its peak memory."""
     before = _peak_mebibytes()
     plan = Plan.of(config, train, replicas=1)
     model = build_model(plan, distribution.make_strategy("one"))
@@ -210,7 +212,7 @@ def _peak_mebibytes():
 
 
 def run_cost(cell, arguments):
-    """Measures a cell in a process of its own, since a process never gives its peak of memory back."""
+    """Measures a cell in a process of its own, since the peak memory of a process never decreases."""
     command = [sys.executable, __file__, "--cost_cell", json.dumps(cell), *(["--quick"] if arguments.quick else [])]
     command += ["--data_dir", arguments.data_dir] if arguments.data_dir else []
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -219,10 +221,10 @@ def run_cost(cell, arguments):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", help="where tfds data sets lie")
-    parser.add_argument("--study", choices=("accuracy", "cost"), help="one of both only")
-    parser.add_argument("--quick", action="store_true", help="a few tiny cells")
-    parser.add_argument("--json", metavar="PATH", help="where cells are kept")
+    parser.add_argument("--data_dir", help="folder of the tfds data sets")
+    parser.add_argument("--study", choices=("accuracy", "cost"), help="only one of the two")
+    parser.add_argument("--quick", action="store_true", help="run a few tiny cells")
+    parser.add_argument("--json", metavar="PATH", help="file of the cells")
     parser.add_argument("--cost_cell", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.json = Path(arguments.json or ("mechanisms_quick.jsonl" if arguments.quick else "docs/mechanisms.jsonl"))
@@ -244,7 +246,7 @@ def finished(path):
 
 
 def store(path, row):
-    """Adds a line. Whoever is stopped here leaves the old file or the new one, no half of a line."""
+    """Adds a line atomically: an interrupted write leaves the old file."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text((path.read_text() if path.exists() else "") + json.dumps(row) + "\n")
     os.replace(temporary, path)
@@ -254,7 +256,7 @@ def main():
     arguments = parse_arguments()
     if not arguments.json.parent.is_dir():
         raise ValueError(
-            f"`json` must lie in an existing folder. Received: {arguments.json}. Create the folder, or run this in the "
+            f"`json` must be in an existing folder. Received: {arguments.json}. Create the folder, or run this in the "
             "checkout."
         )
     recipe = dataclasses.replace(RECIPE, data_dir=arguments.data_dir, **(QUICK if arguments.quick else {}))
@@ -274,8 +276,8 @@ def main():
         else:
             results = run_accuracy(cell, dataclasses.replace(recipe, **settings_of(cell)), train, test)
         store(arguments.json, {**cell, **results})
-        figures = {name: value for name, value in results.items() if not isinstance(value, list)}
-        print(f"{number + 1}/{len(cells)}", *(f"{k}={v}" for k, v in {**cell, **figures}.items()), flush=True)
+        numbers = {name: value for name, value in results.items() if not isinstance(value, list)}
+        print(f"{number + 1}/{len(cells)}", *(f"{k}={v}" for k, v in {**cell, **numbers}.items()), flush=True)
 
 
 if __name__ == "__main__":
@@ -284,4 +286,4 @@ if __name__ == "__main__":
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted. The same command goes on with the cells that are not finished.")
+        sys.exit("Interrupted. Run the same command again to resume with the unfinished cells.")

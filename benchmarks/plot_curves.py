@@ -2,7 +2,7 @@
 
     python benchmarks/plot_curves.py [--out DIR]
 
-Reads docs/fashion_mnist_log.csv and what benchmarks/curves.py has left in docs/curves. Writes curves_reference.png,
+Reads docs/fashion_mnist_log.csv and the files of benchmarks/curves.py in docs/curves. Writes curves_reference.png,
 curves_first_steps.png and curves_short_runs.png into DIR (docs), and replaces the tables between their marks in
 DIR/reading_the_curves.md.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-# Negatives of each log: what chance is follows from them.
+# Number of negatives in each log, from which the loss at chance level follows.
 KEYS = {"reference": 4096, "first_steps": 1024, "runs": 512}
 NAMES = {
     "healthy": "healthy",
@@ -48,13 +48,13 @@ def chance(name):
 
 
 def read_log(path):
-    """The rows of a log: dicts of float, without what was not measured."""
+    """The rows of a log: dicts of float, without missing values."""
     with open(path, newline="") as file:
         return [{name: float(text) for name, text in row.items() if text != "NA"} for row in csv.DictReader(file)]
 
 
 def read_all(folder=DOCS):
-    """`(reference, first_steps, runs, said)`: rows, rows, dict of name to rows, dict of name to what the run said."""
+    """`(reference, first_steps, runs, said)`: rows, rows, dict of name to rows, dict of name to the run's messages."""
     runs = {name: read_log(folder / "curves" / f"{name}.csv") for name in NAMES}
     said = json.loads((folder / "curves" / "runs.json").read_text())
     return read_log(folder / "fashion_mnist_log.csv"), read_log(folder / "curves" / "first_steps.csv"), runs, said
@@ -153,7 +153,7 @@ def draw_first_steps(logs, path):
 
 
 def draw_short_runs(logs, path):
-    """The short runs, a line each."""
+    """The short runs, one line each."""
     runs = logs[2]
     figure = Figure(figsize=(12, 6.4), layout="constrained")
     panels = {
@@ -187,7 +187,7 @@ FIGURES = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", metavar="DIR", default=DOCS, type=Path, help="where the figures go")
+    parser.add_argument("--out", metavar="DIR", default=DOCS, type=Path, help="folder of the figures")
     out, logs = parser.parse_args().out, read_all()
     for name, draw in FIGURES.items():
         draw(logs, out / f"{name}.png")

@@ -3,7 +3,7 @@
     python benchmarks/plot_mechanisms.py [--json PATH] [--out DIR]
 
 Writes mechanisms_accuracy.png and mechanisms_cost.png into DIR (docs), prints the tables as Markdown, and replaces
-those that stand between their marks in DIR/mechanisms.md.
+those between their marks in DIR/mechanisms.md.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def read_cells(path):
     """The stored cells: a list of dicts."""
     if not Path(path).exists():
         raise ValueError(
-            f"`json` must be a file of cells. Received: {path}, which is not there. Run benchmarks/mechanisms.py first."
+            f"`json` must be a file of cells. Received: {path}, which is missing. Run benchmarks/mechanisms.py first."
         )
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
@@ -45,7 +45,7 @@ def sizes_of(cells, **wanted):
 
 
 def summary(cells, name):
-    """Mean and standard deviation over seeds of a figure, `None` where there is none."""
+    """Mean and standard deviation of a result over seeds; `None` if it was not measured."""
     values = [cell[name] for cell in cells]
     if not values:
         return None
@@ -61,7 +61,7 @@ def text(cells, name, digits=1):
 
 
 def dictionary_cells(cells, method, epochs=8):
-    """Those of the comparison, without the ablations."""
+    """The cells of the comparison, without the ablations."""
     usual = {"momentum": 0.99, "batch_norm": "split"} if method == "moco" else {}
     return selected(cells, study="accuracy", method=method, epochs=epochs, **usual)
 
@@ -110,7 +110,7 @@ def batch_norm_table(cells):
 
 
 def longer_table(cells):
-    """Longer trainings, beside those of the same seed that were not."""
+    """Longer training runs beside the short ones of the same seed."""
     rows = []
     for method in NAMES:
         for longer in dictionary_cells(cells, method, epochs=32):
@@ -214,7 +214,7 @@ def draw_cost(cells, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", metavar="PATH", default="docs/mechanisms.jsonl", help="the stored cells")
-    parser.add_argument("--out", metavar="DIR", default="docs", help="where the figures go")
+    parser.add_argument("--out", metavar="DIR", default="docs", help="folder of the figures")
     arguments = parser.parse_args()
     cells, out = read_cells(arguments.json), Path(arguments.out)
     draw_accuracy(cells, out / "mechanisms_accuracy.png")

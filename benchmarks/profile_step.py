@@ -1,9 +1,9 @@
-"""Where the time of a step of `MoCo.fit` goes: by kind of operation, and what surrounds the encoders by itself.
+"""The time of a step of `MoCo.fit` by kind of operation, and of the parts besides the encoders by themselves.
 
     python benchmarks/profile_step.py [resnet18|resnet50] [--precision bfloat16] [--quick] [--trace DIR] [--json PATH]
 
-One operation at a time is let run, so that shares add up (a step takes longer for it than it does otherwise). The trace
-can be looked at in TensorBoard's profiler if `--trace` keeps it.
+Operations run one at a time, so that shares add up; a step therefore takes longer than usual. `--trace` keeps the trace
+for TensorBoard's profiler.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def profile(take, directory, steps):
     seconds = collections.Counter()
     for plane in space.planes:
         for event in (event for line in plane.lines for event in line.events):
-            # "layer/operation:Kind#...": what is not of this form is the executor's.
+            # "layer/operation:Kind#..."; events of another form are the executor's.
             name, _, operation = plane.event_metadata[event.metadata_id].name.split("#")[0].rpartition(":")
             if name and not name.endswith(":") and not name.startswith(("EagerLocalExecute", "ThreadpoolListener")):
                 seconds[kind_of(operation)] += event.duration_ps / 1e12 / steps
@@ -54,7 +54,7 @@ def profile(take, directory, steps):
 
 
 def parts(model, images):
-    """What a step does beside the encoders, each in a function of its own: name to function."""
+    """The parts of a step besides the encoders, each as a function: name to function."""
     import tensorflow as tf
 
     from keras_moco import distribution
@@ -87,11 +87,11 @@ def seconds_of(function, repetitions):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("case", nargs="?", choices=CASES, default="resnet50", help="what is trained")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the encoders")
-    parser.add_argument("--quick", action="store_true", help="a step instead of three")
-    parser.add_argument("--trace", metavar="DIR", help="keep the trace there")
-    parser.add_argument("--json", type=new_file, metavar="PATH", help="write the figures there too")
+    parser.add_argument("case", nargs="?", choices=CASES, default="resnet50", help="network")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="dtype of the encoders")
+    parser.add_argument("--quick", action="store_true", help="one step instead of three")
+    parser.add_argument("--trace", metavar="DIR", help="folder to keep the trace in")
+    parser.add_argument("--json", type=new_file, metavar="PATH", help="also write the numbers to this file")
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if arguments.precision == "bfloat16" and (reason := bfloat16.reason_to_skip()):

@@ -1,14 +1,14 @@
-"""What the queue costs: writing keys into it, looking queries up in it, and its share of a whole training step.
+"""The cost of the queue: enqueueing keys, comparing queries with it, and its share of a training step.
 
     python benchmarks/queue.py [--quick] [--json PATH]
 
 enqueue    `FeatureQueue.enqueue` of N keys in place, or by a copy of the whole queue
 look up    InfoNCE of N queries, their keys and K negatives: loss, and gradient of the queries
-both       one after the other, as in a step: a variable that is written in place is copied when it is read
+both       one after the other, as in a step: a variable that was written in place is copied when it is read
 step       `MoCo.fit` of a ResNet-50 at 224 pixels, batch 16, with K = 256 and with K = 65,536
 
-Each row is measured in a process of its own, whose peak memory is printed too; repetitions go round and round over all
-sizes. Only ratios travel to other machines.
+Each row is measured in a process of its own, whose peak memory is printed too; repetitions alternate between all sizes.
+Only ratios are comparable between machines.
 """
 
 import os

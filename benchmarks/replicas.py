@@ -1,9 +1,9 @@
-"""What it costs to train on several replicas: shuffling keys across them, and averaging BatchNorm's statistics.
+"""The cost of training on several replicas: shuffling keys across them, and averaging BatchNorm's statistics.
 
     python benchmarks/replicas.py [--quick] [--json PATH]
 
-Times whole training steps on two logical CPU devices. Candidates differ in how keys get into other company than their
-queries, and repetitions of all are interleaved, so that a change of the machine's speed meets all of them alike:
+Times whole training steps on two logical CPU devices. Candidates differ in how keys are normalised in other groups than
+their queries. Repetitions are interleaved, so that changes of the machine's speed affect all candidates alike:
 
 gather      the step gathers all replicas' key images, and each replica encodes its share of the shuffled batch (what
             `bn_mode="shuffle"` does)
@@ -11,7 +11,7 @@ permuted    the input pipeline hands out key images in shuffled order, so that t
 plain       nothing is shuffled: the lower bound
 unaveraged  as gather, without the average of BatchNorm's moving statistics over replicas in every step
 
-Logical devices share memory, so a transfer is a copy; between GPUs or machines its share of a step is another.
+Logical devices share memory, so a transfer is a copy; between GPUs or machines its share of a step differs.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from keras_moco.distribution import all_gather, make_strategy, permutation
 from keras_moco.methods import contrastive_model
 from keras_moco.networks.shuffle_bn import BatchNorm, Shuffle
 
-# (pixels, width, batch): as large as two CPU cores take in about a second, the stem as for such images.
+# (pixels, width, batch): a step takes two CPU cores about a second; the stem is the one for such images.
 SETTINGS = {"224": (224, 16, 32, "imagenet"), "32": (32, 16, 128, "cifar")}
 
 
 class Permuted(BatchNorm):
-    """Key images come in the order that `Shuffle` would give them."""
+    """Key images arrive in the order that `Shuffle` would give them."""
 
     def shuffle(self, images, seed, step):
         return images, permutation(images.shape[0] * 2, seed, step)
@@ -71,7 +71,7 @@ def make_step(name, pixels, width, batch, stem):
 
 
 def candidates(setting):
-    """name: step. One that leaves the average out is traced while it is out."""
+    """Name to step. The step without the average is traced while the average is patched out."""
     steps = {name: make_step(name, *setting) for name in ("gather", "permuted", "plain", "unaveraged")}
     average = contrastive_model.distribution.average
     for name, step in steps.items():
@@ -89,7 +89,7 @@ def measure(setting, repetitions):
         for name, step in steps.items():
             start = time.perf_counter()
             np.array(step()["loss"])
-            if repetition >= 2:  # warming up
+            if repetition >= 2:  # the first two warm up
                 times[name].append(time.perf_counter() - start)
     ratios = {
         name: statistics.median(ours / theirs for ours, theirs in zip(values, times["gather"], strict=True))
@@ -101,7 +101,7 @@ def measure(setting, repetitions):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
-    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
+    parser.add_argument("--json", metavar="PATH", help="also write the numbers to this file")
     arguments = parser.parse_args()
     [cpu] = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, 2 * [tf.config.LogicalDeviceConfiguration()])

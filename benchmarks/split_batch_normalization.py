@@ -2,8 +2,8 @@
 
     python benchmarks/split_batch_normalization.py [--quick] [--json PATH]
 
-Times forward and backward passes in training mode; repetitions of all candidates are interleaved, so that a change of
-the machine's speed meets all of them alike. Only the ratios travel to other machines.
+Times forward and backward passes in training mode; repetitions of all candidates are interleaved, so that
+changes of the machine's speed affect them alike. Only the ratios are comparable between machines.
 """
 
 import argparse
@@ -23,7 +23,7 @@ SHAPES = [(128, 32, 32, 64), (128, 4, 4, 512)]
 
 
 class Broadcast(keras.layers.Layer):
-    """The formula on the whole batch at once, groups on an axis of their own."""
+    """The formula on the whole batch at once, with the groups as an axis."""
 
     def call(self, inputs, training=True):
         n, height, width, channels = inputs.shape
@@ -71,7 +71,7 @@ def measure(shape, repetitions):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
-    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
+    parser.add_argument("--json", metavar="PATH", help="also write the numbers to this file")
     arguments = parser.parse_args()
     report = {"milliseconds": {}, "ratios": {}}
     for shape in SHAPES:

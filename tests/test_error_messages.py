@@ -16,7 +16,7 @@ REFUSALS |= {"WorkerLost"}
 # Beginnings of strings that are joined with others to a message, and how.
 JOINED = {
     "Every tensor of the file must have its weight in the model": "what was received is a list of lines",
-    "Received: {}, with these left (- in the file": "this list",
+    "Received: {}, unmatched (- in the file": "this list",
     "{} Received: tfds:{}, not prepared in {}": "the beginning of the three below",
     "{}. Put its files into": "an ending of it",
     "{}, and there is no internet here.": "an ending of it",

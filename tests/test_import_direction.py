@@ -20,8 +20,8 @@ from tests.structure import (
 DOORS = {
     "keras_cv": "augment/",
     "tensorflow_datasets": "commands/import_idx.py data/",
-    "torch": "convert/files.py",
-    "safetensors": "convert/files.py",
+    "torch": "convert/torch_files.py",
+    "safetensors": "convert/torch_files.py",
     "tensorflow": "augment/ callbacks/ checks/graph.py checks/pixel_range.py commands/import_idx.py "
     "commands/preview.py data/ distribution/ export/ layers/feature_bank.py layers/feature_queue.py "
     "layers/split_batch_normalization.py methods/contrastive_model.py methods/inputs.py methods/trainer.py "

@@ -50,7 +50,7 @@ LATER = [
     Place("os:replace", "results.json", 3),  # the seconds of the training
 ]
 EXPORT = [
-    Place("keras_moco.export.backbone:_write_saved_model"),
+    Place("keras_moco.export.backbone:write_saved_model"),
     Place("keras_moco.export.backbone:_replace"),
     Place("pathlib:Path.replace", "backbone.keras"),
     Place("os:replace", "results.json", 4),
@@ -144,7 +144,7 @@ def test_a_conversion_is_whole_or_not_there(launcher, whole, tmp_path):
     file, folder = tmp_path / "run.safetensors", tmp_path / "backbone"
     convert = ("-m", "keras_moco", "convert")
     kill_at(launcher, [Place("os:replace", file.name)], tmp_path, *convert, "to_pytorch", whole, file)
-    places = [Place("keras_moco.export.backbone:_write_saved_model"), Place("keras_moco.export.backbone:_replace")]
+    places = [Place("keras_moco.export.backbone:write_saved_model"), Place("keras_moco.export.backbone:_replace")]
     for place in places:
         launcher.run(tmp_path, *convert, "backbone", file, folder, hold=place)
         assert not [path for path in folder.iterdir() if not path.name.startswith(".")]

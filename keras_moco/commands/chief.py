@@ -13,7 +13,7 @@ from keras_moco.errors import UserError
 from keras_moco.evaluation.knn import USUAL_K, note_on_usual_k, usual_k
 from keras_moco.evaluation.model_card import write_card
 from keras_moco.evaluation.target import EvaluationTarget
-from keras_moco.export.backbone import export_backbone
+from keras_moco.export import export_backbone
 from keras_moco.runs.load import initial_weights
 from keras_moco.runs.versions import versions
 from keras_moco.summaries.closing import closing_lines

@@ -1,4 +1,4 @@
-"""Converts weights between PyTorch and this package: python -m keras_moco convert --help"""
+"""Converts weights between PyTorch, Detectron2 and this package: python -m keras_moco convert --help"""
 
 import argparse
 import dataclasses
@@ -16,7 +16,7 @@ from keras_moco.convert import encoder_from_pytorch, load_pytorch, to_detectron2
 from keras_moco.convert.files import read
 from keras_moco.convert.summary import summary
 from keras_moco.errors import UserError
-from keras_moco.export.backbone import export_backbone
+from keras_moco.export import export_backbone
 from keras_moco.methods import MoCo
 from keras_moco.methods.presets import PRESETS
 from keras_moco.networks import STEMS
@@ -37,12 +37,12 @@ def backbone(args):
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not args.overwrite:
         raise UserError(
             "The folder to write must be new or empty. "
-            f"Received: {folder}. Choose another one, or give --overwrite to replace what was exported there."
+            f"Received: {folder}. Choose another one, or give --overwrite to replace the export in it."
         )
     encoder = encoder_from_pytorch(args.file, preset=args.preset, stem=args.stem, allow_partial=args.allow_partial)
     print(
         f"Wrote {export_backbone(encoder, folder)}: {encoder.backbone.name}, {encoder.feature_dim} features of images "
-        f"in 0..255, scaled inside by mean {_listed(encoder.mean)} and standard deviation {_listed(encoder.std)}."
+        f"in 0..255, which it scales by mean {_listed(encoder.mean)} and standard deviation {_listed(encoder.std)}."
     )
 
 
@@ -59,37 +59,37 @@ def run(args):
     model = build_model(plan, distribution.make_strategy("one"))
     if not isinstance(model, MoCo):
         raise UserError(
-            f"The flagfile must be of --method=moco. Received: {args.flagfile} of {config.method}. Choose another one."
+            f"The flagfile must set --method=moco. Received: {args.flagfile} with {config.method}. Choose another one."
         )
     velocities = bool(file.buffers) and config.optimizer == "sgd"
-    # The schedule counts in this run's steps, whatever batch the file was trained with.
+    # The schedule counts steps of this run, whose batch may differ from that of the file.
     steps = file.epoch * plan.steps_per_epoch if file.epoch else None
     load_pytorch(model, args.file, steps, with_optimizer=velocities, allow_partial=args.allow_partial)
     model.optimizer.iterations.assign(model.step)
     _write_run(folder, plan.config, model, epochs=file.epoch, steps=model.steps_done, converted_from=str(file.path))
-    done = f"of which {file.epoch} are done ({model.steps_done:,} steps)"
-    print(f"Wrote {folder.path}: a run of {config.epochs} epochs, {done}.")
+    finished = f"of which {file.epoch} are finished ({model.steps_done:,} steps)"
+    print(f"Wrote {folder.path}: a run of {config.epochs} epochs, {finished}.")
     if not velocities:
-        print("note: no state of an SGD was taken over; training would begin with velocities of 0.")
+        print("note: no SGD state was converted; training would start with velocities of 0.")
     print(f"evaluate:  python evaluate.py linear --workdir={folder.path}")
-    print(f"go on:     python train.py --flagfile={folder.flagfile}")
+    print(f"resume:    python train.py --flagfile={folder.flagfile}")
 
 
-def _write_run(folder, config, model, **figures):
-    """The folder of a run, whole or not at all: half of one would train from random weights."""
+def _write_run(folder, config, model, **results):
+    """Writes the folder of a run in one piece: training would resume an incomplete one from random weights."""
     parent, prefix = folder.path.parent, f".convert-{folder.path.name}-"
     parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.path) as held:
-        for left in parent.iterdir() if held else ():  # of a process that was killed
-            if re.fullmatch(re.escape(prefix) + r"\w{8}", left.name):
-                shutil.rmtree(left)
+        for each in parent.iterdir() if held else ():
+            if re.fullmatch(re.escape(prefix) + r"\w{8}", each.name):  # left by a process that was killed
+                shutil.rmtree(each)
         with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as temporary:
-            half = RunDirectory(Path(temporary) / "run")
-            half.claim(config)
-            save(model, half.checkpoints, epoch=figures["epochs"] or 0)
-            export_backbone(model.encoder, half.export)
-            half.results.record(**figures)
-            half.path.replace(folder.path)
+            new = RunDirectory(Path(temporary) / "run")
+            new.claim(config)
+            save(model, new.checkpoints, epoch=results["epochs"] or 0)
+            export_backbone(model.encoder, new.export)
+            new.results.record(**results)
+            new.path.replace(folder.path)
 
 
 def pytorch(args):
@@ -111,7 +111,7 @@ def _parser():
     parser = argparse.ArgumentParser(
         prog="python -m keras_moco convert",
         description="Converts weights between PyTorch (MoCo's authors, torchvision), Detectron2 and this package. "
-        "Nothing that a file holds is run.",
+        "Nothing in a file is run.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -123,30 +123,30 @@ def _parser():
         return made
 
     source = "checkpoint: .pth, .pth.tar or .safetensors"
-    command(show, "show", "Says what a checkpoint holds.", file=source)
+    command(show, "show", "Describes a checkpoint.", file=source)
     made = command(
         backbone,
         "backbone",
         "Writes the backbone of a checkpoint as SavedModel and .keras file, for use without this package.",
-        file=source + ", of MoCo or a plain ResNet of torchvision",
-        folder="where to write saved_model and backbone.keras",
+        file=source + ", of MoCo or of a torchvision ResNet",
+        folder="folder to write saved_model and backbone.keras to",
     )
-    made.add_argument("--preset", help=f"what the file has to be, one of {', '.join(PRESETS)}")
-    made.add_argument("--stem", choices=STEMS, help="first layers, where a 3x3 kernel does not tell (half or cifar)")
+    made.add_argument("--preset", help=f"preset that the file must fit, one of {', '.join(PRESETS)}")
+    made.add_argument("--stem", choices=STEMS, help="first layers; the file does not distinguish half and cifar")
     _partial(made)
     _overwrite(made)
     made = command(
         run,
         "run",
-        "Makes a run of a checkpoint of MoCo, which evaluate.py evaluates and train.py goes on with.",
+        "Makes a run out of a checkpoint of MoCo, for evaluate.py to evaluate and train.py to resume.",
         file=source,
     )
-    made.add_argument("--flagfile", required=True, help="its recipe, such as configs/imagenet_v2.cfg")
-    made.add_argument("--workdir", required=True, help="the folder to write, new or empty")
+    made.add_argument("--flagfile", required=True, help="configuration of the run, such as configs/imagenet_v2.cfg")
+    made.add_argument("--workdir", required=True, help="folder of the run, new or empty")
     _data_dir(made)
     _partial(made)
     for function, name, text, ending in (
-        (pytorch, "to_pytorch", "Writes a run in the layout of MoCo's authors.", ".pth or .safetensors"),
+        (pytorch, "to_pytorch", "Writes a run as a checkpoint of the official MoCo.", ".pth or .safetensors"),
         (detectron2, "to_detectron2", "Writes the backbone of a run for Detectron2.", ".pkl"),
     ):
         made = command(function, name, text, workdir="folder of a run of train.py", file=f"file to write, {ending}")
@@ -156,7 +156,7 @@ def _parser():
 
 
 def _data_dir(parser):
-    parser.add_argument("--data_dir", help="where tfds data sets lie; needed if the flagfile does not say their size")
+    parser.add_argument("--data_dir", help="folder of the tfds data sets; needed unless the flagfile gives their size")
 
 
 def _partial(parser):
@@ -164,16 +164,16 @@ def _partial(parser):
 
 
 def _overwrite(parser):
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+
+
+def _run(args):
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
+        args.function(args)
 
 
 def main(argv=None):
-    """The command line; returns the exit code."""
-
-    def work(args):
-        with warnings.catch_warnings():
-            warnings.simplefilter("default", UserWarning)
-            warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
-            args.function(args)
-
-    return run_command(_parser(), work, argv)
+    """Runs the command; returns its exit status."""
+    return run_command(_parser(), _run, argv)

@@ -1,10 +1,9 @@
-"""Turns IDX files, the format of MNIST and its relatives, into a TensorFlow Datasets data set.
+"""Converts IDX files, the format of MNIST and its relatives, to a TensorFlow Datasets data set.
 
     python -m keras_moco import_idx SRC --name fashion_mnist --data_dir DIR
 
-reads `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the two `t10k-` files in SRC (gzipped or not;
-the spelling `train-images.idx3-ubyte` is accepted too). From then on `tfds:fashion_mnist` with `data_dir=DIR`
-opens offline.
+reads `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the two `t10k-` files in SRC, gzipped or not; the
+spelling `train-images.idx3-ubyte` is accepted too. Afterwards `tfds:fashion_mnist` with `data_dir=DIR` opens offline.
 """
 
 import argparse
@@ -36,37 +35,36 @@ def read_idx(path, magic):
     """Reads one IDX file.
 
     Args:
-        path: path. A file name that ends in `.gz` is decompressed.
-        magic: int. The magic number that the file must begin with.
+        path: path of the file. One with the suffix `.gz` is decompressed.
+        magic: int. The magic number at the start of the file.
 
     Returns:
         uint8 array, `(n, h, w)` for images and `(n,)` for labels.
 
     Raises:
-        ValueError: The file is not what it should be.
+        ValueError: if the file is incomplete or of another kind.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             content = file.read()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(
-            f"An IDX file must be complete. Received: {path}, whose gzip stream is broken ({error}). Fetch it again."
+            f"An IDX file must be complete. Received: {path}, whose gzip stream is broken ({error}). Download it again."
         ) from error
     dimensions = magic & 0xFF
     header = np.frombuffer(content[: 4 + 4 * dimensions], dtype=">u4") if len(content) >= 4 + 4 * dimensions else [0]
     if header[0] != magic:
         raise UserError(
-            f"An IDX file of {'images' if magic == IMAGES else 'labels'} must begin with the magic number "
-            f"{magic:#010x}. "
-            f"Received: {path}, which begins with {content[:4].hex() or 'nothing'}. "
-            "Fetch it again, or correct its name."
+            f"An IDX file of {'images' if magic == IMAGES else 'labels'} must start with the magic number "
+            f"{magic:#010x}. Received: {path}, which starts with {content[:4].hex() or 'nothing'}. "
+            "Download it again, or correct its name."
         )
     shape = tuple(int(size) for size in header[1:])
     received = len(content) - 4 - 4 * dimensions
     if received != np.prod(shape):
         raise UserError(
-            f"An IDX file must hold as many bytes as its header says, {np.prod(shape)} for shape {shape}. "
-            f"Received: {path} with {received}. Fetch it again."
+            f"An IDX file must hold the number of bytes in its header, {np.prod(shape)} for shape {shape}. "
+            f"Received: {path} with {received}. Download it again."
         )
     return np.frombuffer(content, dtype="uint8", offset=4 + 4 * dimensions).reshape(shape)
 
@@ -85,8 +83,8 @@ def read_split(source_dir, split):
     labels = read_idx(_find(source_dir, FILE_PREFIXES[split], "labels", 1), LABELS)
     if len(images) != len(labels) or not len(images):
         raise UserError(
-            f"Images and labels of the {split} split in {source_dir} must be equally many, and at least one. "
-            f"Received: {len(images)} images, {len(labels)} labels. Fetch both files again."
+            f"The {split} split in {source_dir} must have as many labels as images, and at least one. "
+            f"Received: {len(images)} images, {len(labels)} labels. Download both files again."
         )
     return images[..., None], labels
 
@@ -95,10 +93,10 @@ def _find(source_dir, prefix, kind, dimensions):
     names = [f"{prefix}-{kind}{dot}idx{dimensions}-ubyte{gz}" for dot in "-." for gz in (".gz", "")]
     for name in names:
         if (source_dir / name).exists():
-            check_file(source_dir / name, "IDX files must be files.", "Fetch it again.")
+            check_file(source_dir / name, "IDX files must be files.", "Download it again.")
             return source_dir / name
     raise UserError(
-        f"The source folder must hold one of {', '.join(names)}. Received: {source_dir}, without. Copy it there."
+        f"The source folder must hold one of {', '.join(names)}. Received: {source_dir}. Copy the file there."
     )
 
 
@@ -108,22 +106,21 @@ def import_idx(source_dir, name, data_dir, class_names=None):
     The examples keep the order of the IDX files, so an index in `tfds:<name>` is a row of the IDX file.
 
     Args:
-        source_dir: str or path. The folder that holds the four IDX files.
+        source_dir: str or path. The folder of the four IDX files.
         name: str. Name of the new data set: lower-case letters, digits and underscores.
-        data_dir: str or path. Where TensorFlow Datasets keeps its data sets.
-        class_names: list of str. Defaults to the known names of mnist, kmnist and fashion_mnist, else "0",
-            "1", ...
+        data_dir: str or path. The folder of TensorFlow Datasets' data sets.
+        class_names: list of str. Defaults to the known names of mnist, kmnist and fashion_mnist, else "0", "1", ...
 
     Returns:
         The folder that was written.
 
     Raises:
-        ValueError: The files are missing or broken, the names do not fit, or the data set already exists.
+        ValueError: if files are missing or damaged, the names do not fit, or the data set already exists.
     """
     source_dir, data_dir = user_path(source_dir), user_path(data_dir)
     if not (name.isidentifier() and name.isascii() and name == name.lower()):
         raise UserError(
-            "`name` must be lower-case letters, digits and underscores, not beginning with a digit. "
+            "`name` must be lower-case letters, digits and underscores, and not start with a digit. "
             f"Received: name={name!r}. Choose such a name, for example my_digits."
         )
     if (data_dir / name).exists():
@@ -160,8 +157,7 @@ def _store(name, data_dir, splits, image_shape, class_names):
     with quiet(), contextlib.redirect_stdout(sys.stderr):  # TFDS prints what it does; stdout is for results
         builder = tfds.dataset_builders.store_as_tfds_dataset(
             name=name,
-            # The version of TFDS's own builder of that name, if there is one, so that `tfds.load` finds it
-            # too.
+            # The version of TFDS's own builder of that name, if any, so that `tfds.load` finds it too.
             version=registered_version(name) or "1.0.0",
             features=tfds.features.FeaturesDict(
                 {
@@ -177,23 +173,27 @@ def _store(name, data_dir, splits, image_shape, class_names):
     return pathlib.Path(builder.data_dir)
 
 
-def main(argv=None):
-    """The command line; returns the exit code."""
+def _parser():
     parser = argparse.ArgumentParser(
         prog="python -m keras_moco import_idx",
-        description="Writes MNIST-style IDX files as a TensorFlow Datasets data set: tfds:NAME.",
+        description="Converts IDX files, the format of MNIST, to a TensorFlow Datasets data set: tfds:NAME.",
     )
-    parser.add_argument("source_dir", metavar="SRC", help="folder with the train- and t10k- IDX files, gzipped or not")
+    parser.add_argument("source_dir", metavar="SRC", help="folder of the train- and t10k- IDX files, gzipped or not")
     parser.add_argument("--name", required=True, help="name of the new data set, e.g. fashion_mnist")
-    parser.add_argument("--data_dir", required=True, help="where TensorFlow Datasets keeps its data sets")
+    parser.add_argument("--data_dir", required=True, help="folder of TensorFlow Datasets' data sets")
     parser.add_argument(
         "--class_names",
         type=lambda text: [part.strip() for part in text.split(",")],
         help=f"comma-separated, in label order (known for {', '.join(CLASS_NAMES)})",
     )
+    return parser
 
-    def work(args):
-        path = import_idx(args.source_dir, args.name, args.data_dir, args.class_names)
-        print(f"Wrote {path}. Open it as tfds:{args.name} with data_dir={args.data_dir}.")
 
-    return run_command(parser, work, argv)
+def _run(args):
+    path = import_idx(args.source_dir, args.name, args.data_dir, args.class_names)
+    print(f"Wrote {path}. Open it as tfds:{args.name} with data_dir={args.data_dir}.")
+
+
+def main(argv=None):
+    """Runs the command; returns its exit status."""
+    return run_command(_parser(), _run, argv)

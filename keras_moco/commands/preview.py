@@ -1,4 +1,4 @@
-"""Shows what a recipe does to the images of a source: a grid of originals, each beside random views of it.
+"""Draws what a recipe does to the images of a source: a grid of originals, each beside random views of it.
 
 python -m keras_moco preview --source folder:photos --recipe moco_v2 --out views.png
 """
@@ -20,22 +20,22 @@ from keras_moco.summaries.image_grid import WHITE, grid, levels, save
 
 
 def preview(source, augmentation, images=6, views=7, seed=0):
-    """Draws a row for each of some images: the whole image, then random views of it.
+    """Draws one row per image: the whole image, then random views of it.
 
-    A view depends on the seed, its image and its place in the row alone, so that more images or more views leave
-    those that were there as they are. All is computed on the CPU: a GPU would round otherwise.
+    A view depends only on the seed, its image and its position in the row, so that more images or more views do not
+    change the others. Everything is computed on the CPU, since a GPU would round differently.
 
     Args:
-        source: `Source`.
-        augmentation: `Augmentation` that gives images of one fixed size.
-        images: int, at least 1. Rows; fewer where the source holds fewer readable images. Defaults to `6`.
-        views: int, at least 1. Views in a row. Defaults to `7`.
-        seed: int, at least 0. Decides which images are shown, and their views; of TFRecords and other large files these
-            are the first ones. Defaults to `0`.
+        source: `Source` of the images.
+        augmentation: `Augmentation` whose views have one fixed size.
+        images: int, at least 1. The number of rows; fewer if the source has fewer readable images. Defaults to `6`.
+        views: int, at least 1. The number of views in a row. Defaults to `7`.
+        seed: int, at least 0. Random seed of the choice of images and of their views; from TFRecords and other large
+            files the first images are taken. Defaults to `0`.
 
     Returns:
-        `(picture, rows, seconds)`: uint8 `(height, width, 3)`, how many images it shows, and the mean time of a view,
-        each made alone.
+        `(picture, rows, seconds)`: uint8 `(height, width, 3)`, the number of rows, and the mean time of making one view
+        by itself.
 
     Raises:
         ValueError: if a number is out of its range, or an image file is damaged.
@@ -49,7 +49,7 @@ def preview(source, augmentation, images=6, views=7, seed=0):
     (2, True)
     """
     _check_numbers(images, views, seed)
-    # Shapes as far as they are known, as in training: they decide which way `Fused` crops.
+    # Shapes are as specific as in training: `Fused` chooses its way of cropping by them.
     image_spec = tf.TensorSpec([1, *source.image_shape], tf.uint8)
     draws_spec = tf.TensorSpec([1, augmentation.num_draws], tf.float32)
     augment = tf.function(augmentation.augment_images, input_signature=[image_spec, draws_spec])
@@ -60,7 +60,7 @@ def preview(source, augmentation, images=6, views=7, seed=0):
             random = np.random.default_rng([seed, int(example["index"])])
             draws = random.random((views, augmentation.num_draws), "float32")
             if not rows:
-                augment(image[None], draws[:1])  # is traced and compiled, which is not part of the time
+                augment(image[None], draws[:1])  # traces and compiles, which does not count
             start = time.perf_counter()
             made = [augment(image[None], draw[None])[0].numpy() for draw in draws]
             seconds += time.perf_counter() - start
@@ -69,7 +69,7 @@ def preview(source, augmentation, images=6, views=7, seed=0):
 
 
 def _fit(image, height, width):
-    """The whole image, as large as fits into `(height, width)`, on white."""
+    """The whole image, scaled to fit into `(height, width)`, on white."""
     factor = min(height / image.shape[0], width / image.shape[1])
     size = [max(1, round(side * factor)) for side in image.shape[:2]]
     cell = np.full((height, width, 3), WHITE, "uint8")
@@ -91,9 +91,9 @@ def _check(name, value, words, holds):
 
 def _check_out(path, overwrite):
     if path.suffix.lower() != ".png":
-        raise UserError(f"`out` must be the name of a PNG file. Received: {path}. End it in .png.")
+        raise UserError(f"`out` must be the name of a PNG file. Received: {path}. Give it the suffix .png.")
     if not path.parent.is_dir():
-        raise UserError(f"`out` must lie in an existing folder. Received: {path}. Make {path.parent} first.")
+        raise UserError(f"`out` must be in an existing folder. Received: {path}. Create {path.parent} first.")
     if path.is_dir():
         raise UserError(f"`out` must be a file. Received: {path}, a folder. Choose another --out.")
     if path.exists() and not overwrite:
@@ -111,21 +111,21 @@ def _parser():
     parser.add_argument("--recipe", required=True, help=f"one of {', '.join(AUGMENTATIONS)}")
     parser.add_argument("--out", required=True, help="the PNG file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
-    parser.add_argument("--images", type=int, default=6, help="rows, at most as many as there are images (default 6)")
-    parser.add_argument("--views", type=int, default=7, help="views of each image (default 7)")
-    parser.add_argument("--image_size", type=int, default=224, help="side of the square views, pixels (default 224)")
+    parser.add_argument("--images", type=int, default=6, help="number of images, one per row (default 6)")
+    parser.add_argument("--views", type=int, default=7, help="number of views of each image (default 7)")
+    parser.add_argument("--image_size", type=int, default=224, help="side of the square views in pixels (default 224)")
     parser.add_argument(
-        "--crop_min_area", type=float, help="smallest crop, a fraction of the image's area (default: the recipe's)"
+        "--crop_min_area", type=float, help="smallest crop as a fraction of the image's area (default: the recipe's)"
     )
-    parser.add_argument("--exact", action="store_true", help="one operation after the other instead of the fused ones")
-    parser.add_argument("--seed", type=int, default=0, help="decides which images and which views (default 0)")
+    parser.add_argument("--exact", action="store_true", help="apply the operations one by one instead of fused")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of images and views (default 0)")
     parser.add_argument("--split", default="train", help="split of the source (default train)")
-    parser.add_argument("--data_dir", help="where TensorFlow Datasets keeps its data sets")
+    parser.add_argument("--data_dir", help="folder of TensorFlow Datasets' data sets")
     return parser
 
 
 def _run(args):
-    """Returns what was done, in a sentence. All that can be wrong with the flags is found before any work."""
+    # All flags are checked before any work.
     out = user_path(args.out)
     _check_out(out, args.overwrite)
     _check_numbers(args.images, args.views, args.seed)
@@ -138,7 +138,7 @@ def _run(args):
     source = open_source(args.source, args.split, args.data_dir)
     picture, rows, seconds = preview(source, augmentation, args.images, args.views, args.seed)
     save(out, picture)
-    return (
+    print(
         f"Wrote {out}: {rows} image{'s' if rows > 1 else ''} of {args.source}, each with {args.views} "
         f"view{'s' if args.views > 1 else ''} by {args.recipe}{' (exact)' if args.exact else ''} at {args.image_size} "
         f"pixels, {1000 * seconds:.1f} ms per view."
@@ -146,5 +146,5 @@ def _run(args):
 
 
 def main(argv=None):
-    """The command line; returns the exit code."""
-    return run_command(_parser(), lambda args: print(_run(args)), argv)
+    """Runs the command; returns its exit status."""
+    return run_command(_parser(), _run, argv)

@@ -1,4 +1,4 @@
-"""The authors' PyTorch weights in Keras, and Keras weights in PyTorch and Detectron2."""
+"""Conversion of weights: PyTorch to Keras, and Keras to PyTorch and Detectron2."""
 
 from keras_moco.convert.detectron2 import to_detectron2
 from keras_moco.convert.reading import encoder_from_pytorch, from_pytorch, load_pytorch

@@ -1,4 +1,4 @@
-"""What network a set of tensors belongs to, read from their names and shapes."""
+"""The network that tensors belong to, read from their names and shapes."""
 
 import re
 from typing import NamedTuple
@@ -13,15 +13,15 @@ STEM_OF_KERNEL = {7: "imagenet", 3: "cifar"}
 
 
 class Architecture(NamedTuple):
-    """An encoder in six words.
+    """What an encoder is built from.
 
     Attributes:
-        backbone: str, of `keras_moco.networks.RESNETS`.
-        width: int.
-        stem: str, of `keras_moco.networks.STEMS`.
-        channels: int, of the images.
-        head: str, `"linear"` or `"mlp"`; `None` if there is none.
-        embedding_dim: int, or `None`.
+        backbone: str, a name of `keras_moco.networks.RESNETS`.
+        width: int, the number of filters of the first convolution.
+        stem: str, a name of `keras_moco.networks.STEMS`.
+        channels: int, the number of channels of the images.
+        head: str, `"linear"` or `"mlp"`; `None` without a head.
+        embedding_dim: int; `None` without a head.
     """
 
     backbone: str
@@ -32,28 +32,28 @@ class Architecture(NamedTuple):
     embedding_dim: int | None
 
     def build(self, mean, std, name="encoder"):
-        """An `Encoder` with random weights, for images of any size; without a head it gets the one of MoCo v1."""
+        """An `Encoder` with random weights, for images of any size; in place of a missing head, that of MoCo v1."""
         shape = (None, None, self.channels)
         backbone = resnet(self.backbone, self.width, self.stem, input_shape=shape)
         head = HEADS[self.head or "linear"](backbone.output_shape[-1], self.embedding_dim or 128)
         return Encoder(backbone, head, mean=mean, std=std, name=name)
 
     def describe(self):
-        """For people."""
+        """One line for messages."""
         head = f"{self.head} head of {self.embedding_dim}" if self.head else "no head"
         return f"{self.backbone} of width {self.width}, {self.stem} stem, {head}"
 
 
 def architecture_of(tensors, path, stem=None):
-    """The architecture that tensors of a torchvision ResNet have.
+    """The `Architecture` of the tensors of a torchvision ResNet.
 
     Args:
         tensors: dict of torchvision's names to arrays.
-        path: where they are from, for the message.
-        stem: str, in place of what the first kernel looks like.
+        path: path of their file, for the message.
+        stem: str, the stem. Defaults to `None`: the one that the first kernel indicates.
 
     Raises:
-        ValueError: if they are no ResNet of a known depth.
+        ValueError: if they are not of a ResNet of a known depth.
     """
     depths, bottleneck = _depths(tensors), "layer1.0.conv3.weight" in tensors
     known = {(depth, "bottleneck" in block.__name__): name for name, (block, depth) in RESNETS.items()}
@@ -76,7 +76,7 @@ def architecture_of(tensors, path, stem=None):
 
 
 def _depths(tensors):
-    """Blocks of each stage, counted by their first convolutions."""
+    """The number of blocks of each stage, counted by their first convolutions."""
     stages = [
         match[1] for match in (re.fullmatch(r"layer(\d+)\.\d+\.conv1\.weight", name) for name in tensors) if match
     ]
@@ -91,5 +91,5 @@ def _summary(tensors, depths, bottleneck, kernel):
 
 
 def expected_by(preset, found):
-    """The `Architecture` of a preset, for images with as many channels as a found one."""
+    """The `Architecture` of a preset, with the image channels of the one in `found`."""
     return Architecture(preset.backbone, 64, preset.stem, found.channels, preset.head, preset.embedding_dim)

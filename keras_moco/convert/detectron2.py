@@ -1,4 +1,4 @@
-"""Backbones for Detectron2, as the authors' `detection/convert-pretrain-to-detectron2.py` names them."""
+"""Weights for Detectron2, with the names of the authors' `detection/convert-pretrain-to-detectron2.py`."""
 
 import pickle
 import re
@@ -7,32 +7,33 @@ import numpy as np
 
 from keras_moco.convert.architecture import architecture_of
 from keras_moco.convert.files import check_target
-from keras_moco.convert.layout import state_dict
+from keras_moco.convert.tensor_names import state_dict
 from keras_moco.errors import UserError
 from keras_moco.networks import Encoder
 from keras_moco.storage.atomic import replace_when_written
 
-STEM_KERNEL = (64, 3, 7, 7)  # of Detectron2's `BasicStem`
+STEM_KERNEL = (64, 3, 7, 7)  # the shape in Detectron2's `BasicStem`
 DEPTHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
 
 def to_detectron2(model, path, overwrite=False):
     """Writes the backbone of a model as weights for a ResNet of Detectron2.
 
-    In its configuration: `MODEL.WEIGHTS` the file, `MODEL.RESNETS.STRIDE_IN_1X1 False`, `INPUT.FORMAT "RGB"`,
-    `MODEL.PIXEL_MEAN` and `PIXEL_STD` 255 times the encoder's `mean` and `std` (the authors' `detection/configs`).
+    Its configuration must set `MODEL.WEIGHTS` to the file, `MODEL.RESNETS.STRIDE_IN_1X1` to False, `INPUT.FORMAT` to
+    "RGB", and `MODEL.PIXEL_MEAN` and `PIXEL_STD` to 255 times the encoder's `mean` and `std`, as in the authors'
+    `detection/configs`.
 
     Args:
-        model: `Encoder`, or a model that has one as `encoder`; of a `keras_moco.networks.resnet` of depth 18 or more
-            and width 64 with the ImageNet stem, for images of three channels, and any head.
-        path: path of the file; Detectron2 knows the format by the ending `.pkl`.
+        model: `Encoder`, or a model with an `encoder`. Its backbone is a `keras_moco.networks.resnet` of depth 18 or
+            more and width 64 with the ImageNet stem, for images of three channels; it may have any head.
+        path: path of the file; Detectron2 recognises the format by the suffix `.pkl`.
         overwrite: bool. Replace an existing file. Defaults to `False`.
 
     Returns:
         `pathlib.Path` of the file.
 
     Raises:
-        ValueError: if Detectron2 has no such network, the name does not end in `.pkl`, or the file exists.
+        ValueError: if Detectron2 has no such network, the suffix is not `.pkl`, or the file exists.
 
     Example:
 
@@ -48,8 +49,8 @@ def to_detectron2(model, path, overwrite=False):
     path = check_target(path, overwrite)
     if path.suffix != ".pkl":
         raise UserError(
-            f"The name of a file for Detectron2 must end in .pkl, by which it knows the format. Received: {path}. "
-            "Rename it."
+            "A file for Detectron2 must have the suffix .pkl, by which it recognises the format. "
+            f"Received: {path}. Rename it."
         )
     encoder = model if isinstance(model, Encoder) else getattr(model, "encoder", None)
     if not isinstance(encoder, Encoder):
@@ -61,8 +62,8 @@ def to_detectron2(model, path, overwrite=False):
     found = architecture_of(tensors, "the model")
     if found.backbone not in DEPTHS or tensors["conv1.weight"].shape != STEM_KERNEL:
         raise UserError(
-            f"Detectron2's ResNet must be one of {', '.join(DEPTHS)} and begin with a kernel {STEM_KERNEL}: width 64, "
-            f"three channels, the ImageNet stem. Received: {found.backbone} that begins with "
+            f"Detectron2's ResNet must be one of {', '.join(DEPTHS)} with a first kernel {STEM_KERNEL}: width 64, "
+            f"three channels, the ImageNet stem. Received: {found.backbone} with a first kernel "
             f"{tensors['conv1.weight'].shape}. Only such a backbone can be converted."
         )
     weights = {detectron2_name(name): tensor for name, tensor in tensors.items()}
@@ -88,7 +89,7 @@ def detectron2_name(name):
 
 
 class _Pickler(pickle.Pickler):
-    """Arrays by the constructor of `numpy.ndarray`: NumPy 2's own way names a module that NumPy 1 does not have."""
+    """Pickles arrays as calls of `numpy.ndarray`: NumPy 2's own pickles name a module that NumPy 1 does not have."""
 
     def reducer_override(self, value):
         if isinstance(value, np.ndarray):

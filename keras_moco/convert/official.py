@@ -1,4 +1,4 @@
-"""What a checkpoint of the authors' code holds, and which state of a `MoCo` each part of it is."""
+"""The parts of a checkpoint of the official MoCo code, and the state of a `MoCo` that each part holds."""
 
 import warnings
 from typing import Any
@@ -6,45 +6,45 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_moco.convert.layout import COUNTER, Slot, canonical, slots
+from keras_moco.convert.tensor_names import COUNTER, Slot, canonical, slots
 from keras_moco.errors import UserError
 from keras_moco.methods import MoCo
 from keras_moco.networks import STEMS
 from keras_moco.optimizers import SGD
 
-# What the official `moco/builder.py` calls its parts.
+# Names in the official `moco/builder.py`.
 QUERY, KEY, QUEUE, POINTER = "encoder_q.", "encoder_k.", "queue", "queue_ptr"
-WRAPPER = "module."  # of `DistributedDataParallel`, which the authors save with
+WRAPPER = "module."  # the prefix by `DistributedDataParallel` in the authors' checkpoints
 BUFFERS = ("running_mean", "running_var", COUNTER, QUEUE, POINTER)
-# By kernel and stride of the first convolution.
+# The stem by kernel and stride of the first convolution.
 STEM_OF = {(7, 2): "imagenet", (3, 1): "cifar", (3, 2): "half"}
-# What we note down beside them, and the kinds of its values.
+# Settings that `to_pytorch` notes beside the tensors, and their types.
 ENCODER_NOTES = {"stem": str, "mean": list, "std": list}
 MOCO_NOTES = {"momentum": float, "temperature": float, "symmetric": bool, "bn_mode": str, "bn_splits": int, "seed": int}
 
 
 def canonical_tensors(file):
-    """The tensors of a `TorchFile` by names that are the same in all layouts that are understood."""
+    """The tensors of a `TorchFile`, by names that are the same in all supported layouts."""
     tensors = {canonical(name): tensor for name, tensor in file.tensors.items()}
     if len(tensors) < len(file.tensors):
         names = [canonical(name) for name in file.tensors]
         twice = sorted({name for name in names if names.count(name) > 1})
         raise UserError(
             "Every weight must have one tensor. "
-            f"Received: {file.path} with {', '.join(twice)} twice, with and without a wrapper's name. Save one of them."
+            f"Received: {file.path} with {', '.join(twice)} twice, with a wrapper's prefix and without. Save one."
         )
     return tensors
 
 
 def encoder_notes(encoder):
-    """What tensors do not tell of an encoder: stem, mean and standard deviation, as plain values."""
+    """The settings of an encoder that tensors do not show: stem, mean and standard deviation, as plain values."""
     convolution = encoder.backbone.get_layer("conv1")
     stem = STEM_OF.get((convolution.kernel_size[0], convolution.strides[0]), "unknown")
     return {"stem": stem, "mean": [*encoder.mean], "std": [*encoder.std]}
 
 
 def check_notes(encoder, file):
-    """Refuses weights that were learnt with another stem, or with images scaled otherwise."""
+    """Refuses weights that were trained with another stem, or with images scaled otherwise."""
     noted, ours = notes_of(file), encoder_notes(encoder)
     other = [f"{name} {noted[name]} and not {ours[name]}" for name in ours if noted.get(name, ours[name]) != ours[name]]
     if other:
@@ -55,7 +55,7 @@ def check_notes(encoder, file):
 
 
 def notes_of(file):
-    """What `to_pytorch` has noted down in a `TorchFile`; values of another kind were not written by it."""
+    """The settings that `to_pytorch` noted in a `TorchFile`; a value of another type was not written by it."""
     kinds = {**ENCODER_NOTES, **MOCO_NOTES}
     notes: dict[str, Any] = {name: value for name, value in file.settings.items() if type(value) is kinds.get(name)}
     wrong = [name for name in ("mean", "std") if not all(type(number) is float for number in notes.get(name, []))]
@@ -65,30 +65,30 @@ def notes_of(file):
 
 def check_layout(tensors, path):
     if not (part(tensors, QUERY) and part(tensors, KEY)):
-        beginnings = ", ".join(sorted({name.partition(".")[0] for name in tensors})[:5])
+        prefixes = ", ".join(sorted({name.partition(".")[0] for name in tensors})[:5])
         raise UserError(
             "A checkpoint of MoCo must hold encoder_q, encoder_k, queue and queue_ptr. "
-            f"Received: {path} with {beginnings}. Use encoder_from_pytorch for an encoder alone."
+            f"Received: {path} with {prefixes}. Use encoder_from_pytorch for an encoder alone."
         )
 
 
 def part(tensors, prefix):
-    """Those whose name begins so, by the rest of it."""
+    """The tensors whose name has a prefix, by the rest of the name."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def query_tensors(tensors):
-    """Those of the query encoder in a checkpoint of MoCo, all of them elsewhere."""
+    """The query encoder's tensors of a checkpoint of MoCo; all tensors of any other file."""
     return part(tensors, QUERY) or tensors
 
 
 def counted_batches(tensors, path):
-    """What BatchNorm's counters say, int: 0 where nothing counts, as in the CIFAR-10 demo."""
+    """The value of BatchNorm's counters, int: 0 in files without counters, as those of the CIFAR-10 demo."""
     counted = sorted({int(np.max(tensors[name], initial=0)) for name in tensors if name.endswith(COUNTER)} or {0})
     if len(counted) > 1:
         warnings.warn(
-            f"BatchNorm's counters in {path} differ, from {counted[0]} to {counted[-1]}: the largest is taken for the "
-            "steps trained.",
+            f"BatchNorm's counters in {path} differ, from {counted[0]} to {counted[-1]}: the largest is used as "
+            "the number of training steps.",
             stacklevel=4,
         )
     return counted[-1]
@@ -108,7 +108,7 @@ def velocity_slots(model, sgd):
 
 
 def sgd_of(model):
-    """The optimizer whose state PyTorch's SGD has too, if the model is compiled with it."""
+    """The model's optimizer if it is a built `keras_moco.SGD`, whose state PyTorch's SGD has too; else `None`."""
     optimizer = getattr(model, "optimizer", None)
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
@@ -118,6 +118,6 @@ def sgd_of(model):
 def check_moco(model):
     if not isinstance(model, MoCo):
         raise UserError(
-            "`model` must be a MoCo or an Encoder, which the authors' layout knows. "
-            f"Received: {type(model).__name__}. Give model.encoder, the encoder that was learnt."
+            "`model` must be a MoCo or an Encoder, since the authors' layout has no other models. "
+            f"Received: {type(model).__name__}. Pass model.encoder, the trained encoder."
         )

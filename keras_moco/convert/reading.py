@@ -1,4 +1,4 @@
-"""The authors' checkpoints of MoCo, and torchvision's of ResNets, to our models."""
+"""Reads PyTorch checkpoints into our models: the official MoCo's, and torchvision's ResNets."""
 
 import dataclasses
 import numbers
@@ -7,7 +7,6 @@ import numpy as np
 
 from keras_moco.convert import files, matching
 from keras_moco.convert.architecture import architecture_of, expected_by
-from keras_moco.convert.layout import COUNTER, slots
 from keras_moco.convert.official import (
     BUFFERS,
     KEY,
@@ -27,6 +26,7 @@ from keras_moco.convert.official import (
     sgd_of,
     velocity_slots,
 )
+from keras_moco.convert.tensor_names import COUNTER, slots
 from keras_moco.errors import UserError
 from keras_moco.methods import MoCo, presets
 from keras_moco.networks import Encoder
@@ -36,28 +36,28 @@ from keras_moco.optimizers import SGD
 def from_pytorch(
     path, preset=None, optimizer=None, stem=None, mean=None, std=None, steps=None, allow_partial=False, **settings
 ):
-    """A `MoCo` with the weights of a checkpoint in the layout of the authors' code (`main_moco.py`).
+    """Builds a `MoCo` with the weights of a checkpoint of the official code (`main_moco.py`).
 
-    Architecture, head, `K` and `D` are read from the tensors. What they do not tell (`m`, `T`, mean and standard
-    deviation of the images) is taken from where it is given first: the arguments; `preset`; the file, if `to_pytorch`
-    wrote it; the published numbers for the stem and head of the file.
+    Architecture, head, `K` and `D` are read from the tensors. Tensors do not show `m`, `T`, mean and standard deviation
+    of the images: the first source that has one of them provides it. The sources are, in order, the arguments;
+    `preset`; the file, if `to_pytorch` wrote it; the published values for the stem and head of the file.
 
-    Names may begin with `module.` or not; those of the CIFAR-10 demo (`encoder_q.net.0`) are understood too.
+    Names may have the prefix `module.`, and may be those of the CIFAR-10 demo (`encoder_q.net.0`).
 
     Args:
-        path: path of a `.pth`, `.pth.tar` or `.safetensors` file; nothing of it is run.
-        preset: a name of `keras_moco.methods.presets.PRESETS`, which the file has to fit. Defaults to `None`.
-        optimizer: `keras_moco.SGD` to go on training with: the model is compiled with it, its velocities and
-            iterations are set. Defaults to `None`: the optimizer's tensors are left.
-        stem: a name of `keras_moco.networks.STEMS`. Defaults to `None`: a kernel of 7x7 is `"imagenet"`, of 3x3
-            `"cifar"`. Give `"half"` for a 3x3 of stride 2, which the file does not tell.
-        mean, std: of the images scaled to 0..1, one number or one per channel.
-        steps: int, steps trained. Defaults to `None`: what BatchNorm's counters say.
-        allow_partial: bool. Warn of leftover tensors and unset weights instead of raising. Defaults to `False`.
-        **settings: of `MoCo`.
+        path: path of a `.pth`, `.pth.tar` or `.safetensors` file; nothing in it is run.
+        preset: a name of `keras_moco.methods.presets.PRESETS`, which the file must fit. Defaults to `None`.
+        optimizer: `keras_moco.SGD` to resume training with. The model is compiled with it, and its velocities and
+            iterations are set. Defaults to `None`: the optimizer's tensors are ignored.
+        stem: a name of `keras_moco.networks.STEMS`. Defaults to `None`: `"imagenet"` for a kernel of 7x7, `"cifar"` for
+            3x3. Pass `"half"` for a 3x3 of stride 2, since the file does not hold the stride.
+        mean, std: mean and standard deviation of the images scaled to 0..1, one number or one per channel.
+        steps: int, the number of training steps. Defaults to `None`: the value of BatchNorm's counters.
+        allow_partial: bool. Warn about unused tensors and unset weights instead of raising. Defaults to `False`.
+        **settings: further arguments of `MoCo`.
 
     Returns:
-        `MoCo`. The keys in its queue count as real ones, all of them.
+        `MoCo`. All keys in its queue count as valid.
 
     Raises:
         ValueError: if the file cannot be read safely, is of another layout or architecture, or does not fit `preset`,
@@ -79,11 +79,11 @@ def from_pytorch(
     file = files.read(path)
     tensors = canonical_tensors(file)
     check_layout(tensors, file.path)
-    found, told = _recognise(file, part(tensors, QUERY), preset, stem)
+    found, numbers = _recognise(file, part(tensors, QUERY), preset, stem)
     if preset is None and tensors.get(QUEUE, np.empty(0)).ndim == 2:
-        told["queue_size"] = tensors[QUEUE].shape[1]
-    method = {name: told[name] for name in ("queue_size", *MOCO_NOTES) if name in told}
-    model = MoCo(_build(found, told, mean, std), **{**method, **settings})
+        numbers["queue_size"] = tensors[QUEUE].shape[1]
+    method = {name: numbers[name] for name in ("queue_size", *MOCO_NOTES) if name in numbers}
+    model = MoCo(_build(found, numbers, mean, std), **{**method, **settings})
     if optimizer is not None:
         model.compile(optimizer=optimizer)
         optimizer.build(model.trainable_variables)
@@ -92,14 +92,13 @@ def from_pytorch(
 
 
 def encoder_from_pytorch(path, preset=None, stem=None, mean=None, std=None, allow_partial=False):
-    """An `Encoder` with the weights of a `state_dict` of torchvision's ResNets, or of a checkpoint's query encoder.
+    """Builds an `Encoder` with the weights of a torchvision ResNet's `state_dict`, or of a MoCo's query encoder.
 
-    The classifier `fc` of a supervised network becomes the head. Of a checkpoint of MoCo, key encoder and queue are
-    left out.
+    The classifier `fc` of a supervised network becomes the head. Key encoder and queue of a MoCo are skipped.
 
     Args:
-        path, preset, stem, mean, std, allow_partial: as in `from_pytorch`. With `allow_partial` a file without a head
-            gives an encoder with a new one, that of MoCo v1.
+        path, preset, stem, mean, std, allow_partial: as in `from_pytorch`. With `allow_partial`, an encoder whose file
+            has no head gets a new head, that of MoCo v1.
 
     Returns:
         `Encoder`.
@@ -112,29 +111,29 @@ def encoder_from_pytorch(path, preset=None, stem=None, mean=None, std=None, allo
 
     ```python
     encoder = encoder_from_pytorch("resnet50-0676ba61.pth")
-    backbone = keras_moco.export.standalone_backbone(encoder)  # stock Keras layers, to be fine-tuned
+    backbone = keras_moco.export.standalone_backbone(encoder)  # stock Keras layers, for fine-tuning
     ```
     """
     file = files.read(path)
     tensors = query_tensors(canonical_tensors(file))
-    found, told = _recognise(file, tensors, preset, stem)
-    encoder = _build(found, told, mean, std)
+    found, numbers = _recognise(file, tensors, preset, stem)
+    encoder = _build(found, numbers, mean, std)
     _load_encoder(encoder, file, tensors, allow_partial)
     return encoder
 
 
 def load_pytorch(model, path, steps=None, with_optimizer=True, allow_partial=False):
-    """Puts the weights of a checkpoint into a model that is there already.
+    """Loads the weights of a checkpoint into an existing model.
 
     Args:
-        model: `MoCo`, or an `Encoder`.
+        model: `MoCo` or `Encoder`.
         path, steps, allow_partial: as in `from_pytorch`.
-        with_optimizer: bool. Where a `MoCo` is compiled with a built `keras_moco.SGD`, also set its velocities and
+        with_optimizer: bool. If a `MoCo` is compiled with a built `keras_moco.SGD`, also set its velocities and
             iterations. Defaults to `True`.
 
     Raises:
-        ValueError: as `from_pytorch`, also if the file notes another stem or scaling of the images than the model's;
-            nothing of the model has changed then.
+        ValueError: as `from_pytorch`; also if the file notes another stem or scaling of the images than the model's.
+            The model has not changed then.
         ImportError: as `from_pytorch`.
 
     Example:
@@ -147,7 +146,7 @@ def load_pytorch(model, path, steps=None, with_optimizer=True, allow_partial=Fal
     file = files.read(path)
     tensors = canonical_tensors(file)
     if isinstance(model, Encoder):
-        slots(model)  # refuses what PyTorch has not, before anything is compared
+        slots(model)  # refuses other encoders, before anything is compared
         check_notes(model, file)
         _load_encoder(model, file, query_tensors(tensors), allow_partial)
         return
@@ -165,7 +164,7 @@ def _load_encoder(encoder, file, tensors, allow_partial):
 def _load_moco(model, file, tensors, steps, allow_partial, sgd):
     if not (steps is None or (isinstance(steps, numbers.Integral) and steps >= 0)):
         raise UserError(
-            f"`steps` must be a whole number, at least 0. Received: steps={steps!r}. Leave it out, or count."
+            f"`steps` must be a whole number, at least 0. Received: steps={steps!r}. Correct it, or omit it."
         )
     if steps is None:
         steps = counted_batches(tensors, file.path) // len(model.directions)
@@ -190,34 +189,34 @@ def _load_moco(model, file, tensors, steps, allow_partial, sgd):
 
 
 def _has_velocities(file, steps, allow_partial):
-    """Whether the optimizer goes on with those of the file; at step 0, or if that is asked for, it starts without."""
+    """Whether the optimizer takes the velocities of the file; at step 0, and with `allow_partial`, none are needed."""
     if file.epoch and not steps:
         raise UserError(
-            "`steps` must be given where BatchNorm does not count them, or the schedule would begin anew. "
-            f"Received: {file.path} of epoch {file.epoch}, whose counters say 0. Give epochs times steps per epoch."
+            "`steps` must be given where BatchNorm's counters are 0, or the schedule would start again. "
+            f"Received: {file.path} of epoch {file.epoch}, whose counters are 0. Pass epochs times steps per epoch."
         )
     if steps and not file.buffers and not allow_partial:
         raise UserError(
-            "A checkpoint to go on training from must hold the state of its optimizer. "
-            f"Received: {file.path} without one. Leave the optimizer out, or start it anew by allow_partial=True."
+            "A checkpoint to resume training from must hold the state of its optimizer. "
+            f"Received: {file.path} without it. Omit the optimizer, or reset its state by allow_partial=True."
         )
     return bool(file.buffers)
 
 
 def _pointer(tensor, size, path, allow_partial):
-    """The row that the next key is written to; `None` if the file does not say and need not."""
+    """The row of the queue where the next key goes; `None` if the file has none and `allow_partial` permits it."""
     if tensor is None and allow_partial:
         return None
     if tensor is None or tensor.size != 1 or tensor.dtype.kind not in "iu" or not 0 <= tensor.item() < size:
         raise UserError(
             f"`queue_ptr` must be one row of the queue, 0 to {size - 1}. "
-            f"Received: {path} with {'none' if tensor is None else tensor.tolist()}. Fetch or save the file again."
+            f"Received: {path} with {'none' if tensor is None else tensor.tolist()}. Download or save the file again."
         )
     return int(tensor.item())
 
 
 def _recognise(file, tensors, preset, stem):
-    """The architecture of a file, and the numbers for it: a dict."""
+    """`(architecture, numbers)` of a file; the numbers are a dict of what tensors do not show."""
     notes = notes_of(file)
     found = architecture_of(tensors, file.path, stem or notes.get("stem"))
     if preset is None:
@@ -226,14 +225,14 @@ def _recognise(file, tensors, preset, stem):
     expected = expected_by(chosen, found)
     if found != expected:
         raise UserError(
-            f"The file must hold what the preset names, {expected.describe()}. "
+            f"The file must hold the network of the preset, {expected.describe()}. "
             f"Received: {file.path} with {found.describe()}. Choose the preset that fits, or none."
         )
     return found, dataclasses.asdict(chosen)
 
 
-def _build(found, told, mean, std):
-    return found.build(told["mean"] if mean is None else mean, told["std"] if std is None else std)
+def _build(found, numbers, mean, std):
+    return found.build(numbers["mean"] if mean is None else mean, numbers["std"] if std is None else std)
 
 
 def _without_counters(tensors):

@@ -1,22 +1,25 @@
-"""What a checkpoint holds, for people."""
+"""Describes a checkpoint in a few lines of text."""
 
 import dataclasses
 
 from keras_moco.convert import files
 from keras_moco.convert.architecture import architecture_of
-from keras_moco.convert.layout import COUNTER
 from keras_moco.convert.official import POINTER, QUEUE, canonical_tensors, counted_batches, notes_of, query_tensors
+from keras_moco.convert.tensor_names import COUNTER
 from keras_moco.methods import presets
 
 
 def summary(path):
-    """A few lines of text: network, queue, how far it was trained, and the numbers that go with it.
+    """Describes network, queue, progress of training, and the settings that belong to the weights.
 
     Args:
         path: path of the file.
 
+    Returns:
+        str, lines of text.
+
     Raises:
-        ValueError: if it cannot be read safely, or is no ResNet.
+        ValueError: if the file cannot be read safely, or holds no ResNet.
     """
     file = files.read(path)
     tensors = canonical_tensors(file)
@@ -26,16 +29,14 @@ def summary(path):
     lines = [f"network    {found.describe()}, images of {found.channels} channel(s), {dtypes}"]
     if QUEUE in tensors:
         pointer = tensors[POINTER].tolist() if POINTER in tensors else "none"
-        lines.append(
-            f"queue      {' x '.join(map(str, tensors[QUEUE].shape))}, a key in each column; pointer {pointer}"
-        )
+        lines.append(f"queue      {' x '.join(map(str, tensors[QUEUE].shape))}, one key per column; pointer {pointer}")
     batches = counted_batches(query, file.path)
     lines.append(f"trained    {file.epoch:,} epochs, {batches:,} batches by BatchNorm's counters")
     lines.append(f"optimizer  {f'state of {len(file.buffers)} parameters' if file.buffers else 'none'}")
     numbers = {**dataclasses.asdict(presets.closest(found.stem, found.head)), **notes}
-    told = "noted in the file" if notes else "not in the file, but published for this stem and head"
+    origin = "noted in the file" if notes else "not in the file; published for this stem and head"
     chosen = ", ".join(
         f"{name} {numbers[name]}" for name in ("momentum", "temperature", "mean", "std") if name in numbers
     )
-    lines.append(f"numbers    {chosen} ({told})")
+    lines.append(f"numbers    {chosen} ({origin})")
     return "\n".join(lines)

@@ -1,9 +1,8 @@
-"""Our models to the authors' layout, or torchvision's."""
+"""Writes our models as PyTorch checkpoints: in the official MoCo's layout, or torchvision's."""
 
 import numpy as np
 
 from keras_moco.convert import files
-from keras_moco.convert.layout import state_dict
 from keras_moco.convert.official import (
     KEY,
     MOCO_NOTES,
@@ -17,30 +16,33 @@ from keras_moco.convert.official import (
     sgd_of,
     velocity_slots,
 )
+from keras_moco.convert.tensor_names import state_dict
 from keras_moco.networks import Encoder
 
 
 def to_pytorch(model, path, epoch=0, overwrite=False):
-    """Writes a model in the layout of the authors' code, or an encoder in torchvision's.
+    """Writes a model in the layout of the official code, or an encoder in torchvision's.
 
-    A `MoCo` becomes what `main_moco.py --resume` reads: `epoch`, `arch`, `state_dict` with `module.encoder_q.*`,
-    `module.encoder_k.*`, `module.queue` and `module.queue_ptr`; with the state of `torch.optim.SGD` as `optimizer`
-    where the model is compiled with a built `keras_moco.SGD`; and, under `keras_moco`, the numbers that tensors do not
-    tell. An `Encoder` becomes a bare `state_dict`, for `torchvision.models.resnet50(num_classes=D).load_state_dict`,
-    in which such numbers (its stem, mean and standard deviation) have a place only as `.safetensors`. BatchNorm's
-    counters, which nothing reads, are the steps trained (times the views of a symmetric step), and 0 for an encoder.
+    A `MoCo` becomes a checkpoint for `main_moco.py --resume`: `epoch`, `arch`, and a `state_dict` with
+    `module.encoder_q.*`, `module.encoder_k.*`, `module.queue` and `module.queue_ptr`. If the model is compiled with a
+    built `keras_moco.SGD`, its state is the `optimizer`, as of `torch.optim.SGD`. The entry `keras_moco` holds the
+    settings that tensors do not show. BatchNorm's counters are the number of training steps, times the views of a
+    symmetric step.
+
+    An `Encoder` becomes a bare `state_dict` for `torchvision.models.resnet50(num_classes=D).load_state_dict`. Stem,
+    mean and standard deviation are noted only in a `.safetensors` file. BatchNorm's counters are 0.
 
     Args:
-        model: `MoCo`, or an `Encoder`; of a `keras_moco.networks.resnet` and a linear or MLP head.
-        path: path of the file; one that ends in `.safetensors` holds no optimizer.
-        epoch: int, whole epochs trained, which the authors' code goes on from. Defaults to `0`.
+        model: `MoCo` or `Encoder`, with a `keras_moco.networks.resnet` and a linear or MLP head.
+        path: path of the file. One that ends in `.safetensors` holds no optimizer.
+        epoch: int, the number of finished epochs, after which the official code resumes. Defaults to `0`.
         overwrite: bool. Replace an existing file. Defaults to `False`.
 
     Returns:
         `pathlib.Path` of the file.
 
     Raises:
-        ValueError: if the model has layers that PyTorch's ResNet has not, or the file exists.
+        ValueError: if the model has layers that PyTorch's ResNet does not have, or the file exists.
         ImportError: if torch is not installed; the message names the extra.
 
     Example:
@@ -71,7 +73,7 @@ def to_pytorch(model, path, epoch=0, overwrite=False):
     return files.write(
         path,
         tensors,
-        # The authors hand over the parameters of both encoders, of which those of the key encoder never get a gradient.
+        # The official code gives its optimizer both encoders; the key encoder's parameters never get a gradient.
         velocities=[*velocities, *[None] * len(velocities)],
         optimizer=_hyperparameters(sgd) if sgd else None,
         overwrite=overwrite,
@@ -91,6 +93,6 @@ def _hyperparameters(sgd):
 
 
 def _moco_notes(model):
-    """What tensors do not tell, as plain values."""
+    """The settings of a `MoCo` that tensors do not show, as plain values."""
     config = {name: kind(model.get_config()[name]) for name, kind in MOCO_NOTES.items() if name != "momentum"}
     return config if callable(model.momentum) else {**config, "momentum": float(model.momentum)}

@@ -1,6 +1,6 @@
 """The export of the backbone as SavedModel and .keras file, again."""
 
-from keras_moco.export.backbone import export_backbone
+from keras_moco.export import export_backbone
 
 SETTINGS = ()
 

@@ -10,7 +10,9 @@ import keras
 from keras_moco import distribution
 from keras_moco.convert import encoder_from_pytorch, load_pytorch
 from keras_moco.errors import UserError
-from keras_moco.export.backbone import KERAS_FILE, SAVED_MODEL, saved_variables, standalone_backbone
+from keras_moco.export import standalone_backbone
+from keras_moco.export.backbone import KERAS_FILE, SAVED_MODEL
+from keras_moco.export.saved_model import saved_variables
 from keras_moco.networks import Encoder
 from keras_moco.networks.momentum import copy_weights
 from keras_moco.runs.build import build_encoder, build_model, plan_of, precision

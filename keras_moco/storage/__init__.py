@@ -1,1 +1,1 @@
-"""Paths, locks between processes, and files that are written whole or not at all."""
+"""Paths, locks between processes, and files that are replaced atomically."""

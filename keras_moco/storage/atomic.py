@@ -1,6 +1,6 @@
-"""Files that a crash, a full disk or a power cut leaves whole: the old one or the new one, never half of it.
+"""Files that are replaced atomically: a crash, a full disk or a power cut leaves the old file or the new one.
 
-Several processes may write the same file: each writes a temporary one of its own, one after the other.
+Several processes may write the same file. They take turns, each with a temporary file of its own.
 """
 
 import contextlib
@@ -17,14 +17,14 @@ from keras_moco.storage.paths import refuse_pipe, user_path
 
 
 def write_text(path, text):
-    """Replaces a file in one piece, and returns when it is on the disk.
+    """Replaces a file atomically, and returns when it is on the disk.
 
     Args:
         path: path of the file; its folder exists.
         text: str.
 
     Raises:
-        OSError: if it cannot be written; then the file is as it was, and nothing is left beside it.
+        OSError: if it cannot be written. The old file then stays, and no temporary one.
 
     Example:
 
@@ -38,15 +38,15 @@ def write_text(path, text):
 
 
 def update_text(path, update):
-    """Replaces a file by what `update` makes of it, while no other process can do so.
+    """Replaces a file by what `update` returns, while no other process can replace it.
 
     Args:
-        path: path of the file, which need not exist; its folder does.
-        update: function without arguments that reads the file and returns its new text. It may be called by one process
-            at a time, wherever there are locks.
+        path: path of the file, which need not exist; its folder exists.
+        update: function without arguments that reads the file and returns its new text. One process at a time calls it,
+            where the file system has locks.
 
     Raises:
-        OSError: as `write_text`; also whatever `update` raises.
+        OSError: as `write_text`; also any error of `update`.
 
     Example:
 
@@ -62,25 +62,25 @@ def update_text(path, update):
 
 
 def replace_when_written(path, write_to):
-    """Has a file written under another name beside it, and renames it when it is whole and on the disk.
+    """Writes a file under a temporary name, and renames it when it is complete and on the disk.
 
     Args:
         path: path of the file; its folder exists.
-        write_to: function of a `pathlib.Path` that writes a file of that name. It is called while the file is locked
-            (`keras_moco.storage.locks`), so it may read the one that it replaces.
+        write_to: function of a `pathlib.Path` that writes a file of that name. The file is locked meanwhile
+            (`keras_moco.storage.locks`), so `write_to` may read the old one.
 
     Returns:
         `pathlib.Path` of the file.
 
     Raises:
-        OSError: as `write_text`; also whatever `write_to` raises.
+        OSError: as `write_text`; also any error of `write_to`.
     """
     path = user_path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with locked(path) as held:
         if held:
-            for left in leftovers(path.parent, path.name):  # of a process that was killed
-                left.unlink(missing_ok=True)
+            for each in leftovers(path.parent, path.name):  # of a process that was killed
+                each.unlink(missing_ok=True)
         try:
             write_to(temporary)
             flush(temporary)
@@ -120,16 +120,16 @@ def in_memory(save, name):
 
 
 def leftovers(folder, name=None):
-    """Temporary files of `name`, or of any name, that are being written in a folder or were left there: a list."""
+    """The temporary files in a folder, of `name` or of any name, whether still being written or left over: a list."""
     pattern = re.compile(rf"\.{re.escape(name) if name else '.+'}\.[0-9a-f]{{8}}\.tmp")
     return [each for each in user_path(folder).iterdir() if pattern.fullmatch(each.name)]
 
 
 def read_json(path):
-    """What a JSON file holds.
+    """The content of a JSON file.
 
     Raises:
-        ValueError: if it is no JSON, or lists in lists nest deeper than Python goes.
+        ValueError: if it is not JSON, or nests deeper than Python's parser can go.
         OSError: if it cannot be read.
     """
     path = user_path(path)
@@ -141,11 +141,11 @@ def read_json(path):
 
 
 def flush(path):
-    """Waits until a file, or the list of names in a folder, is on the disk."""
+    """Waits until a file, or the list of names in a folder, is on the disk (`fsync`)."""
     path = Path(path)
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        # Some network file systems do not know of folders that could be flushed.
+        # Some network file systems cannot flush folders.
         with contextlib.nullcontext() if path.is_file() else _unless_unsupported():
             os.fsync(descriptor)
     finally:

@@ -1,4 +1,4 @@
-"""A lock that one process at a time holds, and that the system releases when that process ends, however it ends."""
+"""A lock that one process at a time holds. The operating system releases it when the process ends, even if killed."""
 
 import contextlib
 import errno
@@ -15,9 +15,9 @@ try:
 except ImportError:  # Windows, where nothing is locked
     fcntl = None  # type: ignore[assignment]
 
-PATIENCE = 5  # seconds after which a process that waits says for whom
+PATIENCE = 5  # seconds after which a waiting process says which one it waits for
 
-# What file systems answer that know no locks.
+# Errors of file systems without locks.
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -25,7 +25,7 @@ class LockedError(UserError):
     """Another process holds the lock.
 
     Attributes:
-        holder: str, which one, such as `"process 4711 on node7"`.
+        holder: str, that process, such as `"process 4711 on node7"`.
     """
 
     def __init__(self, path, holder):
@@ -35,17 +35,17 @@ class LockedError(UserError):
 
 @contextlib.contextmanager
 def locked(path, wait=True):
-    """Holds the lock of a name for the time of a block.
+    """Holds the lock of a path during a `with` block.
 
-    It is a file `.NAME.lock` beside the named one (`flock`), which holds between machines as well where their file
-    system does, as NFS. It is gone after the block; one that a killed process has left holds nobody up.
+    The lock is a file `.NAME.lock` beside the path (`flock`). It also works between machines if their file system
+    supports that, as NFS does. The file is deleted after the block; one left by a killed process blocks nobody.
 
     Args:
-        path: path whose name is locked; need not exist, its folder must.
-        wait: bool, whether to wait for a process that holds it. Defaults to `True`.
+        path: path to lock. It need not exist, but its folder must.
+        wait: bool. Wait for a process that holds the lock. Defaults to `True`.
 
     Yields:
-        `Lock`, which is false on a file system without locks, and on Windows.
+        `Lock`, which is false on Windows and on a file system without locks.
 
     Raises:
         LockedError: if another process holds it, without `wait`.
@@ -66,13 +66,13 @@ def locked(path, wait=True):
     descriptor, held = _acquire(lock, wait)
     try:
         if held and os.fstat(descriptor).st_nlink == 1:
-            with contextlib.suppress(OSError):  # a full disk, or another user's: it is a lock without a name on it
+            with contextlib.suppress(OSError):  # a full disk, or another user's file: the lock holds without its note
                 os.truncate(descriptor, 0)
                 os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield Lock(lock, descriptor, held)
     finally:
-        # While it is held: whoever opened it in between notices, and opens the next one. Not where somebody has moved
-        # it away, and there is another one of that name.
+        # Deleted while it is held: a process that opened it meanwhile notices, and opens the next one. Not deleted if
+        # it was moved away, and the name is another process's lock.
         with contextlib.suppress(OSError):
             if _is_still_there(descriptor, lock):
                 os.unlink(lock)
@@ -80,12 +80,12 @@ def locked(path, wait=True):
 
 
 class Lock:
-    """A lock in its block.
+    """A lock that is held.
 
     Args:
         path: `pathlib.Path` of its file.
-        descriptor: int, of that file.
-        held: bool, whether there are locks at all.
+        descriptor: int, the open descriptor of that file.
+        held: bool, whether the file system has locks.
     """
 
     def __init__(self, path, descriptor, held):
@@ -97,12 +97,12 @@ class Lock:
         return self._held
 
     def is_in_place(self):
-        """Whether its file still lies where it was made: not once its folder is moved or deleted."""
+        """Whether its file is still at its path: not after its folder was moved or deleted."""
         return _is_still_there(self._descriptor, self.path)
 
 
 def _acquire(lock, wait):
-    """Opens a lock file and locks it: its descriptor, and whether it is locked."""
+    """Opens a lock file and locks it: `(descriptor, whether it is locked)`."""
     patience = time.monotonic() + PATIENCE
     while True:
         descriptor = _open(lock)
@@ -123,18 +123,18 @@ def _acquire(lock, wait):
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # released, and unlinked, by the one that held it
+        os.close(descriptor)  # the process that held it has deleted it
 
 
 def _open(lock):
-    """A descriptor of a lock file, which is made if it is missing, and is no link to anything else."""
-    flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # nor a pipe that would be waited for
+    """A descriptor of a lock file, which is created if it is missing, and must not be a link."""
+    flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # `O_NONBLOCK`: to open a pipe waits
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | flags, 0o666)
     except PermissionError:
         if not os.path.lexists(lock):
             raise
-        descriptor = os.open(lock, os.O_RDONLY | flags)  # left by another user, which does for a lock
+        descriptor = os.open(lock, os.O_RDONLY | flags)  # left by another user; enough to lock it
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "a lock must be a regular file", os.fspath(lock))

@@ -1,4 +1,4 @@
-"""Paths as users write them, and what they lead to: a file, or a folder, a pipe that blocks for ever, a locked door."""
+"""Paths as users write them, and checks of what they lead to: a file, a folder, a pipe, a folder without access."""
 
 import errno
 import os
@@ -17,15 +17,15 @@ KINDS = {
 
 
 def user_path(path):
-    """A path that a user gave, with `~` and `~name` at its beginning as the home that they stand for.
+    """A path given by a user, with `~` or `~name` at its start replaced by that home directory.
 
-    A shell expands them in an argument of their own, not behind `--workdir=`, and Python never does.
+    A shell expands them in an argument of their own, but not after `--workdir=`, and Python never does.
 
     Args:
         path: str or path-like.
 
     Returns:
-        `pathlib.Path`. Where there is no such home it stays as it is.
+        `pathlib.Path`. Without such a home directory the path stays unchanged.
 
     Example:
 
@@ -36,7 +36,7 @@ def user_path(path):
 
 
 def instead_of_file(path):
-    """What there is instead of a file, which may be behind a link: a few words; `None` where it is one.
+    """What a path leads to instead of a file, in a few words; `None` for a file or a link to one.
 
     Example:
 
@@ -51,33 +51,33 @@ def instead_of_file(path):
 
 
 def check_file_or_folder(path):
-    """Refuses what is neither a file nor a folder: to open a named pipe waits for ever, to read a device never ends.
+    """Refuses a path that is neither a file nor a folder: opening a pipe blocks, and reading a device may never end.
 
     Args:
         path: `pathlib.Path` that exists; a symbolic link counts as what it points to.
 
     Raises:
-        ValueError: if it is a named pipe, a socket or a device.
+        ValueError: if the path is a named pipe, a socket or a device.
     """
     if not path.is_dir():
         check_file(path, "What is opened must be a file or a folder.", "Copy its content into a file first.")
 
 
 def check_file(path, rule, way_out):
-    """Raises `ValueError`, with that rule and way out, unless a path is that of a file, or of a link to one."""
+    """Raises `ValueError`, with that rule and way out, unless a path is a file or a link to one."""
     if found := instead_of_file(path):
         raise UserError(f"{rule} Received: {path}, {found}. {way_out}")
 
 
 def refuse_pipe(path):
-    """Raises `OSError` for a named pipe, a socket or a device: to open or to read one may never end."""
+    """Raises `OSError` for a named pipe, a socket or a device: opening or reading one may never end."""
     kind = instead_of_file(path)
     if kind in KINDS.values() and kind != KINDS[stat.S_IFDIR]:
         raise OSError(errno.EINVAL, kind, os.fspath(path))
 
 
 def check_folder(path, rule):
-    """Raises `ValueError`, with that rule, for a folder that may not be listed; one that does not exist may pass."""
+    """Raises `ValueError`, with that rule, for a folder that cannot be listed. One that does not exist passes."""
     try:
         with os.scandir(path):
             pass
@@ -88,8 +88,8 @@ def check_folder(path, rule):
 
 
 def locked(path, rule, error):
-    """The `UserError` for a folder that the operating system does not open."""
+    """The `UserError` for a folder to which the operating system denies access."""
     return UserError(
         f"{rule} Received: {path}, of which the operating system says: {error.strerror}. Give the user of this process "
-        "the right to read it, or move it away."
+        "permission to read it, or move it away."
     )

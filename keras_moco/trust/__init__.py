@@ -1,1 +1,1 @@
-"""Model files of strangers: what they are is found out before anything of them is built, run or loaded."""
+"""Checks of model files from untrusted sources, before anything in them is built, run or loaded."""

@@ -1,14 +1,14 @@
-"""The operations of a TensorFlow graph: which compute with numbers, and which could do anything else.
+"""The operations of a TensorFlow graph: which ones only compute with numbers, and which could do anything else.
 
-TensorFlow's own registry says of every operation whether it has effects, and of what type its inputs are. What has none
-is harmless if it also takes no text, neither as an input nor as an attribute: without a name there is no file, address,
-or function of Python. Of those with effects a list says which ones networks need.
+TensorFlow's registry holds for every operation whether it has side effects, and the types of its inputs. An operation
+without side effects is harmless if it also takes no text, neither as an input nor as an attribute: without a name it
+can reach no file, address or Python function. A list holds the operations with side effects that networks need.
 """
 
 from tensorflow.core.framework import types_pb2
 from tensorflow.python.framework import op_def_registry
 
-# With effects on the variables of the program, on the state of random numbers, or on the order of operations alone.
+# Their only effects are on the program's variables, the state of random numbers, or the order of operations.
 STATEFUL = set(
     "VarHandleOp ReadVariableOp AssignVariableOp AssignAddVariableOp AssignSubVariableOp VarIsInitializedOp "
     "VariableShape DisableCopyOnRead ResourceGather ResourceGatherNd ResourceScatterAdd ResourceScatterUpdate "
@@ -18,31 +18,30 @@ STATEFUL = set(
     "StatefulUniformInt StatefulUniformFullInt StatefulStandardNormalV2 StatefulTruncatedNormal RngSkip "
     "RngReadAndSkip CudnnRNNV3 IsTensorFloat32Enabled".split()
 )
-# Attributes of free text that say how something is computed.
+# Text attributes that set how something is computed.
 WORDS = set(
     "equation interpolation fill_mode config config_proto executor_type message kernel_type data_format src_format "
     "dst_format bad_indices_policy noise".split()
 )
-# Beside those of an operation: what functions and nodes of an export have. TensorFlow knows others, by which it
-# replaces one function by another while it optimises the graph (`api_implements`).
+# Attributes of functions and nodes of an export, beside those of the operation. By others, such as `api_implements`,
+# TensorFlow replaces one function by another while it optimises the graph.
 MARKS = set(
     "_input_shapes _output_shapes _construction_context _noinline _class _collective_manager_ids _gradient_op_type "
     "_has_manual_control_dependencies _lower_using_switch_merge _num_original_outputs _read_only_resource_inputs "
     "_xla_propagate_compile_time_consts _XlaMustCompile _disable_acd _stateful_parallelism _user_specified_name "
     "forward_function_name backward_function_name".split()
 )
-# Of devices and runtimes of their own, or not for graphs in files.
+# Prefixes of operations for special devices and runtimes, or not meant for graphs in files.
 FAMILIES = ("_", "Xla", "TPU", "Tpu", "Nccl", "DTensor", "Collective", "Debug", "Copy")
-# What only the function that saves variables and the one that restores them have.
+# Only the functions that save and restore variables may have these.
 SAVING = set("SaveV2 RestoreV2 ShardedFilename MergeV2Checkpoints StringJoin StaticRegexFullMatch".split())
 
 
 def foreign_operation(graph):
-    """The first operation of a graph that could do anything but compute, in words; empty if there is none.
+    """The first operation of a graph that could do anything but compute, in words; empty if all only compute.
 
     Args:
-        graph: `MetaGraphDef`. The functions that its `saver_def` names may save and restore, where nothing else calls
-            them.
+        graph: `MetaGraphDef`. The functions named by its `saver_def` may save and restore if nothing else calls them.
     """
     functions = [(function.signature.name, function.node_def) for function in graph.graph_def.library.function]
     names, saver = {name for name, _ in functions}, _saver(graph)
@@ -63,15 +62,15 @@ def foreign_operation(graph):
             if marks := set(node.attr) - _attributes_of(node.op) - MARKS:
                 return f"the attribute {min(marks)} of {node.op}{where}"
             called = _functions_of(node)
-            if not called <= names:  # an operation by its name, or a function of the program that opens it
+            if not called <= names:  # an operation, or a function of the program that loads the graph
                 return f"a call of {min(called - names)}{where}"
             if name is not None and saver & {node.op, *called}:
-                return f"a call of what saves its variables{where}"
+                return f"a call of the function that saves its variables{where}"
     return ""
 
 
 def _saver(graph):
-    """Names of the functions that save and restore, where neither Python nor a gradient has a way to them."""
+    """Names of the functions that save and restore, unless Python or a gradient can reach them."""
     tensors = (graph.saver_def.save_tensor_name, graph.saver_def.restore_op_name)
     wanted = {name.partition(":")[0] for name in tensors if name}
     named = set().union(*(_functions_of(node) for node in graph.graph_def.node if node.name in wanted))
@@ -85,7 +84,7 @@ def _saver(graph):
 
 
 def _functions_of(node):
-    """Names of the functions that a node calls, or hands over to what it calls."""
+    """Names of the functions that a node calls, or passes to the operation that it calls."""
     found, waiting = set(), list(node.attr.values())
     while waiting:
         value = waiting.pop()
@@ -97,7 +96,7 @@ def _functions_of(node):
 
 
 def _attributes_of(name):
-    """The attributes that TensorFlow's registry has of an operation; none of a function."""
+    """Names of an operation's attributes in TensorFlow's registry; empty for a function."""
     operation = op_def_registry.get(name)
     return set() if operation is None else {each.name for each in operation.attr}
 

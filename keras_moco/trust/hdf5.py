@@ -1,4 +1,4 @@
-"""Weights in HDF5: numbers within the file alone, and as many as it says."""
+"""Weights in HDF5 must be numbers in the file itself, and as many as it declares."""
 
 import math
 
@@ -7,38 +7,38 @@ import h5py
 from keras_moco.errors import UserError
 
 # A file may declare arrays that it does not store. Weights hardly shrink by compression.
-SMALL = 2**28  # bytes, for which nobody has to pay with a file
+SMALL = 2**28  # bytes that any file may declare, however small it is
 MOST_EXPANSION = 20
-# Of an array that is stored in chunks, all of one is unpacked to read any of it.
+# To read any part of an array in chunks, a whole chunk is unpacked.
 SMALL_CHUNK = 2**20
 
 
 def check_weights(path, file=None):
-    """Refuses HDF5 that leads out of the file, declares more numbers than it stores, or holds something else.
+    """Refuses HDF5 that links to other files, declares more numbers than it stores, or holds anything but numbers.
 
-    HDF5 can link to other files, and have arrays in them: loaded as weights, those would be read, and end up in what is
-    saved next.
+    HDF5 can link to other files, or store arrays in them. Loaded as weights, their content would be in the next file
+    that is saved.
 
     Args:
-        path: path, for messages; of the file, unless `file` is given.
-        file: the file as a binary file object. Defaults to `None`: it is opened.
+        path: path of the file, for messages.
+        file: binary file object with the content. Defaults to `None`: the file at `path` is opened.
 
     Returns:
-        int, the bytes of all its arrays.
+        int, the bytes of all arrays.
 
     Raises:
-        ValueError: if it is no whole HDF5, or one of these.
+        ValueError: if it is refused, or no complete HDF5.
     """
     try:
         with h5py.File(file or path, "r") as content:
             arrays = list(_arrays(content))
             size = content.id.get_filesize()
-    except FileNotFoundError:  # of a checkpoint that is deleted while it is read
+    except FileNotFoundError:  # the file was deleted while it was read
         raise
-    # What HDF5 raises depends on where the damage is.
+    # The type of error depends on where the damage is.
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise UserError(
-            f"Weights must be in a whole HDF5 file. Received: {path}, of which HDF5 says: {error}. Fetch it again."
+            f"Weights must be in a complete HDF5 file. Received: {path}, for which HDF5 says: {error}. Restore it."
         ) from error
     for name, _, forbidden in arrays:
         if forbidden:
@@ -56,12 +56,12 @@ def check_weights(path, file=None):
 
 
 def _arrays(file):
-    """`(name, bytes, what it is that it must not be)` of all that lies in a file; the last is empty if all is well."""
+    """`(name, bytes, why it is refused)` for everything in a file; the last is empty for an array of numbers."""
     groups, seen = [file], set()
     while groups:
         group = groups.pop()
         address = h5py.h5o.get_info(group.id).addr
-        if address in seen:  # a group may lie within itself
+        if address in seen:  # a group may contain itself
             continue
         seen.add(address)
         for name in group:
@@ -84,9 +84,9 @@ def _forbidden(dataset):
     if dataset.external:
         return f"stored in another file, {dataset.external[0][0]}"
     if dataset.is_virtual:
-        return "put together out of other files"
+        return "assembled from other files"
     if dataset.chunks:
         itemsize = dataset.dtype.itemsize
         if math.prod(dataset.chunks) * itemsize > max(SMALL_CHUNK, 2 * math.prod(dataset.shape) * itemsize):
-            return "stored in pieces that are larger than itself"
+            return "stored in chunks that are larger than the array"
     return "no array of numbers" if dataset.dtype.hasobject else ""

@@ -1,7 +1,7 @@
-"""What the description of a Keras model may name: Keras's own classes, and those that this program has registered.
+"""Classes that the configuration of a Keras model may name: Keras's own, and those that this program has registered.
 
-Keras builds whatever class a description names, and may import its module for that. Its safe mode refuses lambdas; what
-else reads files or loads other models passes in some versions and not in others (keras-team/keras#23654).
+Keras builds any class that a configuration names, and may import its module. Its safe mode refuses lambdas; other
+classes that read files or load models pass in some versions and not in others (keras-team/keras#23654).
 """
 
 import sys
@@ -11,22 +11,22 @@ import keras
 from keras_moco.errors import UserError
 
 DEEPEST = 100
-# Of layers, when a model is built: one that has another many times, which has a third many times, never ends.
+# Layers called while a model is built: models nested in models multiply the calls.
 MOST_CALLS = 100_000
-# Values, not classes, in the words of Keras. Of `__lambda__` the value is code.
+# Keras's names for values, not classes. `__lambda__` is missing here: its value is code.
 VALUES = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"}
 NUMBERS = {"bool", "float16", "bfloat16", "float32", "float64"}
 NUMBERS |= {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
-# Where functions may come from: of numbers alone. "builtins" is Keras's word for these.
+# Modules of functions that only compute. Keras also calls them "builtins".
 FUNCTIONS = ("activations",)
 TRAINING_FUNCTIONS = ("activations", "losses", "metrics")
 MAKERS = {"get", "deserialize", "serialize"}
-# They run code, load what lies elsewhere, or read a file that they name, such as a vocabulary.
+# They run code, load another model, or read a file that they name, such as a vocabulary.
 NAMES_REFUSED = {
     *("Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper"),
     *("StringLookup", "IntegerLookup", "TextVectorization", "IndexLookup"),
 }
-# How a quantized model computes: plain settings. Earlier versions of Keras have none of these.
+# Plain settings of quantized models, which earlier versions of Keras do not have.
 QUANTIZATION = tuple(
     getattr(keras.quantizers, name)
     for name in ("Int8QuantizationConfig", "Int4QuantizationConfig", "Float8QuantizationConfig", "AbsMaxQuantizer")
@@ -40,7 +40,7 @@ KINDS = (
     *(keras.Operation, keras.DTypePolicy, keras.Initializer, keras.Regularizer, keras.constraints.Constraint),
     *QUANTIZATION,
 )
-# Only in how a model was compiled: a metric has variables as soon as it is made, as many as it says.
+# Only in `compile_config`: a metric creates its variables at once, as many as its configuration says.
 TRAINING_KINDS = (
     *KINDS,
     *(keras.Optimizer, keras.optimizers.schedules.LearningRateSchedule, keras.Loss, keras.Metric),
@@ -48,19 +48,19 @@ TRAINING_KINDS = (
 
 
 def check_config(config, path):
-    """Refuses the description of a model that names anything but known classes, without building or importing any.
+    """Refuses the configuration of a model that names anything but known classes. Nothing is built or imported.
 
     Args:
-        config: dict, the content of `config.json`. How the model was compiled is passed over, as nothing is compiled.
+        config: dict, the content of `config.json`. `compile_config` is skipped, since nothing is compiled.
         path: path of the file, for messages.
 
     Raises:
-        ValueError: if it names something else, or is nested deeper than any model.
+        ValueError: if it names anything else, or is nested deeper than any model.
     """
     if not isinstance(config, dict) or "class_name" not in config:
         raise UserError(
             "A .keras file must describe a model. "
-            f"Received: {path}, which describes {type(config).__name__} without a class. Save it again."
+            f"Received: {path} with a {type(config).__name__} that names no class. Save it again."
         )
     config = {name: value for name, value in config.items() if name != "compile_config"}
     for part, is_compiling in _parts(config):
@@ -71,20 +71,18 @@ def check_config(config, path):
             raise UserError(
                 "A .keras file must consist of layers of Keras, and of classes that this program has registered, "
                 f"and hold no code. Received: {path} with {named}; nothing of it was run. "
-                "Save it without, or import what registers its classes first."
+                "Save it without that, or import the module that registers its classes first."
             )
     if (calls := _calls(config)) > MOST_CALLS:
         raise UserError(
             f"A .keras file must call its layers at most {MOST_CALLS:,} times while it is built. "
-            f"Received: {path} with models in models, which come to {calls:,}. Do not use this file."
+            f"Received: {path} with models in models, and {calls:,} calls. Do not use this file."
         )
 
 
 def _parts(config):
-    """All dicts within a description, itself included, and whether each belongs to how a model was compiled.
-
-    Not by recursion, which has its limit in Python.
-    """
+    """All dicts in a configuration, itself included, and whether each belongs to a `compile_config`."""
+    # Not by recursion, whose depth Python limits.
     waiting = [(config, 0, False)]
     while waiting:
         part, depth, is_compiling = waiting.pop()
@@ -102,7 +100,7 @@ def _parts(config):
 
 
 def _calls(part):
-    """How many layers are called while something is built; what lies in a layer is called whenever that is."""
+    """The number of calls of layers while something is built; each call of a layer calls the layers in it."""
     if isinstance(part, list):
         return sum(map(_calls, part))
     if not isinstance(part, dict):
@@ -113,7 +111,7 @@ def _calls(part):
 
 
 def _is_only_planned(nodes):
-    """Whether all calls of a layer are of outputs of others: a call of numbers alone is carried out at once."""
+    """Whether all calls of a layer take outputs of other layers: a call with numbers alone would compute at once."""
     return isinstance(nodes, list) and all(
         isinstance(node, dict) and any(part.get("class_name") == "__keras_tensor__" for part, _ in _parts(node))
         for node in nodes
@@ -121,7 +119,7 @@ def _is_only_planned(nodes):
 
 
 def _foreign(part, is_compiling):
-    """What in the description of one object is not known to be harmless, in words; empty if there is nothing."""
+    """What in the configuration of one object is not known to be harmless, in words; empty if it is harmless."""
     name, module = part["class_name"], part.get("module")
     if not isinstance(name, str) or not isinstance(module, str | None):
         return "an object without a name"
@@ -131,8 +129,8 @@ def _foreign(part, is_compiling):
         return "" if name == "__keras_tensor__" or kind in NUMBERS else f"an array of {kind!r}"
     if name == "function":
         return _foreign_function(part.get("config"), module, is_compiling)
-    # Keras takes the first of these two, and imports the module where there is neither. Elsewhere it looks for the name
-    # alone: that has to be harmless, too.
+    # Keras takes the first of these two, and imports the module if it finds neither. In other places it looks for the
+    # name alone, which must be harmless too.
     taken = [_registered(part.get("registered_name", name)), _of_keras(module, name)]
     found = [each for each in (*taken, _registered(name)) if each is not None]
     is_known = taken != [None, None] and name not in NAMES_REFUSED
@@ -145,7 +143,7 @@ def _registered(name):
 
 
 def _of_keras(module, name):
-    """What a loaded module of Keras has under a name; `None` for any other module, and if there is nothing."""
+    """What a loaded module of Keras has under a name; `None` for any other module or name."""
     is_keras = module is not None and module.partition(".")[0] == "keras"
     return getattr(sys.modules.get(module), name, None) if is_keras else None
 

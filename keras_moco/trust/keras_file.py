@@ -1,4 +1,4 @@
-"""The archive that a `.keras` file is: its members, and how much memory its model may ask for."""
+"""The members of a `.keras` file, which is a zip archive, and the memory that its model may use."""
 
 import collections
 import contextlib
@@ -19,24 +19,24 @@ from keras_moco.trust.keras_config import check_config
 
 CONFIG, METADATA, WEIGHTS, ASSETS = "config.json", "metadata.json", "model.weights.h5", "assets"
 COMPILE = "compile_from_config"
-LARGEST_CONFIG = 2**25  # bytes; that of keras.applications' largest network takes 2**21
-# What is in none of the weights, such as the counters of random layers: bytes.
+LARGEST_CONFIG = 2**25  # bytes; keras.applications' largest network has 2**21
+# Bytes of variables that are not in the weights, such as the counters of random layers.
 SPARE = 2**24
 
 
 def check_keras_file(path):
-    """Refuses a `.keras` file that could do anything else than be built and filled with its own weights.
+    """Refuses a `.keras` file that could do more than build a model and fill it with the file's weights.
 
-    Nothing of it is built, imported or unpacked.
+    Nothing in it is built, imported or unpacked.
 
     Args:
-        path: `pathlib.Path` of a zip file.
+        path: `pathlib.Path` of the file.
 
     Returns:
         int, the bytes of its weights.
 
     Raises:
-        ValueError: if it is damaged, no file as Keras writes it, too large for what it says it is, or names code.
+        ValueError: if it is damaged, has members that Keras does not write, unpacks to too much, or names code.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -53,7 +53,7 @@ def check_keras_file(path):
         ) from error
     except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
-            f"A .keras file must be whole. Received: {path}, which is damaged, cut off, or something else: {error}. "
+            f"A .keras file must be complete. Received: {path}, which is damaged, cut off, or something else: {error}. "
             "Export it again."
         ) from error
 
@@ -81,7 +81,7 @@ def _check_members(archive, path):
 
 
 def _is_known(member):
-    """Whether a member is one that Keras writes, is no link, needs no password, and stays in its folder."""
+    """Whether Keras writes such a member: no link, no password, and no path out of the archive's folder."""
     kind, parts = stat.S_IFMT(member.external_attr >> 16), PurePosixPath(member.filename).parts
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR) or member.flag_bits & 1 or set(member.filename) & set("\\:\0"):
         return False
@@ -90,14 +90,14 @@ def _is_known(member):
 
 @contextlib.contextmanager
 def limited_weights(limit, path):
-    """Has no layer make variables that the weights of its file could not fill, before there is memory for them.
+    """Refuses variables that the weights of the file could not fill, before memory is allocated for them.
 
     Args:
-        limit: int, bytes of the weights.
+        limit: int, the bytes of the weights.
         path: path of the file, for the message.
 
     Raises:
-        ValueError: once more bytes are asked for than there are.
+        ValueError: once the layers ask for more bytes than that.
     """
     add_weight, left = keras.Layer.add_weight, limit + SPARE
 
@@ -116,7 +116,7 @@ def limited_weights(limit, path):
             )
         return add_weight(layer, shape, initializer, dtype, *args, **kwargs)
 
-    keras.Layer.add_weight = counted  # the one place where all layers come by
+    keras.Layer.add_weight = counted  # every layer creates its variables by it
     try:
         yield
     finally:
@@ -124,29 +124,29 @@ def limited_weights(limit, path):
 
 
 def _bytes_of(dtype):
-    """The bytes of one element, by the number in the name of its dtype."""
+    """The bytes of one element, from the number in the name of its dtype."""
     bits = re.search(r"\d+", keras.backend.standardize_dtype(dtype))
     return max(1, int(bits[0]) // 8) if bits else 1
 
 
 @contextlib.contextmanager
 def nothing_compiled():
-    """Has Keras leave out how models within a model were compiled; of the outermost `compile=False` says so.
+    """Keras compiles no model within a model either; `compile=False` concerns the outermost one alone.
 
-    Their metrics have variables, as many as the file asks for.
+    Their metrics would create variables, as many as the file asks for.
     """
     classes = {keras.Model, *(each for each in keras.saving.get_custom_objects().values() if _is_model(each))}
     own = {each: vars(each).get(COMPILE) for each in classes}
-    left_out = []
+    skipped = []
     for each in classes:
-        setattr(each, COMPILE, lambda model, config: left_out.append(model))
+        setattr(each, COMPILE, lambda model, config: skipped.append(model))
     try:
         yield
     finally:
         for each, method in own.items():
             delattr(each, COMPILE) if method is None else setattr(each, COMPILE, method)
-        for model in left_out:
-            model.compiled = False  # which Keras believes them to be
+        for model in skipped:
+            model.compiled = False  # Keras has set it to True
 
 
 def _is_model(found):

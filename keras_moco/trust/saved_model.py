@@ -1,4 +1,4 @@
-"""What a SavedModel would do, read from its file before TensorFlow loads it: a SavedModel is a program."""
+"""Checks what a SavedModel, which is a program, would do: its file is read before TensorFlow loads it."""
 
 import os
 import stat
@@ -10,37 +10,37 @@ from keras_moco.errors import UserError
 from keras_moco.trust.graph import foreign_operation
 
 PROGRAM = "saved_model.pb"
-# What TensorFlow would take for the program, or run beside it.
+# TensorFlow would load these instead of the program, or beside it.
 OTHER_PROGRAMS = {"saved_model.pbtxt", "saved_model.cpb"}
-LARGEST = 2**31 - 1  # of a message of protobuf
+LARGEST = 2**31 - 1  # bytes of a protobuf message
 MOST_FILES = 10_000
-# Of what a SavedModel consists: values, functions, and containers. Others make tables, open files, or become instances
-# of Python classes that somebody has registered.
+# The objects of a network: values, functions and containers. Others create tables, open files, or become instances of
+# registered Python classes.
 OBJECTS = {"user_object", "variable", "function", "bare_concrete_function", "constant", "captured_tensor"}
 CONTAINERS = {"_generic_user_object", "signature_map"}
 CONTAINERS |= {f"trackable_{kind}_wrapper" for kind in ("list", "dict", "tuple")}
 
-CONSTANT = ("constant", "tf.TrackableConstant")  # the one class of Python that values are made by
+CONSTANT = ("constant", "tf.TrackableConstant")  # the one Python class among values
 
 
 def check_saved_model(path, trusted):
-    """Refuses a SavedModel that nobody has vouched for, or that does anything but compute with its variables.
+    """Refuses a SavedModel that the user does not trust, or that does anything but compute with its variables.
 
     Its graph runs when it is loaded and called, and TensorFlow has operations that read and write files and call
-    Python. Here nothing of it runs: the file is parsed, and all its functions are searched for such operations.
+    Python. This check runs nothing: it parses the file, and searches all its functions for such operations.
 
     Args:
         path: `pathlib.Path` of the folder.
-        trusted: bool, whether the user trusts those that it comes from.
+        trusted: bool, whether the user trusts its source.
 
     Raises:
-        ValueError: if it is not trusted, is damaged, reaches out of its folder, or has such an operation.
+        ValueError: if it is not trusted, is damaged, refers to files outside its folder, or has such an operation.
     """
     if not trusted:
         raise UserError(
-            "A SavedModel must come from somebody you trust, since it is a program, which runs when it is opened. "
-            f"Received: {path}. Use the .keras file that was exported beside it, which only describes layers, or say "
-            "that you trust it by trust_saved_model=True (--trust_saved_model)."
+            "A SavedModel must come from a source you trust, since it is a program that runs when it is opened. "
+            f"Received: {path}. Use the .keras file that was exported beside it, which only describes layers, or set "
+            "trust_saved_model=True (--trust_saved_model) if you trust it."
         )
     _check_folder(path)
     program, model = path / PROGRAM, saved_model_pb2.SavedModel()
@@ -48,12 +48,12 @@ def check_saved_model(path, trusted):
         model.ParseFromString(program.read_bytes())
     except DecodeError as error:
         raise UserError(
-            f"A SavedModel must be whole. Received: {program}, which is damaged or something else: {error}. "
+            f"A SavedModel must be complete. Received: {program}, which is damaged or something else: {error}. "
             "Export it again."
         ) from error
     if found := _foreign(model):
         raise UserError(
-            "A SavedModel must do nothing but compute with its own variables. "
+            "A SavedModel must only compute with its own variables. "
             f"Received: {program} with {found}; nothing of it was run. Use a .keras file of the model instead."
         )
 
@@ -80,8 +80,8 @@ def _check_folder(path):
 
 
 def _foreign(model):
-    """What a program has that no export of a network needs, in words; empty if there is nothing."""
-    # TensorFlow loads others by an older loader, which runs operations of the graph outside of functions.
+    """What a program has that no export of a network needs, in words; empty if it has nothing such."""
+    # For other files TensorFlow uses an older loader, which runs operations of the graph outside of functions.
     if len(model.meta_graphs) != 1 or not model.meta_graphs[0].HasField("object_graph_def"):
         return "another number of graphs than one of TensorFlow 2"
     graph = model.meta_graphs[0]

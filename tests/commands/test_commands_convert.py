@@ -87,7 +87,7 @@ def test_run_can_be_loaded_and_converted_back(call, checkpoint, flagfile, tmp_pa
     workdir = tmp_path / "runs" / "converted"
     status, stdout, _ = call("run", checkpoint, "--flagfile", flagfile, "--workdir", workdir)
     assert status == 0
-    assert "a run of 3 epochs, of which 0 are done (22 steps)" in stdout and "\nnote: no state of an SGD" in stdout
+    assert "a run of 3 epochs, of which 0 are finished (22 steps)" in stdout and "\nnote: no SGD state" in stdout
     plan, model = load_model(workdir)
     assert plan.config.workdir == str(workdir) and int(model.optimizer.iterations) == model.steps_done == 22
     assert RunDirectory(workdir).results.read()["converted_from"] == str(checkpoint)
@@ -103,7 +103,7 @@ def test_run_can_be_loaded_and_converted_back(call, checkpoint, flagfile, tmp_pa
     monkeypatch.setattr(command, "load_model", lambda *_: (plan, model))  # not a second time
     assert "which exists" in refusal(call("to_pytorch", workdir, back))
     assert call("to_pytorch", workdir, back, "--overwrite")[0] == 0
-    assert "tiny that begins with (4, 1, 3, 3)" in refusal(call("to_detectron2", workdir, tmp_path / "back.pkl"))
+    assert "tiny with a first kernel (4, 1, 3, 3)" in refusal(call("to_detectron2", workdir, tmp_path / "back.pkl"))
 
 
 def test_run_refuses_what_does_not_fit(call, checkpoint, flagfile, tmp_path):
@@ -115,7 +115,7 @@ def test_run_refuses_what_does_not_fit(call, checkpoint, flagfile, tmp_path):
 
     assert left_over(refused(flags.replace("300", "512"))) == ["- queue (8, 300)", "+ queue (8, 512)"]
     assert "std [0.25] and not [0.5]." in refused(flags + "--image_std=0.5\n")
-    assert f"{flagfile} of simclr." in refused(flags.replace("--queue_size=300\n", "--method=simclr\n"))
+    assert f"{flagfile} with simclr." in refused(flags.replace("--queue_size=300\n", "--method=simclr\n"))
     assert "no_such_flag" in refused("--no_such_flag=1\n")
     assert "absent.pth, which does not exist" in refused(file=tmp_path / "absent.pth")
     workdir.mkdir()

@@ -83,7 +83,7 @@ def test_unnamed_classes_are_numbered_and_names_that_do_not_fit_are_refused(idx,
     "name, change, received",
     [
         ("train-labels.idx1-ubyte", None, "train-labels-idx1-ubyte.gz, "),
-        ("train-labels.idx1-ubyte", lambda content: b"\0\0\x08\x03" + content[4:], "begins with 00000803"),
+        ("train-labels.idx1-ubyte", lambda content: b"\0\0\x08\x03" + content[4:], "starts with 00000803"),
         ("train-labels.idx1-ubyte", lambda content: content[:-1], "7 for shape (7,)"),
         ("t10k-labels.idx1-ubyte", lambda content: b"\0\0\x08\x01\0\0\0\x01\0", "3 images, 1 labels"),
         ("train-images-idx3-ubyte.gz", lambda content: content[:-12], "whose gzip stream is broken"),

@@ -117,10 +117,10 @@ def test_file_asks_for_nothing_that_numpy_1_lacks_and_its_arrays_can_be_written_
 @pytest.mark.slow
 def test_network_that_detectron2_lacks(encoder, tmp_path):
     for settings, found in (
-        (dict(name="basic", stem="cifar"), "basic that begins with (4, 3, 3, 3)"),
-        (dict(name="basic", width=8), "basic that begins with (8, 3, 7, 7)"),
-        (dict(name="resnet10"), "resnet10 that begins with (4, 3, 7, 7)"),
-        (dict(name="basic", channels=1), "basic that begins with (4, 1, 7, 7)"),
+        (dict(name="basic", stem="cifar"), "basic with a first kernel (4, 3, 3, 3)"),
+        (dict(name="basic", width=8), "basic with a first kernel (8, 3, 7, 7)"),
+        (dict(name="resnet10"), "resnet10 with a first kernel (4, 3, 7, 7)"),
+        (dict(name="basic", channels=1), "basic with a first kernel (4, 1, 7, 7)"),
     ):
         with refused(f"Received: {found}."):
             to_detectron2(make_encoder(**settings), tmp_path / "backbone.pkl")

@@ -79,7 +79,7 @@ def test_to_resume_a_file_must_have_the_state_of_the_optimizer(checkpoint, write
     ours = MoCo(model.encoder, queue_size=20)
     ours.compile(optimizer=SGD())
     ours.optimizer.build(ours.trainable_variables)
-    with refused(f"{path} without one", "allow_partial", unchanged=[ours]):
+    with refused(f"{path} without it", "allow_partial", unchanged=[ours]):
         load_pytorch(ours, path)
     load_pytorch(ours, path, allow_partial=True)
     assert ours.steps_done == int(ours.optimizer.iterations) == 5

@@ -53,7 +53,7 @@ def test_layer_named_like_a_resnets_does_not_make_a_resnet(tmp_path):
 )
 def test_place_of_the_file_is_checked(write, name, model, tmp_path):
     path = tmp_path / name
-    with refused(tmp_path / "new" / name, f"Make {tmp_path / 'new'} first"):
+    with refused(tmp_path / "new" / name, f"Create {tmp_path / 'new'} first"):
         write(model.encoder, tmp_path / "new" / name)
     assert not os.listdir(tmp_path)
     path.write_bytes(b"mine")

@@ -12,8 +12,8 @@ import tensorflow as tf
 from keras import layers
 
 import tests.tiny  # noqa: F401, which adds the backbone "tiny"
-from keras_moco.export import backbone
-from keras_moco.export.backbone import NotStockError, export_backbone, standalone_backbone
+from keras_moco.export import backbone, export_backbone, standalone_backbone
+from keras_moco.export.standalone import NotStockError
 from keras_moco.layers import SplitBatchNormalization
 from keras_moco.methods import EndToEnd, MemoryBank, MoCo, SimCLR
 from keras_moco.networks import Encoder, linear_head, resnet
@@ -32,7 +32,7 @@ def small_encoder():
 
 
 def trained(encoder):
-    """Moves the BatchNorm statistics away from their first values, so that forgetting them would show."""
+    """Moves the BatchNorm statistics away from their initial values, so that losing them would be visible."""
     shape = [size or 16 for size in encoder.image_shape]
     for _ in range(3):
         encoder(images(size=shape[0], channels=shape[-1]), training=True)
@@ -48,7 +48,7 @@ def exported(tmp_path_factory):
     return folder, encoder
 
 
-def test_both_files_give_the_features_in_inference_and_in_training(exported):
+def test_both_files_compute_the_encoder_features_in_inference_and_training(exported):
     folder, encoder = exported
     model = keras.models.load_model(folder / backbone.KERAS_FILE)
     served = tf.saved_model.load(str(folder / backbone.SAVED_MODEL))
@@ -58,7 +58,7 @@ def test_both_files_give_the_features_in_inference_and_in_training(exported):
     counts = len(encoder.backbone.trainable_variables), len(encoder.backbone.non_trainable_variables)
     for loaded in (model, served):
         assert (len(loaded.trainable_variables), len(loaded.non_trainable_variables)) == counts
-    # Inference has left the statistics as they are; training moves them, in both files alike.
+    # Inference has not changed the statistics; training updates them, identically in both files.
     statistics = [np.array(variable) for variable in encoder.backbone.non_trainable_variables]
     for loaded in (model, served):
         found = [np.array(variable) for variable in loaded.non_trainable_variables]
@@ -69,7 +69,7 @@ def test_both_files_give_the_features_in_inference_and_in_training(exported):
     np.testing.assert_allclose(served.serve(images()), model(images()), atol=1e-5)
 
 
-def test_image_size_stays_where_the_backbone_needs_it():
+def test_image_size_is_fixed_where_the_backbone_needs_it():
     flat = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(5), layers.BatchNormalization()])
     encoder = trained(Encoder(flat, linear_head(5, 4), mean=0.3, std=0.2))
     model = standalone_backbone(encoder)
@@ -104,7 +104,7 @@ def test_the_export_is_float32_whatever_the_model_was_trained_in():
     keras.config.set_dtype_policy("float32")
     full = small_encoder()
     full.set_weights(mixed.get_weights())
-    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    assert {layer.compute_dtype for layer in [model, *model.layers]} == {"float32"}
     np.testing.assert_allclose(model(images()), full.features(images()), atol=1e-5)
 
 
@@ -121,7 +121,7 @@ def test_the_export_is_a_trainable_copy():
         np.testing.assert_array_equal(weight, old)
 
 
-def test_an_export_replaces_the_last_one_and_nothing_else(exported, tmp_path):
+def test_an_export_replaces_the_previous_one_and_no_other_file(exported, tmp_path):
     folder = shutil.copytree(exported[0], tmp_path / "export")
     (folder / "README.md").write_text("mine")
     second = trained(small_encoder())
@@ -134,7 +134,7 @@ def test_an_export_replaces_the_last_one_and_nothing_else(exported, tmp_path):
         np.testing.assert_allclose(load(images()), second.features(images()), atol=1e-5)
 
 
-def test_a_failed_export_leaves_the_last_one(exported, tmp_path, monkeypatch):
+def test_a_failed_export_keeps_the_previous_one(exported, tmp_path, monkeypatch):
     folder = shutil.copytree(exported[0], tmp_path / "export")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -147,7 +147,7 @@ def test_a_failed_export_leaves_the_last_one(exported, tmp_path, monkeypatch):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-# What a `.keras` file cannot hold for others
+# Backbones that other programs cannot load from a `.keras` file
 
 
 class Doubling(layers.Layer):
@@ -184,16 +184,16 @@ def listing(folder):
 
 
 @pytest.mark.parametrize("made_by", [doubling_backbone, Subclassed])
-def test_own_layers_are_exported_as_a_saved_model_alone(made_by, exported, tmp_path):
-    folder = shutil.copytree(exported[0], tmp_path / "export")  # whose backbone.keras is another model's
+def test_custom_layers_are_exported_as_a_saved_model_alone(made_by, exported, tmp_path):
+    folder = shutil.copytree(exported[0], tmp_path / "export")  # its backbone.keras is another model's
     encoder = trained(Encoder(made_by(Doubling(name="twice")), linear_head(4, 2)))
-    with pytest.warns(UserWarning, match=r"backbone\.keras is left out, .* of class (Doubling|Subclassed)"):
+    with pytest.warns(UserWarning, match=r"backbone\.keras is not written, .* of class (Doubling|Subclassed)"):
         export_backbone(encoder, folder)
     assert listing(folder) == ["saved_model"]
     # The same network of stock layers, in Keras itself.
     stock = standalone_backbone(Encoder(doubling_backbone(layers.Rescaling(2.0)), linear_head(4, 2)))
     stock.set_weights(encoder.backbone.get_weights())
-    served, odd = tf.saved_model.load(str(folder / "saved_model")), images(n=5)  # which no 3 groups divide
+    served, odd = tf.saved_model.load(str(folder / "saved_model")), images(n=5)  # which 3 groups do not divide
     assert len(served.variables) == 6 and len(served.trainable_variables) == 4
     np.testing.assert_allclose(served.serve(odd), stock(odd), atol=1e-5)
     np.testing.assert_allclose(served.train(odd), stock(odd, training=True), atol=1e-5)
@@ -216,7 +216,7 @@ def my_activation(x):
     return keras.ops.relu(x)
 
 
-def test_stock_layers_with_odd_configurations_are_exported(tmp_path):
+def test_a_stock_layer_with_an_unusual_configuration_is_exported(tmp_path):
     layers_of_it = [keras.layers.Conv2D(5, 3), keras.layers.SpatialDropout2D(0.2)]
     encoder = Encoder(keras.Sequential([keras.Input((8, 8, 3)), *layers_of_it]), linear_head(5))
     export_backbone(encoder, tmp_path)
@@ -235,15 +235,15 @@ def test_stock_layers_with_odd_configurations_are_exported(tmp_path):
         (lambda: layers.Dense(4, kernel_regularizer=MyPenalty()), "MyPenalty"),
     ],
 )
-def test_what_is_not_stock_is_named(layer, named):
+def test_the_part_that_is_not_stock_is_named(layer, named):
     with pytest.raises(NotStockError, match="Received: .*" + named):
         standalone_backbone(Encoder(doubling_backbone(layer()), linear_head(4, 2)))
 
 
-# A backbone alone
+# A backbone without a head
 
 
-def test_a_backbone_alone_is_written_as_it_is(exported, tmp_path):
+def test_a_backbone_without_a_head_is_written_unchanged(exported, tmp_path):
     backbone = keras.models.load_model(exported[0] / "backbone.keras")
     backbone.compile(LARS(0.1), loss="mse")  # which other programs do not know
     export_backbone(backbone, tmp_path / "again")
@@ -256,7 +256,7 @@ def test_a_backbone_alone_is_written_as_it_is(exported, tmp_path):
     assert "keras_moco" not in zipfile.ZipFile(tmp_path / "again" / "backbone.keras").read("config.json").decode()
 
 
-def test_so_is_one_out_of_a_saved_model(exported, tmp_path):
+def test_a_backbone_from_a_saved_model_is_written_unchanged(exported, tmp_path):
     with pytest.warns(UserWarning, match="class TFSMLayer"):
         export_backbone(load_backbone(exported[0] / "saved_model", trust_saved_model=True), tmp_path / "again")
     assert listing(tmp_path / "again") == ["saved_model"]
@@ -265,7 +265,7 @@ def test_so_is_one_out_of_a_saved_model(exported, tmp_path):
     assert len(served.trainable_variables) == len(exported[1].backbone.trainable_variables)
 
 
-def test_a_backbone_alone_takes_images(tmp_path):
+def test_a_backbone_without_a_head_must_take_images(tmp_path):
     dense = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
     for model in (dense, keras.Sequential([layers.Dense(2)])):
         with pytest.raises(ValueError, match="must take one batch of images .* Received: Sequential of input shape"):
@@ -294,12 +294,12 @@ def test_a_model_exports_its_embeddings(make, tmp_path):
         np.testing.assert_allclose(served.serve(images(n)), model.predict(images(n), verbose=0), atol=1e-6)
 
 
-def test_an_export_waits_for_another_one_and_clears_up_after_a_killed_one(tmp_path, monkeypatch):
+def test_an_export_waits_for_another_one_and_deletes_what_a_killed_one_left(tmp_path, monkeypatch):
     (tmp_path / ".export-0123").mkdir()
     seen = []
     monkeypatch.setattr(backbone, "_write", lambda *_: seen.append(sorted(os.listdir(tmp_path))))
     second = threading.Thread(target=export_backbone, args=(small_encoder(), tmp_path))
-    with locked(tmp_path / "export"):  # by which a process says that it is exporting
+    with locked(tmp_path / "export"):  # which a process holds while it exports
         second.start()
         second.join(timeout=0.3)
         assert second.is_alive() and not seen and ".export-0123" in os.listdir(tmp_path)

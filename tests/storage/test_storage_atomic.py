@@ -1,4 +1,4 @@
-"""Files that are replaced whole or not at all."""
+"""Files are replaced atomically."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ def raising(error):
     return mock.Mock(side_effect=error)
 
 
-def test_a_file_is_replaced_and_nothing_is_left_beside_it(path):
+def test_a_file_is_replaced_without_leftovers(path):
     for text in ("long " * 1000, "first\nÄ → 日本 🙂\r\n\ttab, no newline at the end", ""):
         atomic.write_text(str(path), text)
         assert path.read_bytes() == text.encode("utf-8") and os.listdir(path.parent) == ["file.txt"]
@@ -36,7 +36,7 @@ def test_a_file_is_replaced_and_nothing_is_left_beside_it(path):
     "module, name, failing",
     [(atomic.Path, "write_text", half_written), (os, "fsync", raising), (os, "replace", raising)],
 )
-def test_a_full_disk_or_an_interrupt_leaves_the_old_file_alone(module, name, failing, path, monkeypatch):
+def test_a_full_disk_or_an_interrupt_keeps_the_old_file(module, name, failing, path, monkeypatch):
     path.write_text("the old one")
     for error in (OSError(errno.ENOSPC, "full"), KeyboardInterrupt()):
         with monkeypatch.context() as patch, pytest.raises(type(error)) as caught:
@@ -46,7 +46,7 @@ def test_a_full_disk_or_an_interrupt_leaves_the_old_file_alone(module, name, fai
         assert {each.name: each.read_text() for each in path.parent.iterdir()} == {"file.txt": "the old one"}
 
 
-def test_the_content_is_on_the_disk_before_the_name_and_the_name_before_it_returns(path, monkeypatch):
+def test_the_file_is_flushed_before_the_renaming_and_the_folder_after_it(path, monkeypatch):
     done = []
     flush, replace = atomic.flush, os.replace
     monkeypatch.setattr(atomic.secrets, "token_hex", lambda _: "0123abcd")
@@ -56,7 +56,7 @@ def test_the_content_is_on_the_disk_before_the_name_and_the_name_before_it_retur
     assert done == ["flush .file.txt.0123abcd.tmp", "rename to file.txt", f"flush {path.parent.name}"]
 
 
-def test_a_file_system_that_cannot_flush_folders_is_no_error(tmp_path, monkeypatch):
+def test_a_file_system_that_cannot_flush_folders_is_accepted(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", raising(OSError(errno.EINVAL, "unsupported")))
     atomic.flush(tmp_path)
     (tmp_path / "file.txt").touch()
@@ -64,7 +64,7 @@ def test_a_file_system_that_cannot_flush_folders_is_no_error(tmp_path, monkeypat
         atomic.flush(tmp_path / "file.txt")
 
 
-def test_what_a_killed_process_left_goes_with_the_next_write_and_nothing_else(path):
+def test_the_next_write_deletes_the_temporary_file_of_a_killed_process_and_no_other(path):
     left = path.with_name(".file.txt.0123abcd.tmp")
     others = {".file.txt.tmp", ".other.txt.0123abcd.tmp", ".file.txt.copy.tmp"}
     for name in (left.name, *others):
@@ -74,7 +74,7 @@ def test_what_a_killed_process_left_goes_with_the_next_write_and_nothing_else(pa
     assert set(os.listdir(path.parent)) == {"file.txt", *others}
 
 
-def test_json_that_nests_too_deeply_is_no_json(path):
+def test_json_that_nests_too_deeply_is_refused(path):
     path.write_text("[" * 100_000 + "]" * 100_000)
     with pytest.raises(ValueError, match="too deeply"):
         atomic.read_json(path)

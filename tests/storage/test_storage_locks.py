@@ -1,4 +1,4 @@
-"""Locks: one process at a time, and none is held up by one that was killed."""
+"""One process at a time holds a lock, and a killed process holds none."""
 
 import errno
 import fcntl
@@ -42,19 +42,19 @@ def holder(tmp_path):
         holder.kill()
 
 
-def test_a_second_process_is_refused_while_the_first_lives_and_no_longer(holder, tmp_path):
+def test_a_second_process_is_refused_only_while_the_first_one_lives(holder, tmp_path):
     with pytest.raises(LockedError, match=f"process {holder.pid} on "), locked(tmp_path / "file", wait=False):
         pass
     assert os.listdir(tmp_path) == [".file.lock"]
     holder.kill()
     holder.wait()
-    assert os.listdir(tmp_path) == [".file.lock"]  # left behind, and held by nobody
+    assert os.listdir(tmp_path) == [".file.lock"]  # left over, and not locked
     with locked(tmp_path / "file", wait=False) as held:
         assert held
     assert os.listdir(tmp_path) == []
 
 
-def test_who_waits_is_next(holder, tmp_path):
+def test_a_waiting_process_gets_the_lock_next(holder, tmp_path):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     waiting = subprocess.Popen(holder.args, env=ENVIRONMENT, **pipes)
     holder.communicate("")
@@ -63,8 +63,8 @@ def test_who_waits_is_next(holder, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_processes_that_add_to_one_file_lose_nothing(tmp_path):
-    """Each waits for, deletes and makes anew the same lock file all the time."""
+def test_processes_that_update_one_file_lose_no_update(tmp_path):
+    """Each of them waits for, deletes and recreates the same lock file all the time."""
     (tmp_path / "file").write_text("0")
     command = [sys.executable, "-c", ADD, str(tmp_path / "file")]
     for process in [subprocess.Popen(command, env=ENVIRONMENT) for _ in range(4)]:
@@ -72,7 +72,7 @@ def test_processes_that_add_to_one_file_lose_nothing(tmp_path):
     assert (tmp_path / "file").read_text() == "400" and os.listdir(tmp_path) == ["file"]
 
 
-def test_a_file_system_without_locks_is_no_error(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_is_accepted(tmp_path, monkeypatch):
     def unsupported(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -84,8 +84,8 @@ def test_a_file_system_without_locks_is_no_error(tmp_path, monkeypatch):
         assert not held
 
 
-def test_a_lock_is_no_link_and_no_pipe(tmp_path):
-    """Of a folder that a stranger has made."""
+def test_a_link_or_a_pipe_is_refused_as_a_lock_file(tmp_path):
+    """In a folder that somebody else has prepared."""
     target = tmp_path / "important"
     target.write_text("years of work")
     (tmp_path / ".link.lock").symlink_to(target)
@@ -99,7 +99,7 @@ def test_a_lock_is_no_link_and_no_pipe(tmp_path):
         assert target.read_text() == "years of work"
 
 
-def test_the_lock_of_whoever_came_after_a_folder_was_moved_stays(tmp_path):
+def test_a_lock_created_after_the_folder_was_moved_is_not_deleted(tmp_path):
     before, after = tmp_path / "run", tmp_path / "moved"
     before.mkdir()
     with locked(before / "file") as lock:
@@ -112,13 +112,13 @@ def test_the_lock_of_whoever_came_after_a_folder_was_moved_stays(tmp_path):
     assert (before / ".file.lock").exists()
 
 
-def test_what_another_user_has_left_holds_nobody_up(tmp_path):
+def test_a_lock_file_left_by_another_user_can_be_locked(tmp_path):
     (tmp_path / ".file.lock").touch(0o444)
     with as_a_user(tmp_path), locked(tmp_path / "file", wait=False) as lock:
         assert lock
 
 
-def test_who_waits_long_says_for_whom(holder, tmp_path, monkeypatch, capsys):
+def test_a_process_that_waits_long_says_for_which_one(holder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(locks, "PATIENCE", 0)
     release = threading.Timer(0.3, holder.kill)
     release.start()

@@ -1,4 +1,4 @@
-"""`~` is the user's home wherever a path can be given: in flags, as the shell leaves it there, and in Python."""
+"""`~` is the user's home directory wherever a path can be given: in flags, where no shell expands it, and in Python."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ from keras_moco.commands import preview
 from keras_moco.convert import to_pytorch
 from keras_moco.data import open_source
 from keras_moco.evaluation import draw_confusion
-from keras_moco.export.backbone import export_backbone
+from keras_moco.export import export_backbone
 from keras_moco.networks import Encoder, linear_head, resnet
 from keras_moco.runs.directory import RunDirectory
 from keras_moco.runs.load import initial_weights, load_encoder
@@ -41,7 +41,7 @@ def home(tmp_path, monkeypatch):
     assert list((tmp_path / "elsewhere").iterdir()) == []  # no folder named ~
 
 
-def test_a_home_that_does_not_exist_stays_as_it_is(home):
+def test_a_tilde_without_a_home_directory_is_not_replaced(home):
     assert user_path("~/a") == home / "a" and user_path(Path("~") / "a") == home / "a"
     for path in ("a/~/b", "/a~", "~no_such_user/a"):
         assert user_path(path) == Path(path)
@@ -50,7 +50,7 @@ def test_a_home_that_does_not_exist_stays_as_it_is(home):
 # Flags
 
 
-def test_flags_know_the_home(home):
+def test_flags_expand_the_home_directory(home):
     (home / "run").mkdir()
     (home / "run" / "mine.txt").write_text("mine")
     for command, arguments, received in (
@@ -66,11 +66,11 @@ def test_flags_know_the_home(home):
     assert "--epochs=x" in call(train, "--flagfile=~/flags.cfg").refusal
 
 
-def test_names_of_data_know_the_home(home):
+def test_names_of_data_expand_the_home_directory(home):
     assert open_source(write_images(home / "images", "0.png").replace(str(home), "~"), "train").num_examples == 1
 
 
-def test_other_commands_know_the_home(home, capsys):
+def test_other_commands_expand_the_home_directory(home, capsys):
     assert convert.main(["show", "~/nowhere.pth"]) == 2
     assert f"Received: {home}/nowhere.pth" in capsys.readouterr().err
     assert preview.main(["--source=digits", "--recipe=moco_cifar", "--out=~/views.png", "--images=1"]) in (0, None)
@@ -80,7 +80,7 @@ def test_other_commands_know_the_home(home, capsys):
 # Python
 
 
-def test_what_is_written_lies_in_the_home(home):
+def test_functions_that_write_expand_the_home_directory(home):
     model = make_model()
     paths = [
         callbacks.save(model, "~/saved"),
@@ -98,7 +98,7 @@ def test_what_is_written_lies_in_the_home(home):
     ]
     assert all(path.is_relative_to(home) for path in paths), paths
     assert all(path.exists() for path in paths[:6])
-    # And is found there.
+    # Functions that read find it there.
     assert callbacks.is_saved("~/saved") and list(callbacks.saved_steps("~/saved")) == [0]
     assert callbacks.restore(model, "~/saved").path == home / "saved" / "step-000000000"
     images = np.zeros((2, 4, 4, 3), "float32")
@@ -106,15 +106,15 @@ def test_what_is_written_lies_in_the_home(home):
     initial_weights("~/export")(small_encoder())
 
 
-def test_no_path_that_a_user_gives_is_taken_as_it_is():
+def test_every_path_that_a_user_gives_is_expanded():
     """Read from the source: `Path(path)` of an argument does not expand it."""
     raw = {}
     package = Path(keras_moco.__file__).parent
-    for file in sorted(set(package.rglob("*.py")) - set(package.glob("data/*.py"))):  # which expand names of data
+    for file in sorted(set(package.rglob("*.py")) - set(package.glob("data/*.py"))):  # which expand the names of data
         source = file.read_text(encoding="utf-8")
         for function in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)):
             names = {argument.arg for argument in function.args.args}
             text = ast.unparse(function)
             if found := {name for name in re.findall(r"\bPath\((\w+)\)(?!\.expanduser)", text) if name in names}:
                 raw[f"{file.stem}.{function.name}"] = found
-    assert raw == {"durable.flush": {"path"}}, "which gets what was expanded before"
+    assert raw == {"atomic.flush": {"path"}}, "whose argument is expanded already"

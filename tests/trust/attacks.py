@@ -1,4 +1,4 @@
-"""Files as somebody would make them who wants to run code, read files, or fill the memory of whoever opens them."""
+"""Files made to run code, read files, or exhaust memory on the machine that opens them."""
 
 import io
 import json
@@ -16,7 +16,7 @@ def model():
 
 
 def layer(module, name, config, **further):
-    """The description of a layer, as it stands in the file of a model."""
+    """The configuration of a layer, as in the file of a model."""
     entry = {"module": module, "class_name": name, "config": config, "registered_name": None}
     return {key: value for key, value in (entry | further).items() if value != "absent"}
 
@@ -50,7 +50,7 @@ def keras_file(path, entry=None, config=None, weights=None, **members):
 
 
 class Served(tf.Module):
-    """What a SavedModel is made of: two endpoints, which compute what `body` does of images."""
+    """The endpoints of a SavedModel; `serve` applies `body` to images."""
 
     def __init__(self, body, resource=None):
         super().__init__()
@@ -62,7 +62,7 @@ class Served(tf.Module):
 
 
 class Initialiser(tf.saved_model.experimental.TrackableResource):
-    """A table that writes a file when it is made, which is when the SavedModel is loaded."""
+    """A table that writes a file when it is created, which is when the SavedModel is loaded."""
 
     def __init__(self, path):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A `.keras` file only describes layers and holds their weights; one that does more is refused before it is built."""
+"""A `.keras` file only describes layers and holds their weights. One that does more is refused before it is built."""
 
 import json
 import os
@@ -33,11 +33,11 @@ def empty(file):
         del file[name]
 
 
-# What it describes
+# The configuration
 
 
-def test_a_saved_model_within_is_not_reached(tmp_path):
-    """Whatever Keras's safe mode lets pass, which differs between its versions."""
+def test_a_saved_model_in_a_layer_is_not_loaded(tmp_path):
+    """Regardless of Keras's safe mode, which differs between its versions."""
     canary = tmp_path / "canary"
     served = saved_model(tmp_path / "model", resource=Initialiser(canary))
     inner = layer("keras.layers", "TFSMLayer", {"filepath": str(served), "call_endpoint": "serve"})
@@ -77,7 +77,7 @@ def test_no_module_is_imported(tmp_path, monkeypatch):
     assert not canary.exists() and not {"keras_nlp", "innocent"} & sys.modules.keys()
 
 
-def test_what_is_no_layer_of_keras_is_refused(tmp_path):
+def test_anything_but_a_harmless_layer_of_keras_is_refused(tmp_path):
     (tmp_path / "secret").write_text("first\nsecond")
     words = {"vocabulary": str(tmp_path / "secret"), "max_tokens": None}
     lookup = "keras.src.layers.preprocessing.index_lookup"
@@ -116,14 +116,14 @@ def test_what_is_no_layer_of_keras_is_refused(tmp_path):
         refusal(keras_file(tmp_path / "model.keras", config=config))
 
 
-def test_nesting_has_an_end(tmp_path):
+def test_deep_nesting_is_refused(tmp_path):
     for depth in (200, 10**6):
         nested = b'{"class_name": "Sequential", "module": "keras", "config": ' + b"[" * depth + b"]" * depth + b"}"
         said = refusal(keras_file(tmp_path / "model.keras", config=nested))
         assert "nested deeper than any model" in said
 
 
-def test_what_models_usually_hold_is_loaded(tmp_path):
+def test_usual_models_are_loaded(tmp_path):
     images = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, activation="relu", kernel_regularizer="l2", kernel_constraint="max_norm")(images)
     x = keras.ops.mean(x[:, 1:] * 2 + 1, axis=(1, 2))
@@ -140,7 +140,7 @@ def test_what_models_usually_hold_is_loaded(tmp_path):
     np.testing.assert_array_equal(load_keras(tmp_path / "model.keras")(batch), model(batch))
 
 
-def test_classes_of_the_program_itself_are_loaded(tmp_path):
+def test_registered_classes_are_loaded(tmp_path):
     @keras.saving.register_keras_serializable("tests_of_trust")
     class Own(keras.layers.Dense):
         pass
@@ -155,13 +155,13 @@ def test_classes_of_the_program_itself_are_loaded(tmp_path):
         load_keras(tmp_path / "own.keras")
 
 
-def test_a_file_that_keras_would_read_as_another_kind_is_refused(tmp_path):
-    """Keras goes by the name: a zip behind a model in HDF5 would be checked, and the HDF5 be loaded."""
+def test_a_zip_with_another_suffix_is_refused(tmp_path):
+    """Keras goes by the suffix: in a file of HDF5 followed by a zip, the zip would be checked and the HDF5 loaded."""
     path = keras_file(tmp_path / "model.keras").rename(tmp_path / "model.h5")
     assert f"must be named so. Received: {path}. " in refusal(path)
 
 
-def test_how_an_inner_model_was_compiled_is_left_out(tmp_path):
+def test_an_inner_model_is_not_compiled(tmp_path):
     before, own = keras.Model.compile_from_config, MoCo.compile_from_config
     inner = attacks.model()
     inner.compile("adam", "mse", metrics=["mae", keras.metrics.AUC(name="auc")])
@@ -181,11 +181,11 @@ def test_quantized_models_are_loaded(tmp_path):
     np.testing.assert_array_equal(load_keras(tmp_path / "model.keras")(np.ones((1, 3))), model(np.ones((1, 3))))
 
 
-# How large it is
+# Its size
 
 
 def nested_calls(each, depth):
-    """The description of a model that calls a model several times, which calls a model several times, and so on."""
+    """The configuration of a model that calls a model several times, which calls a model several times, and so on."""
     described = layer("keras.layers", "ReLU", {"name": "inner"})
     for _ in range(depth):
         images = x = keras.Input((2,))
@@ -200,13 +200,13 @@ def nested_calls(each, depth):
     return json.dumps(described | {"compile_config": None})
 
 
-def test_models_in_models_are_not_called_without_end(tmp_path):
+def test_too_many_calls_of_models_in_models_are_refused(tmp_path):
     path = keras_file(tmp_path / "model.keras", config=nested_calls(8, 9))
-    assert "which come to 1" in refusal(path)
+    assert " with models in models, and 1" in refusal(path)
     assert load_keras(keras_file(tmp_path / "model.keras", config=nested_calls(3, 3), weights=empty))
 
 
-def test_a_layer_asks_for_no_more_than_the_weights_hold(tmp_path):
+def test_variables_beyond_the_weights_of_the_file_are_refused(tmp_path):
     for entry in (
         layer("keras.layers", "Dense", {"units": 10**12, "name": "large"}),
         layer("keras.layers", "Embedding", {"input_dim": 10**6, "output_dim": 10**6, "name": "large"}),
@@ -214,7 +214,7 @@ def test_a_layer_asks_for_no_more_than_the_weights_hold(tmp_path):
     ):
         said = refusal(keras_file(tmp_path / "model.keras", entry))
         assert f"and a layer {entry['class_name']} that asks for " in said and ",000,000,000,000 bytes" in said
-    # What the file holds in one byte each is asked for in eight.
+    # The file stores a byte per number, and the layer asks for eight.
     wide = keras_file(
         tmp_path / "model.keras",
         layer(
@@ -223,11 +223,11 @@ def test_a_layer_asks_for_no_more_than_the_weights_hold(tmp_path):
         weights=lambda file: file.create_dataset("other", 6 * 10**6, "u1"),
     )
     assert "asks for 24,000,000 bytes" in refusal(wide)
-    assert load_keras(keras_file(tmp_path / "model.keras")).count_params() == 8  # others are as free as before
+    assert load_keras(keras_file(tmp_path / "model.keras")).count_params() == 8  # other files load as before
 
 
-def test_nothing_is_computed_while_it_is_built(tmp_path):
-    """A call of an operation on numbers would be carried out at once, however large its result."""
+def test_a_layer_that_computes_while_it_is_built_is_refused(tmp_path):
+    """A call of an operation with numbers alone would compute at once, however large its result."""
     images = keras.Input(batch_shape=(1, 3))
     model = keras.Model(images, keras.ops.broadcast_to(images, (1, 3)))
     model.save(tmp_path / "model.keras")
@@ -243,18 +243,18 @@ def test_nothing_is_computed_while_it_is_built(tmp_path):
         assert f"a layer {large['name']} that computes while it is built" in refusal(path)
 
 
-def test_what_grows_when_it_is_unpacked_is_refused(tmp_path):
+def test_a_zip_bomb_is_refused(tmp_path):
     members = members_of(keras_file(tmp_path / "model.keras"))
     for name in ("assets/large", "config.json"):
         path = write_archive(tmp_path / "bomb.keras", members | {name: bytes(77_777)})
-        # As the directory at its end declares it, which is what is believed when it is unpacked.
+        # The size in the directory at its end, by which it is unpacked.
         content = path.read_bytes()
         start = content.rindex(struct.pack("<I", 77_777))
         path.write_bytes(content[:start] + struct.pack("<I", 2**30) + content[start + 4 :])
         assert "which would become 1,073," in refusal(path)
 
 
-# What is in the archive
+# The members of the archive
 
 
 def test_members_that_keras_does_not_write_are_refused(tmp_path):
@@ -281,7 +281,7 @@ def test_members_that_keras_does_not_write_are_refused(tmp_path):
     assert "which is damaged" in refusal(tmp_path / "odd.keras")
 
 
-def test_weights_stay_within_the_file(tmp_path):
+def test_weights_outside_the_file_are_refused(tmp_path):
     secret = tmp_path / "secret.h5"
     with h5py.File(secret, "w") as file:
         file["0"] = np.ones((3, 2))
@@ -320,23 +320,23 @@ def test_weights_stay_within_the_file(tmp_path):
         (linked, f"/layers/dense/vars/0 is a link elsewhere, to {secret}; it was not read"),
         (soft, "/layers/dense/vars/2 is a link elsewhere"),
         (stored, f"/other is stored in another file, {tmp_path / 'raw'}"),
-        (virtual, "/other is put together out of other files"),
+        (virtual, "/other is assembled from other files"),
         (text, "/other is no array of numbers"),
-        (chunk, "/other is stored in pieces that are larger than itself"),
+        (chunk, "/other is stored in chunks that are larger than the array"),
         (bomb, "which declares 8,000,000,000,"),
     ):
         assert expected in refusal(keras_file(tmp_path / "model.keras", weights=change)), change
     load_keras(keras_file(tmp_path / "model.keras", weights=cyclic))
     write_archive(tmp_path / "model.keras", members_of(tmp_path / "model.keras") | {"model.weights.h5": b"\x89HDF\r\n"})
-    assert "Weights must be in a whole HDF5 file" in refusal(tmp_path / "model.keras")
+    assert "for which HDF5 says: " in refusal(tmp_path / "model.keras")
 
 
-# What is no file
+# Paths that are no file
 
 
 @pytest.mark.parametrize("name", ["model.keras", "model.safetensors", "model.pth", "model"])
 def test_pipes_and_sockets_are_refused_at_once(name, tmp_path):
-    """To open a pipe waits until somebody writes."""
+    """Opening a pipe blocks until another process writes."""
     os.mkfifo(tmp_path / name)
     for call in (load_backbone, initial_weights, encoder_from_pytorch):
         assert f"Received: {tmp_path / name}, a named pipe. " in refusal(tmp_path / name, call)
@@ -348,7 +348,7 @@ def test_pipes_and_sockets_are_refused_at_once(name, tmp_path):
         load_backbone("/dev/zero")
 
 
-def test_pipes_within_an_export_are_refused_and_links_are_followed(tmp_path):
+def test_pipes_in_an_export_are_refused_and_links_are_followed(tmp_path):
     os.mkfifo(tmp_path / "backbone.keras")
     with pytest.raises(ValueError, match="backbone.keras, a named pipe"):
         load_backbone(tmp_path)
@@ -358,8 +358,8 @@ def test_pipes_within_an_export_are_refused_and_links_are_followed(tmp_path):
     assert load_backbone(tmp_path).output_shape == (None, 2)
 
 
-def test_a_folder_is_no_keras_file(tmp_path):
-    """Of one with a `config.json` Keras would build what it says."""
+def test_a_folder_in_place_of_a_keras_file_is_refused(tmp_path):
+    """Keras would build the `config.json` in it."""
     keras.saving.save_model(attacks.model(), tmp_path / "folder", zipped=False)
     for path in (tmp_path / "folder", tmp_path / "absent.keras"):
         assert "must be an existing file" in refusal(path)

@@ -1,4 +1,4 @@
-"""PyTorch's files hold the numbers that they declare, and are no program."""
+"""PyTorch's files must store the numbers that they declare, and are never run."""
 
 import json
 import struct
@@ -20,7 +20,7 @@ def refusal(path):
     return said
 
 
-def test_tensors_that_repeat_what_little_is_stored_are_refused(tmp_path):
+def test_tensors_that_declare_more_than_is_stored_are_refused(tmp_path):
     path = tmp_path / "model.pth"
     for dtype in (torch.float32, torch.bfloat16):
         torch.save({"weight": torch.zeros(1, dtype=dtype).expand(10**5, 10**6)}, path)
@@ -38,14 +38,14 @@ def test_tensors_that_repeat_what_little_is_stored_are_refused(tmp_path):
     np.testing.assert_array_equal(files.read(path).tensors["row"], np.ones(3, "float32"))
 
 
-def test_a_compressed_archive_is_not_unpacked(tmp_path):
+def test_a_compressed_archive_is_refused(tmp_path):
     plain, path = tmp_path / "plain.pth", tmp_path / "model.pth"
     torch.save({"weight": torch.zeros(10**5)}, plain)
     with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
         for name in source.namelist():
             target.writestr(name, source.read(name))
     assert "is; nothing was unpacked" in refusal(path)
-    # Many entries of one content: each says where it begins.
+    # Many entries with one content: each holds its own offset.
     content = bytearray(plain.read_bytes())
     place = content.rindex(b"PK\x01\x02")
     while content[place + 46 :].split(b"/", 1)[1][:6] != b"data/0":
@@ -55,7 +55,7 @@ def test_a_compressed_archive_is_not_unpacked(tmp_path):
     assert "data/0 is; nothing was unpacked" in refusal(path)
 
 
-def test_tensors_without_numbers_ask_for_no_model(tmp_path):
+def test_empty_tensors_with_a_large_side_are_refused(tmp_path):
     pytest.importorskip("safetensors.numpy").save_file(
         {"fc.weight": np.zeros((10**10, 0), "float32")}, tmp_path / "model.safetensors"
     )
@@ -73,4 +73,4 @@ def test_settings_of_safetensors_nested_too_deeply_are_refused(tmp_path):
     header = json.dumps(notes).encode()
     path = tmp_path / "model.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
-    assert "must be whole" in refusal(path)
+    assert "which is damaged" in refusal(path)

@@ -1,4 +1,4 @@
-"""A SavedModel is a program: it is opened on request, and then only if it does nothing but compute."""
+"""A SavedModel is a program: it is opened only on request, and only if it does nothing but compute."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_moco.config import Config, EvaluationConfig
 from keras_moco.evaluation.target import EvaluationTarget
-from keras_moco.export.backbone import export_backbone
+from keras_moco.export import export_backbone
 from keras_moco.runs.load import initial_weights, load_backbone, load_encoder, open_model
 from keras_moco.trust.graph import STATEFUL, WORDS, foreign_operation
 from keras_moco.trust.saved_model import check_saved_model
@@ -33,7 +33,7 @@ def export(tmp_path_factory):
     return encoder, export_backbone(encoder, tmp_path_factory.mktemp("export"))
 
 
-def test_it_is_opened_on_request_alone(export):
+def test_a_saved_model_is_opened_only_on_request(export):
     encoder, folder = export
     served = folder / "saved_model"
     for call in (load_backbone, load_encoder, open_model, initial_weights):
@@ -45,17 +45,17 @@ def test_it_is_opened_on_request_alone(export):
     config = EvaluationConfig(model=str(served), trust_saved_model=True)
     for found in (load_backbone(served, trust_saved_model=True), EvaluationTarget(config).backbone()):
         np.testing.assert_allclose(found(images), encoder.features(images), atol=1e-5)
-    # Of an export there is the file beside it, which needs no trust.
+    # From an export, the `.keras` file is loaded, which needs no trust.
     assert not any(isinstance(layer, keras.layers.TFSMLayer) for layer in load_backbone(folder).layers)
 
 
-def test_trust_is_for_this_start_of_a_run_alone():
+def test_trust_is_not_a_setting_of_a_run():
     config = Config(init_from="model", trust_saved_model=True)
     assert "trust" not in config.to_flagfile()
     assert config.differences(Config(init_from="model")) == {}
 
 
-def test_without_the_file_beside_it_an_export_needs_trust(export, tmp_path):
+def test_an_export_without_a_keras_file_needs_trust(export, tmp_path):
     shutil.copytree(export[1] / "saved_model", tmp_path / "saved_model")
     assert f"Received: {tmp_path / 'saved_model'}. " in refusal(tmp_path)
     assert load_backbone(tmp_path, trust_saved_model=True).output_shape == load_backbone(export[1]).output_shape
@@ -85,7 +85,7 @@ BODIES = {
     "ImmutableConst": lambda path: (
         lambda images: images + tf.raw_ops.ImmutableConst(dtype=tf.float32, shape=(3,), memory_region_name=path)
     ),
-    # Within a function that a branch calls.
+    # In a function that a branch calls.
     "WriteFile": lambda path: (
         lambda images: tf.cond(
             tf.reduce_sum(images) > 0,
@@ -118,12 +118,12 @@ def test_an_initialiser_does_not_run(tmp_path):
         said = refusal(path, trust_saved_model=trust)
         assert not canary.exists()
     assert "with an object of the kind resource" in said
-    tf.saved_model.load(str(path))  # which is what would have happened
+    tf.saved_model.load(str(path))  # without the check
     assert canary.exists()
 
 
-def test_who_saves_and_restores_variables_is_called_by_nobody(tmp_path):
-    """Its operations are those that would write and read any file: their path is an argument."""
+def test_a_call_of_the_function_that_saves_variables_is_refused(tmp_path):
+    """Its operations could write and read any file: their path is an argument."""
 
     def edited(change):
         model = saved_model_pb2.SavedModel.FromString(program)
@@ -140,7 +140,7 @@ def test_who_saves_and_restores_variables_is_called_by_nobody(tmp_path):
     program = (saved_model(tmp_path / "model") / "saved_model.pb").read_bytes()
     assert edited(lambda graph: None) == ""
 
-    def computing(graph):  # their order is another one each time
+    def computing(graph):  # their order varies
         return next(each for each in graph.graph_def.library.function if "traced" not in each.signature.name)
 
     def call(graph):
@@ -170,7 +170,7 @@ def test_who_saves_and_restores_variables_is_called_by_nobody(tmp_path):
     def primitive(graph):
         computing(graph).node_def.add(name="extra", op="If").attr["then_branch"].func.name = "ReadFile"
 
-    # By these TensorFlow calls another function of the same signature instead, such as the one that saves.
+    # These make TensorFlow call another function of the same signature instead, such as the one that saves.
     def swapped(graph):
         computing(graph).attr["api_implements"].s = b"any"
 
@@ -185,8 +185,8 @@ def test_who_saves_and_restores_variables_is_called_by_nobody(tmp_path):
         (swapped_argument, "the attribute api_implements of its function "),
         (marked, "the attribute _kernel of "),
         (primitive, "a call of ReadFile"),
-        (call, "a call of what saves its variables"),
-        (hand_over, "a call of what saves its variables"),
+        (call, "a call of the function that saves its variables"),
+        (hand_over, "a call of the function that saves its variables"),
         (offer, "the operation "),
         (differentiate, "the operation "),
         (outside, "the operation SaveV2"),
@@ -197,7 +197,7 @@ def test_who_saves_and_restores_variables_is_called_by_nobody(tmp_path):
         assert edited(change).startswith(expected), change
 
 
-def test_what_is_not_one_graph_of_plain_objects_is_refused(tmp_path):
+def test_anything_but_one_graph_of_plain_objects_is_refused(tmp_path):
     path = saved_model(tmp_path / "model")
     program = (path / "saved_model.pb").read_bytes()
 
@@ -231,7 +231,7 @@ def test_what_is_not_one_graph_of_plain_objects_is_refused(tmp_path):
     assert f"Received: {path / 'saved_model.pb'}, which is damaged" in refusal(path, trust_saved_model=True)
 
 
-def test_what_leads_out_of_the_folder_or_blocks_is_refused(tmp_path):
+def test_links_and_pipes_in_the_folder_are_refused(tmp_path):
     path = saved_model(tmp_path / "model")
     odd = path / "variables" / "odd"
     for make in (lambda: odd.symlink_to("/etc/passwd"), lambda: os.mkfifo(odd), (path / "saved_model.pbtxt").touch):
@@ -241,17 +241,17 @@ def test_what_leads_out_of_the_folder_or_blocks_is_refused(tmp_path):
         odd.unlink(missing_ok=True)
     (path / "saved_model.pbtxt").unlink()
     check_saved_model(path, trusted=True)
-    (tmp_path / "elsewhere").symlink_to(path)  # a link to the folder itself is the user's own
+    (tmp_path / "elsewhere").symlink_to(path)  # the user made a link to the folder itself
     check_saved_model(tmp_path / "elsewhere", trusted=True)
 
 
-def test_what_the_lists_allow_is_there_and_has_no_name_of_a_file():
+def test_the_allowed_operations_exist_and_take_no_file_name():
     from tensorflow.python.framework import op_def_registry
 
     operations = {name: op_def_registry.get(name) for name in STATEFUL}
     assert {name for name, found in operations.items() if found is None or not found.is_stateful} == set()
     texts = {attribute.name for found in operations.values() for attribute in found.attr if "string" in attribute.type}
-    # Of variables: names in the memory of the program.
+    # Names of variables in the memory of the program.
     assert texts <= WORDS | {"container", "shared_name", "debug_name", "allowed_devices", "rnn_mode"} | {
         *("input_mode", "direction")
     }

@@ -186,7 +186,7 @@ def test_file_without_tensors_that_numpy_has(tmp_path, model):
     bias = GOOD["bn1.bias"]
     for tensor in (bias.to_sparse(), bias.to(torch.float8_e4m3fn), torch.empty(4, device="meta")):
         path = save({"bn1.bias": tensor}, tmp_path / "moco.pth")
-        with refused(f"{path} with bn1.bias, of which is said: ", unchanged=[model]) as error:
+        with refused(f"{path} with bn1.bias, which cannot be converted: ", unchanged=[model]) as error:
             load_pytorch(model, path)
         assert "\n" not in str(error.value)
 

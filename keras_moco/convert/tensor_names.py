@@ -1,4 +1,4 @@
-"""Which weight of ours is which tensor of PyTorch's: torchvision's names, the official model's, and their axes."""
+"""Names and axes that our weights have in PyTorch: those of torchvision's ResNet and of the official MoCo."""
 
 import re
 from typing import NamedTuple
@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_moco.errors import UserError
 
-# The names of a layer's weights, and those in PyTorch.
+# Names of a layer's weights in Keras and in PyTorch.
 NAMES = {
     "kernel": "weight",
     "gamma": "weight",
@@ -17,22 +17,22 @@ NAMES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
-# Our axes in PyTorch's order, by their number: convolutions are (h, w, in, out) here and (out, in, h, w) there.
+# Keras's axes in PyTorch's order, by rank: convolutions are (h, w, in, out) in Keras and (out, in, h, w) in PyTorch.
 AXES = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
 COUNTER = "num_batches_tracked"
-# Layers of `linear_head` and `mlp_head`, and of the official `moco/builder.py`.
+# Layers of `linear_head` and `mlp_head`, and their names in the official `moco/builder.py`.
 HEADS = {"fc": "fc", "fc1": "fc.0", "fc2": "fc.2"}
 # The authors' CIFAR-10 demo puts the layers of torchvision's network into one sequence.
 DEMO = {"0": "conv1", "1": "bn1", "3": "layer1", "4": "layer2", "5": "layer3", "6": "layer4", "9": "fc"}
 
 
 class Slot(NamedTuple):
-    """One weight and where it is found in PyTorch.
+    """One weight and its tensor in PyTorch.
 
     Attributes:
-        name: str, of the tensor.
-        variable: `keras.Variable`.
-        axes: our axes in PyTorch's order.
+        name: str, the name of the tensor.
+        variable: `keras.Variable`, the weight.
+        axes: tuple of ints, the weight's axes in PyTorch's order.
     """
 
     name: str
@@ -41,12 +41,12 @@ class Slot(NamedTuple):
 
     @property
     def shape(self):
-        """Of the tensor in PyTorch."""
+        """Shape of the tensor in PyTorch."""
         return tuple(self.variable.shape[axis] for axis in self.axes)
 
     def to_torch(self):
         value = np.array(self.variable)
-        value = value.astype("float32") if value.dtype.name == "bfloat16" else value  # which NumPy's users lack
+        value = value.astype("float32") if value.dtype.name == "bfloat16" else value  # which NumPy lacks
         return np.ascontiguousarray(value.transpose(self.axes))
 
     def from_torch(self, tensor):
@@ -58,14 +58,14 @@ def slots(encoder, prefix="", head=True):
 
     Args:
         encoder: `Encoder` of a `keras_moco.networks.resnet` and a linear or MLP head.
-        prefix: str before each name.
-        head: bool. With the head's.
+        prefix: str, put before each name.
+        head: bool. Include the weights of the head.
 
     Returns:
         list of `Slot`.
 
     Raises:
-        ValueError: if the encoder is another one, of which PyTorch's names are not known.
+        ValueError: if the encoder has other layers, whose names in PyTorch are not known.
     """
     body = [(_place(layer.name), layer) for layer in encoder.backbone.layers if layer.weights]
     head = encoder.head.layers if head else []
@@ -74,7 +74,7 @@ def slots(encoder, prefix="", head=True):
     if unknown:
         raise UserError(
             "The encoder must be a ResNet of keras_moco.networks with a linear or MLP head, whose layers PyTorch's "
-            f"ResNet has too. Received: layer {', '.join(unknown)}. Convert other encoders by tools of their own."
+            f"ResNet has too. Received: layer {', '.join(unknown)}. Convert other encoders by other tools."
         )
     ordered = [(name, layer) for (_, name), layer in sorted(body, key=lambda pair: pair[0])]
     return [
@@ -85,7 +85,7 @@ def slots(encoder, prefix="", head=True):
 
 
 def _place(layer):
-    """The place of a layer of a ResNet in torchvision's order, and its name there; `None` for other layers.
+    """The rank of a ResNet's layer in torchvision's order, and its name there; `None` for other layers.
 
     The shortcut of a block comes last there.
     """
@@ -99,13 +99,11 @@ def _place(layer):
 
 
 def state_dict(encoder, steps, prefix="", head=True):
-    """The tensors of an encoder as torchvision's model lists them: a dict of names to arrays.
+    """The tensors of an encoder in the order of torchvision's model: a dict of names to arrays.
 
     Args:
-        encoder: `Encoder`, as for `slots`.
-        steps: int, what BatchNorm's counters say.
-        prefix: str before each name.
-        head: bool. With the head's.
+        encoder, prefix, head: as in `slots`.
+        steps: int, the value of BatchNorm's counters.
     """
     tensors = {}
     for slot in slots(encoder, prefix, head):
@@ -117,7 +115,7 @@ def state_dict(encoder, steps, prefix="", head=True):
 
 
 def canonical(name):
-    """The name of a tensor without what wrappers put before it, and with torchvision's layers in place of the demo's.
+    """The name of a tensor without the prefixes of wrappers, and with torchvision's layers in place of the demo's.
 
     >>> canonical("module.encoder_q.layer1.0.bn1.bias"), canonical("encoder_k.net.9.weight")
     ('encoder_q.layer1.0.bn1.bias', 'encoder_k.fc.weight')
