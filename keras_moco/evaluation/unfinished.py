@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_moco.data import labelled_dataset, steps_per_epoch
-from keras_moco.networks.cloning import seed_generators
+from keras_moco.networks.seeds import seed_generators
 from keras_moco.storage.atomic import NamedBytes, in_memory, replace_when_written
 from keras_moco.storage.paths import user_path
 

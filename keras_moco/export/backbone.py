@@ -14,6 +14,7 @@ from keras import tree
 
 from keras_moco.errors import UserError, UserOSError
 from keras_moco.layers import SplitBatchNormalization
+from keras_moco.layers.nested import nested_layers
 from keras_moco.networks import Encoder
 from keras_moco.networks.shuffle_bn import batch_norm_layers
 from keras_moco.storage.locks import locked
@@ -267,7 +268,7 @@ def _named(layer):
 def _foreign(layer):
     """What in a layer or model is not Keras's own, in words; empty if there is nothing."""
     # Also those within wrappers and cells. Operations between layers have none.
-    for each in layer._flatten_layers() if isinstance(layer, keras.Layer) else [layer]:
+    for each in nested_layers(layer) if isinstance(layer, keras.Layer) else [layer]:
         if not _is_stock(each):
             return _named(each)
     # Activations, initializers, regularizers.

@@ -71,12 +71,7 @@ class FeatureQueue(keras.layers.Layer):
             ValueError: if there are more keys than rows.
         """
         n = keys.shape[0]
-        if n > self.size:
-            raise UserError(
-                "`queue_size` must be at least the number of keys that one step enqueues, or keys are overwritten "
-                f"before they are used. Received: queue_size={self.size}, keys per step={n}. "
-                "Raise `queue_size` or lower the batch size."
-            )
+        check_room(self.size, n)
         rows = (self.pointer + ops.arange(n, dtype="int64")) % self.size
         # In place, however long the queue is; TensorFlow copies such a variable when it is read (docs/performance.md).
         self.features.value.scatter_update(tf.IndexedSlices(ops.cast(keys, self.features.dtype), rows))
@@ -84,3 +79,13 @@ class FeatureQueue(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "size": self.size, "dim": self.dim, "seed": self.seed}
+
+
+def check_room(size, keys):
+    """Raises `ValueError` if a queue of that size cannot take the number of keys that one step enqueues."""
+    if keys > size:
+        raise UserError(
+            "`queue_size` must be at least the number of keys that one step enqueues, or keys are overwritten "
+            f"before they are used. Received: queue_size={size}, keys per step={keys}. "
+            "Raise `queue_size` or lower the batch size."
+        )

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_moco.errors import UserError
+from keras_moco.layers.nested import nested_layers
 
 _block = threading.local()  # every replica traces its step in a thread of its own
 
@@ -125,7 +126,7 @@ def splittable(model):
     >>> groups.numpy().round(1).ravel().tolist()
     [-1.0, -1.0, 1.0, 1.0]
     """
-    for layer in model._flatten_layers():
+    for layer in nested_layers(model):
         if type(layer) is keras.layers.BatchNormalization and not getattr(layer, "renorm", False):
             _let_split(layer)
     return model

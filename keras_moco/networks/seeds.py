@@ -1,7 +1,9 @@
-"""Reproducible initial weights, without touching the random state of the caller."""
+"""Reproducible initial weights, without touching the random state of the caller, and the state of random layers."""
 
 import contextlib
 import random
+
+from keras_moco.layers.nested import nested_layers
 
 
 @contextlib.contextmanager
@@ -29,3 +31,9 @@ def initial_seed(seed):
         yield
     finally:
         random.setstate(before)
+
+
+def seed_generators(model):
+    """The `keras.random.SeedGenerator`s of the random layers of a model, such as `Dropout`: a list."""
+    # Keras has no public name for those of every kind of layer. Tests of `Dropout` in an encoder fail without them.
+    return [generator for layer in nested_layers(model) for generator in getattr(layer, "_seed_generators", ())]

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from keras_moco.errors import UserError
-from keras_moco.networks.cloning import seed_generators
+from keras_moco.networks.seeds import seed_generators
 from keras_moco.runs.checkpoint_index import FORMAT, MANIFEST, PREFIX, STATE, UNFINISHED, WEIGHTS, find_whole, measured
 from keras_moco.runs.versions import versions
 from keras_moco.storage.atomic import flush, in_memory

@@ -9,7 +9,7 @@ from keras_moco.convert import load_pytorch
 from keras_moco.errors import UserError
 from keras_moco.export.backbone import saved_variables
 from keras_moco.networks import Encoder
-from keras_moco.networks.momentum import copy_weights
+from keras_moco.networks.weights import copy_weights
 from keras_moco.runs.load import is_pytorch, open_model
 from keras_moco.storage.paths import check_file_or_folder, user_path
 

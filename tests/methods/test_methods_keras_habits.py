@@ -10,7 +10,7 @@ from keras import layers, ops
 from keras_moco.export.backbone import standalone_backbone
 from keras_moco.methods import EndToEnd, MemoryBank, MoCo, SimCLR
 from keras_moco.networks import Encoder, linear_head
-from keras_moco.networks.cloning import duplicate
+from keras_moco.networks.weights import duplicate
 from keras_moco.optimizers import SGD
 from keras_moco.runs.checkpoints import restore, save
 from tests.small_training import strategy_of, without_autotune

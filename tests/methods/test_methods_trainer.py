@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_moco.methods.epoch_means import EpochMeans
+from keras_moco.methods.logs import EpochMeans
 from keras_moco.methods.trainer import ReplicatedTrainer
 from keras_moco.runs.checkpoints import restore, save
 from tests.small_training import Crash, batches, differing, make_model, state, strategy_of, without_autotune
