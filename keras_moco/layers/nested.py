@@ -2,10 +2,6 @@
 
 
 def nested_layers(layer):
-    """A layer or model followed by all layers in it, however deep: a list.
-
-    Args:
-        layer: `keras.Layer` or `keras.Model`.
-    """
+    """A `keras.Layer` or `keras.Model` followed by all layers in it, however deep: a list."""
     # Keras has no public way: `keras.Model.layers` stops at the first level, and a `keras.Layer` does not list its own.
     return list(layer._flatten_layers())

@@ -57,7 +57,7 @@ class InBatch(Method):
     def describe(self, plan):
         return [
             f"negatives: {self.num_negatives(plan.config):,}, of the other images in the batch, with gradient",
-            f"loss: chance is {plan.chance_loss:.2f}",
+            f"loss: {plan.chance_loss:.2f} at chance level",
         ]
 
     @abc.abstractmethod

@@ -8,16 +8,9 @@ from keras import ops
 from keras_moco import distribution
 from keras_moco.checks.graph import plain_failures
 from keras_moco.checks.pixel_range import check_pixels
+from keras_moco.checks.ranges import check_number
 from keras_moco.errors import UserError
-from keras_moco.methods.inputs import (
-    as_batches,
-    check_compile,
-    check_images,
-    check_only_views,
-    check_shapes,
-    known_size,
-    views_of,
-)
+from keras_moco.methods.inputs import as_batches, check_compile, check_images, check_only_views, views_of
 from keras_moco.methods.logs import SHARED_LOGS, EpochMeans, measure
 from keras_moco.methods.trainer import ReplicatedTrainer
 from keras_moco.networks.encoder import added_losses
@@ -59,10 +52,7 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
 
     def __init__(self, encoder, temperature, batch_norm=None, logs=(), **kwargs):
         super().__init__(**kwargs)
-        if not temperature > 0:
-            raise UserError(
-                f"`temperature` must be positive. Received: temperature={temperature}. MoCo v1 uses 0.07, v2 0.2."
-            )
+        check_number("temperature", temperature, "positive", "MoCo v1 uses 0.07, v2 0.2.")
         self.encoder = encoder
         self.batch_norm = batch_norm or Plain()
         self.batch_norm.check_layers(encoder)
@@ -113,7 +103,9 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
 
     def train_step(self, data):
         """One step on a batch of views; returns the means of its logs over the epoch so far."""
-        views = self._views_of(data)
+        views = views_of(data, self.required, self._batch_size and self._batch_size // distribution.num_replicas())
+        if self.augmentation is None:
+            check_images(views["query"].shape, self.encoder.image_shape)
         # Where the end of the data is not known in advance, the step runs once more without a batch: nothing in here
         # may happen before the batch exists.
         with self.batch_norm.grouping(), self.after(views):
@@ -145,16 +137,6 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
             logs = self.means.update(values, counts=finite | (not self.skip_not_finite))
         self._count(loss, finite)
         return logs
-
-    def _views_of(self, data):
-        """The views of this replica, checked."""
-        views = views_of(data, self.required)
-        if self._batch_size:
-            views = known_size(views, self._batch_size // distribution.num_replicas())
-        check_shapes(views, self.required)
-        if self.augmentation is None:
-            check_images(views["query"].shape, self.encoder.image_shape)
-        return views
 
     def _finish(self, views):
         """The views as float32, with the second half of the augmentation where the pipeline leaves it to the step."""
@@ -223,6 +205,7 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
         return int(ops.convert_to_numpy(self.not_finite))
 
     def call(self, images, training=False):
+        """Embeds images: `(n, H, W, C)`, values in 0..255, to `(n, D)` float32, unit vectors of the query encoder."""
         return self.encoder(images, training=training)
 
     def predict(self, x, *args, **kwargs):

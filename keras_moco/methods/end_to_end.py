@@ -31,13 +31,6 @@ class EndToEnd(ContrastiveModel):
         seed: int, the seed of the shuffle. Defaults to `0`.
         **kwargs: keyword arguments of `keras.Model`.
 
-    Call arguments:
-        images: `(n, H, W, C)`, values in 0..255.
-        training: bool. Defaults to `False`.
-
-    Call returns:
-        `(n, D)` float32, the query encoder's unit-norm embeddings.
-
     Raises:
         ValueError: if an argument is out of its range; in the first step, if the global batch is a single image,
             `bn_splits` does not divide it, or for `bn_mode="shuffle"` on one replica.

@@ -90,30 +90,6 @@ def as_batches(data, batch_size=None, shuffle=True, steps_per_epoch=None):
     return data, None
 
 
-def known_size(views, size):
-    """The same views, with the size of the batch in their shapes.
-
-    Args:
-        views: dict of tensors.
-        size: int, number of images in this replica's batch.
-    """
-
-    def known(tensor):
-        found = tf.shape(tensor)[0]
-        right = require(
-            tf.equal(found, size),
-            f"Every batch must have as many images as the first one, here {size} on each replica.",
-            found,
-            "Omit the incomplete batch at the end of an epoch.",
-        )
-        with tf.control_dependencies([right] if right is not None else []):
-            tensor = tf.identity(tensor)
-        tensor.set_shape([size, *tensor.shape[1:]])  # `tf.ensure_shape` would fail first, in its own words
-        return tensor
-
-    return {name: known(tensor) if tensor.shape[0] is None else tensor for name, tensor in views.items()}
-
-
 def _check_dataset(data, batch_size, steps_per_epoch):
     if batch_size is not None:
         raise UserError(
@@ -168,11 +144,16 @@ ORIGINS = {
 }
 
 
-def views_of(data, required):
-    """The views of a batch, a dict with all entries that a model requires.
+def views_of(data, required, size):
+    """The views of a replica's batch, a dict with all entries that a model requires, of one shape with a known size.
+
+    Args:
+        data: the batch, a dict of tensors, alone or as `(dict,)`.
+        required: names of the entries that the model requires.
+        size: int, number of images in the batch where the shape does not give it, or `None`.
 
     Raises:
-        ValueError: if an entry is missing, or the batch has labels or weights.
+        ValueError: if an entry is missing, the batch has labels or weights, or shapes differ or are unknown.
     """
     views, *others = data if isinstance(data, tuple | list) else (data,)
     if any(other is not None for other in others):
@@ -187,11 +168,7 @@ def views_of(data, required):
             f"Batches must be dictionaries with {' and '.join(map(repr, required))}. "
             f"Received: {sorted(views) if isinstance(views, dict) else type(views).__name__}. {ORIGINS[missing[0]]}"
         )
-    return views
-
-
-def check_shapes(views, required):
-    """Raises `ValueError` unless all views have one shape with a known batch size."""
+    views = _with_size(views, size) if size else views
     shapes = {name: views[name].shape for name in ("query", "key") if name in required}
     if len(set(map(tuple, shapes.values()))) > 1 or views["query"].shape[0] is None:
         raise UserError(
@@ -199,6 +176,26 @@ def check_shapes(views, required):
             f"{', '.join(f'{name} {shape}' for name, shape in shapes.items())} on {distribution.num_replicas()} "
             "replica(s). Batch with `drop_remainder=True`."
         )
+    return views
+
+
+def _with_size(views, size):
+    """The same views, with the number of images in this replica's batch, `size`, in their shapes."""
+
+    def known(tensor):
+        found = tf.shape(tensor)[0]
+        right = require(
+            tf.equal(found, size),
+            f"Every batch must have as many images as the first one, here {size} on each replica.",
+            found,
+            "Omit the incomplete batch at the end of an epoch.",
+        )
+        with tf.control_dependencies([right] if right is not None else []):
+            tensor = tf.identity(tensor)
+        tensor.set_shape([size, *tensor.shape[1:]])  # `tf.ensure_shape` would fail first, in its own words
+        return tensor
+
+    return {name: known(tensor) if tensor.shape[0] is None else tensor for name, tensor in views.items()}
 
 
 def check_images(found, wanted):

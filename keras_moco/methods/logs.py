@@ -6,27 +6,11 @@ from keras import ops
 from keras_moco import distribution
 
 # Of every method.
-SHARED_LOGS = (
-    "loss",
-    "contrast_top1",
-    "contrast_top5",
-    "positive_similarity",
-    "negative_similarity",
-    "feature_std",
-)
+SHARED_LOGS = ("loss", "contrast_top1", "contrast_top5", "positive_similarity", "negative_similarity", "feature_std")
 
 
 def measure(contrasts, losses, temperature):
-    """Metrics of a step on this replica.
-
-    Args:
-        contrasts: list of `Contrast`.
-        losses: list of scalars, the loss of each contrast.
-        temperature: positive float, the divisor of the similarities.
-
-    Returns:
-        dict of name to scalar: means over the contrasts, and the loss of each one where there are several.
-    """
+    """Metrics of a step on this replica, means over its contrasts, and the loss of each where there are several."""
     measures = [_measure(contrast, temperature) for contrast in contrasts]
     logs = {name: ops.mean(ops.stack([m[name] for m in measures])) for name in measures[0]}
     if len(contrasts) > 1:

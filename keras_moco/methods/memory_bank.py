@@ -34,13 +34,6 @@ class MemoryBank(ContrastiveModel):
         seed: int, the seed of the bank's initial vectors and of the sampled negatives. Defaults to `0`.
         **kwargs: keyword arguments of `keras.Model`.
 
-    Call arguments:
-        images: `(n, H, W, C)`, values in 0..255.
-        training: bool. Defaults to `False`.
-
-    Call returns:
-        `(n, D)` float32, unit-norm embeddings.
-
     Raises:
         ValueError: if an argument is out of its range; in the first step, if batches have no `"index"`, or hold as
             many images as the bank; in any step, if an index is outside of the bank (not checked on TPU).
@@ -113,7 +106,7 @@ class MemoryBankMethod(Method):
         return [
             f"bank: {examples:,} vectors of {size(examples, config)}, of which each step samples "
             f"{config.num_negatives:,}",
-            f"loss: chance is {plan.chance_loss:.2f}",
+            f"loss: {plan.chance_loss:.2f} at chance level",
         ]
 
     def build(self, plan, encoder):

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_moco import distribution
+from keras_moco.checks.ranges import check_number
 from keras_moco.errors import UserError
 from keras_moco.layers.feature_queue import FeatureQueue, check_room
 from keras_moco.methods.base import Method, size
@@ -56,13 +57,6 @@ class MoCo(ContrastiveModel):
         seed: int, the seed of the shuffle and of the queue's initial content. Defaults to `0`.
         **kwargs: keyword arguments of `keras.Model`.
 
-    Call arguments:
-        images: `(n, H, W, C)`, values in 0..255.
-        training: bool. Defaults to `False`.
-
-    Call returns:
-        `(n, D)` float32, the query encoder's unit-norm embeddings.
-
     Raises:
         ValueError: if an argument is out of its range, or if a BatchNorm layer that cannot split its batch would have
             to; in the first step, if a batch has more keys than the queue, if `bn_splits` does not divide it, or for
@@ -94,8 +88,8 @@ class MoCo(ContrastiveModel):
         losses = [f"loss_{query}_to_{key}" for query, key in directions if symmetric]
         groups = shuffle_bn.resolve(bn_mode, bn_splits, distribution.num_replicas())
         super().__init__(encoder, temperature, groups, logs=("queue_fill", "key_momentum", *losses), **kwargs)
-        if not callable(momentum) and not 0 <= momentum <= 1:
-            raise UserError(f"`momentum` must be in [0, 1]. Received: momentum={momentum}. The paper uses 0.999.")
+        if not callable(momentum):
+            check_number("momentum", momentum, "in [0, 1]", "The paper uses 0.999.")
         self.momentum = momentum
         self.directions = directions
         self.seed = seed
@@ -178,8 +172,7 @@ def momentum_update(target, source, momentum):
     in the official code, where `parameters()` excludes buffers (`moco/builder.py`).
 
     Args:
-        target: the key encoder.
-        source: the query encoder, of the same architecture.
+        target, source: key encoder and query encoder, of the same architecture.
         momentum: float or scalar tensor in `[0, 1]`, `m` in the paper.
     """
     for theirs, ours in weight_pairs(source, target):
@@ -228,8 +221,8 @@ class MoCoMethod(Method):
         lines = [
             f"queue: {config.queue_size:,} keys of {size(config.queue_size, config)}, {share:.0%} of the training "
             "images",
-            f"loss: chance is {plan.chance_loss:.2f}, {'2 ' if config.symmetric else ''}ln(K + 1); it starts lower, "
-            "and rises while real keys fill the queue",
+            f"loss: {plan.chance_loss:.2f} at chance level, {'2 ' if config.symmetric else ''}ln(K + 1); it starts "
+            "lower, and rises while real keys fill the queue",
         ]
         if "queue_size" in plan.settled and config.queue_size < PAPER:
             lines.append(

@@ -25,13 +25,6 @@ class SimCLR(ContrastiveModel):
         temperature: positive float, tau in the paper. Defaults to `0.1` (ImageNet; CIFAR-10 uses `0.5`, appendix B.9).
         **kwargs: keyword arguments of `keras.Model`.
 
-    Call arguments:
-        images: `(n, H, W, C)`, values in 0..255.
-        training: bool. Defaults to `False`.
-
-    Call returns:
-        `(n, D)` float32, unit-norm embeddings.
-
     Raises:
         ValueError: if an argument is out of its range; in the first step, if the global batch is a single image.
 

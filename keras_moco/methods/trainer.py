@@ -40,7 +40,7 @@ class ReplicatedTrainer(keras.Model):
         Args:
             x: data that `keras.Model.fit` accepts; its first batch is that of step `initial_step`.
             *args, **kwargs: further arguments of `keras.Model.fit`.
-            batch_size: int or `None`, the argument of `keras.Model.fit`; not used with a data set.
+            batch_size: int, not used with a data set.
             steps_per_epoch: int; must be given with `initial_step`.
             initial_step: int, number of steps of the first epoch that are done: it takes the rest of them, and its logs
                 are those of the whole epoch if the model was restored there. Defaults to `0`.
@@ -86,15 +86,7 @@ class ReplicatedTrainer(keras.Model):
         return tf.control_dependencies(tf.nest.flatten(tensors))
 
     def differentiate(self, function, *args):
-        """Differentiates a function by the trainable variables.
-
-        Args:
-            function: returns a pair of a scalar and anything else.
-            *args: arguments of the function.
-
-        Returns:
-            `(rest, gradients)`: the second value of the function, and the gradients of its first.
-        """
+        """The second value of `function(*args)`, and the gradients of the first one, a scalar."""
         with tf.GradientTape() as tape:
             scalar, rest = function(*args)
         return rest, tape.gradient(scalar, self.trainable_variables)

@@ -115,15 +115,7 @@ class Encoder(keras.Model):
         self.embedding_dim = embedding[-1]
 
     def features(self, images, training=False):
-        """Pooled features of the backbone, which transfer to other tasks.
-
-        Args:
-            images: `(n, H, W, C)`, values in 0..255.
-            training: bool. Defaults to `False`.
-
-        Returns:
-            `(n, F)` float32 (float64 where Keras's floatx is).
-        """
+        """Pooled features of the backbone, which transfer to other tasks: `(n, F)`, from images in 0..255."""
         images = self.scaling(ops.cast(images, self.full_precision))
         return ops.cast(self.pool(self.backbone(images, training=training)), self.full_precision)
 

@@ -12,18 +12,6 @@ def initial_seed(seed):
 
     Weights are those that `keras.utils.set_random_seed(seed)` would give: Keras draws the missing seeds from Python's
     `random`. After the block that is as before; NumPy's and TensorFlow's random state are not touched.
-
-    Args:
-        seed: int, the seed of the initial weights.
-
-    Example:
-
-    >>> import keras
-    >>> def weight():
-    ...     with initial_seed(3):
-    ...         return float(keras.layers.Dense(1)(keras.ops.ones((1, 1)))[0, 0])
-    >>> weight() == weight()
-    True
     """
     before = random.getstate()
     random.seed(seed)

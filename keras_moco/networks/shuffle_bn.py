@@ -45,11 +45,10 @@ class BatchGrouping(abc.ABC):
 
         Args:
             images: `(n, ...)`, this replica's rows of the global batch.
-            seed: int, the seed of the order.
-            step: scalar integer tensor, the training step.
+            seed, step: int, and scalar integer tensor, the training step, which give the order.
 
         Returns:
-            `(images, order)`: `(n, ...)` images to encode, and what `unshuffle` needs.
+            `(images, order)`: `(n, ...)` images to encode, and the order for `unshuffle`.
         """
 
     @abc.abstractmethod

@@ -12,17 +12,10 @@ _OTHER_SEED = 0x9E3779B9
 
 
 def duplicate(encoder, name):
-    """A second encoder with the same weights, whose random layers, such as `Dropout`, draw other numbers.
-
-    Args:
-        encoder: `Encoder`.
-        name: str, the name of the copy.
-
-    Returns:
-        `Encoder` that shares no variable with the first.
+    """A second encoder with weights of its own, at first the same, and other random numbers in layers like `Dropout`.
 
     Raises:
-        ValueError: if a layer cannot be made a second time.
+        ValueError: if a layer cannot be rebuilt.
     """
     copy = encoder.clone(name)
     shared = {id(variable) for variable in encoder.variables} & {id(variable) for variable in copy.variables}
@@ -88,9 +81,6 @@ def clone(network):
 
     Args:
         network: built `keras.Model` or `keras.Layer`.
-
-    Returns:
-        A model or layer of the same kind, whose weights are to be replaced.
 
     Raises:
         ValueError: if it, or one of its layers, cannot be rebuilt.

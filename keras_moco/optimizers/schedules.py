@@ -112,7 +112,7 @@ SCHEDULES = {"constant": constant, "step": step, "cosine": cosine}
 
 
 def learning_rate(name, rate, epochs, steps_per_epoch, *, per_step=False, warmup_epochs=0):
-    """The learning rate of a whole run as a Keras schedule over optimizer steps.
+    """The learning rate of a whole run, a `keras.optimizers.schedules.LearningRateSchedule` over optimizer steps.
 
     Args:
         name: `"constant"`, `"step"` (times 0.1 at 60 % and 80 % of the epochs after warm-up) or `"cosine"`.
@@ -121,9 +121,6 @@ def learning_rate(name, rate, epochs, steps_per_epoch, *, per_step=False, warmup
         steps_per_epoch: positive int.
         per_step: bool. `False`: constant within an epoch, as the authors; `True`: a new rate every step.
         warmup_epochs: int, epochs of linear warm-up. Defaults to `0` (none in MoCo v1 and v2).
-
-    Returns:
-        A `keras.optimizers.schedules.LearningRateSchedule`.
 
     Raises:
         ValueError: for an unknown `name`, a number out of its range, or a warm-up that leaves no epoch.
