@@ -58,7 +58,7 @@ def parts(model, images):
     import tensorflow as tf
 
     from keras_moco import distribution
-    from keras_moco.networks.momentum import momentum_update
+    from keras_moco.methods import momentum_update
 
     variables = model.trainable_variables
     gradients = [tf.zeros_like(variable) for variable in variables]

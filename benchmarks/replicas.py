@@ -26,13 +26,13 @@ import tensorflow as tf
 from keras_moco import SGD, Encoder, MoCo, linear_head, resnet
 from keras_moco.distribution import all_gather, make_strategy, permutation
 from keras_moco.methods import contrastive_model
-from keras_moco.networks.shuffle_bn import BatchNorm, Shuffle
+from keras_moco.networks.shuffle_bn import BatchGrouping, Shuffle
 
 # (pixels, width, batch): a step takes two CPU cores about a second; the stem is the one for such images.
 SETTINGS = {"224": (224, 16, 32, "imagenet"), "32": (32, 16, 128, "cifar")}
 
 
-class Permuted(BatchNorm):
+class Permuted(BatchGrouping):
     """Key images arrive in the order that `Shuffle` would give them."""
 
     def shuffle(self, images, seed, step):

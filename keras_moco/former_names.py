@@ -18,7 +18,7 @@ MOVED = {
     "evaluation_config": ["config"],
     "loading": ["runs.load"],
     "models": ["methods", "networks"],
-    "momentum": ["networks.momentum"],
+    "momentum": ["methods", "networks"],
     "plan": ["runs.plan"],
     "presets": ["methods.presets"],
     "schedules": ["optimizers.schedules"],

@@ -7,11 +7,10 @@ import keras
 from keras import layers, ops
 
 from keras_moco import distribution
-from keras_moco.methods import Contrast, ContrastiveModel, InBatch
+from keras_moco.methods import Contrast, ContrastiveModel, InBatch, momentum_update
 from keras_moco.methods.losses import in_batch
 from keras_moco.networks import shuffle_bn
-from keras_moco.networks.cloning import duplicate
-from keras_moco.networks.momentum import momentum_update
+from keras_moco.networks.weights import duplicate
 
 DIRECTIONS = [("query", "key"), ("key", "query")]
 
@@ -34,7 +33,7 @@ class MoCoV3(ContrastiveModel):
         self.built = True
 
     def before_step(self):
-        momentum_update(self.key_encoder, self.encoder, self.momentum)
+        momentum_update(target=self.key_encoder, source=self.encoder, momentum=self.momentum)
 
     def encode_targets(self, views):
         keys = [self.key_encoder(views[key], training=True) for _, key in DIRECTIONS]  # each (n, D)
@@ -56,6 +55,8 @@ class MoCoV3(ContrastiveModel):
 
 
 class MomentumInBatch(InBatch):
+    model = MoCoV3
+    arguments = {"momentum": "key_momentum", "temperature": "temperature"}
     settings = ("key_momentum",)
 
     def batch_norm(self, config, replicas):
@@ -66,6 +67,3 @@ class MomentumInBatch(InBatch):
 
     def chance_loss(self, plan):
         return len(DIRECTIONS) * super().chance_loss(plan)
-
-    def build(self, plan, encoder):
-        return MoCoV3(encoder, plan.config.key_momentum, plan.config.temperature)

@@ -49,7 +49,7 @@ def lars(parameters, velocity, gradients, learning_rate, momentum, weight_decay,
 
 @dataclass
 class EndToEndReference:
-    """Both encoders learn; with `shared` they are one, or else they start alike.
+    """Both encoders learn; with `shared` they are the same one, otherwise they start with equal weights.
 
     `query` is a dict of weights, `groups` `(n/S, S)` rows of each batch-norm group.
     """

@@ -24,11 +24,11 @@ from tests.small_encoder import SHAPE, small_encoder
 
 MODULES = """
 augment callbacks commands.evaluate commands.pretrain config convert data distribution errors evaluation export layers
-methods methods.losses methods.presets networks networks.momentum networks.shuffle_bn optimizers optimizers.schedules
+methods methods.losses methods.presets networks networks.shuffle_bn optimizers optimizers.schedules
 runs.load
 """.split()
 # Their functions are tested on replicas and in graphs by tests/distribution, tests/networks.
-TESTED_APART = ("networks.shuffle_bn.", "distribution.", "networks.momentum.")
+TESTED_APART = ("networks.shuffle_bn.", "distribution.", "networks.copy_weights", "methods.momentum_update")
 TENSORS = ("graph", "mixed", "replicas", "xla")
 COLUMNS = ("config", "keras_file", *TENSORS)
 

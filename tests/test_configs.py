@@ -9,8 +9,7 @@ import pytest
 from keras_moco.commands import pretrain
 from keras_moco.config import Config
 from keras_moco.config.training import read_flagfile
-from keras_moco.networks.resnet import RESNETS, resnet
-from keras_moco.runs import build
+from keras_moco.networks import BACKBONES
 from keras_moco.runs.plan import Plan
 from tests.tiny import TINY_RUN
 
@@ -136,11 +135,11 @@ def test_defaults_are_moco_v1():
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_flagfile_dry_runs_without_data(name, capsys, monkeypatch, tmp_path):
-    def small_resnet(name, width, **settings):
-        assert name in RESNETS and width > 1
-        return resnet(TINY_RUN["backbone"], width=4, **settings)
+    def small_backbone(width, **settings):
+        assert width > 1
+        return BACKBONES[TINY_RUN["backbone"]](width=4, **settings)
 
-    monkeypatch.setattr(build, "resnet", small_resnet)  # the recipes' own are counted above
+    monkeypatch.setitem(BACKBONES, read(name).backbone, small_backbone)  # the recipes' own are counted above
     config = dataclasses.replace(read(name), workdir=str(tmp_path / "run"), data_dir=str(tmp_path / "none"))
     text = dry_run(config, capsys)
     per_epoch = config.train_examples // config.batch_size

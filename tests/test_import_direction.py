@@ -24,7 +24,7 @@ DOORS = {
     "safetensors": "convert/torch_files.py",
     "tensorflow": "augment/ callbacks/ checks/graph.py checks/pixel_range.py commands/import_idx.py "
     "commands/preview.py data/ distribution/ export/ layers/feature_bank.py layers/feature_queue.py "
-    "layers/split_batch_normalization.py methods/contrastive_model.py methods/inputs.py methods/trainer.py "
+    "layers/split_batch_normalization.py methods/inputs.py methods/trainer.py "
     "summaries/ trust/graph.py trust/saved_model.py",
     "h5py": "trust/hdf5.py",
 }

@@ -48,7 +48,7 @@ def test_run_trains_resumes_and_is_evaluated_with_it(monkeypatch, tmp_path, caps
     config = Config(**settings, workdir=str(tmp_path / "run"))
     pretrain.pretrain(dataclasses.replace(config, epochs=1))
     text = capsys.readouterr().out
-    assert "method: moco_v3" in text and f"chance is {2 * np.log(128):.2f}" in text
+    assert "method: moco_v3" in text and f"{2 * np.log(128):.2f} at chance level" in text
     results = pretrain.pretrain(dataclasses.replace(config, epochs=2, allow_config_change=("epochs",)))
     assert results["steps"] == 2 * (1437 // 128) and "knn_top1" in results
     _, model = load.load_model(tmp_path / "run")

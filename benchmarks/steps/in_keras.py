@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_moco import SGD, Encoder, MoCo, linear_head, resnet
 from keras_moco.layers import split_batch
 from keras_moco.networks import shuffle_bn
-from keras_moco.networks.cloning import duplicate
+from keras_moco.networks.weights import duplicate
 from steps import LEARNING_RATE, MOMENTUM, TEMPERATURE, WEIGHT_DECAY
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}

@@ -74,7 +74,7 @@ class Config:
         "resnet50",
         "resnet10, resnet18, resnet34, resnet50, resnet101 or resnet152.",
         choices=("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
-        table="keras_moco.networks.resnet:RESNETS",
+        table="keras_moco.networks:BACKBONES",
     )
     backbone_width: int = _setting(64, "Channels of the first stage; 64 is the standard network.", range="at least 1")
     stem: str = _setting(
@@ -96,7 +96,7 @@ class Config:
         "linear",
         "Projection head: linear (MoCo v1), mlp (v2) or simclr.",
         choices=("linear", "mlp", "simclr"),
-        table="keras_moco.networks.encoder:HEADS",
+        table="keras_moco.networks.heads:HEADS",
     )
     embedding_dim: int = _setting(128, "Length of the embeddings that are contrasted.", range="at least 1")
     image_mean: tuple[float, ...] = _setting(

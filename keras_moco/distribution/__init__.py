@@ -1,4 +1,4 @@
-"""Everything that crosses replicas, and nothing else does; on one replica every function works, without traffic.
+"""All exchange between replicas; on one replica every function works, without traffic.
 
 A replica is one device that trains in step with others: a GPU, a TPU core, or a logical CPU. A worker is a process
 with one replica or more. `collectives` are called by each replica inside a step, the others by each worker.

@@ -11,11 +11,11 @@ EXAMPLE = """{"cluster": {"worker": ["host0:12345", "host1:12345"]}, "task": {"t
 
 @dataclass(frozen=True)
 class Cluster:
-    """Who takes part, and who this process is.
+    """The workers of a run, and the place of this process among them.
 
     Attributes:
         workers: addresses `host:port`, in the order of their shares of every batch.
-        index: int, the place of this process among them; the first is the chief, who writes.
+        index: int, the index of this process; the first is the chief, which writes files.
     """
 
     workers: tuple[str, ...]
@@ -23,16 +23,13 @@ class Cluster:
 
 
 def read_cluster(text=None):
-    """The cluster that `TF_CONFIG` describes, checked, so that a slip does not end in workers that wait for ever.
+    """The `Cluster` that `TF_CONFIG` describes, checked, since a mistake in it would make workers wait forever.
 
     Args:
-        text: str, JSON as in `TF_CONFIG`. Defaults to that variable.
-
-    Returns:
-        `Cluster`.
+        text: str, JSON as in `TF_CONFIG`. Defaults to the value of that variable.
 
     Raises:
-        ValueError: if the variable is missing, no JSON, or does not name the workers and this task among them.
+        ValueError: if the variable is missing, is not JSON, or does not name the workers and this task among them.
 
     Example:
 

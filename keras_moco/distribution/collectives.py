@@ -1,4 +1,4 @@
-"""What replicas tell each other in a training step; on one replica every function works the same, without traffic."""
+"""What replicas exchange in a training step; on one replica every function works the same, without traffic."""
 
 import math
 
@@ -6,24 +6,24 @@ import tensorflow as tf
 
 from keras_moco.distribution.strategies import num_replicas
 
-# What collectives refuse, and a type they take that holds the same values exactly.
+# Types that collectives refuse, and a type they accept that holds the same values exactly.
 _CARRIERS = {tf.uint8: tf.float16, tf.bool: tf.float16, tf.bfloat16: tf.float32, tf.uint32: tf.int64}
 
 
 def all_gather(tensor):
     """Concatenates each replica's `(n, ...)` tensor in replica order to the global `(R n, ...)`, on every replica.
 
-    Differentiable: the gradient of a replica's part is the sum of what it gets on all replicas.
+    Differentiable: the gradient of a replica's part is the sum over all replicas.
     """
     if num_replicas() == 1:
         return tensor
     tensor = tf.convert_to_tensor(tensor)
     carrier = _CARRIERS.get(tensor.dtype, tensor.dtype)
-    # The identity gives the tensor a device, which one that comes straight from an iterator lacks.
+    # The identity gives the tensor a device, which a tensor straight from an iterator lacks.
     everything = tf.distribute.get_replica_context().all_gather(tf.identity(tf.cast(tensor, carrier)), axis=0)
     n, *shape = tensor.shape
-    everything.set_shape([n and n * num_replicas(), *shape])  # which it forgets
-    # The gradient of taken rows comes in pieces, which it cannot transfer; that of a reshaped tensor is whole.
+    everything.set_shape([n and n * num_replicas(), *shape])  # which `all_gather` loses
+    # The gradient of gathered rows is sparse, which `all_gather` cannot transfer; that of a reshaped tensor is dense.
     return tf.cast(tf.reshape(everything, tf.shape(everything)), tensor.dtype)
 
 
@@ -38,81 +38,59 @@ def local_slice(tensor):
 
 
 def permutation(size, seed, step):
-    """A random order of `size` rows that every replica computes alike from `seed` and `step`.
+    """A random order of `size` rows, identical on every replica, with XLA and without: `(size,)` int32.
 
     Args:
         size: int, number of rows.
-        seed: int.
-        step: scalar integer tensor, the training step, so that a resumed run shuffles as the undisturbed one.
-
-    Returns:
-        `(size,)` int32. The same with XLA and without, which is not so of `tf.random.stateless_uniform`.
+        seed: int, the seed of the order.
+        step: scalar integer tensor, the training step, so that a resumed run shuffles as an uninterrupted one.
     """
-    # Sorting random numbers instead of `stateless_shuffle`, which XLA does not have.
+    # Sorting random numbers instead of `stateless_shuffle`, which XLA does not have; and not those of
+    # `tf.random.stateless_uniform`, which differ with XLA.
     return tf.argsort(_random_bits((size,), seed, step))
 
 
 def random_rows(count, size, seed, step):
-    """Row numbers below `size`, drawn uniformly and with replacement, that every replica computes alike.
+    """Row numbers sampled uniformly and with replacement, identical on every replica: `(count,)` int64 in `[0, size)`.
 
     Args:
-        count: int, how many to draw.
-        size: positive int below 2^31.
-        seed: int.
-        step: scalar integer tensor, the training step.
-
-    Returns:
-        `(count,)` int64 in `[0, size)`.
+        count: int, number of samples.
+        size: positive int below 2^31, number of rows.
+        seed, step: int, and scalar integer tensor, as for `permutation`.
     """
-    # 64 bits for a remainder of which no row is favoured by more than 2^-32.
+    # 64 bits, so that no remainder is more likely than another by more than 2^-32.
     high, low = tf.unstack(tf.cast(tf.bitcast(_random_bits((2, count), seed, step), tf.uint32), tf.int64))
     return (high % size * (2**32 % size) + low) % size
 
 
 def _random_bits(shape, seed, step):
-    """int32 of uniformly random bits."""
+    """Uniformly random bits: int32 tensor."""
     key = tf.bitcast(tf.constant([seed], tf.int64), tf.uint64)
-    # Philox counts its draws in the low word, so that steps in the high word never meet.
+    # Philox counts its numbers in the low word; with the step in the high word, no two steps share any.
     counter = tf.bitcast(tf.stack([tf.zeros((), tf.int64), tf.cast(step, tf.int64)]), tf.uint64)
     philox = 1
     return tf.raw_ops.StatelessRandomUniformFullIntV2(shape=shape, key=key, counter=counter, alg=philox, dtype=tf.int32)
 
 
 def shuffle(images, order):
-    """This replica's share of the global batch in shuffled order (shuffled BatchNorm, MoCo sec. 3.3).
-
-    Args:
-        images: `(n, ...)`, this replica's rows.
-        order: `(R n,)` int, from `permutation`.
-
-    Returns:
-        `(n, ...)`: rows of the global batch, from any replica.
-    """
+    """This replica's share `(n, ...)` of the global batch in an order from `permutation` (MoCo, sec. 3.3)."""
     return tf.gather(all_gather(images), local_slice(order))
 
 
 def unshuffle(keys, order):
-    """Undoes `shuffle` on what was computed from its rows.
-
-    Args:
-        keys: `(n, D)`, this replica's share, in shuffled order.
-        order: the order given to `shuffle`.
-
-    Returns:
-        `(R n, D)`: all rows of the global batch, in its own order, on every replica.
-    """
+    """Undoes `shuffle` for the keys `(n, D)` of its rows: `(R n, D)`, the keys of the global batch on every replica."""
     return tf.gather(all_gather(keys), tf.argsort(order))
 
 
 def mean(tensor):
-    """The mean over replicas of a float tensor of which each has its own, the same to the bit on all of them."""
+    """The mean over replicas of a float tensor, identical to the bit on all of them."""
     if num_replicas() == 1:
         return tensor
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, tensor)
 
 
 def average(variables):
-    """Gives float variables of which each replica has its own value the mean over replicas, in one transfer."""
+    """Replaces float variables that differ between replicas by their mean over replicas, in one transfer."""
     if num_replicas() == 1 or not variables:
         return
     flat = tf.concat([tf.reshape(tf.convert_to_tensor(variable), [-1]) for variable in variables], axis=0)
@@ -122,11 +100,7 @@ def average(variables):
 
 
 def all_finite(tensors):
-    """Whether all numbers of all replicas are finite: a bool tensor, the same on each replica.
-
-    Args:
-        tensors: list of float tensors; `None` among them, and `tf.IndexedSlices`, are allowed.
-    """
+    """Whether a list of float tensors, `tf.IndexedSlices` or `None` is finite on all replicas: a bool tensor."""
     values = [tf.convert_to_tensor(getattr(tensor, "values", tensor)) for tensor in tensors if tensor is not None]
     finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(value)) for value in values])
     if num_replicas() == 1:
@@ -136,10 +110,10 @@ def all_finite(tensors):
 
 
 def share_overflow(gradients):
-    """Where any replica's gradients are not finite, makes them infinite on every replica.
+    """Makes gradients infinite on every replica if those of any replica are not finite.
 
-    Keras's `LossScaleOptimizer` looks at the first replica's gradients alone, so an overflow on another one would
-    pass, and turn all weights into NaN for good.
+    Keras's `LossScaleOptimizer` checks the first replica's gradients only, so an overflow on another one would turn all
+    weights into NaN.
     """
     if num_replicas() == 1:
         return gradients
@@ -151,8 +125,8 @@ def run_if(condition, function, *args):
     """Calls `function(*args)` on every replica if a condition holds, or on none.
 
     Args:
-        condition: scalar bool tensor, the same on each replica.
-        function: called for its effect; may itself use what crosses replicas.
+        condition: scalar bool tensor, identical on each replica.
+        function: called for its effect; may itself use collectives.
         *args: tensors in any structure.
     """
 
@@ -167,7 +141,7 @@ def run_if(condition, function, *args):
         tf.cond(condition, on_one_replica, nothing)
         return
 
-    # What crosses replicas leaves their context, which it cannot do from within a branch: so the branch is outside.
+    # Collectives leave the context of a replica, which is impossible inside a branch: so the branch is outside.
     def across(strategy, condition, args):
         def on_all_replicas():
             strategy.extended.call_for_each_replica(function, args=args)

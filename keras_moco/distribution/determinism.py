@@ -1,16 +1,16 @@
-"""The same bits each time, where a device has faster ways that do not give them."""
+"""Bit-identical results on devices that have faster, non-deterministic operations."""
 
 import keras
 import tensorflow as tf
 
 
 def make_deterministic(seed):
-    """Makes TensorFlow use only operations that give the same bits each time, in this process and from now on.
+    """Makes TensorFlow use only deterministic operations from now on in this process.
 
-    A CPU gives them in any case; of a GPU's operations some add numbers in the order in which they come.
+    Those of a CPU are deterministic anyway; some of a GPU add numbers in an arbitrary order.
 
     Args:
-        seed: int, for whatever asks for random numbers without a seed of its own.
+        seed: int, the seed of random operations without one of their own.
     """
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()

@@ -6,10 +6,10 @@ from keras_moco.errors import UserError
 
 
 def check_training(strategy, optimizer, jit_compile):
-    """Refuses what would fail on several replicas, or give other numbers than on one.
+    """Refuses settings that would fail on several replicas, or give other numbers than on one.
 
     Raises:
-        ValueError: for XLA over several replicas of a process, and for optimiser options that Keras applies to each
+        ValueError: for XLA over several replicas of a process, and for optimizer options that Keras applies to each
             replica's gradients instead of their sum, or cannot apply there at all.
     """
     if strategy.num_replicas_in_sync == 1:
@@ -27,20 +27,12 @@ def check_training(strategy, optimizer, jit_compile):
                 f"The optimizer's `{name}` must not be set on several replicas: Keras applies it there to each "
                 "replica by itself, instead of to the sum of gradients, or fails. "
                 f"Received: {name}={getattr(optimizer, name)}. "
-                "Leave it out, or train on one replica."
+                "Omit it, or train on one replica."
             )
 
 
 def on_all_replicas(step, strategy):
-    """Makes a function of a batch run on every replica with its share.
-
-    Args:
-        step: function of a replica's batch to what it logs, the same on every replica.
-        strategy: the strategy.
-
-    Returns:
-        Function of a distributed batch to the first replica's logs.
-    """
+    """Turns `step`, from a replica's batch to its logs, into a function from a distributed batch to the first logs."""
 
     @tf.autograph.experimental.do_not_convert
     def run(batch):

@@ -1,4 +1,4 @@
-"""Which devices train."""
+"""The devices to train on."""
 
 import contextlib
 import functools
@@ -14,17 +14,14 @@ from keras_moco.errors import UserError
 
 
 def make_strategy(name="auto", replicas=None):
-    """The devices to train on.
+    """The devices to train on, as a `tf.distribute.Strategy`.
 
     Args:
         name: `"one"`: a single device; `"mirrored"`: the GPUs of this machine in step; `"multiworker"`: those of
             several machines, which `TF_CONFIG` names (call it before anything else of TensorFlow); `"tpu"`: the TPU
             that TensorFlow finds; `"auto"`: `"mirrored"` where there are several GPUs, else `"one"`.
-        replicas: int, the number of devices. Defaults to `None`: all there are, for `"mirrored"` all GPUs. Where a
-            machine has no GPU, its logical CPUs can be asked for.
-
-    Returns:
-        A `tf.distribute.Strategy`.
+        replicas: int, the number of devices. Defaults to `None`: all of them, for `"mirrored"` all GPUs. On a machine
+            without a GPU it counts logical CPUs.
 
     Raises:
         ValueError: for an unknown name, if there are not `replicas` devices, or no usable `TF_CONFIG` or TPU.
@@ -35,35 +32,32 @@ def make_strategy(name="auto", replicas=None):
 
 
 def count_replicas(name="auto", replicas=None):
-    """How many replicas `make_strategy` would give, without waiting for other machines.
+    """The number of replicas of `make_strategy`, without waiting for other machines: int.
 
     Args:
-        name: as for `make_strategy`.
-        replicas: likewise; where given, it is the answer, so that a run can be planned away from its devices.
-            `"one"` has no other than 1.
-
-    Returns:
-        int.
+        name: name of a strategy, as for `make_strategy`.
+        replicas: int; where given, it is the result, so that a run can be planned away from its devices. `"one"` allows
+            only 1.
 
     Raises:
-        ValueError: for an unknown name, where it cannot be told, or for a number that no machine has.
+        ValueError: for an unknown name, where the number is unknown, or for a number that no machine has.
     """
     return _kind(name, replicas)[0](replicas)
 
 
 def check_gpu():
-    """Raises `ValueError` where TensorFlow finds no GPU, and would train on the CPU without a word.
+    """Raises `ValueError` where TensorFlow finds no GPU, and would silently train on the CPU.
 
-    Of several workers each looks for its own, before it joins the others (call it before `make_strategy`).
+    Each of several workers checks its own machine before it joins the others: call it before `make_strategy`.
     """
     if not _gpus():
         build = "with" if tf.test.is_built_with_gpu_support() else "without"
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
         raise UserError(
             "`require_gpu` must find a GPU. "
-            f"Received: none, by TensorFlow {tf.__version__}, built {build} support of GPUs"
+            f"Received: none, by TensorFlow {tf.__version__}, built {build} GPU support"
             f"{'' if hidden is None else f', with CUDA_VISIBLE_DEVICES={hidden}'}. Look at what nvidia-smi lists, "
-            "install tensorflow[and-cuda], or leave out --require_gpu to train on the CPU."
+            "install tensorflow[and-cuda], or omit --require_gpu to train on the CPU."
         )
 
 
@@ -97,7 +91,7 @@ def _count_multiworker(replicas):
 def _count_tpu(replicas):
     if replicas is None:
         raise UserError(
-            "`replicas` must be given where a TPU is planned for from afar. Received: replicas=None. Add --replicas=N."
+            "`replicas` must be given to plan a run on a TPU elsewhere. Received: replicas=None. Add --replicas=N."
         )
     return replicas
 
@@ -110,20 +104,28 @@ def _one(_):
     return tf.distribute.get_strategy()
 
 
-# Kept: two strategies of a process number their collective operations alike, and those of the second meet the first's.
-@functools.cache
 def _mirrored(replicas):
-    if replicas is None:
-        return tf.distribute.MirroredStrategy()
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    _check_replicas("mirrored", replicas, len(devices), at_least=True)
-    return tf.distribute.MirroredStrategy([device.name for device in devices[:replicas]])
+    gpus = tf.config.list_logical_devices("GPU")
+    devices = gpus or tf.config.list_logical_devices("CPU")
+    wanted = replicas or len(gpus) or 1
+    _check_replicas("mirrored", wanted, len(devices), at_least=True)
+    return _mirrored_on(tuple(device.name for device in devices[:wanted]))
+
+
+# Cached: two strategies of a process give their collective operations the same numbers, and would mix them up.
+@functools.cache
+def _mirrored_on(devices):
+    return tf.distribute.MirroredStrategy([*devices])
+
+
+def _multiworker(replicas):
+    _check_replicas("multiworker", replicas, _count_multiworker(None))  # before it waits for the others
+    return _all_workers()
 
 
 @functools.cache
-def _multiworker(replicas):
+def _all_workers():
     cluster = read_cluster()
-    _check_replicas("multiworker", replicas, _count_multiworker(None))  # before the others are waited for
     print(
         f"worker {cluster.index + 1} of {len(cluster.workers)}: waiting for all of {', '.join(cluster.workers)}",
         flush=True,
@@ -134,10 +136,10 @@ def _multiworker(replicas):
 
 @contextlib.contextmanager
 def _stoppable():
-    """Lets signals stop a process that waits for others in TensorFlow's own code, and after it.
+    """Lets signals stop a process that waits for others in TensorFlow's own code.
 
-    There Python's handlers get no turn; and TensorFlow takes SIGTERM for a note of preemption that nobody
-    reads, after which only SIGKILL would end a worker.
+    Python's handlers do not run there; and TensorFlow treats SIGTERM as a notice of preemption that nothing reads,
+    after which only SIGKILL would end a worker.
     """
     before = signals.handle((signal.SIGINT, *signals.ENDING), signal.SIG_DFL)
     try:
@@ -160,7 +162,7 @@ def _tpu(_):
         ) from error
 
 
-# name: (how many replicas it would have, the strategy), each for the number that is asked for or `None`
+# name: (number of replicas, strategy), two functions of the requested number or `None`
 STRATEGIES = {
     "auto": (_count_auto, _auto),
     "one": (_count_one, _one),
@@ -179,13 +181,13 @@ def _kind(name, replicas):
 
 
 def _gpus():
-    # Physical ones: to list logical devices starts TensorFlow, after which no worker can join others.
+    # Physical devices: listing logical ones starts TensorFlow, after which a worker cannot join others.
     return tf.config.list_physical_devices("GPU")
 
 
 def _check_replicas(name, wanted, available, at_least=False):
     if wanted is not None and not (wanted <= available if at_least else wanted == available):
         raise UserError(
-            f"`replicas` must be the number of devices that `strategy={name}` finds{', or less' if at_least else ''}. "
+            f"`replicas` must be the number of devices that `strategy={name}` finds{', or fewer' if at_least else ''}. "
             f"Received: replicas={wanted}, {available} device(s). Correct or omit --replicas."
         )

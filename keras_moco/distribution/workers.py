@@ -1,4 +1,4 @@
-"""Several processes that train in step: who writes, what they are given, and what happens when one is lost."""
+"""Several processes that train in step: which one writes, what data they get, and what happens if one is lost."""
 
 import contextlib
 
@@ -26,17 +26,17 @@ def plain_worker_errors(strategy):
         raise WorkerLost(
             "All workers must run until the end, since each needs the others' results in every step. Received: a "
             f"broken connection to another one ({type(error).__name__}). Look for the cause in the others' output, "
-            "and start the same command on all workers again: the run goes on from its last checkpoint."
+            "and start the same command on all workers again: the run resumes from its last checkpoint."
         ) from error
 
 
 def is_chief(strategy):
-    """Whether this process is the one that writes: the only one, or the first of several workers."""
+    """Whether this process writes files: it is the only one, or the first of several workers."""
     return strategy.extended.should_checkpoint
 
 
 def any_worker(flag, strategy):
-    """Whether a flag is set on any worker: a bool tensor, the same on all, which must all ask at the same step."""
+    """Whether a flag is set on any worker: a bool tensor, identical on all; all must call it at the same step."""
     if not has_workers(strategy):
         return flag
 
@@ -48,39 +48,29 @@ def any_worker(flag, strategy):
 
 
 def broadcast(variables, strategy):
-    """Gives every worker the chief's values, so that only the chief needs to read a checkpoint.
-
-    Args:
-        variables: list of `keras.Variable` made under `strategy`.
-        strategy: the strategy, called by all workers.
-    """
+    """Copies the chief's values of a list of `keras.Variable` to every worker; all of them must call it."""
     if not has_workers(strategy):
         return
 
-    def take_over():
+    def copy_first():
         for variable in variables:
             variable.assign(all_gather(tf.convert_to_tensor(variable)[None])[0])
 
     with plain_worker_errors(strategy):
-        tf.function(strategy.run)(take_over)
+        tf.function(strategy.run)(copy_first)
 
 
 def endless(dataset, steps_per_epoch, strategy):
-    """Repeats a finite data set where workers would otherwise be given batches of unknown size.
+    """Repeats a finite data set where workers would otherwise get batches of unknown size.
 
-    `tf.distribute` prepares several workers for the case that one runs out of data before the others, and forgets
-    the size of a batch in it. Shuffled keys need to know it.
-
-    Args:
-        dataset: what `fit` was given.
-        steps_per_epoch: likewise, int or `None`.
-        strategy: the strategy.
+    `tf.distribute` prepares several workers for the case that one runs out of data before the others, and loses the
+    size of a batch in doing so. Shuffled keys need it.
 
     Returns:
         `(dataset, steps_per_epoch)` of the same epochs.
 
     Raises:
-        ValueError: if the data set's length is unknown and `steps_per_epoch` not given.
+        ValueError: if the length of the data set is unknown and `steps_per_epoch` is not given.
     """
     if not has_workers(strategy) or not isinstance(dataset, tf.data.Dataset):
         return dataset, steps_per_epoch

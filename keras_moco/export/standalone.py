@@ -5,6 +5,7 @@ from keras import tree
 
 from keras_moco.errors import UserError
 from keras_moco.layers import SplitBatchNormalization
+from keras_moco.layers.nested import nested_layers
 
 
 class NotStockError(UserError):
@@ -85,7 +86,7 @@ def _rebuild(encoder, image_shape):
             if hasattr(stock, "finalize_state"):  # `Normalization` computes with constants made from its weights
                 stock.finalize_state()
     model = keras.Model(images, _stock_copy(encoder.pool)(copy.outputs[0]), name=encoder.backbone.name)
-    for each in model._flatten_layers():
+    for each in nested_layers(model):
         if isinstance(each, keras.Model | keras.layers.InputLayer):
             each.dtype_policy = "float32"  # which these take from the global policy, and not from a configuration
     return model
@@ -116,7 +117,7 @@ def foreign_part(layer):
     """The first part of a layer or model that is not Keras's own, in words; empty if every part is."""
     # `_flatten_layers` also yields the layers within wrappers and cells, which no public method lists. The tests export
     # such a layer. Operations between layers have no such method.
-    for each in layer._flatten_layers() if isinstance(layer, keras.Layer) else [layer]:
+    for each in nested_layers(layer) if isinstance(layer, keras.Layer) else [layer]:
         if not _is_stock(each):
             return describe(each)
     # Activations, initializers, regularizers.

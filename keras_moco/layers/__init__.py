@@ -1,4 +1,4 @@
-"""Layers that contrastive learning needs and Keras does not have."""
+"""Layers that contrastive learning needs and Keras lacks."""
 
 from keras_moco.layers.feature_bank import FeatureBank
 from keras_moco.layers.feature_queue import FeatureQueue

@@ -6,31 +6,32 @@ from keras import ops
 
 from keras_moco import distribution
 from keras_moco.checks.graph import require
+from keras_moco.checks.ranges import check_number
 from keras_moco.errors import UserError
 
 
 @keras.saving.register_keras_serializable(package="keras_moco")
 class FeatureBank(keras.layers.Layer):
-    """A unit vector per training image, looked up by the image's index, that follows what the encoder makes of it.
+    """A unit vector per training image, looked up by the image's index: the moving average of its embeddings.
 
-    An image's vector moves only when the image is seen, once per epoch, so a bank is as stale as an epoch is long
+    An image's vector moves only when the image is seen, once per epoch, so its age is up to an epoch
     (Wu et al. 2018, "Unsupervised Feature Learning via Non-Parametric Instance Discrimination"; MoCo, Fig. 2b). It
     starts as random unit vectors. Every replica holds all of it and writes the same rows.
 
     Args:
         size: positive int, the number of images; indices are below it.
         dim: positive int, length of a vector, `D`.
-        momentum: float in `[0, 1]`, how much of an old vector stays in the new one. Defaults to `0.5` (the code of
+        momentum: float in `[0, 1]`, the share of the old vector in the new one. Defaults to `0.5` (the code of
             Wu et al., `lemniscate.pytorch`, `NCEAverage.py`; the MoCo paper does not say which value it used).
-        seed: int, of the first vectors and of the draws. Defaults to `0`.
-        **kwargs: of `keras.layers.Layer`. The bank is kept in float32 whatever the dtype policy.
+        seed: int, the seed of the initial vectors and of the samples. Defaults to `0`.
+        **kwargs: keyword arguments of `keras.layers.Layer`. `dtype` defaults to float32 whatever the dtype policy.
 
     Attributes:
         features: `(size, dim)` float32 weight; row `i` belongs to the image of index `i`.
 
     Raises:
         ValueError: for a size, length or momentum out of its range; while training, if an index is not below `size`
-            (not on TPU, where such checks are left out).
+            (not checked on TPU).
 
     Example:
 
@@ -45,10 +46,7 @@ class FeatureBank(keras.layers.Layer):
         for name, value in (("size", size), ("dim", dim)):
             if int(value) != value or value < 1:
                 raise UserError(f"`{name}` must be a positive integer. Received: {name}={value}. Give 1 or more.")
-        if not 0 <= momentum <= 1:
-            raise UserError(
-                f"`momentum` of a bank must be in [0, 1]. Received: momentum={momentum}. Wu et al. use 0.5."
-            )
+        check_number("momentum", momentum, "in [0, 1]", "Wu et al. use 0.5.")
         self.size = int(size)
         self.dim = int(dim)
         self.momentum = momentum
@@ -61,7 +59,7 @@ class FeatureBank(keras.layers.Layer):
             autocast=False,
             aggregation="none",  # every replica writes the same rows into its own copy
         )
-        # XLA would leave out the check of indices; Keras then leaves out XLA, which it otherwise chooses on a GPU.
+        # XLA would omit the check of indices; with this, Keras does not choose XLA, as it otherwise does on a GPU.
         self.supports_jit = False
         self.built = True
 
@@ -70,15 +68,12 @@ class FeatureBank(keras.layers.Layer):
         return tf.gather(self.features.value, self._checked(indices))
 
     def draw(self, count, absent, step):
-        """Rows of random images other than those given, with replacement; every replica draws the same.
+        """Rows of random images outside of `absent`, with replacement, identical on every replica: `(count, dim)`.
 
         Args:
-            count: positive int.
-            absent: `(N,)` int, indices of images that are not to be drawn, fewer than `size`.
-            step: scalar integer tensor, the training step, which the draw hangs on.
-
-        Returns:
-            `(count, dim)` unit vectors.
+            count: positive int, number of samples.
+            absent: `(N,)` int, indices of the images to exclude, fewer than `size`.
+            step: scalar integer tensor, the training step, on which the sample depends.
         """
         return tf.gather(self.features.value, self.draw_indices(count, absent, step))
 
@@ -86,7 +81,7 @@ class FeatureBank(keras.layers.Layer):
         """The indices of `draw`: `(count,)` int64."""
         absent = ops.sort(ops.cast(absent, "int64"))
         places = ops.arange(absent.shape[0], dtype="int64")
-        # Of equal ones the first counts; the others go behind the end, where they are in nobody's way.
+        # Only the first of equal indices counts; the others move past the end, where they have no effect.
         repeated = ops.concatenate([ops.zeros((1,), "bool"), absent[1:] == absent[:-1]])
         absent = ops.sort(ops.where(repeated, self.size + places, absent))
         # The r-th of the other images is r plus the number of absent ones up to there: those whose own place among
@@ -96,10 +91,10 @@ class FeatureBank(keras.layers.Layer):
         return others + ops.cast(before, "int64")
 
     def update(self, indices, features):
-        """Moves rows towards what the encoder makes of their images now: `unit(momentum * old + (1 - momentum) * new)`.
+        """Moves rows towards new embeddings of their images: `unit(momentum * old + (1 - momentum) * new)`.
 
         Args:
-            indices: `(N,)` int, of the global batch; each one once, or any of its vectors may count.
+            indices: `(N,)` int, the global batch; for an index that occurs twice either vector may count.
             features: `(N, dim)` unit vectors.
         """
         indices = self._checked(indices)

@@ -11,15 +11,15 @@ from keras_moco.errors import UserError
 class FeatureQueue(keras.layers.Layer):
     """A ring of `size` unit vectors in which new keys replace the oldest.
 
-    It starts full of random unit vectors, as in the official code (`moco/builder.py`), so the first steps contrast
-    against noise: accuracy is high at once, then falls while real keys arrive, and the loss rises before it falls.
-    Keys are written at `(pointer + arange(n)) mod size`, so any batch of up to `size` keys fits without dividing it.
+    It starts full of random unit vectors, as in the official code (`moco/builder.py`), so in the first steps negatives
+    are noise: accuracy is high at once, then falls while real keys arrive, and the loss rises before it falls.
+    Keys are written at `(pointer + arange(n)) mod size`, so `n` need not divide `size`.
 
     Args:
         size: positive int, `K` in the paper.
         dim: positive int, length of a key, `D`.
-        seed: int, of the initial vectors. Defaults to `0`.
-        **kwargs: of `keras.layers.Layer`. `dtype` defaults to float32 whatever the dtype policy.
+        seed: int, the seed of the initial vectors. Defaults to `0`.
+        **kwargs: keyword arguments of `keras.layers.Layer`. `dtype` defaults to float32 whatever the dtype policy.
 
     Attributes:
         features: `(size, dim)` weight, the keys in storage order.
@@ -40,11 +40,11 @@ class FeatureQueue(keras.layers.Layer):
         self.size = int(size)
         self.dim = int(dim)
         self.seed = seed
-        # Every replica writes the same gathered keys into its own copy: `aggregation="none"` keeps that a local
-        # write, where any other value would add traffic or, for "sum", multiply the keys.
+        # Every replica writes the same gathered keys into its own copy: `aggregation="none"` keeps that a local write,
+        # where any other value would add traffic or, for "sum", multiply the keys.
         state = {"trainable": False, "autocast": False, "aggregation": "none"}
         self.features = self.add_weight((self.size, self.dim), self._random_unit_vectors, name="features", **state)
-        # All keys ever written, from which both pointer and fill follow.
+        # The number of keys ever written, from which both pointer and fill follow.
         self.count = self.add_weight((), "zeros", dtype="int64", name="count", **state)
         self.built = True
 
@@ -53,12 +53,12 @@ class FeatureQueue(keras.layers.Layer):
 
     @property
     def pointer(self):
-        """Scalar int64 in `[0, size)`: the row that the next key is written to."""
+        """The row that the next key is written to: scalar int64 in `[0, size)`."""
         return self.count % self.size
 
     @property
     def fill(self):
-        """Scalar float32 in `[0, 1]`: the share of real keys."""
+        """The share of real keys: scalar float32 in `[0, 1]`."""
         return ops.minimum(ops.cast(self.count, "float32") / self.size, 1.0)
 
     def enqueue(self, keys):
@@ -71,12 +71,7 @@ class FeatureQueue(keras.layers.Layer):
             ValueError: if there are more keys than rows.
         """
         n = keys.shape[0]
-        if n > self.size:
-            raise UserError(
-                "`queue_size` must be at least the number of keys that one step enqueues, or keys are overwritten "
-                f"before they are used. Received: queue_size={self.size}, keys per step={n}. "
-                "Raise `queue_size` or lower the batch size."
-            )
+        check_room(self.size, n)
         rows = (self.pointer + ops.arange(n, dtype="int64")) % self.size
         # In place, however long the queue is; TensorFlow copies such a variable when it is read (docs/performance.md).
         self.features.value.scatter_update(tf.IndexedSlices(ops.cast(keys, self.features.dtype), rows))
@@ -84,3 +79,13 @@ class FeatureQueue(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "size": self.size, "dim": self.dim, "seed": self.seed}
+
+
+def check_room(size, keys):
+    """Raises `ValueError` if a queue of that size cannot take the number of keys that one step enqueues."""
+    if keys > size:
+        raise UserError(
+            "`queue_size` must be at least the number of keys that one step enqueues, or keys are overwritten "
+            f"before they are used. Received: queue_size={size}, keys per step={keys}. "
+            "Raise `queue_size` or lower the batch size."
+        )

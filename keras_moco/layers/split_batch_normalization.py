@@ -1,4 +1,4 @@
-"""BatchNorm over parts of the batch: several devices imitated on one."""
+"""BatchNorm over parts of the batch, which imitates several devices on one."""
 
 import contextlib
 import math
@@ -9,16 +9,17 @@ import tensorflow as tf
 from keras import ops
 
 from keras_moco.errors import UserError
+from keras_moco.layers.nested import nested_layers
 
 _block = threading.local()  # every replica traces its step in a thread of its own
 
 
 @contextlib.contextmanager
 def split_batch(splits, synchronized=False):
-    """In this block BatchNorm layers in training mode normalise so many groups of their batch, each by itself.
+    """In this block, BatchNorm layers in training mode normalise each of `splits` groups of their batch separately.
 
-    Holds for `SplitBatchNormalization` and for Keras's own layers in a model that `splittable` has seen. Outside of the
-    block every layer works as it was made, so a backbone that a method has trained can be used like any other.
+    It applies to `SplitBatchNormalization` and to Keras's own layers in a model that `splittable` prepared. Outside of
+    the block every layer works as usual, so a backbone that a method has trained can be used like any other.
 
     Args:
         splits: positive int that divides the batch of a replica.
@@ -49,31 +50,31 @@ def _here():
 class SplitBatchNormalization(keras.layers.BatchNormalization):
     """BatchNorm whose statistics come from `splits` interleaved groups of the batch, as on as many devices.
 
-    With one set of statistics for the whole batch, query and key encoder share a signature of their batch by which
-    a pair gives itself away (MoCo, sec. 3.3, shuffling BN). On one device the authors' CIFAR-10 demo splits the
-    batch instead: example `i` is normalised with the examples `j = i mod splits`, and keys are shuffled first.
+    With one set of statistics for the whole batch, query and key share a signature of their batch that reveals the
+    pair (MoCo, sec. 3.3, shuffling BN). On one device the authors' CIFAR-10 demo splits the batch instead: example `i`
+    is normalised with the examples `j = i mod splits`, and keys are shuffled first.
 
     In training mode each group is normalised by its own mean and variance; scale and offset are shared; the moving
-    statistics follow the average of the groups' (the demo averages the groups' moving statistics, which is the
-    same). The moving variance follows the unbiased estimate, as in PyTorch, where Keras's own layer follows the
-    biased one. In inference mode, and with `synchronized=True`, it is `keras.layers.BatchNormalization`; it exchanges
-    weights with it always.
+    statistics follow the mean of the groups' (the demo averages the groups' moving statistics, which is equivalent).
+    The moving variance follows the unbiased estimate, as in PyTorch, where Keras's own layer follows the biased one. In
+    inference mode, and with `synchronized=True`, it is `keras.layers.BatchNormalization`, with the same weights.
 
     Args:
         splits: positive int that divides the batch of a replica. Defaults to `1`, one group.
-        momentum: float, of the moving statistics in Keras's sense. Defaults to `0.9` (PyTorch's `momentum=0.1`).
-        epsilon: float. Defaults to `1e-5` (PyTorch's).
-        **kwargs: of `keras.layers.BatchNormalization`, except for `axis` (the last one).
+        momentum: float, that of the moving statistics in Keras's sense. Defaults to `0.9` (PyTorch's `momentum=0.1`).
+        epsilon: float, added to the variance. Defaults to `1e-5` (PyTorch's).
+        **kwargs: keyword arguments of `keras.layers.BatchNormalization`, except for `axis` (the last one).
 
     Attributes:
-        splits, synchronized: as given. In a `split_batch` block, as in the steps of a method, its `splits` hold.
+        splits, synchronized: the arguments. Those of a `split_batch` block, as in the steps of a method, override them.
 
     Call arguments:
         inputs: `(n, ..., C)`, `n` divisible by `splits` in training mode.
         training: bool.
 
     Raises:
-        ValueError: if `splits` is not a positive integer, does not divide the batch, or meets `synchronized=True`.
+        ValueError: if `splits` is not a positive integer or does not divide the batch, or is above 1 with
+            `synchronized=True`.
     """
 
     def __init__(self, splits=1, momentum=0.9, epsilon=1e-5, **kwargs):
@@ -88,13 +89,13 @@ class SplitBatchNormalization(keras.layers.BatchNormalization):
         if self.synchronized and splits > 1:
             raise UserError(
                 "`splits` must be 1 where all replicas share their statistics. "
-                f"Received: splits={splits}, synchronized=True. Choose one of both."
+                f"Received: splits={splits}, synchronized=True. Use one or the other."
             )
         self.splits = int(splits)
 
     def call(self, inputs, training=None, mask=None):
         splits, synchronized = _here() or (self.splits, self.synchronized)
-        # A frozen BatchNorm is in inference mode, as Keras's own.
+        # A frozen BatchNorm layer is in inference mode, as Keras's own.
         if not (training and self.trainable) or synchronized:
             return super().call(inputs, training=training)
         return _normalize_groups(self, inputs, splits)
@@ -109,13 +110,8 @@ class SplitBatchNormalization(keras.layers.BatchNormalization):
 def splittable(model):
     """Lets Keras's own BatchNorm layers of a model split their batch in `split_batch` blocks, and only there.
 
-    The layers stay what they are, with their weights: the model trains, saves and loads as before.
-
-    Args:
-        model: `keras.Layer` or `keras.Model`, whose layers are found however deep they lie.
-
-    Returns:
-        The same model.
+    Returns the same `keras.Layer` or `keras.Model`. Class and weights of its layers do not change: it trains, saves and
+    loads as before.
 
     Example:
 
@@ -125,14 +121,14 @@ def splittable(model):
     >>> groups.numpy().round(1).ravel().tolist()
     [-1.0, -1.0, 1.0, 1.0]
     """
-    for layer in model._flatten_layers():
+    for layer in nested_layers(model):
         if type(layer) is keras.layers.BatchNormalization and not getattr(layer, "renorm", False):
             _let_split(layer)
     return model
 
 
 def can_split(layer):
-    """Whether a BatchNorm layer takes part in `split_batch` blocks."""
+    """Whether `split_batch` blocks apply to a BatchNorm layer."""
     return isinstance(layer, SplitBatchNormalization) or "call" in vars(layer)  # by `_let_split`
 
 
@@ -148,7 +144,7 @@ def _let_split(layer):
 
 
 def _moments(layer, inputs, mask):
-    """Mean and variance of a batch as Keras computes them, of all replicas' where the block says so."""
+    """Mean and variance of a batch as Keras computes them, over all replicas where the block synchronizes them."""
     _, synchronized = _here() or (None, layer.synchronized)
     if mask is None:
         return ops.moments(inputs, axes=layer._reduction_axes, synchronized=synchronized)
@@ -156,7 +152,7 @@ def _moments(layer, inputs, mask):
 
 
 def _normalize_groups(layer, inputs, splits):
-    """What `layer` makes of `inputs` `(n, ..., C)`, example `i` normalised with the examples `j = i mod splits`."""
+    """`layer` applied to `inputs` `(n, ..., C)`, example `i` normalised with the examples `j = i mod splits`."""
     n = inputs.shape[0]
     if n is not None and n % splits:
         raise UserError(
@@ -166,7 +162,7 @@ def _normalize_groups(layer, inputs, splits):
     values = math.prod(length or 2 for axis, length in enumerate(inputs.shape) if axis != layer.axis % inputs.ndim)
     if n is not None and values == splits:
         raise UserError(
-            "Every group of BatchNorm must hold two values per channel or more, or all of them are normalised to 0. "
+            "Every group of BatchNorm must hold two values per channel or more, or all are normalised to 0. "
             f"Received: splits={splits}, batch={n} in {layer.name!r}. Lower `bn_splits` or raise the batch size."
         )
     inputs = ops.moveaxis(inputs, layer.axis, -1) if layer.axis not in (-1, inputs.ndim - 1) else inputs
@@ -181,7 +177,7 @@ def _normalize_groups(layer, inputs, splits):
 
 
 def _groups(inputs, splits):
-    """Example `i` lies at `[i // S, i % S]`: `S` tensors `(n / S, positions, 1, C)`."""
+    """The groups, `S` tensors `(n / S, positions, 1, C)`: example `i` is row `i // S` of group `i % S`."""
     shape = ops.shape(inputs)
     positions = 1
     for length in shape[1:-1]:

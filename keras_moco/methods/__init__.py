@@ -1,11 +1,12 @@
-"""How it is trained: the methods, the training step that they share, and what `--method` chooses."""
+"""The pre-training methods, the training step that they share, and the registry of `--method`."""
 
 from keras_moco.errors import UserError
 from keras_moco.methods.base import InBatch, Method
-from keras_moco.methods.contrastive_model import Contrast, ContrastiveModel
+from keras_moco.methods.contrastive_model import ContrastiveModel
 from keras_moco.methods.end_to_end import EndToEnd, EndToEndMethod
+from keras_moco.methods.losses import Contrast
 from keras_moco.methods.memory_bank import MemoryBank, MemoryBankMethod
-from keras_moco.methods.moco import MoCo, MoCoMethod
+from keras_moco.methods.moco import MoCo, MoCoMethod, momentum_update
 from keras_moco.methods.simclr import SimCLR, SimCLRMethod
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "MoCo",
     "SimCLR",
     "get_method",
+    "momentum_update",
 ]
 
 METHODS = {
@@ -33,7 +35,7 @@ def get_method(config):
     """The `Method` that a configuration names.
 
     Raises:
-        ValueError: for an unknown name, or settings that only other methods have a use for.
+        ValueError: for an unknown name, or for settings that only other methods use.
     """
     if config.method not in METHODS:
         raise UserError(
@@ -44,7 +46,7 @@ def get_method(config):
         owners = [owner for owner, other in METHODS.items() if name in other.settings]
         if owners and config.method not in owners:
             raise UserError(
-                f"`{name}` must not be given with method={config.method}, which has no use for it. "
-                f"Received: {name}={getattr(config, name)}. Leave out --{name}, or choose --method={owners[0]}."
+                f"`{name}` must not be given with method={config.method}, which does not use it. "
+                f"Received: {name}={getattr(config, name)}. Omit --{name}, or choose --method={owners[0]}."
             )
     return method

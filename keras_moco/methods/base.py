@@ -11,17 +11,21 @@ class Method(abc.ABC):
     """What a method adds to a run; `plan` is a `keras_moco.runs.plan.Plan` throughout.
 
     Attributes:
+        model: class of the model.
+        arguments: dict, the arguments of the model's constructor and the fields of `Config` that give their values.
         settings: names of the fields of `Config` that mean something to this method and not to all.
     """
 
+    model: type
+    arguments: dict[str, str] = {"temperature": "temperature"}
     settings: tuple[str, ...] = ()
 
     def batch_norm(self, config, replicas):
-        """The `BatchNorm` of the encoder."""
+        """The `BatchGrouping` of the encoder's BatchNorm layers."""
         return shuffle_bn.resolve(config.bn_mode, config.bn_splits, replicas)
 
     def settled(self, config, train_examples):
-        """Settings that follow from so many training images where `config` does not give them: a dict."""
+        """Settings that follow from the number of training images where `config` does not give them: a dict."""
         return {}
 
     def check(self, plan):  # noqa: B027
@@ -29,26 +33,23 @@ class Method(abc.ABC):
 
     @abc.abstractmethod
     def chance_loss(self, plan):
-        """float: the loss when all similarities are equal."""
+        """The loss when all similarities are equal: float."""
 
     @abc.abstractmethod
     def describe(self, plan):
-        """The dictionary and what else there is to know, in lines of text for people: a list."""
+        """The dictionary and whatever else is worth knowing, as lines of text for people: a list."""
 
-    @abc.abstractmethod
-    def build(self, plan, encoder):
-        """The model."""
+    def build(self, plan, encoder, **more):
+        """The model; `more` are further arguments of its constructor."""
+        given = {argument: getattr(plan.config, name) for argument, name in self.arguments.items()}
+        return self.model(encoder, **given, **more)
 
 
 class InBatch(Method):
-    """What is common to methods whose negatives are the other images of the batch."""
+    """A method whose negatives are the other images of the batch."""
 
     def check(self, plan):
-        if plan.config.batch_size < 2:
-            raise UserError(
-                "`batch_size` must be at least 2, since the other images of a batch are the negatives. "
-                f"Received: batch_size={plan.config.batch_size}. Raise --batch_size."
-            )
+        check_others(plan.config.batch_size)
 
     def chance_loss(self, plan):
         return math.log(1 + self.num_negatives(plan.config))
@@ -56,15 +57,24 @@ class InBatch(Method):
     def describe(self, plan):
         return [
             f"negatives: {self.num_negatives(plan.config):,}, of the other images in the batch, with gradient",
-            f"loss: chance is {plan.chance_loss:.2f}",
+            f"loss: {plan.chance_loss:.2f} at chance level",
         ]
 
     @abc.abstractmethod
     def num_negatives(self, config):
-        """int."""
+        """The number of negatives of a query: int."""
+
+
+def check_others(images):
+    """Raises `ValueError` if a global batch of that number of images holds no negatives."""
+    if images < 2:
+        raise UserError(
+            "The global batch must hold two images or more, since the others are the negatives. "
+            f"Received: batch_size={images}. Raise it."
+        )
 
 
 def size(vectors, config):
-    """How large so many embeddings are, in words."""
+    """The length of embeddings and the memory that a number of them takes, in words."""
     mebibytes = vectors * config.embedding_dim * 4 / 2**20  # float32
     return f"{config.embedding_dim}, {mebibytes:.2f} MiB"

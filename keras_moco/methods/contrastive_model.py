@@ -1,77 +1,50 @@
 """The training step that every contrastive model shares; methods differ in four hooks, and in nothing else."""
 
 import abc
-from typing import NamedTuple
 
 import keras
-import tensorflow as tf
 from keras import ops
 
 from keras_moco import distribution
 from keras_moco.checks.graph import plain_failures
 from keras_moco.checks.pixel_range import check_pixels
+from keras_moco.checks.ranges import check_number
 from keras_moco.errors import UserError
-from keras_moco.methods.epoch_means import EpochMeans
-from keras_moco.methods.inputs import as_batches, known_size
+from keras_moco.methods.inputs import as_batches, check_compile, check_images, check_only_views, views_of
+from keras_moco.methods.logs import SHARED_LOGS, EpochMeans, measure
 from keras_moco.methods.trainer import ReplicatedTrainer
 from keras_moco.networks.encoder import added_losses
-from keras_moco.networks.shuffle_bn import Plain, moving_statistics
-
-
-class Contrast(NamedTuple):
-    """One look-up of queries in a dictionary.
-
-    Attributes:
-        name: str, for the logs.
-        queries: `(n, D)` unit vectors.
-        logits: `(n, candidates)`, similarities divided by the temperature.
-        labels: `(n,)` int, the column of each query's positive.
-    """
-
-    name: str
-    queries: object
-    logits: object
-    labels: object
-
-
-SHARED_LOGS = (
-    "loss",
-    "contrast_top1",
-    "contrast_top5",
-    "positive_similarity",
-    "negative_similarity",
-    "feature_std",
-)
+from keras_moco.networks.shuffle_bn import Plain, moving_statistics, synchronize_layers
 
 
 class ContrastiveModel(ReplicatedTrainer, abc.ABC):
-    """A model that learns an encoder by telling the other view of an image from other images.
+    """A model that trains an encoder to recognise the other view of an image among other images.
 
     `fit` takes batches `{"query": (n, H, W, C), "key": (n, H, W, C)}`, two augmentations of the same images with
-    values in 0..255 (further entries, such as `"index"`, are handed to the hooks), and `compile` an optimiser; the loss
+    values in 0..255 (further entries, such as `"index"`, are passed to the hooks), and `compile` an optimizer; the loss
     is the model's own. `model(images)` embeds, so `predict`, export and notebooks need nothing special.
 
     A subclass implements `contrast`; `before_step`, `encode_targets`, `after_step` and `monitor` are there for methods
     that need them.
 
     Args:
-        encoder: the `Encoder` that is to be learnt.
-        temperature: positive float that divides all similarities.
-        batch_norm: `keras_moco.networks.shuffle_bn.BatchNorm`, how the BatchNorm layers of `encoder` group the
+        encoder: the `Encoder` to train.
+        temperature: positive float, the divisor of all similarities.
+        batch_norm: `keras_moco.networks.shuffle_bn.BatchGrouping`, how the BatchNorm layers of `encoder` group the
             batch in training steps. Defaults to `None`: each replica's batch is a group.
-        logs: names of what `monitor` returns, and `loss_<name>` of each `Contrast` where there are several.
-        **kwargs: of `keras.Model`.
+        logs: names of the metrics of `monitor`, and `loss_<name>` of each `Contrast` where there are several.
+        **kwargs: keyword arguments of `keras.Model`.
 
     Attributes:
-        encoder, batch_norm: as given.
-        required: names that every batch must have; of a class.
-        remembers_images: bool, whether something is kept for each image under its number, so that a resumed run needs
-            the same images in the same order; of a class.
-        augmentation: an `Augmentation` whose second half each step does (`keras_moco.data.pretrain_dataset` with
-            `finish=False`, whose batches must hold `"draws"`). `None`, as at first: views come finished. Not saved.
-        skip_not_finite: bool, whether a step whose loss or gradients are not finite changes nothing but the counters
-            (and takes the key encoder its momentum step). False, as at first: such a step goes through, and
-            `keras_moco.callbacks.NotFiniteGuard` ends the training behind it. Not saved.
+        encoder, batch_norm: the arguments.
+        required: names of the entries that every batch must have; an attribute of the class.
+        remembers_images: bool, whether the model stores something for each image under its index, so that a resumed run
+            needs the same images in the same order; an attribute of the class.
+        augmentation: an `Augmentation` whose second half each step applies (`keras_moco.data.pretrain_dataset` with
+            `finish=False`, whose batches must hold `"draws"`). Defaults to `None`: views arrive complete. Not saved.
+        skip_not_finite: bool, whether a step whose loss or gradients are not finite updates only the counters and the
+            momentum encoder. Defaults to `False`: the update is applied, and `keras_moco.callbacks.NotFiniteGuard`
+            stops training after it. Not saved.
     """
 
     required = ("query", "key")
@@ -79,20 +52,18 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
 
     def __init__(self, encoder, temperature, batch_norm=None, logs=(), **kwargs):
         super().__init__(**kwargs)
-        if not temperature > 0:
-            raise UserError(
-                f"`temperature` must be positive. Received: temperature={temperature}. MoCo v1 uses 0.07, v2 0.2."
-            )
+        check_number("temperature", temperature, "positive", "MoCo v1 uses 0.07, v2 0.2.")
         self.encoder = encoder
         self.batch_norm = batch_norm or Plain()
-        self.batch_norm.set_on(encoder)
+        self.batch_norm.check_layers(encoder)
+        synchronize_layers(encoder, self.batch_norm.synchronized)
         self.temperature = temperature
         self.augmentation = None
         self._skips = False
-        self._batch_size = None  # of the data of `fit`, where its batches do not tell
-        # Steps trained. Random numbers and schedules hang on it, so a restored model goes on exactly where it was.
+        self._batch_size = None  # of the data of `fit`, where the shape of its batches does not give it
+        # Steps trained. Random numbers and schedules depend on it, so a restored model resumes exactly.
         self.step = self._counter("step")
-        # How many of them had a loss or gradients that were not finite.
+        # The number of steps whose loss or gradients were not finite.
         self.not_finite = self._counter("not_finite")
         self.means = EpochMeans((*SHARED_LOGS, *logs), name="means")
 
@@ -109,13 +80,13 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
     def _counter(self, name):
         return self.add_weight((), "zeros", dtype="int64", name=name, trainable=False, aggregation="none")
 
-    # What a method is made of.
+    # The hooks of a method.
 
     def before_step(self):  # noqa: B027
         """Runs before anything is encoded."""
 
     def encode_targets(self, views):
-        """Encodes what queries are compared with and that takes no gradient; runs outside the tape."""
+        """Encodes what queries are compared with and what takes no gradient."""
 
     @abc.abstractmethod
     def contrast(self, views, targets):
@@ -124,19 +95,117 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
     def after_step(self, views, targets, contrasts):  # noqa: B027
         """Runs after the gradient step."""
 
-    # What they share.
+    def monitor(self):
+        """Further metrics to log: a dict of scalars under the names given as `logs`."""
+        return {}
+
+    # The training step.
+
+    def train_step(self, data):
+        """One step on a batch of views; returns the means of its logs over the epoch so far."""
+        views = views_of(data, self.required, self._batch_size and self._batch_size // distribution.num_replicas())
+        if self.augmentation is None:
+            check_images(views["query"].shape, self.encoder.image_shape)
+        # Where the end of the data is not known in advance, the step runs once more without a batch: nothing in here
+        # may happen before the batch exists.
+        with self.batch_norm.grouping(), self.after(views):
+            views = self._finish(views)
+            statistics = moving_statistics(self)
+            before = [ops.copy(statistic) for statistic in statistics] if self.skip_not_finite else None
+
+            self.before_step()
+            targets = self.encode_targets(views)
+            (loss, losses, contrasts), gradients = self.differentiate(self._loss, views, targets)
+
+            finite = self._all_finite(loss, gradients, statistics)
+            if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+                gradients = distribution.share_overflow(gradients)
+            if self.skip_not_finite:
+                distribution.run_if(finite, self._update, gradients, views, targets, contrasts)
+            else:
+                self._update(gradients, views, targets, contrasts)
+
+            # In every step, so that evaluation, checkpoints and exports find all replicas identical whenever they run.
+            # Two ResNet-50 have 106,240 of these numbers, and 25 million gradients. The mean of moving averages is the
+            # moving average of means, so the result does not depend on when it is taken.
+            distribution.average(statistics)
+            if self.skip_not_finite:
+                for statistic, old in zip(statistics, before, strict=True):
+                    statistic.assign(ops.where(finite, statistic, old))
+
+            values = {"loss": loss, **measure(contrasts, losses, self.temperature), **self.monitor()}
+            logs = self.means.update(values, counts=finite | (not self.skip_not_finite))
+        self._count(loss, finite)
+        return logs
+
+    def _finish(self, views):
+        """The views as float32, with the second half of the augmentation where the pipeline leaves it to the step."""
+        views = dict(views)
+        for number, name in enumerate(("query", "key")):
+            if name in views:
+                view = views[name]
+                if self.augmentation is not None:
+                    view = self.augmentation.finish(view, views["draws"][:, number], on_host=False)
+                views[name] = ops.cast(check_pixels(view), "float32")
+        return views
+
+    def _loss(self, views, targets):
+        """The scalar to differentiate, and `(loss, losses, contrasts)` as they are logged."""
+        with added_losses() as added:
+            contrasts = self.contrast(views, targets)
+            losses = [contrast.loss for contrast in contrasts]
+            loss = ops.sum(ops.stack(losses))
+            for term in (*self._checked(added), *_weight_penalties(self.trainable_variables)):
+                loss += ops.cast(term, loss.dtype)
+            # Gradients are summed over replicas, the loss is a mean over all their examples.
+            scaled = self.optimizer.scale_loss(loss / distribution.num_replicas())
+        return scaled, (loss, losses, contrasts)
+
+    def _checked(self, added):
+        """What layers added to the loss on this replica, where it can be separated from that of other replicas."""
+        if added and self.batch_norm.synchronized and distribution.num_replicas() > 1:
+            raise UserError(
+                "Layers must not add to the loss (`add_loss`, activity regularizers) where BatchNorm is synchronized: "
+                "Keras keeps what they add in one list, in which replicas overwrite each other while they wait for "
+                f"statistics. Received: {len(added)} such losses on {distribution.num_replicas()} replicas. Regularize "
+                "weights instead, or train on one replica."
+            )
+        return added
+
+    def _all_finite(self, loss, gradients, statistics):
+        """Whether loss and gradients are finite on all replicas: a bool tensor, identical on each."""
+        finite = distribution.all_finite([loss, *gradients])
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            # It lets gradients overflow to find its scale. The scale is not the cause at a scale of 1, nor where
+            # BatchNorm has seen NaN: ReLU turns that into 0 on some CPUs, and the loss is finite.
+            finite |= distribution.all_finite([loss, *statistics]) & (self.optimizer.dynamic_scale > 1)
+        return finite
+
+    def _update(self, gradients, views, targets, contrasts):
+        self.optimizer.apply(gradients, self.trainable_variables)
+        self.after_step(views, targets, contrasts)
+
+    def _count(self, loss, finite):
+        """Counts the step once all replicas have completed it, so that a step that fails counts on none."""
+        # The last variable is read after its update, for which the optimizer needs the gradients of all replicas.
+        with self.after([loss, ops.copy(self.trainable_variables[-1])]):
+            self.step.assign_add(1)
+            self.not_finite.assign_add(ops.cast(~finite, "int64"))
+
+    # Everything else that Keras calls.
 
     @property
     def steps_done(self):
-        """int: steps trained so far, over all runs."""
+        """The number of steps trained so far, over all runs: int."""
         return int(ops.convert_to_numpy(self.step))
 
     @property
     def steps_not_finite(self):
-        """int: how many of them had a loss or gradients that were not finite."""
+        """The number of steps whose loss or gradients were not finite: int."""
         return int(ops.convert_to_numpy(self.not_finite))
 
     def call(self, images, training=False):
+        """Embeds images: `(n, H, W, C)`, values in 0..255, to `(n, D)` float32, unit vectors of the query encoder."""
         return self.encoder(images, training=training)
 
     def predict(self, x, *args, **kwargs):
@@ -145,7 +214,7 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
 
     def predict_step(self, data):
         images, *_ = data if isinstance(data, tuple | list) else (data,)
-        _check_images(images.shape, self.encoder.image_shape)
+        check_images(images.shape, self.encoder.image_shape)
         return self(check_pixels(images), training=False)
 
     def compile(self, optimizer=None, loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):
@@ -154,28 +223,18 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
         Args:
             optimizer: `keras.optimizers.Optimizer`, such as `keras_moco.SGD`, or its name.
             loss, loss_weights, metrics, weighted_metrics: `None`.
-            **kwargs: of `keras.Model.compile`: `steps_per_execution`, `jit_compile`, `run_eagerly`.
+            **kwargs: `steps_per_execution`, `jit_compile` and `run_eagerly` of `keras.Model.compile`.
 
         Raises:
             ValueError: without an optimizer, or with losses or metrics.
         """
-        own = {"loss": loss, "loss_weights": loss_weights, "metrics": metrics, "weighted_metrics": weighted_metrics}
-        given = [f"{name}={value!r}" for name, value in own.items() if value is not None]
-        if given:
-            raise UserError(
-                "`compile` must be given no losses or metrics: the contrastive loss is the model's own, and nothing "
-                f"else would be computed. Received: {', '.join(given)}. Leave them out; layers add to the loss by "
-                "`add_loss` and regularizers, and `keras_moco.callbacks.KnnMonitor` measures features."
-            )
-        if optimizer is None:
-            raise UserError(
-                "`compile` must be given an optimizer. Received: none. Give one, such as "
-                "`keras_moco.SGD(0.03, weight_decay=1e-4)` (MoCo v1 for 256 images per step)."
-            )
+        check_compile(
+            optimizer, loss=loss, loss_weights=loss_weights, metrics=metrics, weighted_metrics=weighted_metrics
+        )
         super().compile(optimizer=optimizer, **kwargs)
 
     def compile_from_config(self, config):
-        """Compiles as before saving; Keras's own leaves models alone that have a `compile` of their own."""
+        """Compiles as before saving; Keras skips this for models with a `compile` of their own."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
@@ -199,148 +258,41 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
         Args:
             x: `tf.data.Dataset` of batches of one size, of `{"query": (n, H, W, C), "key": (n, H, W, C)}` or
                 `({...},)`; a dict of arrays; a `keras.utils.PyDataset` or Python generator of such batches.
-            batch_size: int, for arrays. Defaults to `None`: 32, as in Keras. Images that do not fill a batch wait for
-                the next epoch.
-            epochs, verbose, callbacks, shuffle: of `keras.Model.fit`.
-            y, validation_split, validation_data, class_weight, sample_weight: not given.
-            **kwargs: `initial_epoch`, `steps_per_epoch` and the like of `keras.Model.fit`; `initial_step` of
-                `ReplicatedTrainer.fit`.
+            batch_size: int, for arrays. Defaults to `None`: 32, as in Keras. Images that do not fill a batch are
+                skipped in an epoch.
+            epochs, verbose, callbacks, shuffle: arguments of `keras.Model.fit`.
+            y, validation_split, validation_data, class_weight, sample_weight: must not be given.
+            **kwargs: further arguments of `keras.Model.fit`, such as `initial_epoch` and `steps_per_epoch`, and
+                `initial_step` of `ReplicatedTrainer.fit`.
 
         Returns:
             `keras.callbacks.History`.
 
         Raises:
-            ValueError: before the first step, if the model cannot learn from the data, nothing of it is trainable, or
-                what is not given is given; as `ReplicatedTrainer.fit`.
+            ValueError: before the first step, if the model cannot train on the data, has no trainable variable, or is
+                given an argument that it does not use; and as `ReplicatedTrainer.fit`.
         """
-        if validation_data is not None or validation_split:
-            raise UserError(
-                "Validation data must not be given to `fit`: the contrastive loss of other images says little about "
-                f"features. Received: {'validation_split' if validation_data is None else 'validation_data'}. "
-                "Use the callback `keras_moco.callbacks.KnnMonitor`."
-            )
-        unused = {"y": y, "class_weight": class_weight, "sample_weight": sample_weight}
-        given = [name for name, value in unused.items() if value is not None]
-        if given:
-            raise UserError(
-                "`fit` must be given views alone: nothing is learnt from labels or weights. "
-                f"Received: {', '.join(given)}. Leave them out."
-            )
-        if batch_size is not None and isinstance(x, tf.data.Dataset):
-            raise UserError(
-                "`batch_size` must not be given with a data set, which has batches already. "
-                f"Received: batch_size={batch_size}. Leave it out, or batch the data set otherwise."
-            )
-        x, size = as_batches(x, batch_size, shuffle)
-        if isinstance(x, tf.data.Dataset) and kwargs.get("steps_per_epoch") is None:
-            if x.cardinality() == tf.data.INFINITE_CARDINALITY:
-                raise UserError(
-                    "`steps_per_epoch` must be given with endless data, or its first epoch never ends. "
-                    "Received: steps_per_epoch=None. Give `keras_moco.data.steps_per_epoch(source, batch_size)`."
-                )
+        check_only_views(validation_data, validation_split, y=y, class_weight=class_weight, sample_weight=sample_weight)
+        data, size = as_batches(x, batch_size, shuffle, kwargs.get("steps_per_epoch"))
         if size != self._batch_size:
-            self.train_function = None  # traced for another one
+            self.train_function = None  # traced for another size
         self._batch_size = size
         settings = {"epochs": epochs, "verbose": verbose, "callbacks": callbacks, "shuffle": shuffle}
-        if batch_size is not None and not isinstance(x, tf.data.Dataset):
-            settings["batch_size"] = batch_size  # which Keras refuses in its own words
-        return super().fit(x, **settings, **kwargs)
+        return super().fit(data, batch_size=batch_size, **settings, **kwargs)
 
     def make_train_function(self, force=False):
         if not self.trainable_variables:
             raise UserError(
                 "Some variable must be trainable. Received: a model of which everything is frozen. "
-                "Set `trainable = True` on what is to be learnt; a learning rate of 0 fills the queue alone."
+                "Set `trainable = True` on a layer; to fill only the queue, use a learning rate of 0."
             )
         super().make_train_function(force)
 
     def export(self, filepath, *args, input_signature=None, **kwargs):
         """`keras.Model.export` of `model(images)`, images to embeddings."""
-        # Keras takes the shape of the images from `build`, which a model built by its constructor does without.
+        # Keras takes the shape of the images from `build`, which a model built by its constructor does not call.
         signature = [keras.InputSpec(dtype="float32", shape=(None, *self.encoder.image_shape))]
         return super().export(filepath, *args, input_signature=input_signature or signature, **kwargs)
-
-    def train_step(self, data):
-        views = _views_of(data, self.required)
-        if self._batch_size:
-            views = known_size(views, self._batch_size // distribution.num_replicas())
-        _check_shapes(views, self.required)
-        if self.augmentation is None:
-            _check_images(views["query"].shape, self.encoder.image_shape)
-        # Where the end of the data is not known in advance, Keras runs the step once more without a batch: nothing
-        # in here may happen before the batch exists.
-        with self.batch_norm.grouping(), tf.control_dependencies(tf.nest.flatten(views)):
-            views = self._finish(views)
-            statistics = moving_statistics(self)
-            before = [tf.identity(statistic) for statistic in statistics if self.skip_not_finite]
-            self.before_step()
-            targets = self.encode_targets(views)
-            with tf.GradientTape() as tape, added_losses() as added:
-                contrasts = self.contrast(views, targets)
-                losses = [_cross_entropy(contrast) for contrast in contrasts]
-                loss = ops.sum(ops.stack(losses))
-                for term in (*self._checked(added), *_weight_penalties(self.trainable_variables)):
-                    loss += ops.cast(term, loss.dtype)
-                # Gradients are summed over replicas, the loss is a mean over all their examples.
-                scaled = self.optimizer.scale_loss(loss / distribution.num_replicas())
-            gradients = tape.gradient(scaled, self.trainable_variables)
-            finite = self._all_finite(loss, gradients, statistics)
-            if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
-                gradients = distribution.share_overflow(gradients)
-
-            def update(gradients, views, targets, contrasts):
-                self.optimizer.apply(gradients, self.trainable_variables)
-                self.after_step(views, targets, contrasts)
-
-            if self.skip_not_finite:
-                distribution.run_if(finite, update, gradients, views, targets, contrasts)
-            else:
-                update(gradients, views, targets, contrasts)
-            # In every step, so that evaluation, checkpoints and exports find all replicas alike whenever they come. Two
-            # ResNet-50 have 106,240 of these numbers, beside 25 million gradients. An average of moving averages is
-            # the moving average of averages, so nothing is changed by when it is taken.
-            distribution.average(statistics)
-            if self.skip_not_finite:
-                for statistic, old in zip(statistics, before, strict=True):
-                    statistic.assign(tf.where(finite, statistic, old))
-            values = {"loss": loss, **self._measure(contrasts, losses), **self.monitor()}
-            logs = self.means.update(values, counts=finite | (not self.skip_not_finite))
-        # A step that fails does not count, on any replica: the new weights are there once all have gone through.
-        with tf.control_dependencies([loss, tf.identity(self.trainable_variables[-1])]):
-            self.step.assign_add(1)
-            self.not_finite.assign_add(tf.cast(~finite, "int64"))
-        return logs
-
-    def _checked(self, added):
-        """What layers added to the loss on this replica, if that can be told."""
-        if added and self.batch_norm.synchronized and distribution.num_replicas() > 1:
-            raise UserError(
-                "Layers must not add to the loss (`add_loss`, activity regularizers) where BatchNorm is synchronized: "
-                "Keras keeps what they add in one list, in which replicas overwrite each other while they wait for "
-                f"statistics. Received: {len(added)} such losses on {distribution.num_replicas()} replicas. Regularize "
-                "weights instead, or train on one replica."
-            )
-        return added
-
-    def _all_finite(self, loss, gradients, statistics):
-        """Whether loss and gradients are finite on all replicas: a bool tensor, the same on each."""
-        finite = distribution.all_finite([loss, *gradients])
-        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
-            # It lets gradients overflow to find its scale. At a scale of 1 it is not the scale that made them so, nor
-            # where BatchNorm has seen NaN: ReLU makes 0 of it on some CPUs, and the loss is finite.
-            finite |= distribution.all_finite([loss, *statistics]) & (self.optimizer.dynamic_scale > 1)
-        return finite
-
-    def _finish(self, views):
-        """The views as float32, augmented to the end where the pipeline has left that to the step."""
-        views = dict(views)
-        for number, name in enumerate(("query", "key")):
-            if name in views:
-                view = views[name]
-                if self.augmentation is not None:
-                    view = self.augmentation.finish(view, views["draws"][:, number], on_host=False)
-                views[name] = ops.cast(check_pixels(view), "float32")
-        return views
 
     def evaluate(self, *args, **kwargs):
         raise UserError(
@@ -350,28 +302,17 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
 
     test_on_batch = test_step = evaluate
 
-    def monitor(self):
-        """Further numbers to log: a dict of scalars under the names given as `logs`."""
-        return {}
-
-    def _measure(self, contrasts, losses):
-        measures = [_measure(contrast, self.temperature) for contrast in contrasts]
-        logs = {name: ops.mean(ops.stack([m[name] for m in measures])) for name in measures[0]}
-        if len(contrasts) > 1:
-            logs |= {f"loss_{contrast.name}": loss for contrast, loss in zip(contrasts, losses, strict=True)}
-        return logs
-
     def logs_so_far(self):
-        """What the steps of this epoch have logged so far: dict of name to scalar."""
+        """The logs of this epoch so far: dict of name to scalar."""
         return self.means.result()
 
     @property
     def metrics(self):
-        return []  # of Keras's; see `EpochMeans`
+        return []  # Keras's; see `EpochMeans`
 
     @property
     def metrics_names(self):
-        """Names of what `train_on_batch` returns, in its order: a list."""
+        """Names of the values that `train_on_batch` returns, in their order: a list."""
         return sorted(self.means.names)
 
     def reset_metrics(self):
@@ -379,7 +320,7 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
             self.means.reset()
 
     def get_config(self):
-        # Keras's: name, dtype policy, `trainable`.
+        # Name, dtype policy and `trainable`.
         config = keras.layers.Layer.get_config(self)
         return {
             **config,
@@ -392,76 +333,6 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
         return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})
 
 
-# Where what a batch must hold comes from.
-ORIGINS = {
-    "query": "Map your data set with `keras_moco.augment.two_views`.",
-    "key": "Map your data set with `keras_moco.augment.two_views`.",
-    "index": "Add the number of each image in the data set, as `keras_moco.data.pretrain_dataset` does.",
-}
-
-
-def _views_of(data, required):
-    """The views of a batch, a dict, if a model can learn from them."""
-    views, *others = data if isinstance(data, tuple | list) else (data,)
-    if any(other is not None for other in others):
-        raise UserError(
-            f"Batches must be dictionaries with {' and '.join(map(repr, required))}, alone or as `(views,)`, without "
-            f"labels and weights. Received: a {type(data).__name__} of {len(data)}. Map it, for example by "
-            "`data.map(lambda views, label: views)`, or `data.map(lambda a, b: {'query': a, 'key': b})`."
-        )
-    missing = [name for name in required if not (isinstance(views, dict) and name in views)]
-    if missing:
-        raise UserError(
-            f"Batches must be dictionaries with {' and '.join(map(repr, required))}. "
-            f"Received: {sorted(views) if isinstance(views, dict) else type(views).__name__}. {ORIGINS[missing[0]]}"
-        )
-    return views
-
-
-def _check_shapes(views, required):
-    shapes = {name: views[name].shape for name in ("query", "key") if name in required}
-    if len(set(map(tuple, shapes.values()))) > 1 or views["query"].shape[0] is None:
-        raise UserError(
-            "All views must have one shape with a known batch size, which the replicas divide. Received: "
-            f"{', '.join(f'{name} {shape}' for name, shape in shapes.items())} on {distribution.num_replicas()} "
-            "replica(s). Batch with `drop_remainder=True`."
-        )
-
-
-def _check_images(found, wanted):
-    """Raises `ValueError` unless images of a shape `(n, H, W, C)` are those that the encoder takes, `(H, W, C)`."""
-    pairs = list(zip(found[1:], wanted, strict=True)) if len(found) == 4 else [(0, 1)]
-    if any(None not in pair and pair[0] != pair[1] for pair in pairs):
-        raise UserError(
-            "Images must have the shape that the encoder takes, (n, H, W, C). "
-            f"Received: {tuple(found)} for an encoder of {tuple(wanted)}. Resize them, or build the backbone for them."
-        )
-
-
 def _weight_penalties(variables):
-    """What Keras's weight regularizers of these variables say: a list of scalars."""
+    """The penalties of the weight regularizers of variables: a list of scalars."""
     return [variable.regularizer(variable) for variable in variables if variable.regularizer is not None]
-
-
-def _cross_entropy(contrast):
-    return ops.mean(keras.losses.sparse_categorical_crossentropy(contrast.labels, contrast.logits, from_logits=True))
-
-
-def _measure(contrast, temperature):
-    """What a look-up tells about the state of the training; all means over the batch."""
-    logits = ops.stop_gradient(contrast.logits)
-    positive = ops.take_along_axis(logits, ops.cast(contrast.labels, "int32")[:, None], axis=-1)  # (n, 1)
-    # Ties count against the query, so that a collapsed encoder reads 0 and not 100 %. They are ties up to rounding:
-    # positives and negatives are summed up in different orders.
-    rank = ops.sum(ops.cast(logits >= positive - 1e-5 / temperature, "int32"), axis=-1) - 1
-    negatives = logits.shape[-1] - 1
-    # Of the global batch, or the spread would grow with the share of each replica.
-    everything = distribution.all_gather(ops.stop_gradient(contrast.queries))
-    return {
-        "contrast_top1": ops.mean(ops.cast(rank < 1, "float32")),
-        "contrast_top5": ops.mean(ops.cast(rank < 5, "float32")),
-        "positive_similarity": ops.mean(positive) * temperature,
-        "negative_similarity": ops.mean(ops.sum(logits, axis=-1) - positive[:, 0]) / negatives * temperature,
-        # 1: embeddings spread over the whole sphere; 0: all embeddings are one.
-        "feature_std": ops.mean(ops.std(everything, axis=0)) * everything.shape[-1] ** 0.5,
-    }

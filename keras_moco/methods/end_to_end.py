@@ -4,39 +4,32 @@ import keras
 from keras import ops
 
 from keras_moco import distribution
-from keras_moco.errors import UserError
-from keras_moco.methods.base import InBatch
-from keras_moco.methods.contrastive_model import Contrast, ContrastiveModel
-from keras_moco.methods.losses import in_batch
+from keras_moco.methods.base import InBatch, check_others
+from keras_moco.methods.contrastive_model import ContrastiveModel
+from keras_moco.methods.losses import Contrast, in_batch
 from keras_moco.networks import shuffle_bn
-from keras_moco.networks.cloning import duplicate
+from keras_moco.networks.weights import duplicate
 
 
 @keras.saving.register_keras_serializable(package="keras_moco")
 class EndToEnd(ContrastiveModel):
     """Contrasts each image with the others of its batch, and learns from both sides (MoCo, Fig. 2a and sec. 4.1).
 
-    The dictionary is as consistent as can be, all its keys being of this very step, and as large as the batch that
-    fits into memory: N images over all replicas give N - 1 negatives. The learning rate has to grow with the batch
-    (Goyal et al. 2017; without that the paper loses 2 % at 1024).
+    The dictionary is fully consistent, since all of its keys are encoded in the current step, but no larger than the
+    batch that fits into memory: N images over all replicas give N - 1 negatives. The learning rate must grow with the
+    batch (Goyal et al. 2017; without that the paper loses 2 % at 1024).
 
     Args:
         encoder: the query `Encoder`, of any backbone.
         temperature: positive float, `T`. Defaults to `0.07` (the paper).
-        shared: bool. `True`: one encoder for queries and keys; `False`: a key encoder with weights of its own, a copy
-            at the start, that is trained too ("can be different", Fig. 2). Defaults to `True`.
-        bn_mode: in whose company BatchNorm normalises, see `keras_moco.networks.shuffle_bn.resolve`. Defaults to
-            `"auto"`: `"split"` on one replica, `"shuffle"` on several; the paper shuffles here as in MoCo (sec. 3.3).
+        shared: bool. `True`: one encoder for queries and keys; `False`: a key encoder with weights of its own, which
+            begins as a copy and is trained too ("can be different", Fig. 2). Defaults to `True`.
+        bn_mode: str, which images share BatchNorm statistics, see `keras_moco.networks.shuffle_bn.resolve`. Defaults
+            to `"auto"`: `"split"` on one replica, `"shuffle"` on several; the paper shuffles here as in MoCo (sec.
+            3.3).
         bn_splits: positive int, groups of `"split"` in the batch of each replica. Defaults to `8`.
-        seed: int, of the shuffle. Defaults to `0`.
-        **kwargs: of `keras.Model`.
-
-    Call arguments:
-        images: `(n, H, W, C)`, values in 0..255.
-        training: bool. Defaults to `False`.
-
-    Call returns:
-        `(n, D)` float32, the query encoder's unit-norm embeddings.
+        seed: int, the seed of the shuffle. Defaults to `0`.
+        **kwargs: keyword arguments of `keras.Model`.
 
     Raises:
         ValueError: if an argument is out of its range; in the first step, if the global batch is a single image,
@@ -62,22 +55,18 @@ class EndToEnd(ContrastiveModel):
 
     @property
     def key_encoder(self):
-        """What encodes keys: the query encoder, or the other one."""
+        """The encoder of the keys: the query encoder if it is shared."""
         return self.encoder if self.separate_key_encoder is None else self.separate_key_encoder
 
     def contrast(self, views, targets):
         queries = self.encoder(views["query"], training=True)  # (n, D)
         keys = self._encode_keys(views["key"])  # (N, D)
-        if keys.shape[0] < 2:
-            raise UserError(
-                "The global batch must hold two images or more, since the others are the negatives. "
-                "Received: 1 image. Raise the batch size."
-            )
+        check_others(keys.shape[0])
         logits, labels = in_batch(queries, keys, distribution.local_slice(ops.arange(keys.shape[0])), self.temperature)
         return [Contrast("query_to_key", queries, logits, labels)]
 
     def _encode_keys(self, images):
-        """Keys of the global batch, each encoded in the BatchNorm company of other images than its query."""
+        """Keys of the global batch, each in a BatchNorm group of other images than its query."""
         images, order = self.batch_norm.shuffle(images, self.seed, self.step)
         return self.batch_norm.unshuffle(self.key_encoder(images, training=True), order)
 
@@ -92,18 +81,12 @@ class EndToEnd(ContrastiveModel):
 
 
 class EndToEndMethod(InBatch):
+    model = EndToEnd
+    arguments = {name: name for name in ("temperature", "bn_mode", "bn_splits", "seed")}
     settings = ("separate_encoders", "bn_mode", "bn_splits")
 
     def num_negatives(self, config):
         return config.batch_size - 1
 
     def build(self, plan, encoder):
-        config = plan.config
-        return EndToEnd(
-            encoder,
-            temperature=config.temperature,
-            shared=not config.separate_encoders,
-            bn_mode=config.bn_mode,
-            bn_splits=config.bn_splits,
-            seed=config.seed,
-        )
+        return super().build(plan, encoder, shared=not plan.config.separate_encoders)

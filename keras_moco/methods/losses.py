@@ -1,5 +1,8 @@
 """Contrastive logits: pure functions from unit vectors to `(logits, labels)`."""
 
+from typing import NamedTuple
+
+import keras
 from keras import ops
 
 __all__ = ["in_batch", "info_nce", "nt_xent"]
@@ -14,7 +17,7 @@ def info_nce(queries, keys, negatives, temperature):
     Args:
         queries: `(n, D)` unit vectors, float32.
         keys: `(n, D)` unit vectors; row `i` is the positive of query `i`.
-        negatives: `(K, D)` unit vectors, the queue as it stood before this batch.
+        negatives: `(K, D)` unit vectors, the queue before this batch.
         temperature: positive float, `T` in the paper. It divides the positive too.
 
     Returns:
@@ -85,7 +88,28 @@ def nt_xent(queries, keys, siblings, own, temperature):
     ([0.0, 2.0, 0.0, 0.0, 0.0], [0, 1, 2])
     """
     others = ops.arange(siblings.shape[0] - 1)[None]  # (1, N - 1)
-    others = others + ops.cast(others >= ops.cast(own, others.dtype)[:, None], others.dtype)  # (n, N - 1), own left out
+    others = others + ops.cast(others >= ops.cast(own, others.dtype)[:, None], others.dtype)  # (n, N - 1), without own
     among_siblings = ops.take_along_axis(ops.matmul(queries, ops.transpose(siblings)), others, axis=-1)
     logits = ops.concatenate([ops.matmul(queries, ops.transpose(keys)), among_siblings], axis=-1)
     return logits / temperature, own
+
+
+class Contrast(NamedTuple):
+    """One look-up of queries in a dictionary.
+
+    Attributes:
+        name: str, the name in the logs.
+        queries: `(n, D)` unit vectors.
+        logits: `(n, candidates)`, similarities divided by the temperature.
+        labels: `(n,)` int, the column of each query's positive.
+    """
+
+    name: str
+    queries: object
+    logits: object
+    labels: object
+
+    @property
+    def loss(self):
+        """Mean cross-entropy of the queries: scalar."""
+        return ops.mean(keras.losses.sparse_categorical_crossentropy(self.labels, self.logits, from_logits=True))

@@ -1,4 +1,4 @@
-"""The memory bank: the dictionary is drawn from vectors that the training images had when they were last seen."""
+"""The memory bank: the dictionary is sampled from the vectors that the training images had when last seen."""
 
 import math
 
@@ -8,8 +8,8 @@ from keras_moco import distribution
 from keras_moco.errors import UserError
 from keras_moco.layers import FeatureBank
 from keras_moco.methods.base import Method, size
-from keras_moco.methods.contrastive_model import Contrast, ContrastiveModel
-from keras_moco.methods.losses import info_nce
+from keras_moco.methods.contrastive_model import ContrastiveModel
+from keras_moco.methods.losses import Contrast, info_nce
 from keras_moco.networks import shuffle_bn
 
 
@@ -17,33 +17,26 @@ from keras_moco.networks import shuffle_bn
 class MemoryBank(ContrastiveModel):
     """Contrasts each image with its own vector in a bank and with those of random others (MoCo, Fig. 2b and sec. 4.1).
 
-    The dictionary can be large at little cost, and is inconsistent: its vectors come from encoders of different steps
-    all over the past epoch. Here with InfoNCE, as in the paper's comparison, where Wu et al. 2018 used NCE. One view of
-    an image is encoded per step, without a key encoder, and BatchNorm needs no shuffling, positives being of other
+    The dictionary can be large at little cost, but is inconsistent: its vectors come from the encoder at different
+    steps of the past epoch. The loss is InfoNCE, as in the paper's comparison; Wu et al. 2018 used NCE. One view of an
+    image is encoded per step, without a key encoder, and BatchNorm needs no shuffling, since positives come from other
     mini-batches (the paper, sec. 4.1).
 
-    The negatives are drawn once for the whole batch, from all images but those in it, with replacement; the code of Wu
-    et al. draws for every query alone, which takes `n` times the memory and may draw the query's own image.
+    The negatives are sampled once for the whole batch, with replacement, from all images outside of it; the code of Wu
+    et al. samples for each query, which takes `n` times the memory and may return the query's own image.
 
     Args:
         encoder: the `Encoder`, of any backbone.
-        bank_size: positive int, the number of training images. Batches have an `"index"` below it for every image.
+        bank_size: positive int, the number of training images. Every image of a batch has an `"index"` below it.
         num_negatives: positive int, `K`. Defaults to `4096` (Wu et al. 2018; the paper goes up to 65536).
-        bank_momentum: float in `[0, 1]`, of the bank's vectors. Defaults to `0.5` (the code of Wu et al.).
+        bank_momentum: float in `[0, 1]`, momentum of the bank's vectors. Defaults to `0.5` (the code of Wu et al.).
         temperature: positive float, `T`. Defaults to `0.07` (both papers).
-        seed: int, of the bank's first content and of the draws. Defaults to `0`.
-        **kwargs: of `keras.Model`.
-
-    Call arguments:
-        images: `(n, H, W, C)`, values in 0..255.
-        training: bool. Defaults to `False`.
-
-    Call returns:
-        `(n, D)` float32, unit-norm embeddings.
+        seed: int, the seed of the bank's initial vectors and of the sampled negatives. Defaults to `0`.
+        **kwargs: keyword arguments of `keras.Model`.
 
     Raises:
         ValueError: if an argument is out of its range; in the first step, if batches have no `"index"`, or hold as
-            many images as the bank; in any step, if an index is outside of the bank (not on TPU).
+            many images as the bank; in any step, if an index is outside of the bank (not checked on TPU).
 
     Example:
 
@@ -71,11 +64,7 @@ class MemoryBank(ContrastiveModel):
 
     def encode_targets(self, views):
         present = distribution.all_gather(views["index"])  # (N,)
-        if present.shape[0] >= self.bank.size:
-            raise UserError(
-                "The bank must hold more images than a batch, or there are no negatives. "
-                f"Received: bank_size={self.bank.size}, {present.shape[0]} images in a batch. Lower the batch size."
-            )
+        _check_others(present.shape[0], self.bank.size)
         return present, self.bank.look_up(views["index"]), self.bank.draw(self.num_negatives, present, self.step)
 
     def contrast(self, views, targets):
@@ -99,18 +88,15 @@ class MemoryBank(ContrastiveModel):
 
 
 class MemoryBankMethod(Method):
+    model = MemoryBank
+    arguments = {name: name for name in ("num_negatives", "bank_momentum", "temperature", "seed")}
     settings = ("num_negatives", "bank_momentum")
 
     def batch_norm(self, config, replicas):
         return shuffle_bn.Plain()
 
     def check(self, plan):
-        if plan.config.batch_size >= plan.train_examples:
-            raise UserError(
-                "`batch_size` must be less than the number of training images, or there are no negatives. Received: "
-                f"batch_size={plan.config.batch_size}, {plan.train_examples} images in {plan.config.dataset}. "
-                "Lower --batch_size."
-            )
+        _check_others(plan.config.batch_size, plan.train_examples)
 
     def chance_loss(self, plan):
         return math.log(1 + plan.config.num_negatives)
@@ -118,18 +104,19 @@ class MemoryBankMethod(Method):
     def describe(self, plan):
         config, examples = plan.config, plan.train_examples
         return [
-            f"bank: {examples:,} vectors of {size(examples, config)}, of which {config.num_negatives:,} are drawn in "
-            "each step",
-            f"loss: chance is {plan.chance_loss:.2f}",
+            f"bank: {examples:,} vectors of {size(examples, config)}, of which each step samples "
+            f"{config.num_negatives:,}",
+            f"loss: {plan.chance_loss:.2f} at chance level",
         ]
 
     def build(self, plan, encoder):
-        config = plan.config
-        return MemoryBank(
-            encoder,
-            bank_size=plan.train_examples,
-            num_negatives=config.num_negatives,
-            bank_momentum=config.bank_momentum,
-            temperature=config.temperature,
-            seed=config.seed,
+        return super().build(plan, encoder, bank_size=plan.train_examples)
+
+
+def _check_others(batch_size, images):
+    """Raises `ValueError` if a global batch holds all training images, so that there are no negatives."""
+    if batch_size >= images:
+        raise UserError(
+            "The number of training images must exceed the batch size, or there are no negatives. "
+            f"Received: bank_size={images}, {batch_size} images in a batch. Lower the batch size."
         )

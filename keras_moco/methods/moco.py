@@ -7,14 +7,14 @@ import keras
 from keras import ops
 
 from keras_moco import distribution
+from keras_moco.checks.ranges import check_number
 from keras_moco.errors import UserError
-from keras_moco.layers import FeatureQueue
+from keras_moco.layers.feature_queue import FeatureQueue, check_room
 from keras_moco.methods.base import Method, size
-from keras_moco.methods.contrastive_model import Contrast, ContrastiveModel
-from keras_moco.methods.losses import info_nce
+from keras_moco.methods.contrastive_model import ContrastiveModel
+from keras_moco.methods.losses import Contrast, info_nce
 from keras_moco.networks import shuffle_bn
-from keras_moco.networks.cloning import duplicate, follow_frozen
-from keras_moco.networks.momentum import momentum_update
+from keras_moco.networks.weights import duplicate, follow_frozen, weight_pairs
 
 QUERY_TO_KEY = ("query", "key")
 KEY_TO_QUERY = ("key", "query")
@@ -31,42 +31,36 @@ class MoCo(ContrastiveModel):
     One training step (Algorithm 1 of the paper; order as in the official `moco/builder.py`, where at the first step
     the momentum update changes nothing):
 
-    1. The key encoder moves towards the query encoder.
-    2. Keys of the second views are encoded without gradient, the batch shuffled for BatchNorm.
-    3. Queries of the first views meet their own keys and those in the queue, which does not hold this batch yet.
-    4. A gradient step on the query encoder.
-    5. The keys replace the oldest ones in the queue.
+    1. The key encoder moves towards the query encoder (`before_step`).
+    2. Keys of the second views are encoded without gradient, the batch shuffled for BatchNorm (`encode_targets`).
+    3. Queries of the first views are compared with their own keys and with those in the queue, which does not hold this
+       batch yet (`contrast`).
+    4. The optimizer takes a gradient step on the query encoder.
+    5. The keys replace the oldest ones in the queue (`after_step`).
 
     MoCo v1 and v2 differ in the encoder's head, the augmentation, the temperature and the schedule only.
 
     Args:
         encoder: the query `Encoder`, of any backbone. The key encoder is made as an exact copy.
         queue_size: positive int, `K`. Defaults to `65536` (the paper; the CIFAR-10 demo uses `4096`).
-        momentum: float in `[0, 1]` or a schedule over steps, `m`, of the key encoder. Defaults to `0.999` (the paper;
-            the CIFAR-10 demo uses `0.99`). A ramp from `m` to 1 is `CosineDecay(m, steps, alpha=1 / m)`.
+        momentum: float in `[0, 1]` or a schedule over steps, the momentum `m` of the key encoder. Defaults to `0.999`
+            (the paper; the CIFAR-10 demo uses `0.99`). A ramp from `m` to 1 is `CosineDecay(m, steps, alpha=1 / m)`.
         temperature: positive float, `T`. Defaults to `0.07` (MoCo v1; v2 uses `0.2`, the CIFAR-10 demo `0.1`).
         symmetric: bool. Also look second views up among the keys of first views: one momentum update, both losses
             against the same queue, `2 n` keys enqueued. The loss is the sum of both, not their mean, as in the
             CIFAR-10 demo; the learning rates of other recipes may need halving. Defaults to `False`.
-        bn_mode: which images share BatchNorm statistics, so that a pair does not give itself away by those of its
-            batch: `"split"`, `"shuffle"`, `"sync"` or `"plain"`, see `keras_moco.networks.shuffle_bn.resolve`. It is
-            set on all BatchNorm layers of `encoder`. Defaults to `"auto"`: `"split"` on one replica (the CIFAR-10
-            demo), `"shuffle"` on several (sec. 3.3).
+        bn_mode: str, which images share BatchNorm statistics, so that those of a batch do not reveal its pairs:
+            `"split"`, `"shuffle"`, `"sync"` or `"plain"`, see `keras_moco.networks.shuffle_bn.resolve`. It applies to
+            all BatchNorm layers of `encoder`. Defaults to `"auto"`: `"split"` on one replica (the CIFAR-10 demo),
+            `"shuffle"` on several (sec. 3.3).
         bn_splits: positive int, groups of `"split"` in the batch of each replica. Defaults to `8` (the CIFAR-10 demo).
-        seed: int, of the shuffle and of the queue's first content. Defaults to `0`.
-        **kwargs: of `keras.Model`.
-
-    Call arguments:
-        images: `(n, H, W, C)`, values in 0..255.
-        training: bool. Defaults to `False`.
-
-    Call returns:
-        `(n, D)` float32, the query encoder's unit-norm embeddings.
+        seed: int, the seed of the shuffle and of the queue's initial content. Defaults to `0`.
+        **kwargs: keyword arguments of `keras.Model`.
 
     Raises:
-        ValueError: if an argument is out of its range, or a BatchNorm layer of a backbone that cannot be taken apart
-            would have to be split; in the first step, if a batch has more keys than the queue, if `bn_splits` does
-            not divide it, or for `bn_mode="shuffle"` on one replica.
+        ValueError: if an argument is out of its range, or if a BatchNorm layer that cannot split its batch would have
+            to; in the first step, if a batch has more keys than the queue, if `bn_splits` does not divide it, or for
+            `bn_mode="shuffle"` on one replica.
 
     Example:
 
@@ -94,8 +88,8 @@ class MoCo(ContrastiveModel):
         losses = [f"loss_{query}_to_{key}" for query, key in directions if symmetric]
         groups = shuffle_bn.resolve(bn_mode, bn_splits, distribution.num_replicas())
         super().__init__(encoder, temperature, groups, logs=("queue_fill", "key_momentum", *losses), **kwargs)
-        if not callable(momentum) and not 0 <= momentum <= 1:
-            raise UserError(f"`momentum` must be in [0, 1]. Received: momentum={momentum}. The paper uses 0.999.")
+        if not callable(momentum):
+            check_number("momentum", momentum, "in [0, 1]", "The paper uses 0.999.")
         self.momentum = momentum
         self.directions = directions
         self.seed = seed
@@ -109,25 +103,19 @@ class MoCo(ContrastiveModel):
         self.queue = FeatureQueue(queue_size, encoder.embedding_dim, seed=seed, dtype=dtype, name="queue")
         self.built = True
 
-    @property
-    def query_encoder(self):
-        """The encoder that is learnt, and whose features are used afterwards."""
-        return self.encoder
-
-    @property
-    def trainable_variables(self):
-        """The query encoder's: neither gradient, nor weight decay, nor optimiser state for the key encoder."""
-        return self.query_encoder.trainable_variables
-
-    def make_train_function(self, force=False):
-        follow_frozen(self.key_encoder, self.query_encoder)  # of which parts may have been frozen since
-        super().make_train_function(force)
+    # Algorithm 1. The optimizer takes its step between `contrast` and `after_step`.
 
     def before_step(self):
-        momentum_update(self.key_encoder, self.query_encoder, self.key_momentum)
+        momentum_update(target=self.key_encoder, source=self.query_encoder, momentum=self.key_momentum)
 
     def encode_targets(self, views):
         return [self._encode_keys(views[key]) for _, key in self.directions]  # each (N, D)
+
+    def _encode_keys(self, images):
+        """Keys of the global batch, `(N, D)`, each in a BatchNorm group of other images than its query."""
+        images, order = self.batch_norm.shuffle(images, self.seed, self.step)
+        keys = self.key_encoder(images, training=True)
+        return ops.stop_gradient(self.batch_norm.unshuffle(keys, order))
 
     def contrast(self, views, targets):
         negatives = ops.convert_to_tensor(self.queue.features)  # (K, D), read once: it is copied
@@ -136,26 +124,34 @@ class MoCo(ContrastiveModel):
             for (query, key), keys in zip(self.directions, targets, strict=True)
         ]
 
-    def after_step(self, views, targets, contrasts):
-        self.queue.enqueue(ops.concatenate(targets))
-
-    def _encode_keys(self, images):
-        """Keys of the global batch, `(N, D)`, each encoded in the BatchNorm company of other images than its query."""
-        images, order = self.batch_norm.shuffle(images, self.seed, self.step)
-        keys = self.key_encoder(images, training=True)
-        return ops.stop_gradient(self.batch_norm.unshuffle(keys, order))
-
     def _look_up(self, name, queries, keys, negatives):
         logits, labels = info_nce(queries, distribution.local_slice(keys), negatives, self.temperature)
         return Contrast(name, queries, logits, labels)
 
-    def monitor(self):
-        return {"queue_fill": self.queue.fill, "key_momentum": self.key_momentum}
+    def after_step(self, views, targets, contrasts):
+        self.queue.enqueue(ops.concatenate(targets))
+
+    @property
+    def query_encoder(self):
+        """The encoder that is trained, and whose features are used afterwards."""
+        return self.encoder
+
+    @property
+    def trainable_variables(self):
+        """The query encoder's: neither gradient, nor weight decay, nor optimizer state for the key encoder."""
+        return self.query_encoder.trainable_variables
 
     @property
     def key_momentum(self):
-        """Scalar, `m` at the current step."""
+        """The momentum `m` at the current step, a scalar."""
         return self.momentum(self.step) if callable(self.momentum) else self.momentum
+
+    def monitor(self):
+        return {"queue_fill": self.queue.fill, "key_momentum": self.key_momentum}
+
+    def make_train_function(self, force=False):
+        follow_frozen(self.key_encoder, self.query_encoder)  # of which parts may have been frozen since
+        super().make_train_function(force)
 
     def get_config(self):
         return {
@@ -169,17 +165,37 @@ class MoCo(ContrastiveModel):
         }
 
 
+def momentum_update(target, source, momentum):
+    """`target <- momentum * target + (1 - momentum) * source`, parameters only (MoCo, eq. 2).
+
+    BatchNorm's moving statistics are not parameters: the key encoder accumulates its own from the keys it encodes, as
+    in the official code, where `parameters()` excludes buffers (`moco/builder.py`).
+
+    Args:
+        target, source: key encoder and query encoder, of the same architecture.
+        momentum: float or scalar tensor in `[0, 1]`, `m` in the paper.
+    """
+    for theirs, ours in weight_pairs(source, target):
+        if theirs.trainable:
+            ours.assign(ours * momentum + theirs * (1.0 - momentum))
+
+
 PAPER = 65536  # keys (MoCo, sec. 4.1)
 
 
 class MoCoMethod(Method):
+    model = MoCo
+    arguments = {
+        "momentum": "key_momentum",
+        **{name: name for name in ("queue_size", "temperature", "symmetric", "bn_mode", "bn_splits", "seed")},
+    }
     settings = ("queue_size", "key_momentum", "symmetric", "bn_mode", "bn_splits")
 
     def settled(self, config, train_examples):
-        """The queue: a fifth of the images, in whole steps, but no more than the paper's and no less than one step.
+        """The queue size: a fifth of the images in whole steps, but at least one step and at most the paper's size.
 
-        With more than a fifth it would hold many views of the query's own image (see `describe`). In whole steps, so
-        that all of its keys are replaced after the same number of steps.
+        With more than a fifth it would hold many views of the query's own image (see `describe`). It is a whole number
+        of steps, so that all keys are replaced after the same number of steps.
         """
         if config.queue_size is not None:
             return {}
@@ -194,13 +210,7 @@ class MoCoMethod(Method):
                 "`queue_size` must not exceed the number of training images, or an image meets itself as a negative. "
                 f"Received: queue_size={config.queue_size}, {examples} images in {config.dataset}. Lower --queue_size."
             )
-        keys = config.batch_size * self._directions(config)
-        if config.queue_size < keys:
-            raise UserError(
-                "`queue_size` must be at least the number of keys that one step enqueues, or keys are overwritten "
-                f"before they are used. Received: queue_size={config.queue_size}, keys per step={keys}. "
-                "Raise --queue_size or lower --batch_size."
-            )
+        check_room(config.queue_size, config.batch_size * self._directions(config))
 
     def chance_loss(self, plan):
         return math.log(1 + plan.config.queue_size) * self._directions(plan.config)
@@ -211,8 +221,8 @@ class MoCoMethod(Method):
         lines = [
             f"queue: {config.queue_size:,} keys of {size(config.queue_size, config)}, {share:.0%} of the training "
             "images",
-            f"loss: chance is {plan.chance_loss:.2f}, {'2 ' if config.symmetric else ''}ln(K + 1); it starts lower, "
-            "and rises while real keys fill the queue",
+            f"loss: {plan.chance_loss:.2f} at chance level, {'2 ' if config.symmetric else ''}ln(K + 1); it starts "
+            "lower, and rises while real keys fill the queue",
         ]
         if "queue_size" in plan.settled and config.queue_size < PAPER:
             lines.append(
@@ -227,19 +237,6 @@ class MoCoMethod(Method):
         if plan.batch_norm.synchronized:
             lines.append(f"note: {SYNCHRONIZED_NOTE}")
         return lines
-
-    def build(self, plan, encoder):
-        config = plan.config
-        return MoCo(
-            encoder,
-            queue_size=config.queue_size,
-            momentum=config.key_momentum,
-            temperature=config.temperature,
-            symmetric=config.symmetric,
-            bn_mode=config.bn_mode,
-            bn_splits=config.bn_splits,
-            seed=config.seed,
-        )
 
     def _directions(self, config):
         return 2 if config.symmetric else 1

@@ -1,4 +1,4 @@
-"""Published architectures and their method's numbers under a name each, without weights."""
+"""Published architectures and hyperparameters by name, without weights."""
 
 from dataclasses import dataclass, replace
 
@@ -14,18 +14,18 @@ CIFAR10_STD = (0.2023, 0.1994, 0.2010)
 
 @dataclass(frozen=True)
 class Preset:
-    """What an encoder is made of, and the numbers of the method it is learnt by.
+    """The architecture of an encoder, and the hyperparameters of MoCo.
 
     Attributes:
-        backbone: str, a name of `keras_moco.networks.RESNETS`.
-        stem: str, of `keras_moco.networks.STEMS`.
-        head: str, of `keras_moco.networks.HEADS`.
-        embedding_dim: int, `D`.
-        mean, std: per channel, for images scaled to 0..1.
-        queue_size: int, `K`.
-        momentum: float, `m`, of the key encoder.
+        backbone: str, a name in `keras_moco.networks.RESNETS`.
+        stem: str, a name in `keras_moco.networks.STEMS`.
+        head: str, a name in `keras_moco.networks.HEADS`.
+        embedding_dim: int, the length `D` of embeddings.
+        mean, std: one number per channel, for images scaled to 0..1.
+        queue_size: int, the number `K` of keys.
+        momentum: float, the momentum `m` of the key encoder.
         temperature: float, `T`.
-        symmetric: bool.
+        symmetric: bool, whether second views are queries too.
     """
 
     backbone: str
@@ -63,7 +63,7 @@ def get_preset(name):
     """The `Preset` of that name.
 
     Raises:
-        ValueError: for an unknown name; the message lists the known.
+        ValueError: for an unknown name.
     """
     if name not in PRESETS:
         raise UserError(f"`preset` must be one of {', '.join(PRESETS)}. Received: {name!r}. Choose one of them.")
@@ -71,21 +71,18 @@ def get_preset(name):
 
 
 def moco(name, input_shape=(None, None, 3), **settings):
-    """A `MoCo` of published architecture and numbers, with random weights.
+    """A `MoCo` of published architecture and hyperparameters, with random weights, not compiled.
 
-    The authors' weights are read by `keras_moco.convert.from_pytorch`.
+    `keras_moco.convert.from_pytorch` reads the authors' weights.
 
     Args:
         name: a name of `PRESETS`: `"moco_v1_resnet50_imagenet"`, `"moco_v2_resnet50_imagenet"` (both also with
             `resnet18`, `34`, `101`, `152`), `"moco_v1_resnet18_cifar10"`, `"moco_v1_symmetric_resnet18_cifar10"`.
         input_shape: `(height, width, channels)`; height and width may be `None`.
-        **settings: of `MoCo`, in place of the preset's.
-
-    Returns:
-        `MoCo`, not compiled.
+        **settings: arguments of `MoCo`, which override the preset's.
 
     Raises:
-        ValueError: for an unknown name; the message lists the known.
+        ValueError: for an unknown name.
 
     Example:
 
@@ -102,7 +99,7 @@ def moco(name, input_shape=(None, None, 3), **settings):
 
 
 def closest(stem, head):
-    """The `Preset` whose numbers an encoder with that stem and head was most likely trained with.
+    """The `Preset` with which an encoder of that stem and head was most likely trained.
 
     >>> closest("imagenet", "mlp").temperature, closest("cifar", "linear").temperature
     (0.2, 0.1)

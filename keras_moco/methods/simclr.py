@@ -4,10 +4,9 @@ import keras
 from keras import ops
 
 from keras_moco import distribution
-from keras_moco.errors import UserError
-from keras_moco.methods.base import InBatch
-from keras_moco.methods.contrastive_model import Contrast, ContrastiveModel
-from keras_moco.methods.losses import nt_xent
+from keras_moco.methods.base import InBatch, check_others
+from keras_moco.methods.contrastive_model import ContrastiveModel
+from keras_moco.methods.losses import Contrast, nt_xent
 from keras_moco.networks import shuffle_bn
 
 
@@ -15,23 +14,16 @@ from keras_moco.networks import shuffle_bn
 class SimCLR(ContrastiveModel):
     """Contrasts both views of each image with all views of the other images in the batch (SimCLR, Algorithm 1).
 
-    N images over all replicas are 2 N views; each has one positive and 2 N - 2 negatives. Both views pass the encoder
-    as one batch, and BatchNorm shares its statistics over all of them on all replicas ("global BN", sec. 2.2).
+    N images over all replicas are 2 N views; each has one positive and 2 N - 2 negatives. Both views pass through the
+    encoder as one batch, and BatchNorm shares its statistics over all of them on all replicas ("global BN", sec. 2.2).
 
-    The loss is the mean over the 2 N views, as in the paper. The official code (`tf2/objective.py`) sums the means of
-    both kinds of views, which is twice as much; with LARS that makes a difference to biases and BatchNorm only.
+    The loss is the mean over the 2 N views, as in the paper. The official code (`tf2/objective.py`) sums the means over
+    first and over second views, which is twice as much; with LARS only biases and BatchNorm notice the difference.
 
     Args:
         encoder: the `Encoder`, of any backbone; its head is `simclr_head` in the official code.
         temperature: positive float, tau in the paper. Defaults to `0.1` (ImageNet; CIFAR-10 uses `0.5`, appendix B.9).
-        **kwargs: of `keras.Model`.
-
-    Call arguments:
-        images: `(n, H, W, C)`, values in 0..255.
-        training: bool. Defaults to `False`.
-
-    Call returns:
-        `(n, D)` float32, unit-norm embeddings.
+        **kwargs: keyword arguments of `keras.Model`.
 
     Raises:
         ValueError: if an argument is out of its range; in the first step, if the global batch is a single image.
@@ -53,11 +45,7 @@ class SimCLR(ContrastiveModel):
         both = self.encoder(ops.concatenate([views["query"], views["key"]]), training=True)  # (2 n, D)
         first, second = ops.split(both, 2)
         every_first, every_second = map(distribution.all_gather, (first, second))  # (N, D)
-        if every_first.shape[0] < 2:
-            raise UserError(
-                "The global batch must hold two images or more, since the others are the negatives. "
-                "Received: 1 image. Raise the batch size."
-            )
+        check_others(every_first.shape[0])
         own = distribution.local_slice(ops.arange(every_first.shape[0]))
         from_first = nt_xent(first, every_second, every_first, own, self.temperature)
         from_second = nt_xent(second, every_first, every_second, own, self.temperature)
@@ -66,11 +54,10 @@ class SimCLR(ContrastiveModel):
 
 
 class SimCLRMethod(InBatch):
+    model = SimCLR
+
     def batch_norm(self, config, replicas):
         return shuffle_bn.Plain(synchronized=True)
 
     def num_negatives(self, config):
         return 2 * config.batch_size - 2
-
-    def build(self, plan, encoder):
-        return SimCLR(encoder, temperature=plan.config.temperature)

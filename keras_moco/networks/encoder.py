@@ -5,11 +5,12 @@ import threading
 
 import keras
 import numpy as np
-from keras import initializers, layers, ops
+from keras import layers, ops
 
 from keras_moco.errors import UserError
-from keras_moco.layers import SplitBatchNormalization, splittable
-from keras_moco.networks.cloning import clone
+from keras_moco.layers import splittable
+from keras_moco.layers.nested import nested_layers
+from keras_moco.networks.weights import clone
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -19,10 +20,10 @@ _block = threading.local()  # every replica traces its step in a thread of its o
 
 @contextlib.contextmanager
 def added_losses():
-    """In this block, what layers add to the loss while an `Encoder` is called (`add_loss`, activity regularizers).
+    """Collects what layers add to the loss while an `Encoder` is called (`add_loss`, activity regularizers).
 
     Yields:
-        list of scalar tensors, to which every call of an encoder adds its own.
+        A list of scalar tensors, extended by every call of an encoder in the block.
     """
     before, _block.losses = getattr(_block, "losses", None), []
     try:
@@ -31,81 +32,28 @@ def added_losses():
         _block.losses = before
 
 
-def _dense(units, fan_in, **kwargs):
-    """A dense layer with the initial weights of PyTorch's `Linear`: U(-1, 1) / sqrt(fan-in), bias too."""
-    bound = fan_in**-0.5
-    uniform = initializers.RandomUniform(-bound, bound)
-    return layers.Dense(units, kernel_initializer=uniform, bias_initializer=uniform.clone(), **kwargs)
-
-
-def linear_head(features, embedding_dim=128):
-    """One dense layer from `features` to `embedding_dim` (MoCo v1; official `moco/builder.py`)."""
-    return keras.Sequential([keras.Input((features,)), _dense(embedding_dim, features, name="fc")], name="head")
-
-
-def mlp_head(features, embedding_dim=128):
-    """Dense, ReLU, dense; hidden width `features`, no BatchNorm (MoCo v2, sec. 3; official `moco/builder.py`)."""
-    return keras.Sequential(
-        [
-            keras.Input((features,)),
-            _dense(features, features, activation="relu", name="fc1"),
-            _dense(embedding_dim, features, name="fc2"),
-        ],
-        name="head",
-    )
-
-
-def simclr_head(features, embedding_dim=128):
-    """Three dense layers, each with BatchNorm, ReLU between them (SimCLR v1's code; official `tf2/model.py`).
-
-    Hidden width `features`; initial weights N(0, 0.01); no biases beside BatchNorm's, and none in the last one.
-    """
-
-    def dense(units, name):
-        small = initializers.RandomNormal(stddev=0.01)
-        return layers.Dense(units, use_bias=False, kernel_initializer=small, name=name)
-
-    return keras.Sequential(
-        [
-            keras.Input((features,)),
-            dense(features, "fc1"),
-            SplitBatchNormalization(name="bn1"),
-            layers.ReLU(name="relu1"),
-            dense(features, "fc2"),
-            SplitBatchNormalization(name="bn2"),
-            layers.ReLU(name="relu2"),
-            dense(embedding_dim, "fc3"),
-            SplitBatchNormalization(center=False, name="bn3"),
-        ],
-        name="head",
-    )
-
-
-HEADS = {"linear": linear_head, "mlp": mlp_head, "simclr": simclr_head}
-
-
 @keras.saving.register_keras_serializable(package="keras_moco")
 class Encoder(keras.Model):
     """Scaling, backbone, global average pooling, projection head, unit normalisation.
 
-    The scaling belongs to the encoder, so whoever uses the model, or its export, feeds images as they are.
+    The scaling is part of the encoder, so users of the model, or of its export, feed unscaled images.
 
     Args:
         backbone: a built `keras.Model` from images to `(n, h, w, F)` feature maps, `(n, tokens, F)` tokens or `(n, F)`
-            features: one of `keras_moco.networks`, of `keras.applications` (with `include_top=False`),
-            `keras_cv.models`, or your own, subclassed ones included. It is trained itself, not a copy of it.
+            features: from `keras_moco.networks`, `keras.applications` (with `include_top=False`), `keras_cv.models`, or
+            your own, also a subclassed one. The encoder trains this model, not a copy.
         head: a `keras.Layer` from `(n, F)` to `(n, D)`, such as `linear_head(F)`.
         mean: float or one per channel, for images scaled to 0..1. Defaults to `None`: ImageNet's, or 0 for a backbone
             that scales images itself.
-        std: likewise. Defaults to `None`: ImageNet's, or 1/255 for a backbone that scales images itself, which then
-            sees them in 0..255.
-        **kwargs: of `keras.Model`.
+        std: float or one per channel, for images scaled to 0..1. Defaults to `None`: ImageNet's, or 1/255 for a
+            backbone that scales images itself, which then receives them in 0..255.
+        **kwargs: keyword arguments of `keras.Model`.
 
     Attributes:
-        backbone, head: as given. Outside of a training step of this package their BatchNorm layers work as ever.
+        backbone, head: the arguments. Outside of training steps of this package their BatchNorm layers work as usual.
         mean, std: lists of floats, one per channel.
         full_precision: str, the dtype of scaling, features and embedding, whatever the policy of the backbone.
-        image_shape: `(H, W, C)` of the images, `None` where any size goes.
+        image_shape: `(H, W, C)` of the images, `None` where any size is accepted.
         feature_dim: int, `F`, the number of features.
         embedding_dim: int, `D`, the length of an embedding.
 
@@ -117,12 +65,12 @@ class Encoder(keras.Model):
         `(n, D)` float32 of unit length (float64 where Keras's floatx is).
 
     Raises:
-        ValueError: if the backbone is not built or does not give one tensor of features, or `mean` and `std` do not
-            fit its channels.
+        ValueError: if the backbone is not built or does not give one tensor of features, or if `mean` or `std` does
+            not have one number per channel.
 
     Example:
 
-    >>> from keras_moco.networks import resnet
+    >>> from keras_moco.networks import mlp_head, resnet
     >>> backbone = resnet("resnet18", width=8, input_shape=(32, 32, 3))
     >>> encoder = Encoder(backbone, mlp_head(64, embedding_dim=16))
     >>> encoder(np.zeros((2, 32, 32, 3), "uint8")).shape, encoder.features(np.zeros((2, 32, 32, 3))).shape
@@ -167,21 +115,13 @@ class Encoder(keras.Model):
         self.embedding_dim = embedding[-1]
 
     def features(self, images, training=False):
-        """Pooled features of the backbone, what transfers to other tasks.
-
-        Args:
-            images: `(n, H, W, C)`, values in 0..255.
-            training: bool.
-
-        Returns:
-            `(n, F)` float32 (float64 where Keras's floatx is).
-        """
+        """Pooled features of the backbone, which transfer to other tasks: `(n, F)`, from images in 0..255."""
         images = self.scaling(ops.cast(images, self.full_precision))
         return ops.cast(self.pool(self.backbone(images, training=training)), self.full_precision)
 
     def __call__(self, *args, **kwargs):
         embedding = super().__call__(*args, **kwargs)
-        # At once: Keras forgets them at the next call, be it that of another replica.
+        # At once: Keras clears them at the next call, which may be that of another replica.
         losses = getattr(_block, "losses", None)
         if losses is not None:
             of_weights = sum(variable.regularizer is not None for variable in self.trainable_weights)
@@ -195,7 +135,7 @@ class Encoder(keras.Model):
         """An encoder of that name and of the same architecture, with fresh variables.
 
         Raises:
-            ValueError: if a layer cannot be made a second time.
+            ValueError: if a layer cannot be rebuilt.
         """
         return type(self)(clone(self.backbone), clone(self.head), **{**self._settings(), "name": name})
 
@@ -212,7 +152,7 @@ class Encoder(keras.Model):
         return cls(**{**config, **parts})
 
 
-# What makes features of the outputs of a backbone, by their rank: features, tokens, feature maps.
+# From the output of a backbone to features, by its rank: features, tokens, feature maps.
 _POOLS = {
     2: layers.Identity,
     3: lambda: layers.GlobalAveragePooling1D(name="pool"),
@@ -221,13 +161,13 @@ _POOLS = {
 
 
 def image_shape_of(backbone):
-    """`(H, W, C)` of the images that a backbone takes, `None` where any size goes.
+    """`(H, W, C)` of the images that a backbone takes, `None` where any size is accepted.
 
     Raises:
-        ValueError: if it is not built, or takes something else than one batch of images.
+        ValueError: if it is not built, or its input is not one batch of images.
     """
     shape = getattr(backbone, "input_shape", None) if hasattr(backbone, "inputs") else None
-    if shape is None:  # a subclassed model, which knows what it was built with
+    if shape is None:  # a subclassed model stores the shape that it was built with
         shape = (backbone.get_build_config() or {}).get("input_shape")
     if not isinstance(shape, tuple | list) or len(shape) != 4 or shape[-1] is None:
         raise UserError(
@@ -239,7 +179,7 @@ def image_shape_of(backbone):
 
 
 def _features_shape(backbone, images):
-    """Shape of what a backbone makes of images, `(n, F)`, `(n, tokens, F)` or `(n, h, w, F)`."""
+    """Output shape of a backbone: `(n, F)`, `(n, tokens, F)` or `(n, h, w, F)`."""
     if hasattr(backbone, "inputs"):
         shapes = backbone.output_shape
     else:
@@ -249,7 +189,7 @@ def _features_shape(backbone, images):
     )
     if several:
         raise UserError(
-            "`backbone` must have one output, whose features are learnt. "
+            "`backbone` must have one output, the features to train. "
             f"Received: {len(several)} outputs, of shapes {', '.join(map(str, several))}. "
             "Choose one of them, such as `keras.Model(backbone.inputs, backbone.outputs[-1])`."
         )
@@ -272,11 +212,11 @@ def _check_head(head, features):
 
 
 def scales_images(backbone):
-    """Whether a backbone scales images in 0..255 by itself, as several of `keras.applications` do.
+    """Whether a backbone scales images in 0..255 itself, as several of `keras.applications` do.
 
-    It does if there is a `Rescaling` or `Normalization` layer before its first layer with weights to learn.
+    It does if a `Rescaling` or `Normalization` layer comes before its first layer with trainable weights.
     """
-    for layer in backbone._flatten_layers(include_self=False):
+    for layer in nested_layers(backbone)[1:]:
         if isinstance(layer, layers.Rescaling | layers.Normalization):
             return True
         if layer.weights and not isinstance(layer, keras.Model):
@@ -287,11 +227,11 @@ def scales_images(backbone):
 def _per_channel(name, value, channels):
     values = np.atleast_1d(value).astype(float).tolist()
     if len(values) == 3 and channels == 1:
-        # The statistics of a colour set, read as gray.
+        # Statistics of a colour data set that is read as gray.
         return [sum(values) / 3]
     if len(values) not in (1, channels):
         raise UserError(
             f"`{name}` must be one number or one per channel. "
-            f"Received: {len(values)} numbers for images of {channels} channel(s). Correct the number of them."
+            f"Received: {len(values)} numbers for images of {channels} channel(s). Correct the number of values."
         )
     return values * (channels // len(values))

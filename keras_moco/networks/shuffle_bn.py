@@ -1,22 +1,34 @@
-"""In whose company BatchNorm normalises: a pair must not give itself away by the statistics of its batch.
+"""Which examples share BatchNorm statistics (ShuffleBN), to prevent information leakage within the batch.
 
 With one set of statistics for a whole batch, a query and its own key carry the same signature, by which the encoder
 finds pairs without looking at the images (MoCo, sec. 3.3, "Shuffling BN"; Fig. A.1 shows what it costs).
 """
 
 import abc
+import functools
 
 import keras
 from keras import ops
 
 from keras_moco import distribution
 from keras_moco.errors import UserError
+from keras_moco.layers.nested import nested_layers
 from keras_moco.layers.split_batch_normalization import can_split, split_batch
 
-__all__ = ["BN_MODES", "BatchNorm", "Plain", "Shuffle", "Split", "batch_norm_layers", "moving_statistics", "resolve"]
+__all__ = [
+    "BN_MODES",
+    "BatchGrouping",
+    "BatchNorm",
+    "Plain",
+    "Shuffle",
+    "Split",
+    "batch_norm_layers",
+    "moving_statistics",
+    "resolve",
+]
 
 
-class BatchNorm(abc.ABC):
+class BatchGrouping(abc.ABC):
     """How BatchNorm layers group a batch in training, and how keys come into other groups than their queries.
 
     Attributes:
@@ -29,38 +41,33 @@ class BatchNorm(abc.ABC):
 
     @abc.abstractmethod
     def shuffle(self, images, seed, step):
-        """Changes the company in which images are encoded.
+        """Shuffles images into the groups in which they are encoded.
 
         Args:
             images: `(n, ...)`, this replica's rows of the global batch.
-            seed: int.
-            step: scalar integer tensor, the training step.
+            seed, step: int, and scalar integer tensor, the training step, which give the order.
 
         Returns:
-            `(images, order)`: `(n, ...)` images to encode, and what `unshuffle` needs.
+            `(images, order)`: `(n, ...)` images to encode, and the order for `unshuffle`.
         """
 
     @abc.abstractmethod
     def unshuffle(self, keys, order):
-        """Puts what was encoded in order: `(n, D)` to all rows of the global batch, `(N, D)`, on every replica."""
+        """Restores the order of encoded keys: `(n, D)` to all rows of the global batch, `(N, D)`, on every replica."""
 
     @abc.abstractmethod
     def describe(self):
-        """str, a few words on the groups."""
+        """A short description of the groups: str."""
 
     def check(self, replicas):  # noqa: B027
-        """Raises `ValueError` if this cannot work on so many replicas."""
+        """Raises `ValueError` if this grouping cannot work on that number of replicas."""
 
     def grouping(self):
-        """A `with` block in which all BatchNorm layers group the batch in this way; elsewhere they do as they did."""
+        """A `with` block in which all BatchNorm layers group the batch in this way."""
         return split_batch(self.splits, self.synchronized)
 
-    def set_on(self, encoder):
-        """Checks that all BatchNorm layers of an encoder can do so.
-
-        Raises:
-            ValueError: if the batch is to be split and a layer cannot do it.
-        """
+    def check_layers(self, encoder):
+        """Raises `ValueError` if the batch is to be split and a BatchNorm layer of an encoder cannot do it."""
         for layer in batch_norm_layers(encoder):
             if self.splits > 1 and not can_split(layer):
                 raise UserError(
@@ -68,11 +75,12 @@ class BatchNorm(abc.ABC):
                     f"{layer.name!r} of class {type(layer).__name__}. Use `keras.layers.BatchNormalization` without "
                     "renorm, or give `bn_mode='plain'`."
                 )
-            if not can_split(layer):
-                layer.synchronized = self.synchronized  # which no block can tell it
 
 
-class Split(BatchNorm):
+BatchNorm = BatchGrouping  # the name in version 0.1
+
+
+class Split(BatchGrouping):
     """Groups within each replica's batch, and keys shuffled within it (the authors' CIFAR-10 demo)."""
 
     def __init__(self, splits):
@@ -93,7 +101,7 @@ class Split(BatchNorm):
         return f"split, {self.splits} groups in each replica's batch, keys shuffled within it"
 
 
-class Shuffle(BatchNorm):
+class Shuffle(BatchGrouping):
     """Each replica's batch is a group, and keys are shuffled across replicas (MoCo, sec. 3.3)."""
 
     def shuffle(self, images, seed, step):
@@ -110,12 +118,12 @@ class Shuffle(BatchNorm):
     def check(self, replicas):
         if replicas == 1:
             raise UserError(
-                "`bn_mode='shuffle'` must have two replicas or more: on one, shuffling changes nobody's company. "
+                "`bn_mode='shuffle'` must have two replicas or more: on one, shuffling does not change the group. "
                 "Received: 1 replica. Use bn_mode='split', which imitates replicas on one, or several devices."
             )
 
 
-class Plain(BatchNorm):
+class Plain(BatchGrouping):
     """Query and key are normalised by the statistics of one group: for comparison, and without BatchNorm."""
 
     def __init__(self, synchronized=False):
@@ -134,25 +142,25 @@ class Plain(BatchNorm):
 
 BN_MODES = {
     "split": Split,
-    "shuffle": lambda _: Shuffle(),
-    "sync": lambda _: Plain(synchronized=True),
-    "plain": lambda _: Plain(),
+    "shuffle": Shuffle,
+    "sync": functools.partial(Plain, synchronized=True),
+    "plain": Plain,
 }
 
 
 def resolve(mode, splits, replicas):
-    """The `BatchNorm` of a mode.
+    """The `BatchGrouping` of a mode.
 
     Args:
         mode: `"split"`: groups within each replica's batch; `"shuffle"`: each replica's batch is a group, keys are
-            shuffled across replicas; `"sync"`: the global batch is one group; `"plain"`: each replica's batch is one,
-            nothing is shuffled; `"auto"`: `"split"` on one replica (the authors' CIFAR-10 demo), `"shuffle"` on
+            shuffled across replicas; `"sync"`: the global batch is one group; `"plain"`: each replica's batch is a
+            group, nothing is shuffled; `"auto"`: `"split"` on one replica (the authors' CIFAR-10 demo), `"shuffle"` on
             several (the paper).
-        splits: int, groups of `"split"` on each replica.
-        replicas: int.
+        splits: int, number of groups of `"split"` on each replica.
+        replicas: int, number of replicas.
 
     Raises:
-        ValueError: for an unknown mode, or `splits` that are no positive integer.
+        ValueError: for an unknown mode, or if `splits` is not a positive integer.
 
     Example:
 
@@ -164,12 +172,19 @@ def resolve(mode, splits, replicas):
         raise UserError(
             f"`bn_mode` must be one of auto, {', '.join(BN_MODES)}. Received: {mode!r}. Choose one of them."
         )
-    return BN_MODES[mode](splits)
+    return Split(splits) if mode == "split" else BN_MODES[mode]()
 
 
 def batch_norm_layers(model):
     """All BatchNorm layers of a model, however deep: a list."""
-    return [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    return [layer for layer in nested_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+def synchronize_layers(encoder, synchronized):
+    """Sets `synchronized` on the BatchNorm layers of an encoder that do not follow a `split_batch` block."""
+    for layer in batch_norm_layers(encoder):
+        if not can_split(layer):
+            layer.synchronized = synchronized
 
 
 def moving_statistics(model):

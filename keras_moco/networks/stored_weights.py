@@ -4,7 +4,7 @@ import warnings
 
 import keras
 
-from keras_moco.networks.cloning import seed_generators
+from keras_moco.networks.seeds import seed_generators
 
 
 def random_states(model):

@@ -1,5 +1,6 @@
 """SGD and LARS with the weight decay of the recipes, and learning-rate schedules."""
 
-from keras_moco.optimizers.coupled_decay import LARS, SGD
+from keras_moco.optimizers.lars import LARS
+from keras_moco.optimizers.sgd import SGD
 
 __all__ = ["LARS", "SGD"]

@@ -1,4 +1,4 @@
-"""Learning-rate schedules of the recipes, put together from Keras's own; they count optimiser steps."""
+"""Learning-rate schedules of the recipes, composed of Keras's own; they count optimizer steps."""
 
 import keras
 from keras import ops
@@ -11,10 +11,10 @@ __all__ = ["SCHEDULES", "InSteps", "Staircase", "Warmup", "constant", "cosine", 
 
 
 class _Wrapper(LearningRateSchedule):
-    """Another schedule, and a number of optimiser steps."""
+    """A schedule made of another one and a number of optimizer steps."""
 
     def __init__(self, schedule, steps):
-        check_number("steps", steps, "at least 1", "Give the optimiser steps of an epoch.", whole=True)
+        check_number("steps", steps, "at least 1", "Give the optimizer steps of an epoch.", whole=True)
         self.schedule = schedule
         self.steps = steps
 
@@ -28,13 +28,13 @@ class _Wrapper(LearningRateSchedule):
 
 @keras.saving.register_keras_serializable(package="keras_moco")
 class Staircase(_Wrapper):
-    """Evaluates a schedule once every `steps`, and holds its value in between: `schedule(floor(step / steps))`.
+    """Evaluates a schedule once every `steps`, and keeps its value in between: `schedule(floor(step / steps))`.
 
     MoCo v1 and v2 set the rate once per epoch (official `main_moco.py`, `adjust_learning_rate`).
 
     Args:
-        schedule: a `LearningRateSchedule` counted in stairs (epochs, as a rule).
-        steps: positive int, optimiser steps per stair.
+        schedule: a `LearningRateSchedule` that counts stairs (epochs, as a rule).
+        steps: positive int, optimizer steps per stair.
 
     Example:
 
@@ -52,8 +52,8 @@ class InSteps(_Wrapper):
     """Evaluates at every step a schedule that counts in larger units: `schedule(step / steps)`.
 
     Args:
-        schedule: a `LearningRateSchedule` counted in units of `steps` (epochs, as a rule).
-        steps: positive int, optimiser steps per unit.
+        schedule: a `LearningRateSchedule` that counts units of `steps` (epochs, as a rule).
+        steps: positive int, optimizer steps per unit.
 
     Example:
 
@@ -70,9 +70,12 @@ class InSteps(_Wrapper):
 class Warmup(_Wrapper):
     """Rises linearly from 0 to the schedule's first value in `steps`, then runs the schedule from its beginning.
 
+    Keras's `CosineDecay` has a warm-up of its own, but then counts in steps alone, not in stairs of an epoch, and its
+    rates differ from these in the last bits.
+
     Args:
         schedule: the `LearningRateSchedule` that follows.
-        steps: positive int, optimiser steps of the rise.
+        steps: positive int, optimizer steps of the warm-up.
 
     Example:
 
@@ -95,7 +98,7 @@ def constant(rate, epochs):
 
 def step(rate, epochs):
     """Times 0.1 at 60 % and again at 80 % of `epochs` (MoCo v1: epochs 120 and 160 of 200)."""
-    # Keras's boundaries belong to the value before them, hence the epoch before the drop.
+    # In Keras a boundary belongs to the value before it, hence the epoch before the drop.
     boundaries = [round(fraction * epochs) - 1 for fraction in (0.6, 0.8)]
     return PiecewiseConstantDecay(boundaries, [rate * 0.1**drop for drop in range(len(boundaries) + 1)])
 
@@ -109,7 +112,7 @@ SCHEDULES = {"constant": constant, "step": step, "cosine": cosine}
 
 
 def learning_rate(name, rate, epochs, steps_per_epoch, *, per_step=False, warmup_epochs=0):
-    """The learning rate of a whole run as a Keras schedule over optimiser steps.
+    """The learning rate of a whole run, a `keras.optimizers.schedules.LearningRateSchedule` over optimizer steps.
 
     Args:
         name: `"constant"`, `"step"` (times 0.1 at 60 % and 80 % of the epochs after warm-up) or `"cosine"`.
@@ -119,11 +122,8 @@ def learning_rate(name, rate, epochs, steps_per_epoch, *, per_step=False, warmup
         per_step: bool. `False`: constant within an epoch, as the authors; `True`: a new rate every step.
         warmup_epochs: int, epochs of linear warm-up. Defaults to `0` (none in MoCo v1 and v2).
 
-    Returns:
-        A `keras.optimizers.schedules.LearningRateSchedule`.
-
     Raises:
-        ValueError: for an unknown `name`, a number out of its range, and when warm-up leaves no epoch.
+        ValueError: for an unknown `name`, a number out of its range, or a warm-up that leaves no epoch.
 
     Example:
 
@@ -142,7 +142,7 @@ def learning_rate(name, rate, epochs, steps_per_epoch, *, per_step=False, warmup
             f"Received: warmup_epochs={warmup_epochs}, epochs={epochs}. Shorten the warm-up or train longer."
         )
     following = SCHEDULES[name](rate, epochs - warmup_epochs)
-    # A piecewise constant one changes between epochs anyway, and in fractions of an epoch it would fall too early.
+    # A piecewise constant schedule changes between epochs only; counted in fractions of an epoch it would drop early.
     continuous = per_step and not isinstance(following, PiecewiseConstantDecay)
     schedule = InSteps(following, steps_per_epoch) if continuous else Staircase(following, steps_per_epoch)
     return Warmup(schedule, warmup_epochs * steps_per_epoch) if warmup_epochs else schedule

@@ -6,7 +6,7 @@ import keras
 
 from keras_moco.augment import get_augmentation
 from keras_moco.data import open_source
-from keras_moco.networks import HEADS, Encoder, resnet
+from keras_moco.networks import BACKBONES, HEADS, Encoder
 from keras_moco.networks.seeds import initial_seed
 from keras_moco.optimizers import LARS, SGD
 from keras_moco.runs.plan import Plan
@@ -50,8 +50,7 @@ def build_encoder(plan):
 def _fresh_encoder(plan):
     config = plan.config
     size = config.image_size
-    backbone = resnet(
-        config.backbone,
+    backbone = BACKBONES[config.backbone](
         width=config.backbone_width,
         stem=config.stem,
         input_shape=(size, size, plan.channels),

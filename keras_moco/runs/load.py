@@ -14,7 +14,7 @@ from keras_moco.export import standalone_backbone
 from keras_moco.export.backbone import KERAS_FILE, SAVED_MODEL
 from keras_moco.export.saved_model import saved_variables
 from keras_moco.networks import Encoder
-from keras_moco.networks.momentum import copy_weights
+from keras_moco.networks.weights import copy_weights
 from keras_moco.runs.build import build_encoder, build_model, plan_of, precision
 from keras_moco.runs.checkpoint_index import find_step, is_saved
 from keras_moco.runs.checkpoints import restore, restore_encoder

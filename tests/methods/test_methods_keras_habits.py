@@ -10,7 +10,7 @@ from keras import layers, ops
 from keras_moco.export import standalone_backbone
 from keras_moco.methods import EndToEnd, MemoryBank, MoCo, SimCLR
 from keras_moco.networks import Encoder, linear_head
-from keras_moco.networks.cloning import duplicate
+from keras_moco.networks.weights import duplicate
 from keras_moco.optimizers import SGD
 from keras_moco.runs.checkpoints import restore, save
 from tests.small_training import strategy_of, without_autotune
@@ -85,7 +85,7 @@ def a_convolution(l2=0.0):
 def test_weight_regularizers_are_added_once(method, replicas):
     (w, *_), (plain, *others), loss = one_step(method, replicas, a_convolution())
     _, (regularized, *same), regularized_loss = one_step(method, replicas, a_convolution(l2=0.3))
-    kernels = 2 if method == "end_to_end" else 1  # two encoders are learnt, alike at the start
+    kernels = 2 if method == "end_to_end" else 1  # two encoders are trained, identical at the start
     np.testing.assert_allclose(regularized_loss - loss, kernels * 0.3 * np.sum(w**2), rtol=1e-4)
     np.testing.assert_allclose(regularized, plain - RATE * 2 * 0.3 * w, rtol=1e-4, atol=1e-6)
     for ours, theirs in zip(same, others, strict=True):
@@ -340,7 +340,7 @@ def test_train_on_batch_is_a_step_of_fit():
     assert found.train_on_batch(views(), return_dict=True).keys() == history.keys()
 
 
-def test_data_that_cannot_be_learnt_from_are_refused_in_their_own_terms():
+def test_unusable_data_is_refused():
     def uneven():
         yield views()
         yield views(images=5)
@@ -440,7 +440,7 @@ def test_spread_is_that_of_the_global_batch():
         np.testing.assert_allclose(logged[-1], queries.std(axis=0).mean() * 8**0.5, rtol=1e-4)
 
 
-# What lies outside of the variables
+# State outside of the variables
 
 
 def test_constants_of_normalization_follow_its_weights(tmp_path):

@@ -1,4 +1,4 @@
-"""What each method makes of a configuration: its dictionary, its chance loss, its model, and settings it refuses."""
+"""What each method makes of a configuration: dictionary, loss at chance level, model, and the settings it refuses."""
 
 import math
 
@@ -61,7 +61,7 @@ def test_setting_of_another_method_is_refused():
         ("simclr", {}, 254),
     ],
 )
-def test_chance_loss_is_that_of_so_many_negatives(method, settings, negatives):
+def test_chance_loss_is_that_of_the_number_of_negatives(method, settings, negatives):
     assert make_plan(method, **settings).chance_loss == pytest.approx(math.log(1 + negatives))
 
 

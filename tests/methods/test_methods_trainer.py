@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_moco.methods.epoch_means import EpochMeans
+from keras_moco.methods.logs import EpochMeans
 from keras_moco.methods.trainer import ReplicatedTrainer
 from keras_moco.runs.checkpoints import restore, save
 from tests.small_training import Crash, batches, differing, make_model, state, strategy_of, without_autotune
@@ -81,7 +81,7 @@ def test_initial_step_outside_the_epoch_is_refused(steps_per_epoch, initial_step
 
 
 @pytest.mark.parametrize(("length", "at_once"), [(4, 3), (2, 3), (6, 3)])
-def test_steps_behind_which_the_data_ends_are_logged(length, at_once):
+def test_last_steps_before_the_data_ends_are_logged(length, at_once):
     """Where the length is unknown, the end is found within an execution."""
     model, steps = recorder(at_once), Steps()
     data = numbers().take(length).filter(lambda number: True)

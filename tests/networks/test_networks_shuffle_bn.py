@@ -197,6 +197,6 @@ def test_modes_and_layers_that_cannot_be_split_are_refused():
         with pytest.raises(ValueError, match=f"bn_splits={splits}"):
             shuffle_bn.resolve("split", splits, 1)
     with pytest.raises(ValueError, match="Received: 'own' of class Own"):
-        shuffle_bn.resolve("split", 8, 1).set_on(splittable(Subclassed(Own)))
-    shuffle_bn.resolve("shuffle", 8, 2).set_on(Subclassed(Own))
-    shuffle_bn.resolve("plain", 8, 1).set_on(Subclassed(Own))
+        shuffle_bn.resolve("split", 8, 1).check_layers(splittable(Subclassed(Own)))
+    shuffle_bn.resolve("shuffle", 8, 2).check_layers(Subclassed(Own))
+    shuffle_bn.resolve("plain", 8, 1).check_layers(Subclassed(Own))

@@ -34,7 +34,7 @@ def test_the_text_is_every_setting_with_changed_ones_in_bold(tmp_path):
     for name, value in {"temperature": "**0.2**", "epochs": "200", "dataset": "**folder:a&#124;b&#42;**"}.items():
         assert sum(line.startswith(f"| {name} | {value} |") for line in table) == 1, name
     lines = texts["plan"].splitlines()
-    assert "    method: moco" in lines and any("chance is 6.24" in line for line in lines)
+    assert "    method: moco" in lines and any("6.24 at chance level" in line for line in lines)
 
 
 def test_hyper_parameters_are_what_decides_the_result_under_the_name_of_the_folder(tmp_path):

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_moco.networks.momentum import copy_weights, momentum_update
+from keras_moco.methods import momentum_update
+from keras_moco.networks import copy_weights
 
 
 def network(seed, name=None, hidden=5):
