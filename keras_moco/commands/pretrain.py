@@ -29,8 +29,7 @@ from keras_moco.runs.directory import RunDirectory
 from keras_moco.runs.initial_weights import initial_weights
 from keras_moco.runs.plan import Plan
 from keras_moco.runs.versions import versions, versions_line
-from keras_moco.summaries.closing import closing_lines
-from keras_moco.summaries.showing import show_end, show_start
+from keras_moco.summaries.start_and_end import closing_lines, show_end, show_start
 
 __all__ = ["pretrain"]
 

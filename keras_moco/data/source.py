@@ -59,6 +59,7 @@ class Source:
 
     Example:
 
+    >>> from keras_moco.data import open_source
     >>> source = open_source("digits")
     >>> source.num_examples, source.image_shape, source.num_classes
     (1437, (8, 8, 1), 10)
@@ -135,6 +136,7 @@ class Source:
 
         Example:
 
+        >>> from keras_moco.data import open_source
         >>> [int(example["index"]) for example in open_source("digits").examples().take(3)]
         [0, 1, 2]
         """

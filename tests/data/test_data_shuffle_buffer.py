@@ -11,7 +11,7 @@ from keras_moco.commands.preview import preview
 from keras_moco.data import open_source
 from keras_moco.data.shuffle_buffer import ShuffleBuffer, shuffled_stream
 from keras_moco.summaries.image_grid import GAP
-from keras_moco.summaries.views import fed_views
+from keras_moco.summaries.views import first_views
 from tests.data.written import encoded, record, smooth, write_records
 from tests.tiny import tiny_config
 from tests.whole_runs import pretrain
@@ -109,7 +109,7 @@ def test_a_preview_shows_the_first_images_of_the_files_and_fills_no_buffer(recor
 @pytest.mark.slow
 def test_the_views_of_a_run_are_of_the_first_images_of_the_files_and_fill_no_buffer(records):
     source, seeds = seen_of(open_source(records, shuffle_buffer_mib=1))
-    [views] = fed_views(source, RandomResizedCrop(20, scale=(1, 1), ratio=(1.2, 1.2)), 16, ["query"])
+    [views] = first_views(source, RandomResizedCrop(20, scale=(1, 1), ratio=(1.2, 1.2)), 16, ["query"])
     assert set(seeds) == {None}
     means = [smooth(number, 20, 24).mean() for number in range(8)]
     np.testing.assert_allclose(views.mean(axis=(1, 2, 3)), means, atol=2)
