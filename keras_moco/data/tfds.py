@@ -66,7 +66,7 @@ def open_tfds(name, options):
     info = builder.info.splits[tfds_split]
     num_examples = info.num_examples
     shape, channels = tuple(image.shape), image.shape[-1]
-    num_bytes = info.num_bytes or sum(path.stat().length for path in info.filepaths)  # old sets do not say
+    num_bytes = info.num_bytes or sum(path.stat().length for path in info.filepaths)  # unknown in old sets
     buffer = ShuffleBuffer.of(num_examples, int(num_bytes), options.shuffle_buffer_mib)
     records = record_files(builder, tfds_split)
     classes = len(label.names) if labelled else 0
@@ -96,7 +96,7 @@ def open_tfds(name, options):
 
 
 class _InMemory:
-    """Decodes a whole split on first use, then reads from memory: one decoding, and complete shuffles."""
+    """Decodes a whole split at the first use, and then reads from memory: decoded once, and shuffled completely."""
 
     def __init__(self, read, num_examples, shape, records, way_out):
         self.read, self.num_examples, self.shape = read, num_examples, shape
@@ -108,8 +108,7 @@ class _InMemory:
             image = Encoded(example["image"], self.shape[-1]).whole()
             return tf.ensure_shape(image, self.shape), example["label"]
 
-        # The first use may be while a tf.data function is traced; the arrays must not become part of that
-        # graph.
+        # The first use may be within a tf.data function, whose graph must not contain the arrays.
         with tf.init_scope(), tf.device("CPU"):
             decoded = self.read().map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
             try:
@@ -160,7 +159,7 @@ def _first_label(builder, split):
 
 @contextlib.contextmanager
 def quiet():
-    """Hides TFDS's warnings, such as one for every folder that is not there yet; errors still show."""
+    """Hides TFDS's warnings, such as one for every missing folder; errors are still shown."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
@@ -170,7 +169,7 @@ def quiet():
 
 
 def registered_version(name):
-    """Version of the data set builder that TFDS itself has under this name, a str, or `None`."""
+    """The version of TFDS's own data set builder of this name, a str, or `None`."""
     try:
         return str(tfds.builder_cls(name).VERSION)
     except tfds.core.DatasetNotFoundError:
@@ -179,7 +178,8 @@ def registered_version(name):
 
 def _prepared_builder(name, data_dir):
     """1. what is prepared in `data_dir`; 2. TFDS's own builder, which may download; 3. an error."""
-    # It finds files without running, or even having, their builder; the public API does not offer it.
+    # It opens prepared files without their builder, for which there is no public function. The test of a set stored
+    # without a builder notices if it changes.
     from tensorflow_datasets.core import read_only_builder
 
     where = data_dir or tfds.core.constants.DATA_DIR
@@ -187,7 +187,7 @@ def _prepared_builder(name, data_dir):
     try:
         return read_only_builder.builder_from_files(name, data_dir=data_dir)
     except (tfds.core.DatasetNotFoundError, AssertionError):
-        pass  # not there; whatever the name, the next step says it better
+        pass  # not prepared; the next step reports it, with a better message
     except Exception as error:  # what TFDS raises depends on where its files are damaged; without any it is a bug
         refuse_half_written(where, name, error)
         if not isinstance(error, ValueError):

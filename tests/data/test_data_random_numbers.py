@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from keras_moco.data.training_batches import draws_at, order_seed
+from keras_moco.data.training_batches import order_seed, random_numbers
 
 WIDTH = 7  # no multiple of the four numbers that Philox makes at a time
 
@@ -15,7 +15,7 @@ def int64(number):
 
 
 def draws(seed=3, epoch=0, place=0, count=1000, width=WIDTH):
-    return draws_at(seed, int64(epoch), int64(place), count, width).numpy()
+    return random_numbers(seed, int64(epoch), int64(place), count, width).numpy()
 
 
 @pytest.mark.parametrize("width", [1, 2, 7])
