@@ -12,7 +12,7 @@ from keras_moco.data.tfrecord_files import RecordFiles
 from keras_moco.errors import UserError
 from keras_moco.storage.paths import check_file, check_folder, instead_of_file, locked
 
-RULE = "A prepared TFDS set must be whole."
+RULE = "A prepared TFDS set must be complete."
 FOLDERS = "The folders of TFDS sets must be readable."
 DESCRIPTIONS = ("dataset_info.json", "features.json")
 BLOCK = 16  # records of a file that TFDS reads before the next file's turn

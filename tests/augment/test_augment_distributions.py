@@ -32,7 +32,7 @@ class Draws(Augmentation):
         return draws[:, :, None, None]
 
 
-def test_the_two_views_draw_uniformly_and_independently():
+def test_random_numbers_of_two_views_are_uniform_and_independent():
     views = two_views(Draws(seed=12), np.zeros((COUNT, 1, 1, 1)))
     query, key = (views[name].numpy()[..., 0, 0] for name in ("query", "key"))
     for column in range(3):

@@ -27,14 +27,14 @@ def test_any_split_of_the_places_gives_the_same_numbers(width):
         np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
-def test_it_is_one_stream_also_beyond_what_an_int32_counts():
+def test_stream_continues_beyond_int32():
     far = 2**40
     np.testing.assert_array_equal(draws(place=far, count=8)[5:], draws(place=far + 5, count=3))
     assert not np.isin(draws(place=far, count=8), draws(count=1000)).any()
 
 
 @pytest.mark.parametrize("seed, epoch", [(3, 99), (-1, 0), (2**40, 2)])
-def test_each_of_them_is_uniform_in_the_unit_interval(seed, epoch):
+def test_each_number_is_uniform_in_the_unit_interval(seed, epoch):
     numbers = draws(seed, epoch, count=20_000)
     assert numbers.shape == (20_000, 2, WIDTH) and numbers.dtype == np.float32
     assert 0 <= numbers.min() < 1e-4 and 1 - 1e-4 < numbers.max() < 1

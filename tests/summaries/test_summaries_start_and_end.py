@@ -68,7 +68,7 @@ def test_without_test_images_no_image_is_its_own_neighbour(run, drawn):
     assert (run.events / "labels.tsv").read_text().split() == list(map(str, range(30)))
 
 
-def test_points_have_the_numbers_of_their_images_where_one_cannot_be_read(tmp_path):
+def test_points_keep_their_indices_if_an_image_is_unreadable(tmp_path):
     (tmp_path / "images").mkdir()
     for number in range(8):
         Image.fromarray(np.full((8, 8), 30 * number, "uint8")).save(tmp_path / "images" / f"{number}.png")
@@ -100,13 +100,13 @@ def test_what_cannot_be_drawn_is_reported_and_the_rest_is_written(run, capsys):
     assert list(run.path.rglob(".*")) == []
 
 
-def test_a_handful_of_images_has_neither_neighbours_nor_a_map(run, capsys):
+def test_few_images_have_neither_neighbours_nor_a_projection(run, capsys):
     show_end(run, CONFIG, PIXELS, array_source(IMAGES[:3]))
     assert re.fullmatch(rf"note: {run.embedding} is not drawn.*\(3, 64\)\n", capsys.readouterr().out)
     assert not run.neighbours.exists() and (run.events / "features.tsv").exists()
 
 
-def test_a_bug_in_a_picture_is_not_hidden(run, monkeypatch):
+def test_bug_in_a_plot_is_not_hidden(run, monkeypatch):
     monkeypatch.setattr(start_and_end, "draw_neighbours", lambda *_, **__: [].index("no such thing"))
     with pytest.raises(ValueError, match="no such thing|not in list"):
         show_end(run, CONFIG, PIXELS, array_source(IMAGES))

@@ -14,7 +14,7 @@ NAMES = ["query", "key"]
 
 
 @pytest.mark.slow
-def test_they_are_the_first_of_the_first_batch():
+def test_shown_views_are_the_first_of_the_first_batch():
     images = np.random.default_rng(0).integers(0, 256, (40, 14, 16, 3), dtype="uint8")
     source, augmentation = array_source(images), get_augmentation("moco_cifar")(SIZE)
     batch = next(iter(pretrain_dataset(source, augmentation, BATCH, SEED)))
@@ -24,7 +24,7 @@ def test_they_are_the_first_of_the_first_batch():
 
 
 @pytest.mark.slow
-def test_where_the_step_finishes_them_they_are_finished_as_there():
+def test_shown_views_are_finished_as_in_the_training_step():
     source, augmentation = open_source("digits"), get_augmentation("moco_cifar")(SIZE)
     entries = (*NAMES, "draws")
     batch = next(iter(pretrain_dataset(source, augmentation, BATCH, SEED, entries=entries, finish=False)))
@@ -36,7 +36,7 @@ def test_where_the_step_finishes_them_they_are_finished_as_there():
         assert views[number].shape == (8, SIZE, SIZE, 1)
 
 
-def test_the_picture_and_tensorboard_s_image_are_queries_above_their_keys(tmp_path):
+def test_png_and_tensorboard_image_have_queries_above_keys(tmp_path):
     rng = np.random.default_rng(0)
     views = [rng.integers(0, 256, (8, 32, 32, 1), dtype="uint8") for _ in NAMES]
     write_views(tmp_path / "views.png", tmp_path / "log", views, NAMES)
