@@ -141,7 +141,8 @@ class Source:
         >>> [int(example["index"]) for example in open_source("digits").examples().take(3)]
         [0, 1, 2]
         """
-        return self.opened(self.read(_tensor(seed)), lambda decoder, _: decoder.whole())
+        seed = None if seed is None else tf.cast(seed, tf.int64)
+        return self.opened(self.read(seed), lambda decoder, _: decoder.whole())
 
     def opened(self, examples, function):
         """Replaces the `"image"` of raw examples by `function(decoder, example)`, in order and in parallel.
@@ -168,10 +169,6 @@ class Source:
         opened = examples.map(try_to_load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         opened = opened.filter(lambda example, complete: self.bad.kept(complete, example["index"]))
         return opened.map(lambda example, _: example)
-
-
-def _tensor(seed):
-    return None if seed is None else tf.cast(seed, tf.int64)
 
 
 def attempt(function, element):

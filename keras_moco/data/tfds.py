@@ -73,7 +73,7 @@ def open_tfds(name, options):
     read = functools.partial(_stream, builder, tfds_split, records, buffer, classes, options.cache)
     in_memory = None not in shape and num_examples * math.prod(shape) <= MEMORY_BYTES
     again = f"Delete {builder.data_dir}, and prepare tfds:{name} again."
-    arrays = _InMemory(lambda: read(None), num_examples, shape, records, again) if in_memory else None
+    arrays = _decoded_once(lambda: read(None), num_examples, shape, records, again) if in_memory else None
 
     def describe(index):
         damage = records.damage_of(index) if records else ""
@@ -95,32 +95,27 @@ def open_tfds(name, options):
     )
 
 
-class _InMemory:
-    """Decodes a whole split at the first use, and then reads from memory: decoded once, and shuffled completely."""
+def _decoded_once(read, num_examples, shape, records, way_out):
+    """The function `Source.arrays` of a split that is decoded at its first call, and kept in memory."""
 
-    def __init__(self, read, num_examples, shape, records, way_out):
-        self.read, self.num_examples, self.shape = read, num_examples, shape
-        self.records, self.way_out = records, way_out
+    def decode(example):
+        image = Encoded(example["image"], shape[-1]).whole()
+        return tf.ensure_shape(image, shape), example["label"]
 
-    @functools.cached_property
-    def arrays(self):
-        def decode(example):
-            image = Encoded(example["image"], self.shape[-1]).whole()
-            return tf.ensure_shape(image, self.shape), example["label"]
-
-        # The first use may be within a tf.data function, whose graph must not contain the arrays.
+    @functools.cache
+    def arrays():
+        # The first call may be within a tf.data function, whose graph must not contain the arrays.
         with tf.init_scope(), tf.device("CPU"):
-            decoded = self.read().map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            decoded = read().map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
             try:
-                return decoded.batch(self.num_examples).get_single_element()
+                return decoded.batch(num_examples).get_single_element()
             except tf.errors.OpError as error:
-                damage = self.records.damage() if self.records else []
+                damage = records.damage() if records else []
                 if not damage:
                     raise
-                raise UserError(f"{RULE} Received: {damage[0]}. {self.way_out}") from error
+                raise UserError(f"{RULE} Received: {damage[0]}. {way_out}") from error
 
-    def __call__(self):
-        return self.arrays
+    return arrays
 
 
 def _stream(builder, split, records, buffer, classes, cache, seed):
