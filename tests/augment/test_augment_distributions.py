@@ -52,7 +52,7 @@ def test_random_numbers_of_two_views_are_uniform_and_independent():
 
 
 def test_the_corner_of_a_crop_is_independent_of_its_size():
-    layer, side = RandomResizedCrop(8, scale=(0.1, 0.45), seed=2), 4000  # so many pixels are as good as real numbers
+    layer, side = RandomResizedCrop(8, scale=(0.1, 0.45), seed=2), 4000  # with that many pixels as good as real numbers
     boxes = layer.boxes(layer.get_random_transformation_batch(COUNT), side, side)
     top, left, height, width = (part.numpy() for part in boxes)
     vertical, horizontal = (top + 0.5) / (side - height + 1), (left + 0.5) / (side - width + 1)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 EPOCHS = 2
 # Scripts for the pages, by the functions in `board.DEEP`.
 CLOSED = "deep('.heading:not([open-button])')"
-OPEN = f"{CLOSED}.filter(each => told(each).includes(arguments[0])).forEach(each => each.click())"
+OPEN = f"{CLOSED}.filter(each => textOf(each).includes(arguments[0])).forEach(each => each.click())"
 SIZES = "return deep('img[src*=individualImage]').map(each => [each.naturalWidth, each.naturalHeight])"
 OUTLINES = "return deep('vz-histogram-timeseries').map(each => deep('path.outline', each.shadowRoot).length)"
 LOADED = "return performance.getEntriesByType('resource').map(each => each.name)"

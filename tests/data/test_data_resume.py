@@ -15,8 +15,8 @@ from tests.data.written import encoded, smooth, write
 
 IMAGES, BATCH, STEPS = 24, 5, 4  # 20 of 24 images in an epoch
 SEED, EPOCH = 2, 1
-# How many are unreadable, scattered: some that the rest of the epoch makes up for, so many that the third batch is the
-# last full one of its round, and so many that it holds the end of one round and the beginning of the next.
+# Numbers of unreadable images, scattered: few enough for the rest of the epoch to replace them; until the third batch
+# is the last full one of its round; and until it has the end of one round and the start of the next.
 SOME, THREE_BATCHES, MANY = 3, 9, 10
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
@@ -33,7 +33,7 @@ def content(number, count):
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
-    """Opens the images of a kind, so many of them unreadable, anew each time: as another process would."""
+    """Opens the images of a kind, of which `count` are unreadable, as another process would."""
 
     @functools.cache
     def written(kind, count):
@@ -95,7 +95,7 @@ def test_epoch_short_of_readable_images_starts_its_order_again(undisturbed, coun
     assert list(first) != list(second)
 
 
-# Before the place where the order begins anew, at it, in the batch that holds it, and after it.
+# Before the place where the order starts again, at it, in its batch, and after it.
 @pytest.mark.parametrize(
     "count, step",
     [(SOME, 1), slow(THREE_BATCHES, 3), slow(MANY, 2), slow(MANY, 4)],  # MANY at 3: the next test

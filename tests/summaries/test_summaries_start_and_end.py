@@ -90,7 +90,7 @@ def test_the_number_of_images_is_limited(run, drawn, monkeypatch):
 
 
 def test_what_cannot_be_drawn_is_reported_and_the_rest_is_written(run, capsys):
-    """A map of images whose features are all alike, and a picture in whose place there is a folder."""
+    """A projection of identical features, and a plot whose path is a folder."""
     run.neighbours.mkdir()
     show_end(run, CONFIG, COLLAPSED, array_source(IMAGES))
     first, second = capsys.readouterr().out.splitlines()
