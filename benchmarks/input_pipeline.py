@@ -2,11 +2,11 @@
 
     python benchmarks/input_pipeline.py [--quick] [--json PATH]
 
-The recipe is MoCo v1's. Its peers are keras-cv's own layers in tf.data, and, where it is installed, torchvision's
-transforms on PIL images in two worker processes. Every candidate runs for a while in turn, several times over, so that
-a change of the machine's speed meets all of them alike. In its turn it has the machine to itself: a pipeline is started
-for it and stopped after it, or it would fill its buffers in the turns of the others. Figures are medians; only the
-ratios travel to other machines.
+The recipe is MoCo v1's. Its peers are keras-cv's own layers in tf.data, and, if it is installed, torchvision's
+transforms on PIL images in two worker processes. The candidates run in turn, several times, so that changes of the
+machine's speed affect all of them alike. Each has the machine to itself: its pipeline is started for its turn and
+stopped after it, or it would fill its buffers during the turns of the others. Results are medians; only the ratios are
+comparable between machines.
 """
 
 import argparse
@@ -29,7 +29,7 @@ JPEG_QUALITY = 90
 
 
 def photographs(count, size, seed=0):
-    """Parts of scikit-learn's two photographs, each another one, uint8 `(count, height, width, 3)`."""
+    """Random parts of scikit-learn's two photographs, uint8 `(count, height, width, 3)`."""
     rng = np.random.default_rng(seed)
     sources = [Image.fromarray(image) for image in load_sample_images().images]
     parts = []
@@ -51,12 +51,12 @@ def write_jpegs(images, folder):
 
 
 def torchvision_candidates(photos, thumbs, paths, batches):
-    """Its loaders, with their two worker processes already at work; nothing where torchvision is not installed."""
+    """Its loaders, with their two worker processes already running; an empty dict if torchvision is not installed."""
     try:
         import torch
         from torchvision import transforms
     except ImportError as error:
-        print(f"torchvision is left out: {error}")
+        print(f"torchvision is skipped: {error}")
         return {}
 
     class Views(torch.utils.data.Dataset):
@@ -90,7 +90,7 @@ def torchvision_candidates(photos, thumbs, paths, batches):
 
 
 class Workers:
-    """Processes that stay at work: they cannot be started anew beside TensorFlow. `iter` drains what was waiting."""
+    """Worker processes that keep running: they cannot be restarted beside TensorFlow. `iter` drains their queue."""
 
     def __init__(self, batches):
         self.batches = batches
@@ -126,7 +126,7 @@ def keras_cv_views(images, size, batch_size):
 
 
 def decode_only(paths, batch_size):
-    """The limit: files read and decoded whole, nothing else."""
+    """The limit: files are read and decoded completely, and nothing else."""
     import tensorflow as tf
 
     def decode(path):
@@ -193,7 +193,7 @@ def measure(candidates, batches, seconds, repetitions):
 
 
 def ratios_of(speeds):
-    """How many times as fast as each other candidate; those whose candidate did not run are left out."""
+    """How many times as fast as each other candidate that ran."""
     pairs = {
         "224_decoded_vs_keras_cv": ("decoded_224", "keras_cv"),
         "224_decoded_vs_torchvision": ("decoded_224", "torchvision"),
@@ -214,10 +214,10 @@ def main():
     parser.add_argument(
         "--quick", action="store_true", help="one short turn of each, without the exact path: under a minute"
     )
-    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
+    parser.add_argument("--json", metavar="PATH", help="also write the results to this file")
     arguments = parser.parse_args()
     if arguments.json and not Path(arguments.json).resolve().parent.is_dir():
-        parser.error(f"--json must lie in an existing folder. Received: {arguments.json}. Make its folder first.")
+        parser.error(f"--json must be in an existing folder. Received: {arguments.json}. Make its folder first.")
     count, seconds, repetitions = (32, 0.2, 1) if arguments.quick else (128, 1.0, 6)
     batches = {"decoded_224": 16, "jpeg_224": 16, "decoded_32": 256}
     photos, thumbs = photographs(count, PHOTO), photographs(8 * count, (SMALL, SMALL))

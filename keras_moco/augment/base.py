@@ -116,17 +116,17 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
         """Whether `begin_batch` is the fast way for images that all have the size `(h, w, C)`; else one by one."""
         return True
 
-    def select(self, picture, draws):
+    def select(self, decoder, draws):
         """Decodes of one image what its views need.
 
         Args:
-            picture: an `Encoded` or `Pixels` of `keras_moco.data.decode`.
+            decoder: `Encoded` or `Pixels` of `keras_moco.data.decode`.
             draws: uniform random numbers, `(views, num_draws)`, a row for each view.
 
         Returns:
             dict of tensors, of which `"pixels"` is all or part of the image, `(h, w, C)`.
         """
-        return {"pixels": picture.whole()}
+        return {"pixels": decoder.whole()}
 
     def begin(self, selected, draws):
         """Begins the views of what `select` returned for the same `draws`: tensors of the same shape for all images."""

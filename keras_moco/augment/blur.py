@@ -17,7 +17,7 @@ class RandomGaussianBlur(Augmentation):
     The official code calls PIL's `GaussianBlur(radius=sigma)`, which approximates a Gaussian by three box
     blurs on whole levels. This is the sampled Gaussian itself. On a photograph, for sigmas from 0.5 to 2, the
     two differ by 0.4 to 0.6 of 255 levels on average, mostly PIL's rounding, and by up to 5; within a few
-    pixels of the border, which PIL replicates anew before each box, by up to 20. Around sigma 0.3 PIL blurs
+    pixels of the border, which PIL replicates again before each box, by up to 20. Around sigma 0.3 PIL blurs
     more (1.6 levels on average): a Gaussian that narrow hardly reaches the next pixel.
 
     Args:

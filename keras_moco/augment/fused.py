@@ -123,9 +123,9 @@ class Fused(Compose):
     def takes_batches(self, image_shape):
         return None not in image_shape and max(*image_shape[:2], self.size) <= SMALL
 
-    def select(self, picture, draws):
-        boxes, mirrored = self.boxes(draws, picture.height, picture.width)
-        pixels, boxes = picture.around(boxes)
+    def select(self, decoder, draws):
+        boxes, mirrored = self.boxes(draws, decoder.height, decoder.width)
+        pixels, boxes = decoder.around(boxes)
         return {"pixels": pixels, "boxes": boxes, "mirrored": mirrored}
 
     def begin(self, selected, draws):

@@ -16,8 +16,7 @@ from keras_moco.evaluation.target import EvaluationTarget
 from keras_moco.export import export_backbone
 from keras_moco.runs.load import initial_weights
 from keras_moco.runs.versions import versions
-from keras_moco.summaries.closing import closing_lines
-from keras_moco.summaries.showing import show_end, show_start
+from keras_moco.summaries.start_and_end import closing_lines, show_end, show_start
 
 
 @contextlib.contextmanager

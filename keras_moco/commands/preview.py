@@ -16,7 +16,7 @@ from keras_moco.data.open import FORMS
 from keras_moco.data.subset import in_file_order
 from keras_moco.errors import UserError
 from keras_moco.storage.paths import user_path
-from keras_moco.summaries.image_grid import WHITE, grid, levels, save
+from keras_moco.summaries.image_grid import WHITE, grid, save, to_rgb
 
 
 def preview(source, augmentation, images=6, views=7, seed=0):
@@ -64,7 +64,7 @@ def preview(source, augmentation, images=6, views=7, seed=0):
             start = time.perf_counter()
             made = [augment(image[None], draw[None])[0].numpy() for draw in draws]
             seconds += time.perf_counter() - start
-            rows.append([_fit(image, *made[0].shape[:2]), *map(levels, made)])
+            rows.append([_fit(image, *made[0].shape[:2]), *map(to_rgb, made)])
     return grid(rows), len(rows), seconds / (len(rows) * views)
 
 
@@ -74,7 +74,7 @@ def _fit(image, height, width):
     size = [max(1, round(side * factor)) for side in image.shape[:2]]
     cell = np.full((height, width, 3), WHITE, "uint8")
     top, left = (height - size[0]) // 2, (width - size[1]) // 2
-    cell[top : top + size[0], left : left + size[1]] = levels(tf.image.resize(image, size, antialias=True))
+    cell[top : top + size[0], left : left + size[1]] = to_rgb(tf.image.resize(image, size, antialias=True))
     return cell
 
 

@@ -1,4 +1,4 @@
-"""Images held in memory: the small data sets, and your own arrays."""
+"""Images in memory: small data sets, and your own arrays."""
 
 import numpy as np
 import tensorflow as tf
@@ -9,14 +9,14 @@ from keras_moco.data.source import Source
 from keras_moco.errors import UserError
 
 BLOCK = 256  # images copied by one call
-MOST_CLASSES = 10**6  # more are no classes but identifiers, some of which no int32 could hold
+MOST_CLASSES = 10**6  # larger labels are identifiers, not classes, and some do not fit an int32
 
 
 def permutation(size, seed):
     """A uniformly random order of `range(size)` that depends on the seed alone.
 
     Args:
-        size: int.
+        size: int, the number of elements.
         seed: scalar int64 tensor, or `None` for the identity.
 
     Returns:
@@ -34,15 +34,15 @@ def array_source(images, labels=None, class_names=None, name="arrays", split="tr
     Args:
         images: array `(n, h, w, C)`, or `(n, h, w)` for gray images, of values in 0..255; any number of channels.
         labels: int array `(n,)` of classes from 0, or `None`.
-        class_names: their names. Defaults to `None`: the numbers.
-        name: str, for messages.
-        split: str, likewise.
+        class_names: list of str, the names of the classes. Defaults to `None`: the numbers.
+        name: str, name of the source in messages.
+        split: str, split of the source in messages.
 
     Returns:
         A `Source`.
 
     Raises:
-        ValueError: if the arrays do not fit each other, or hold other values.
+        ValueError: if the arrays do not match, or have other values.
 
     Example:
 
@@ -87,7 +87,7 @@ def array_source(images, labels=None, class_names=None, name="arrays", split="tr
 def _array(images):
     try:
         array = np.asarray(images)
-    except ValueError:  # of different sizes, or images and labels
+    except ValueError:  # images of different sizes, or images with labels
         array = np.empty((), object)
     if array.dtype.kind not in "buif":
         raise UserError(
@@ -98,7 +98,7 @@ def _array(images):
 
 
 def _checked(labels, class_names, count):
-    """Labels and the names of their classes, if they fit."""
+    """The labels and the names of their classes, after checks."""
     if len(labels) != count or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
         raise UserError(
             "`labels` must be one class per image, a whole number from 0. "
@@ -108,7 +108,7 @@ def _checked(labels, class_names, count):
     classes = int(labels.max()) + 1
     if classes > MOST_CLASSES:
         raise UserError(
-            f"`labels` must be less than {MOST_CLASSES}, as classes are counted. "
+            f"`labels` must be less than {MOST_CLASSES}, as they number the classes. "
             f"Received: a label {labels.max()}. Number the classes from 0."
         )
     class_names = tuple(class_names or map(str, range(classes)))
@@ -116,7 +116,7 @@ def _checked(labels, class_names, count):
         raise UserError(
             "`class_names` must name every class. "
             f"Received: {len(class_names)} names for {classes} classes. "
-            + ("Count labels from 0: labels - 1." if labels.min() == 1 else "Add the others, or leave them out.")
+            + ("Count labels from 0: labels - 1." if labels.min() == 1 else "Add the others, or give no names.")
         )
     return labels, class_names
 
@@ -136,6 +136,6 @@ def examples_from_arrays(images, labels, seed):
     def pick(indices):
         return {"image": tf.gather(images, indices), "label": tf.gather(labels, indices), "index": indices}
 
-    # Blocks, because one call of a function per image would cost forty times the copying of the image.
+    # In blocks, because one function call per image would cost forty times as much as copying the image.
     order = tf.data.Dataset.from_tensor_slices(permutation(len(images), seed)).batch(BLOCK)
     return order.map(pick, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()

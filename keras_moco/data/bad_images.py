@@ -131,7 +131,7 @@ def plain_read_errors():
         with plain_failures():
             yield
     except tf.errors.OpError as error:
-        said = re.search(rf"\b(?:{BadImagesError.__name__}|{UserError.__name__}): (.*)", error.message or "")
-        if said is None:
+        reason = re.search(rf"\b(?:{BadImagesError.__name__}|{UserError.__name__}): (.*)", error.message or "")
+        if reason is None:
             raise
-        raise UserError(said[1]) from error
+        raise UserError(reason[1]) from error

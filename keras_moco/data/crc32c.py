@@ -1,11 +1,11 @@
-"""The checksums in TFRecord files, which TensorFlow computes but does not offer."""
+"""The checksums of TFRecord files, which TensorFlow computes but has no public function for."""
 
 import functools
 import struct
 
 import numpy as np
 
-WIDTH = 256  # bytes of a part
+WIDTH = 256  # bytes of a part, see `checksum_of`
 
 
 def checksum_of(data):
@@ -26,8 +26,8 @@ def checksum_of(data):
     crc, head = 0xFFFFFFFF, len(data) % WIDTH
     for byte in data[:head]:
         crc = table[(crc ^ byte) & 255] ^ crc >> 8
-    # The others in parts side by side, as a loop over single bytes takes long. A checksum is linear: of a state and
-    # the bytes behind it, it is that of the state and as many zeros, plus that of the bytes alone.
+    # The others in parts at once, since a loop over single bytes is slow. A checksum is linear: that of a state and the
+    # bytes after it is that of the state and as many zeros, plus that of the bytes alone.
     parts = np.frombuffer(data, "uint8", offset=head).reshape(-1, WIDTH) if len(data) > head else None
     for part in () if parts is None else _crcs(parts, 0).tolist():
         for byte, row in enumerate(advance):
@@ -37,13 +37,13 @@ def checksum_of(data):
 
 
 def checksums_of(rows):
-    """`checksum_of` many short pieces of data, faster than one by one.
+    """`checksum_of` many short pieces of data at once, which is faster.
 
     Args:
         rows: uint8 array `(n, width)`.
 
     Returns:
-        uint32 array `(n,)`, of which each is four bytes in a file, the lowest first.
+        uint32 array `(n,)`; in a file each number is four bytes, the lowest first.
     """
     return _masked(_crcs(rows, 0xFFFFFFFF))
 
@@ -64,10 +64,10 @@ def _crcs(parts, start):
 
 @functools.cache
 def _tables():
-    """What one byte makes of a state, and what `WIDTH` zeros make of each byte of a state."""
+    """The state after one byte, and the part of the state after `WIDTH` zeros that each of its bytes contributes."""
     table = np.arange(256, dtype="uint32")
     for _ in range(8):
-        table = table >> 1 ^ np.where(table & 1, np.uint32(0x82F63B78), np.uint32(0))  # the polynomial of Castagnoli
+        table = table >> 1 ^ np.where(table & 1, np.uint32(0x82F63B78), np.uint32(0))  # Castagnoli's polynomial
     states = np.arange(256, dtype="uint32") << 8 * np.arange(4, dtype="uint32")[:, None]
     for _ in range(WIDTH):
         states = table[states & 255] ^ states >> 8

@@ -42,7 +42,7 @@ def open_folder(path, options):
 
     Raises:
         ValueError: There is no such folder or split, it or a folder in it may not be read, it holds no images, or
-            images lie beside class sub-folders.
+            images are beside class sub-folders.
     """
     name, split, cache = f"folder:{path}", options.split, options.cache
     check_split(name, split)

@@ -1,4 +1,4 @@
-"""By what data are known again: short digests of what they are made of."""
+"""Short digests by which a resumed run recognises its data."""
 
 import hashlib
 
@@ -6,11 +6,10 @@ import numpy as np
 
 
 def digest_of(parts):
-    """A digest of parts in their order.
+    """A digest of several parts in their order.
 
     Args:
-        parts: iterable of strings and numbers, each counted as one whatever it holds; or an array, of which shape, type
-            and values count.
+        parts: iterable of strings and numbers, whose boundaries count; or an array, whose shape, type and values count.
 
     Returns:
         str.
@@ -26,11 +25,11 @@ def digest_of(parts):
         digest.update(np.ascontiguousarray(parts).data)
     else:
         for part in parts:
-            part = str(part).encode(errors="surrogateescape")  # of file names that are no UTF-8
+            part = str(part).encode(errors="surrogateescape")  # file names need not be UTF-8
             digest.update(b"%d " % len(part) + part)
     return digest.hexdigest()[:32]
 
 
 def differences(before, now):
-    """Of which parts the digests differ: a list of their names."""
+    """The names of the digests that differ, a list."""
     return [name for name in {**before, **now} if before.get(name) != now.get(name)]

@@ -1,4 +1,4 @@
-"""Labels out of files: from which number on they count, and that none is out of range."""
+"""Labels in files: whether they count from 0 or 1, and that none is out of range."""
 
 import numpy as np
 import tensorflow as tf
@@ -8,27 +8,27 @@ from keras_moco.checks.graph import require
 from keras_moco.errors import UserError
 
 UNLABELLED = -1
-CHECKED = 2_000  # records whose labels are looked at when a source is opened, or all of a smaller one
-DECIDING = 10_000  # records that are looked at, and 20 for each class, where the first ones decide nothing
+CHECKED = 2_000  # records whose labels are checked when a source is opened
+DECIDING = 10_000  # records, or 20 for each class, that are read if the first ones do not decide
 
 
 def check_first_labels(labels, class_names, name, others=()):
-    """The number from which labels count, 0 or 1, once the first ones are known to be classes.
+    """The number from which labels count, 0 or 1, after a check of the first ones.
 
-    TensorFlow's own scripts count ImageNet's classes from 1, since 0 is the background: then there is a label equal to
-    the number of names, and none that is 0.
+    TensorFlow's own scripts count ImageNet's classes from 1, since 0 is the background: then one label is equal to the
+    number of names, and none is 0.
 
     Args:
         labels: iterable of int arrays, the labels of the records in their order.
-        class_names: their names.
-        name: str, of the source, for messages.
-        others: iterable of such iterables, of further splits of the same classes, which decide where these do not.
+        class_names: the names of the classes.
+        name: str, name of the source, for messages.
+        others: iterable of such iterables, for further splits with the same classes, which decide if these do not.
 
     Returns:
         0 or 1.
 
     Raises:
-        ValueError: if a label that was looked at is out of range.
+        ValueError: if one of these labels is out of range.
     """
     count = len(class_names)
     found = _first_ones(labels, count)
@@ -52,17 +52,17 @@ def check_first_labels(labels, class_names, name, others=()):
 
 
 def class_of(label, index, first, count):
-    """The class that a label of a record names.
+    """The class of a record's label.
 
     Args:
-        label: scalar int64 tensor, -1 where there is none.
+        label: scalar int64 tensor, -1 for no label.
         index: scalar int64 tensor, the number of the record.
         first: int, the number from which labels count.
         count: int, the number of classes.
 
     Returns:
-        Scalar int32 tensor, from 0, -1 where there is none. A label out of range fails the pipeline, see
-        `step_checks.plain_failures`.
+        Scalar int32 tensor, from 0, or -1 for no label. A label out of range fails the pipeline, see
+        `keras_moco.checks.graph.plain_failures`.
     """
     known = (label == UNLABELLED) | ((label >= first) & (label < first + count))
     check = require(known, _rule(first, count), ("label", label, "of record", index), WAY_OUT)
@@ -71,19 +71,17 @@ def class_of(label, index, first, count):
 
 
 WAY_OUT = (
-    "Write it anew, or correct the names of the classes; where labels count from 1, a first name `background` keeps "
-    "them in their places."
+    "Write it again, or correct the names of the classes; if labels count from 1, a first name `background` keeps them "
+    "as they are."
 )
 
 
 def _rule(first, count):
-    return (
-        f"Labels must be from {first} to {first + count - 1}, as there are {count} classes, or -1 where there is none."
-    )
+    return f"Labels must be from {first} to {first + count - 1}, as there are {count} classes, or -1 for none."
 
 
 def _first_ones(labels, count):
-    """The labels of the first records, until they decide."""
+    """The labels of the first records, as many as it takes to decide."""
     found, seen, limit = [], 0, max(DECIDING, 20 * count)
     decided = False
     for part in labels:
@@ -96,7 +94,7 @@ def _first_ones(labels, count):
 
 
 def _decided(labels, class_names):
-    """Which number is the first one; `None` where that cannot be told."""
+    """The number from which labels count; `None` if these labels do not decide it."""
     if (labels == 0).any() or "background" in class_names[0].lower():
         return 0
     return 1 if (labels == len(class_names)).any() else None

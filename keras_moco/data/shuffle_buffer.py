@@ -1,4 +1,4 @@
-"""Encoded images that come in one fixed order from large files, and are shuffled on their way."""
+"""Shuffles encoded images that are read from large files in a fixed order."""
 
 from typing import NamedTuple
 
@@ -8,15 +8,15 @@ from keras_moco.errors import UserError
 
 
 class ShuffleBuffer(NamedTuple):
-    """Among how many images each next one is drawn.
+    """The number of images from which each next one is drawn at random.
 
     Files are always read in the same order, because an image's index is its place in that order; whoever wrote them
     has, as TFDS does, shuffled the examples over the files.
 
     Attributes:
-        images: int, those in the buffer.
-        num_examples: int, all of the source.
-        num_bytes: int, about what the buffer takes, images encoded.
+        images: int, the number of images in the buffer.
+        num_examples: int, the number of images of the source.
+        num_bytes: int, approximate size of the buffer, images encoded.
     """
 
     images: int
@@ -25,12 +25,12 @@ class ShuffleBuffer(NamedTuple):
 
     @classmethod
     def of(cls, num_examples, num_bytes, mebibytes):
-        """The buffer for images of so many bytes in all; these decide, so that each process has the same one.
+        """The largest buffer within a number of mebibytes; the same in every process, as it depends on files alone.
 
         Args:
-            num_examples: int, images of the source.
-            num_bytes: int, of the files that they lie in.
-            mebibytes: int, what the buffer may take; where all images fit, they are shuffled completely.
+            num_examples: int, the number of images of the source.
+            num_bytes: int, size of their files.
+            mebibytes: int, the most that the buffer may take; if all images fit, they are shuffled completely.
 
         Raises:
             ValueError: if it may take less than 1 MiB.
@@ -38,7 +38,7 @@ class ShuffleBuffer(NamedTuple):
         if mebibytes < 1:
             raise UserError(
                 "`shuffle_buffer_mib` must be at least 1. "
-                f"Received: shuffle_buffer_mib={mebibytes}. Choose what of the memory it may take, in MiB."
+                f"Received: shuffle_buffer_mib={mebibytes}. Choose how much memory it may take, in MiB."
             )
         room = mebibytes * 2**20
         if num_bytes <= room:
@@ -47,7 +47,7 @@ class ShuffleBuffer(NamedTuple):
         return cls(images, num_examples, images * num_bytes // num_examples)
 
     def describe(self):
-        """Its size in a line for people."""
+        """A line about its size."""
         share = "all" if self.images == self.num_examples else f"{self.images:,} of"
         return f"shuffle buffer: {share} {self.num_examples:,} images, {max(1, round(self.num_bytes / 2**20)):,} MiB"
 
@@ -58,8 +58,8 @@ def shuffled_stream(dataset, buffer, seed, cache):
     Args:
         dataset: `tf.data.Dataset` of examples, images encoded, in a fixed order.
         buffer: `ShuffleBuffer`.
-        seed: scalar int64 tensor that decides the order, or `None` for that of the files, which fills no buffer.
-        cache: bool, whether the stream stays in memory once it is read.
+        seed: scalar int64 tensor that decides the order, or `None` for the order of the files, without a buffer.
+        cache: bool, whether the stream stays in memory after it was read once.
 
     Returns:
         `tf.data.Dataset`.
@@ -70,8 +70,8 @@ def shuffled_stream(dataset, buffer, seed, cache):
         return dataset
 
     def shuffle(seed):
-        # The seed of this function's graph, no other. TensorFlow joins it to ours, and where both were 0 it would ask
-        # a symbolic tensor for its value.
+        # The seed of this function's graph alone. TensorFlow combines it with ours; without it, it would ask a
+        # symbolic tensor for its value.
         tf.random.set_seed(1)
         return dataset.shuffle(buffer.images, seed=seed, reshuffle_each_iteration=False)
 

@@ -43,22 +43,24 @@ class Source:
         split: str. The split that was opened, e.g. `"train"`.
         num_examples: int. How many images there are, readable or not.
         image_shape: tuple `(height, width, channels)`. Height and width are `None` where images differ in
-            size; channels is 1 or 3 where images are decoded, any number where they lie in memory.
+            size; channels is 1 or 3 for decoded images, any number for images in memory.
         class_names: tuple of str, or `None` for unlabelled images.
         read: function of a seed, a scalar int64 tensor, or of `None` for a fixed order, to a `tf.data.Dataset` of
             `{"image", "label": int32 (), "index": int64 ()}`; `"image"` is what `open` opens.
-        open: function of such an `"image"` to a picture (`keras_moco.data.decode`). Defaults to pixels as they are.
-        arrays: function without arguments to `(images, labels)`, uint8 `(n, h, w, C)` and int32 `(n,)` tensors, where
-            all lie in memory. Defaults to `None`.
-        bad: `BadImages`, which hears of unreadable images. Defaults to `None`: there cannot be any.
-        files: tuple of str, the path of each image, or `None` where they lie in other files.
-        buffer: `ShuffleBuffer` (`keras_moco.data.shuffle_buffer`) that an order fills, or `None` where none is needed.
-        licence: str, of the data, or `None` where it does not say.
-        identity: function without arguments to a dict of names of what makes the images these, in this order, to a
-            digest of each. Defaults to `None`: nothing is known of that.
+        open: function of such an `"image"` to its decoder, such as those in `keras_moco.data.decode`. Defaults to
+            `Pixels`: images that need no decoding.
+        arrays: function without arguments to `(images, labels)`, uint8 `(n, h, w, C)` and int32 `(n,)` tensors, if
+            all images are in memory. Defaults to `None`.
+        bad: `BadImages`, to which unreadable images are reported. Defaults to `None`: there cannot be any.
+        files: tuple of str, the path of each image, or `None` for images that are not in files of their own.
+        buffer: `ShuffleBuffer` (`keras_moco.data.shuffle_buffer`) that a random order fills, or `None`.
+        licence: str, licence of the data, or `None` if it is unknown.
+        identity: function without arguments to a dict of digests, of everything that makes the images and their order
+            what they are, by its name. Defaults to `None`: unknown.
 
     Example:
 
+    >>> from keras_moco.data import open_source
     >>> source = open_source("digits")
     >>> source.num_examples, source.image_shape, source.num_classes
     (1437, (8, 8, 1), 10)
@@ -85,24 +87,24 @@ class Source:
 
     @functools.cached_property
     def digests(self):
-        """dict, by which a resumed run knows the images again, found at the first use; an empty one if it cannot."""
+        """dict of digests by which a resumed run recognises the images; empty if `identity` is unknown."""
         return self.identity() if self.identity else {}
 
     def labels(self):
-        """The label of every image, an int32 array `(num_examples,)`; -1 where it has none, or is damaged."""
+        """The label of every image, an int32 array `(num_examples,)`; -1 if it has none, or is damaged."""
         if self.arrays:
             return self.arrays()[1].numpy()
         labels = self.read(None).map(lambda example: example["label"]).batch(8192)
         return np.concatenate(list(labels.as_numpy_iterator()))
 
     def known_labels(self):
-        """The labels of all images but those of damaged records, which are lost with them; these are reported.
+        """The labels of all images except damaged records, whose labels are lost; these are reported.
 
         Returns:
-            `(labels, rows)`: an int32 array as of `labels`, and an int64 array of the rows that they have there.
+            `(labels, rows)`: an int32 array, and an int64 array of their places among all images.
 
         Raises:
-            ValueError: if too many are lost.
+            ValueError: if too many records are damaged.
         """
         if self.bad is None:
             labels = self.labels()
@@ -120,7 +122,7 @@ class Source:
         return labels[~lost], np.flatnonzero(~lost)
 
     def examples(self, seed=None):
-        """Reads and decodes every image once; those that cannot be read are left out and reported.
+        """Reads and decodes every image once; unreadable images are skipped and reported.
 
         Args:
             seed: int, or scalar integer tensor (so that it can be called inside a `tf.data` function).
@@ -135,17 +137,20 @@ class Source:
 
         Example:
 
+        >>> from keras_moco.data import open_source
         >>> [int(example["index"]) for example in open_source("digits").examples().take(3)]
         [0, 1, 2]
         """
-        return self.opened(self.read(_tensor(seed)), lambda picture, _: picture.whole())
+        seed = None if seed is None else tf.cast(seed, tf.int64)
+        return self.opened(self.read(seed), lambda decoder, _: decoder.whole())
 
     def opened(self, examples, function):
-        """Replaces the `"image"` of raw examples by `function(picture, example)`, in order and in parallel.
+        """Replaces the `"image"` of raw examples by `function(decoder, example)`, in order and in parallel.
 
         Args:
-            examples: `tf.data.Dataset` of examples as of `read`, which may hold further entries.
-            function: of a picture and its example to tensors, in any structure; only what may fail, and little more.
+            examples: `tf.data.Dataset` of examples as from `read`, which may hold further entries.
+            function: function of a decoder and its example to tensors, in any structure. It should do little more than
+                what may fail.
 
         Returns:
             `tf.data.Dataset` of the same entries, without unreadable images.
@@ -166,26 +171,26 @@ class Source:
         return opened.map(lambda example, _: example)
 
 
-def _tensor(seed):
-    return None if seed is None else tf.cast(seed, tf.int64)
-
-
 def attempt(function, element):
-    """`function(element)`, or the knowledge that it failed.
+    """`function(element)`, and whether it succeeded: try and except within a graph.
 
-    TensorFlow stops at an operation that fails, and tf.data drops the example without a word. A data set of one
-    element that ignores errors is the one place where one can go on and know. It is made anew for every element, so
-    the function should do no more than what can fail.
+    TensorFlow stops at an operation that fails, and `tf.data` drops the example silently. Only a data set of one
+    element that ignores errors continues and reports the failure. It is made for every element, so the function should
+    do no more than what can fail.
+
+    Args:
+        function: function of the element to tensors, in any structure.
+        element: tensors, in any structure.
 
     Returns:
-        `(complete, result)`: a bool scalar tensor, and what the function returned, or zeros.
+        `(complete, result)`: a bool scalar tensor, and what the function returned, or zeros after a failure.
     """
     tried = tf.data.Dataset.from_tensors(element).map(lambda element: (True, function(element)))
     _, spec = tried.element_spec
     zeros = tf.nest.map_structure(lambda part: tf.zeros([size or 0 for size in part.shape], part.dtype), spec)
     tried = tried.ignore_errors().concatenate(tf.data.Dataset.from_tensors((False, zeros))).take(1)
     options = tf.data.Options()
-    # There is nothing to gain in one element, and looking for it would take longer than the element does.
+    # With one element there is nothing to optimise, and trying takes longer than the element itself.
     options.experimental_optimization.apply_default_optimizations = False
     options.autotune.enabled = False
     complete, result = tried.with_options(options).get_single_element()

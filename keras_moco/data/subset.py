@@ -1,4 +1,4 @@
-"""Some of the images of a source, such as a hundredth of them whose labels are used."""
+"""Some of the images of a source, such as 1 % of them as labelled examples."""
 
 import dataclasses
 
@@ -18,8 +18,8 @@ def subset(source, indices):
         indices: whole numbers, the images' indices in `source`, each once; their order does not matter.
 
     Returns:
-        A `Source`. Its images count anew from 0, in the order of `source`. Where images come from large files these
-        are read through to find them, in every epoch.
+        A `Source`. Its images count from 0, in the order of `source`. If images come from large files, all of them are
+        read in every epoch.
 
     Raises:
         ValueError: if there are none, or they are not indices.
@@ -72,16 +72,16 @@ def subset(source, indices):
 def sample(source, count, seed=0):
     """A source of a number of images of another one, found without reading the others.
 
-    By lot, where images lie in memory or in files of their own. Out of large files these are the first ones: whoever
-    wrote such files has shuffled the images over them.
+    They are chosen at random if images are in memory or in files of their own. Of large files they are the first ones:
+    whoever wrote such files has shuffled the images over them.
 
     Args:
         source: `Source`.
         count: int, at least 1.
-        seed: int, decides which. Defaults to `0`.
+        seed: int, decides which images. Defaults to `0`.
 
     Returns:
-        A `Source` of `count` images, or of all where there are no more. They keep their indices.
+        A `Source` of `count` images, or of all if there are no more. They keep their indices.
 
     Example:
 
@@ -104,13 +104,13 @@ def sample(source, count, seed=0):
 
 
 def in_file_order(source):
-    """A source to look at some images of, not to train on: no order fills a shuffle buffer for them.
+    """A source to look at some images, not to train on: it never fills a shuffle buffer.
 
     Args:
         source: `Source`.
 
     Returns:
-        The same where an order costs nothing; of a stream of large files one whose orders are all that of the files.
+        The same source if it has no shuffle buffer; otherwise one that is always in the order of the files.
 
     Example:
 
@@ -125,20 +125,21 @@ def in_file_order(source):
 
 
 def balanced_indices(labels, fraction, seed=0):
-    """A share of the images in which each class has equally many, as far as there are so many of it.
+    """A share of the images with equally many of each class, as far as it has that many.
 
-    The 1 % and 10 % splits of the literature are balanced so (SimCLR, sec. 4.3: about 12.8 and 128 images a class).
+    The 1 % and 10 % splits of the literature are balanced like this (SimCLR, sec. 4.3: about 12.8 and 128 images a
+    class).
 
     Args:
         labels: int array `(n,)`, classes from 0.
         fraction: float in (0, 1], of all images.
-        seed: int, decides which; the same classes and shares give the same images. Defaults to `0`.
+        seed: int, decides which images. Defaults to `0`.
 
     Returns:
-        int64 array, ascending, of `round(fraction * n)` indices, or fewer where a class is short of images.
+        int64 array, ascending, of `round(fraction * n)` indices, or fewer if a class has too few images.
 
     Raises:
-        ValueError: if there is less than one image for each class, or a class or a label is missing.
+        ValueError: if that is less than one image for each class, or a class or a label is missing.
 
     Example:
 
@@ -152,7 +153,7 @@ def balanced_indices(labels, fraction, seed=0):
     if len(labels) == 0 or labels.min() < 0 or not all(map(len, members)):
         missing = [number for number, indices in enumerate(members) if not len(indices)]
         raise UserError(
-            "Every image must have a label, and every class an image, to be shared out by classes. "
+            "Every image must have a label, and every class an image, to be divided by classes. "
             f"Received: {np.count_nonzero(labels < 0)} images without a label, classes without an image: {missing}. "
             "Remove those images and classes."
         )
@@ -162,7 +163,7 @@ def balanced_indices(labels, fraction, seed=0):
             f"Received: {100 * fraction:g} % of {len(labels)} images, {wanted}, for {classes} classes. Raise the share."
         )
     random = np.random.default_rng(seed)
-    # What the division leaves over goes to classes that are drawn by lot.
+    # The remainder of the division goes to classes chosen at random.
     shares = np.full(classes, wanted // classes)
     shares[random.permutation(classes)[: wanted % classes]] += 1
     chosen = [random.permutation(indices)[:share] for indices, share in zip(members, shares, strict=True)]

@@ -66,14 +66,14 @@ def open_tfds(name, options):
     info = builder.info.splits[tfds_split]
     num_examples = info.num_examples
     shape, channels = tuple(image.shape), image.shape[-1]
-    num_bytes = info.num_bytes or sum(path.stat().length for path in info.filepaths)  # old sets do not say
+    num_bytes = info.num_bytes or sum(path.stat().length for path in info.filepaths)  # unknown in old sets
     buffer = ShuffleBuffer.of(num_examples, int(num_bytes), options.shuffle_buffer_mib)
     records = record_files(builder, tfds_split)
     classes = len(label.names) if labelled else 0
     read = functools.partial(_stream, builder, tfds_split, records, buffer, classes, options.cache)
     in_memory = None not in shape and num_examples * math.prod(shape) <= MEMORY_BYTES
     again = f"Delete {builder.data_dir}, and prepare tfds:{name} again."
-    arrays = _InMemory(lambda: read(None), num_examples, shape, records, again) if in_memory else None
+    arrays = _decoded_once(lambda: read(None), num_examples, shape, records, again) if in_memory else None
 
     def describe(index):
         damage = records.damage_of(index) if records else ""
@@ -95,33 +95,27 @@ def open_tfds(name, options):
     )
 
 
-class _InMemory:
-    """Decodes a whole split on first use, then reads from memory: one decoding, and complete shuffles."""
+def _decoded_once(read, num_examples, shape, records, way_out):
+    """The function `Source.arrays` of a split that is decoded at its first call, and kept in memory."""
 
-    def __init__(self, read, num_examples, shape, records, way_out):
-        self.read, self.num_examples, self.shape = read, num_examples, shape
-        self.records, self.way_out = records, way_out
+    def decode(example):
+        image = Encoded(example["image"], shape[-1]).whole()
+        return tf.ensure_shape(image, shape), example["label"]
 
-    @functools.cached_property
-    def arrays(self):
-        def decode(example):
-            image = Encoded(example["image"], self.shape[-1]).whole()
-            return tf.ensure_shape(image, self.shape), example["label"]
-
-        # The first use may be while a tf.data function is traced; the arrays must not become part of that
-        # graph.
+    @functools.cache
+    def arrays():
+        # The first call may be within a tf.data function, whose graph must not contain the arrays.
         with tf.init_scope(), tf.device("CPU"):
-            decoded = self.read().map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            decoded = read().map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
             try:
-                return decoded.batch(self.num_examples).get_single_element()
+                return decoded.batch(num_examples).get_single_element()
             except tf.errors.OpError as error:
-                damage = self.records.damage() if self.records else []
+                damage = records.damage() if records else []
                 if not damage:
                     raise
-                raise UserError(f"{RULE} Received: {damage[0]}. {self.way_out}") from error
+                raise UserError(f"{RULE} Received: {damage[0]}. {way_out}") from error
 
-    def __call__(self):
-        return self.arrays
+    return arrays
 
 
 def _stream(builder, split, records, buffer, classes, cache, seed):
@@ -160,7 +154,7 @@ def _first_label(builder, split):
 
 @contextlib.contextmanager
 def quiet():
-    """Hides TFDS's warnings, such as one for every folder that is not there yet; errors still show."""
+    """Hides TFDS's warnings, such as one for every missing folder; errors are still shown."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
@@ -170,7 +164,7 @@ def quiet():
 
 
 def registered_version(name):
-    """Version of the data set builder that TFDS itself has under this name, a str, or `None`."""
+    """The version of TFDS's own data set builder of this name, a str, or `None`."""
     try:
         return str(tfds.builder_cls(name).VERSION)
     except tfds.core.DatasetNotFoundError:
@@ -179,7 +173,8 @@ def registered_version(name):
 
 def _prepared_builder(name, data_dir):
     """1. what is prepared in `data_dir`; 2. TFDS's own builder, which may download; 3. an error."""
-    # It finds files without running, or even having, their builder; the public API does not offer it.
+    # It opens prepared files without their builder, for which there is no public function. The test of a set stored
+    # without a builder notices if it changes.
     from tensorflow_datasets.core import read_only_builder
 
     where = data_dir or tfds.core.constants.DATA_DIR
@@ -187,7 +182,7 @@ def _prepared_builder(name, data_dir):
     try:
         return read_only_builder.builder_from_files(name, data_dir=data_dir)
     except (tfds.core.DatasetNotFoundError, AssertionError):
-        pass  # not there; whatever the name, the next step says it better
+        pass  # not prepared; the next step reports it, with a better message
     except Exception as error:  # what TFDS raises depends on where its files are damaged; without any it is a bug
         refuse_half_written(where, name, error)
         if not isinstance(error, ValueError):

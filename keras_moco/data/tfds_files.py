@@ -1,4 +1,4 @@
-"""What a TensorFlow Datasets set consists of on disk: whether it is whole, and its records."""
+"""The files of a TensorFlow Datasets set: whether they are complete, and their records."""
 
 import os
 import pathlib
@@ -12,17 +12,17 @@ from keras_moco.data.tfrecord_files import RecordFiles
 from keras_moco.errors import UserError
 from keras_moco.storage.paths import check_file, check_folder, instead_of_file, locked
 
-RULE = "A prepared TFDS set must be whole."
+RULE = "A prepared TFDS set must be complete."
 FOLDERS = "The folders of TFDS sets must be readable."
 DESCRIPTIONS = ("dataset_info.json", "features.json")
-BLOCK = 16  # records of a file that TFDS reads before it is the next one's turn
-FILES_AT_ONCE = 16  # as TFDS has it where a set does not promise an order
+BLOCK = 16  # records of a file that TFDS reads before the next file's turn
+FILES_AT_ONCE = 16  # TFDS's number for sets without a promised order
 
 
 def check_readable(where, name):
-    """Raises `ValueError` where TFDS would wait for ever, or take a set for absent.
+    """Raises `ValueError` where TFDS would wait for ever, or consider a set absent.
 
-    That is if the folder of all sets, or that of one, may not be listed, and if a description is no file but a pipe.
+    That is if the folder of all sets, or of this set, is not readable, or if a description is a pipe, not a file.
     """
     for folder in (pathlib.Path(where), _folder_of(where, name)):
         check_folder(folder, FOLDERS)
@@ -33,7 +33,7 @@ def check_readable(where, name):
 
 
 def refuse_half_written(where, name, error):
-    """Raises `ValueError` if something lies where a set should, for the reason that TFDS has for not opening it."""
+    """Raises `ValueError` if there are files of a set that TFDS cannot open, with the reason."""
     for folder in _versions(where, name):
         if not any(folder.iterdir()):
             continue
@@ -57,14 +57,14 @@ def refuse_half_written(where, name, error):
 
 
 def check_split(builder, name, split):
-    """Raises `ValueError` if a file of a split is missing, or all of them are smaller than what they should hold."""
+    """Raises `ValueError` if a file of a split is missing, or their total size is too small."""
     info = builder.info.splits[split]
     again = f"Delete {builder.data_dir}, and prepare the set again."
     for path in info.filepaths:
         if found := instead_of_file(path):
             raise UserError(f"{RULE} Received: {path} of tfds:{name}, {found}. {again}")
     size = sum(os.path.getsize(path) for path in info.filepaths)
-    if size < info.num_bytes:  # 0 of old sets, which do not say
+    if size < info.num_bytes:  # 0 in old sets, where it is unknown
         raise UserError(
             f"{RULE} Received: tfds:{name}, whose split {split} holds {size} bytes where {DESCRIPTIONS[0]} says "
             f"{int(info.num_bytes)}, so a file has been cut off. {again}"
@@ -72,10 +72,10 @@ def check_split(builder, name, split):
 
 
 def record_files(builder, split):
-    """The `RecordFiles` of a split, in the order of TFDS; `None` where they are of another format than TFRecord."""
+    """The `RecordFiles` of a split, in the order of TFDS; `None` for another format than TFRecord."""
     if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
         return None
-    # A set that is not shuffled promises its own order, which several files side by side would break.
+    # A set that is not shuffled promises its own order, which reading several files in parallel would break.
     at_once = 1 if builder.info.disable_shuffling else FILES_AT_ONCE
     parts = builder.info.splits[split].file_instructions
     return RecordFiles([part.filename for part in parts], [part.take for part in parts], at_once, BLOCK)
@@ -85,9 +85,9 @@ def encoded_examples(builder, split, records):
     """The examples of a split, a `tf.data.Dataset` of dicts: `"image"`, encoded, and `"label"`, int64, if there is one.
 
     Args:
-        builder: of TFDS.
+        builder: the set's `tfds.core.DatasetBuilder`.
         split: str, the name of a split.
-        records: what `record_files` returned. The image of a damaged record is empty, and its label is -1.
+        records: the result of `record_files`. The image of a damaged record is empty, and its label is -1.
     """
     decoders = {"image": tfds.decode.SkipDecoding()}
     if records is None:
@@ -109,7 +109,7 @@ def encoded_examples(builder, split, records):
 
 
 def identity(builder, split):
-    """By what the images of a split are known again."""
+    """The digests by which the images of a split are recognised."""
     info = builder.info.splits[split]
     return {
         "name and version of the set": digest_of([builder.info.full_name]),

@@ -106,12 +106,12 @@ def _class_names(files):
     if not os.path.lexists(path):
         return None
     rule = "The names of classes beside TFRecords must be a text file in UTF-8, one name a line."
-    check_file(path, rule, "Write it anew, or rename it to go without labels.")
+    check_file(path, rule, "Write it again, or rename it to go without labels.")
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{rule} Received: {path}, {error}. Write it anew, or rename it to go without labels."
+            f"{rule} Received: {path}, {error}. Write it again, or rename it to go without labels."
         ) from error
     return tuple(line.strip() for line in lines if line.strip()) or None
 

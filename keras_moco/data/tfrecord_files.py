@@ -1,4 +1,4 @@
-"""Records of TFRecord files; one that is damaged, or no example, comes out empty, and shifts no other."""
+"""The records of TFRecord files; a damaged one is returned empty, so that the others keep their numbers."""
 
 import functools
 import os
@@ -10,21 +10,21 @@ import tensorflow as tf
 from keras_moco.data.crc32c import checksum_of, checksums_of
 from keras_moco.errors import UserError
 
-HEADER, FOOTER = 12, 4  # bytes: a length of 8 with its checksum of 4; behind the data their checksum
+HEADER, FOOTER = 12, 4  # bytes: a length of 8 with its checksum of 4; after the data their checksum
 
 
 class RecordFiles:
     """TFRecord files that are read in turn.
 
-    TensorFlow gives a file up at the first record whose checksum is wrong. What it has not delivered is then read one
-    by one, at the places that the lengths say, so that damaged records alone are lost and others keep their numbers.
-    So it is behind a record that cannot be parsed. Whole files are read by TensorFlow alone, as fast as ever.
+    TensorFlow stops reading a file at the first record whose checksum is wrong. The rest of the file is then read one
+    by one, at the positions that the lengths give, so that only damaged records are lost and others keep their numbers.
+    The same happens after a record that cannot be parsed. Undamaged files are read by TensorFlow alone, at full speed.
 
     Args:
-        paths: of the files, in the order in which they are read.
-        counts: ints, how many records each of them has, or should have.
-        cycle_length: int, files that are read side by side. Defaults to `16`.
-        block_length: int, records that are read of a file before it is the next one's turn. Defaults to `1`.
+        paths: list of paths, in the order in which the files are read.
+        counts: list of ints, how many records each file has, or should have.
+        cycle_length: int, the number of files that are read in parallel. Defaults to `16`.
+        block_length: int, how many records of a file are read before the next file's turn. Defaults to `1`.
     """
 
     def __init__(self, paths, counts, cycle_length=16, block_length=1):
@@ -32,17 +32,17 @@ class RecordFiles:
         self.counts = [int(count) for count in counts]
         self.cycle_length = cycle_length
         self.block_length = block_length
-        self._damage = {}  # path and number of a damaged record that was met, to what is wrong with it
+        self._damage = {}  # (path, number) of each damaged record met so far, to what is wrong with it
 
     def records(self, parse=None):
         """All records.
 
         Args:
-            parse: function of a record, a string scalar, to tensors. What it does not take is a damaged record, which
-                is an empty string. Defaults to the record as it is.
+            parse: function of a record, a string scalar, to tensors; if it fails, the record counts as damaged. It gets
+                an empty string for a damaged record. Defaults to `None`: the record as it is.
 
         Returns:
-            `tf.data.Dataset` of what `parse` returns.
+            `tf.data.Dataset` of the results of `parse`.
         """
         bad_ones = functools.lru_cache(maxsize=64)(functools.partial(_find_bad, parse))
 
@@ -64,25 +64,25 @@ class RecordFiles:
                 numbers = tf.data.Dataset.range(tf.ensure_shape(first, ()), count)
                 return numbers.map(lambda number: read(path, number))
 
-            # Of a whole file no more is taken, so that the others are never looked for.
+            # An undamaged file ends here, so that `others` is never called.
             return found.concatenate(tf.data.Dataset.from_tensors(path).flat_map(others)).take(count)
 
         return self._in_turn(records_of)
 
     def damage_of(self, index):
-        """What is wrong with the record of that index, if it was met and is damaged; else an empty text."""
+        """What is wrong with the record of that index, if it was found to be damaged; else an empty text."""
         if not self._damage:
             return ""
         file, number = self._places[index]
         return _describe(self._damage, self.paths[file], int(number))
 
     def damage(self):
-        """What is wrong with the damaged records that were met, a list of texts."""
+        """What is wrong with the damaged records found so far, a list of texts."""
         return [_describe(self._damage, *place) for place in sorted(self._damage)]
 
     @functools.cached_property
     def _places(self):
-        """Of each record the numbers of its file and within it, int64 `(n, 2)`, as TensorFlow itself takes turns."""
+        """The number of each record's file, and its number in that file, int64 `(n, 2)`, in the order of reading."""
 
         def places_of(file, count):
             file = tf.data.Dataset.from_tensors(file).repeat()
@@ -104,7 +104,7 @@ class RecordFiles:
         )
 
     def _read(self, bad_ones, path, number):
-        """A record that TensorFlow did not deliver, since it is damaged or lies behind one that is."""
+        """A record that TensorFlow did not read, because it is damaged or comes after a damaged one."""
         path, number = os.fsdecode(path), int(number)
         try:
             places, reason = _places(path)
@@ -123,14 +123,14 @@ def count_records(path):
     """How many records a file has, from their lengths alone.
 
     Raises:
-        ValueError: if the file ends inside a record, or a length is damaged: where the next record begins, and how many
-            there are, cannot be known then, and so not the numbers of the images behind it.
+        ValueError: if the file ends inside a record, or a length is damaged: the start of the next record is unknown
+            then, and so are the numbers of the images after it.
     """
     places, reason = _places(path)
     if reason:
         raise UserError(
             f"A TFRecord file must be complete, and not compressed. Received: {path}, which {reason}. Fetch or write "
-            "it again, or leave it out."
+            "it again, or remove it."
         )
     return len(places)
 
@@ -146,12 +146,12 @@ def _version(path):
 
 
 def _places(path):
-    """Where each record begins, int64, and why the file cannot be read further; an empty text if it can."""
+    """The position of each record, int64, and why the file cannot be read further; an empty text if it can."""
     return _find_places(path, *_version(path))
 
 
 @functools.lru_cache(maxsize=64)
-def _find_places(path, size, _):  # the time is there for the cache alone
+def _find_places(path, size, _):  # the time only serves the cache
     places, headers, position = [], [], 0
     with open(path, "rb") as file:
         while position < size:
@@ -162,14 +162,14 @@ def _find_places(path, size, _):  # the time is there for the cache alone
             places.append(position)
             headers.append(header)
             position += HEADER + FOOTER + int.from_bytes(header[:8], "little")
-    # All at once, which is faster; behind a length that is wrong there was nothing but chance.
+    # All at once, which is faster; what was read after a wrong length is meaningless.
     content = np.frombuffer(b"".join(headers), "uint8").reshape(-1, HEADER)
     known = checksums_of(content[:, :8]) == np.ascontiguousarray(content[:, 8:]).view("<u4")[:, 0]
     reason = ""
     if not known.all():
-        # Gzip's first bytes, too, make a length that no checksum confirms.
+        # The first bytes of a gzip file also make a length with a wrong checksum.
         places = places[: int(np.argmin(known))]
-        reason = f"is compressed, or damaged at the length of record {len(places)}, behind which none is found"
+        reason = f"is compressed, or damaged at the length of record {len(places)}, after which none is found"
     elif position != size:
         places = places[:-1] if position > size else places
         reason = f"ends inside record {len(places)}"
@@ -177,7 +177,7 @@ def _find_places(path, size, _):  # the time is there for the cache alone
 
 
 def _find_bad(parse, path, *version):
-    """The numbers of the records whose data are damaged, or not taken by `parse`, and what is wrong with each."""
+    """The numbers of the records that are damaged, or that `parse` fails on, each with what is wrong with it."""
     places, _ = _find_places(path, *version)
     bad = {}
     with open(path, "rb") as file:
@@ -194,14 +194,14 @@ def _find_bad(parse, path, *version):
 
 
 def _data(file, place):
-    """The data of the record at a place, and their checksum."""
+    """The data of the record at a position, and their checksum."""
     file.seek(place)
     data = file.read(struct.unpack("<Q", file.read(HEADER)[:8])[0])
     return data, file.read(FOOTER)
 
 
 def _openable(path):
-    """The path in an array, or none: what cannot be opened TensorFlow would try to open for ever."""
+    """The path in an array, or an empty one: TensorFlow would retry for ever to open an unreadable file."""
     try:
         with open(path, "rb"):
             return np.array([path], object)
@@ -210,7 +210,7 @@ def _openable(path):
 
 
 def _first_undelivered(bad_ones, path, count):
-    """The number of the first record at which TensorFlow has given up, int64."""
+    """The number of the first record that TensorFlow did not read, int64."""
     path = os.fsdecode(path)
     try:
         places, _ = _places(path)
@@ -220,6 +220,6 @@ def _first_undelivered(bad_ones, path, count):
     if first >= count:
         raise UserError(
             f"A TFRecord file must be readable at any time. Received: {path}, which could not be read, and then could. "
-            "Look after the disk or the network, and start again."
+            "Check the disk or the network, and start again."
         )
     return np.int64(first)

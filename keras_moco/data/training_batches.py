@@ -1,4 +1,4 @@
-"""From a source to batches: two augmented views for pre-training, one plain view for evaluation."""
+"""From a source to training batches: two augmented views of each image, in a random order that can be resumed."""
 
 import numpy as np
 import tensorflow as tf
@@ -50,31 +50,30 @@ def pretrain_dataset(
     entries=("query", "key", "index"),
     finish=True,
 ):
-    """Batches of two independently augmented views, for ever.
+    """Batches of two independently augmented views, without end.
 
-    Every epoch reads all images in a new order and leaves out the last `num_examples % batch_size` of that
-    order, so a batch never spans two epochs. The order depends on `(seed, epoch)` alone, and the random draws
-    of an image on `(seed, epoch)` and its place in that order: nothing that happened before matters, so starting at
-    `first_epoch` and `first_step` continues a stopped run exactly, the batch size does not change the
-    views, and neither does how much is done in parallel.
+    Every epoch reads all images in a new order and skips the last `num_examples % batch_size` of them, so a batch never
+    spans two epochs. The order depends on `(seed, epoch)` alone, and the random numbers of an image on `(seed, epoch)`
+    and its place in that order. Nothing else matters: starting at `first_epoch` and `first_step` resumes a stopped run
+    exactly, and views depend neither on the batch size nor on how much is done in parallel.
 
-    An unreadable image is left out (`Source.bad` hears of it) and the next one takes its place. Where an epoch has so
-    many of them that its last batches could not be filled, these begin its order anew. Those that `Source.bad` already
-    knows are passed over without being opened; for `first_step` to be exact it must know those of the steps before, and
-    with several pipelines each only knows its own.
+    An unreadable image is skipped, reported to `Source.bad`, and replaced by the next one. If an epoch has too many of
+    them to fill its last batches, these take images from the start of its order. Images that `Source.bad` knows already
+    are skipped without being opened. For `first_step` to be exact it must know those of the earlier steps; with several
+    pipelines each one only knows its own.
 
     Args:
         source: `Source`.
-        augmentation: a layer of `keras_moco.augment`; it must give images of one fixed size.
+        augmentation: `Augmentation` whose views all have the same size.
         batch_size: int. Images in a batch (the global batch, over all replicas).
-        seed: int. Defaults to `0`.
-        first_epoch: int. The epoch to begin with, counted from 0. Defaults to `0`.
-        first_step: int. How many batches of that first epoch to pass over. Defaults to `0`.
-        context: `tf.distribute.InputContext`, as `Strategy.distribute_datasets_from_function` hands out: one
-            pipeline of several reads, decodes and augments only its worker's images of every batch, and gives them
-            out in the shares of single replicas. Defaults to `None`: whole batches.
-        entries: names of what batches hold, such as a model's `required`; what is left out is not computed. Defaults
-            to the two views and the index.
+        seed: int. Random seed. Defaults to `0`.
+        first_epoch: int. The epoch to start with, counted from 0. Defaults to `0`.
+        first_step: int. How many batches of that first epoch to skip. Defaults to `0`.
+        context: `tf.distribute.InputContext`, as passed by `Strategy.distribute_datasets_from_function`: this
+            pipeline reads, decodes and augments only its worker's images of every batch, and returns batches for
+            single replicas. Defaults to `None`: whole batches.
+        entries: names of the entries of a batch, such as a model's `required`; others are not computed. Defaults to
+            the two views and the index.
         finish: bool. False leaves the second half of the augmentation (`Augmentation.finish`) to the training step,
             which needs `"draws"` for it. Defaults to `True`.
 
@@ -85,7 +84,7 @@ def pretrain_dataset(
 
     Raises:
         ValueError: `batch_size` is larger than the data set, or not divisible by the replicas of `context`;
-            `first_step` is larger than the epoch; or there is no such entry.
+            `first_step` is larger than the epoch; or an entry is unknown.
 
     Example:
 
@@ -124,13 +123,13 @@ def pretrain_dataset(
 
     dataset = tf.data.Dataset.range(first_epoch, np.iinfo("int64").max).flat_map(epoch_batches)
     dataset = dataset.map(complete, num_parallel_calls=AUTOTUNE, deterministic=True)
-    # Said because several workers would otherwise prepare for a last batch of another size, and forget the size.
+    # Without it, several workers would allow for a smaller last batch, and lose the static batch size.
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     return dataset.prefetch(AUTOTUNE)
 
 
 def labelled_dataset(source, augmentation, batch_size, seed=0, first_epoch=0):
-    """Batches of one augmented view with its label, for ever: what `fit` takes to train with labels.
+    """Batches of one augmented view with its label, without end: what `fit` takes to train with labels.
 
     Args:
         source, augmentation, batch_size, seed, first_epoch: as in `pretrain_dataset`.
@@ -149,7 +148,7 @@ def labelled_dataset(source, augmentation, batch_size, seed=0, first_epoch=0):
 
 
 def _batches_of_arrays(source, augmentation, seed, steps, batch_size, context, views):
-    """For images in memory: whole batches are picked, and where images are small, also augmented as such."""
+    """For images in memory: batches are gathered at once, and small images also augmented so."""
     images, labels = source.arrays()
     share = context.get_per_replica_batch_size(batch_size)
     workers, worker = context.num_input_pipelines, context.input_pipeline_id
@@ -159,9 +158,9 @@ def _batches_of_arrays(source, augmentation, seed, steps, batch_size, context, v
         order = permutation(source.num_examples, order_seed(seed, epoch))
 
         def pick(number):
-            """Which images one replica gets in one step, and their draws."""
+            """The images that one replica gets in one step, and their random numbers."""
             start = number // local * batch_size + (worker * local + number % local) * share
-            draws = draws_at(seed, epoch, start, share, augmentation.num_draws)[:, :views]
+            draws = random_numbers(seed, epoch, start, share, augmentation.num_draws)[:, :views]
             index = tf.ensure_shape(order[start : start + share], [share])
             return {"index": index, "label": tf.gather(labels, index), "draws": draws}
 
@@ -177,7 +176,7 @@ def _batches_of_arrays(source, augmentation, seed, steps, batch_size, context, v
         dataset = epoch_batches(epoch, skipped)
         if augmentation.takes_batches(source.image_shape):
             return dataset.map(begin, num_parallel_calls=AUTOTUNE, deterministic=True)
-        # Large images are copied once, and not with their batch before that.
+        # Large images are copied one by one, and not first as a batch.
         alone = dataset.unbatch().map(lambda example: {"image": images[example["index"]], **example})
         return _begun_one_by_one(source, augmentation, alone, share)
 
@@ -197,19 +196,19 @@ def _batches_of_files(source, augmentation, seed, steps, batch_size, context, vi
         return ~tf.gather(known, example["index"])
 
     def is_own(place, _):
-        """Whether a place in the epoch's order falls into this worker's part of its batch."""
+        """Whether a place in the epoch's order is in this worker's part of its batch."""
         return place % batch_size * workers // batch_size == worker
 
     def batches(epoch, skipped):
-        def draw(place, example):
-            return {**example, "draws": draws_at(seed, epoch, place, 1, augmentation.num_draws)[0, :views]}
+        def with_random_numbers(place, example):
+            return {**example, "draws": random_numbers(seed, epoch, place, 1, augmentation.num_draws)[0, :views]}
 
         order = source.read(order_seed(seed, epoch)).enumerate()
         order = order.filter(is_own) if workers > 1 else order
-        order = (order.filter(is_not_known_as_bad) if known.any() else order).map(draw)
+        order = (order.filter(is_not_known_as_bad) if known.any() else order).map(with_random_numbers)
         passed, wanted = skipped * (batch_size // workers), steps * (batch_size // workers)
         rest = _begun_one_by_one(source, augmentation, order.skip(passed), None)
-        # Another round only where unreadable images leave the last batches unfilled: it would read everything again.
+        # A second round, which reads everything again, only if unreadable images leave the last batches unfilled.
         rounds = _begun_one_by_one(source, augmentation, order.repeat().skip(tf.maximum(passed - good, 0)), None)
         return rest.concatenate(rounds).take(wanted - passed).batch(share, drop_remainder=True)
 
@@ -217,8 +216,8 @@ def _batches_of_files(source, augmentation, seed, steps, batch_size, context, vi
 
 
 def _begun_one_by_one(source, augmentation, examples, batch_size):
-    """The first half of the augmentation, of each image alone."""
-    selected = source.opened(examples, lambda picture, example: augmentation.select(picture, example["draws"]))
+    """The first half of the augmentation, one image at a time."""
+    selected = source.opened(examples, lambda decoder, example: augmentation.select(decoder, example["draws"]))
 
     def begin(example):
         begun = augmentation.begin(example["image"], example["draws"])
@@ -228,27 +227,27 @@ def _begun_one_by_one(source, augmentation, examples, batch_size):
     return begun if batch_size is None else begun.batch(batch_size, drop_remainder=True)
 
 
-def draws_at(seed, epoch, place, count, width):
-    """Uniform draws of `count` images in a row.
+def random_numbers(seed, epoch, place, count, width):
+    """Uniform random numbers for the augmentation of `count` consecutive images of an epoch.
 
-    An epoch has one endless stream of numbers, of which every image owns a stretch, so a batch's draws are one call
-    however the epoch is cut into batches, and anyone can begin anywhere. The order itself hangs on seed and epoch
-    alone, and so then does which stretch an image gets.
+    An epoch has one endless stream of numbers, and an image the part of it that its place in the order decides. So the
+    numbers of a batch are one call, however the epoch is divided into batches, and a run can resume anywhere.
 
     Args:
-        seed: int.
+        seed: int, random seed of the run.
         epoch: scalar int64 tensor, at least 0.
-        place: scalar int64 tensor, of the first image in the epoch's order.
-        count: int.
-        width: int, draws of each view.
+        place: scalar int64 tensor, place of the first image in the epoch's order.
+        count: int, the number of images.
+        width: int, the number of random numbers for each view.
 
     Returns:
-        float32 `(count, 2, width)`, in [0, 1): draws of two views.
+        float32 `(count, 2, width)`, in [0, 1), for two views of each image.
 
     Example:
 
-    >>> whole = draws_at(seed=3, epoch=tf.constant(0, tf.int64), place=tf.constant(0, tf.int64), count=8, width=5)
-    >>> part = draws_at(seed=3, epoch=tf.constant(0, tf.int64), place=tf.constant(6, tf.int64), count=2, width=5)
+    >>> zero, six = tf.constant(0, tf.int64), tf.constant(6, tf.int64)
+    >>> whole = random_numbers(seed=3, epoch=zero, place=zero, count=8, width=5)
+    >>> part = random_numbers(seed=3, epoch=zero, place=six, count=2, width=5)
     >>> bool(tf.reduce_all(whole[6:] == part))
     True
     """
@@ -260,5 +259,5 @@ def draws_at(seed, epoch, place, count, width):
 
 
 def order_seed(seed, epoch):
-    """The seed of an epoch's order, a scalar int64 tensor; of other numbers than its draws."""
+    """The seed of an epoch's order, a scalar int64 tensor, independent of its random numbers for augmentation."""
     return tf.random.stateless_uniform([], [seed, -1 - epoch], minval=None, maxval=None, dtype=tf.int64)

@@ -1,1 +1,1 @@
-"""What a run shows besides metrics and curves: pictures, and pages in TensorBoard."""
+"""What a run shows besides metrics and curves: plots, pages in TensorBoard, and its last lines."""

@@ -1,4 +1,4 @@
-"""The settings of a run in TensorBoard: as text, and as hyper-parameters by which runs are compared."""
+"""The settings of a run in TensorBoard: as text, and as hyperparameters to compare runs by."""
 
 import dataclasses
 
@@ -9,20 +9,20 @@ from keras_moco.config import Config
 from keras_moco.config.settings import to_text
 from keras_moco.runs.versions import versions_line
 
-# Titles of charts with several lines, and what they show.
+# The title of each chart with several lines, and the metrics that it shows.
 CHARTS = {
-    "loss, and where chance is": ("loss", "chance_loss"),
+    "loss, and loss at chance level": ("loss", "chance_loss"),
     "contrast accuracy": ("contrast_top1", "contrast_top5"),
     "similarity of views": ("positive_similarity", "negative_similarity"),
 }
 
 
 def write_settings(log_dir, plan):
-    """Writes the configuration of a run for TensorBoard, in place of what stood there before.
+    """Writes the configuration of a run for TensorBoard; an earlier one is replaced.
 
     Args:
         log_dir: path of the folder in which the run's events are.
-        plan: `Plan`.
+        plan: `Plan` of the run.
 
     Returns:
         `pathlib.Path` of the file.
@@ -43,7 +43,7 @@ def write_settings(log_dir, plan):
 
 
 def hyper_parameters(plan):
-    """What decides the result of a run: a dict of names to numbers, bools and texts, as TensorBoard takes them."""
+    """The settings that decide the result of a run: a dict of names to numbers, bools and texts for TensorBoard."""
     fields = [field for field in dataclasses.fields(Config) if not field.metadata["resumable"]]
     values = {field.name: getattr(plan.config, field.name) for field in fields}
     values |= {"train_examples": plan.train_examples, "channels": plan.channels}
@@ -52,7 +52,7 @@ def hyper_parameters(plan):
 
 
 def as_table(config):
-    """A configuration as a table in Markdown; what is no default is in bold."""
+    """A configuration as a table in Markdown; values other than the defaults are in bold."""
     changed = config.changed()
     rows = ["| setting | value | meaning |", "| --- | --- | --- |"]
     for field in dataclasses.fields(config):
@@ -63,7 +63,7 @@ def as_table(config):
 
 
 def _escaped(text):
-    """Text that is no Markdown: a `*` in the name of files, or a `|` that would end the cell."""
+    """Text without Markdown: a `*` in the names of files, or a `|` that would end the cell."""
     return "".join(f"&#{ord(letter)};" if letter in "|*_`<>[]\\" else letter for letter in text)
 
 

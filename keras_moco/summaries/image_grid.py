@@ -1,4 +1,4 @@
-"""Images side by side as one picture."""
+"""Several images as one, side by side."""
 
 import numpy as np
 
@@ -8,18 +8,18 @@ GAP = 4  # white pixels between two cells
 WHITE = 255
 
 
-def levels(image):
+def to_rgb(image):
     """An image `(h, w, 1 or 3)` with values 0..255 as uint8 `(h, w, 3)`."""
     rounded = np.clip(np.rint(image), 0, 255).astype("uint8")
     return np.broadcast_to(rounded, (*rounded.shape[:2], 3))
 
 
 def grid(rows, gap=GAP):
-    """Rows of cells, uint8 `(h, w, 3)`, as one picture, with gaps between cells and none around them.
+    """Rows of cells, uint8 `(h, w, 3)`, as one image, with gaps between cells and none around them.
 
     Args:
-        rows: lists of cells of one size; those behind the first may be shorter.
-        gap: int, pixels. Defaults to `4`.
+        rows: lists of cells of the same size; rows after the first may be shorter.
+        gap: int, pixels between two cells. Defaults to `4`.
 
     Returns:
         uint8 `(height, width, 3)`, white where there is no cell.
@@ -30,16 +30,16 @@ def grid(rows, gap=GAP):
     (20, 32, 3)
     """
     height, width, _ = rows[0][0].shape
-    picture = np.full((len(rows) * (height + gap) - gap, len(rows[0]) * (width + gap) - gap, 3), WHITE, "uint8")
+    image = np.full((len(rows) * (height + gap) - gap, len(rows[0]) * (width + gap) - gap, 3), WHITE, "uint8")
     for y, row in enumerate(rows):
         for x, cell in enumerate(row):
             top, left = y * (height + gap), x * (width + gap)
-            picture[top : top + height, left : left + width] = cell
-    return picture
+            image[top : top + height, left : left + width] = cell
+    return image
 
 
-def save(path, picture):
-    """Writes a picture, uint8 `(h, w, 3)`, as a PNG file, whole or not at all."""
+def save(path, image):
+    """Writes an image, uint8 `(h, w, 3)`, as a PNG file, whole or not at all."""
     from matplotlib.image import imsave  # half a second of import time
 
-    return replace_when_written(path, lambda temporary: imsave(temporary, picture, format="png"))
+    return replace_when_written(path, lambda temporary: imsave(temporary, image, format="png"))

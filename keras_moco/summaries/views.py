@@ -1,4 +1,4 @@
-"""The augmented views that a training is fed with, to be looked at before days have gone by."""
+"""The augmented views that a run trains on, so that a mistake in them is seen at its start."""
 
 import numpy as np
 import tensorflow as tf
@@ -9,23 +9,23 @@ from keras_moco.data.subset import in_file_order
 from keras_moco.summaries import image_grid
 
 PAIRS = 8
-SIDE = 96  # pixels; smaller views are enlarged, so that they can be made out
+SIDE = 96  # pixels; smaller views are enlarged, or details would be invisible
 
 
-def fed_views(source, augmentation, batch_size, names, seed=0, on_host=True):
-    """The first views of the first batch of a training, made again.
+def first_views(source, augmentation, batch_size, names, seed=0, on_host=True):
+    """The first views of the first training batch, made a second time.
 
-    By a pipeline of its own, so nothing is taken from the training, whose views depend on seed, epoch and place alone.
-    It makes a whole batch, since the training has a use for what is compiled for its size. Of a stream of large files
-    the images are the first ones of the files: for eight of them no shuffle buffer is filled.
+    They come from another pipeline, so that none is taken from training, whose views depend on seed, epoch and place
+    alone. It makes a whole batch, since training reuses what is compiled for that size. Of large files these are the
+    first images of the files: no shuffle buffer is filled for eight of them.
 
     Args:
-        source, augmentation, batch_size, seed: of the training, as in `keras_moco.data.pretrain_dataset`.
-        names: of the views that are fed, `"query"` and `"key"`.
+        source, augmentation, batch_size, seed: arguments of the training's `keras_moco.data.pretrain_dataset`.
+        names: names of the views that the model takes, `"query"` and `"key"`.
         on_host: bool, whether the pipeline finishes the views, or the training step does. Defaults to `True`.
 
     Returns:
-        A list with an array `(n, s, s, C)` of values in 0..255 for each name, `n` being 8, or the batch if it is less.
+        A list with an array `(n, s, s, C)` of values in 0..255 for each name, where `n` is 8, or a smaller batch.
     """
     entries = names if on_host else (*names, "draws")
     batches = pretrain_dataset(in_file_order(source), augmentation, batch_size, seed, entries=entries, finish=on_host)
@@ -40,17 +40,17 @@ def write_views(path, log_dir, views, names):
     """Draws views into a PNG file, and into TensorBoard's images: a row of queries, and their keys below.
 
     Args:
-        path: path of the PNG file; its folder exists.
+        path: path of the PNG file, in a folder that exists.
         log_dir: path of the folder in which the run's events are.
-        views: of `fed_views`.
-        names: likewise.
+        views: list of arrays, as from `first_views`.
+        names: names of the views, as for `first_views`.
     """
     factor = -(-SIDE // views[0].shape[1])
-    rows = [[_enlarged(image_grid.levels(view), factor) for view in row] for row in views]
-    picture = image_grid.grid(rows)
-    told = f"{len(rows[0])} images as they are fed: {' above '.join(names)}."
-    write_events(log_dir, "views", lambda: tf.summary.image("views", picture[None], description=told))
-    image_grid.save(path, picture)
+    rows = [[_enlarged(image_grid.to_rgb(view), factor) for view in row] for row in views]
+    image = image_grid.grid(rows)
+    description = f"{len(rows[0])} images as the model gets them: {' above '.join(names)}."
+    write_events(log_dir, "views", lambda: tf.summary.image("views", image[None], description=description))
+    image_grid.save(path, image)
 
 
 def _enlarged(image, factor):

@@ -88,7 +88,7 @@ def test_the_first_fitting_try_wins():
     assert [int(side[0]) for side in layer.boxes(draws, 100, 100)] == [25, 25, 50, 50]
 
 
-def test_the_largest_draw_stays_inside():
+def test_largest_random_number_keeps_the_crop_inside():
     draws = np.full((1, RandomResizedCrop.num_draws), np.nextafter(np.float32(1), np.float32(0)))
     draws[:, :20] = 0.5
     for side in range(20, 1000, 61):

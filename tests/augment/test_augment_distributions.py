@@ -32,7 +32,7 @@ class Draws(Augmentation):
         return draws[:, :, None, None]
 
 
-def test_the_two_views_draw_uniformly_and_independently():
+def test_random_numbers_of_two_views_are_uniform_and_independent():
     views = two_views(Draws(seed=12), np.zeros((COUNT, 1, 1, 1)))
     query, key = (views[name].numpy()[..., 0, 0] for name in ("query", "key"))
     for column in range(3):
@@ -52,7 +52,7 @@ def test_the_two_views_draw_uniformly_and_independently():
 
 
 def test_the_corner_of_a_crop_is_independent_of_its_size():
-    layer, side = RandomResizedCrop(8, scale=(0.1, 0.45), seed=2), 4000  # so many pixels are as good as real numbers
+    layer, side = RandomResizedCrop(8, scale=(0.1, 0.45), seed=2), 4000  # with that many pixels as good as real numbers
     boxes = layer.boxes(layer.get_random_transformation_batch(COUNT), side, side)
     top, left, height, width = (part.numpy() for part in boxes)
     vertical, horizontal = (top + 0.5) / (side - height + 1), (left + 0.5) / (side - width + 1)

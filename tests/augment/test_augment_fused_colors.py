@@ -60,7 +60,7 @@ def test_hue_is_colorsys_on_the_whole_cube():
         np.testing.assert_allclose(floats(view.augment_images(cube, draws)), expected, atol=0.51)
 
 
-def test_images_that_draw_no_change_keep_their_values():
+def test_unselected_images_keep_their_values():
     view = Fused([whole(16), RandomColorJitter(0.4, 0.4, 0.4, 0.4, rate=0.8), RandomGrayscale(rate=0.2)])
     draws = np.full((4, view.num_draws), 0.9, "float32")
     draws[:, CROP_DRAWS] = [0.79, 0.81, 0.81, 0.81]

@@ -37,7 +37,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("taker", TAKERS.values(), ids=TAKERS)
 @pytest.mark.parametrize("mistake, received, way_out", MISTAKES.values(), ids=MISTAKES)
-def test_what_is_no_batch_of_images_is_refused_with_what_to_do(taker, mistake, received, way_out):
+def test_other_inputs_are_refused_with_a_way_out(taker, mistake, received, way_out):
     with pytest.raises(ValueError, match=rf"\A`images` .* Received: {received}\. .*{way_out}.*\Z"):
         taker(mistake)
 
@@ -68,7 +68,7 @@ def test_a_recipe_made_in_a_mapped_function_is_refused_and_one_made_before_works
     assert next(iter(mapped(lambda batch: two_views(VIEW, batch))))["key"].shape == (4, 16, 16, 3)
 
 
-def test_in_a_mapped_function_the_sentence_stays_as_it_is():
+def test_error_keeps_its_text_in_a_mapped_function():
     with pytest.raises(ValueError, match=r'\A`images` .*with \'image\', \'label\'\. .*batch\["image"\]\.\Z'):
         mapped(lambda batch: two_views(VIEW, batch), {"image": IMAGES, "label": LABELS})
     unknown = tf.TensorSpec([None, None, None, None], tf.uint8)

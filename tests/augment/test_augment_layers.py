@@ -42,7 +42,7 @@ def test_values_are_in_0_to_255_in_float32_or_of_fused_in_uint8(make):
 
 
 @each_layer
-def test_the_draws_decide_the_result_whatever_the_global_dtype_policy(make):
+def test_random_numbers_decide_the_result_whatever_the_dtype_policy(make):
     layer, draws = make(), draws_for(make(), 6)
     expected = layer.augment_images(IMAGES, draws).numpy()
     assert furthest(layer.augment_images(IMAGES, draws_for(layer, 6, seed=1)), expected) > 5
@@ -53,7 +53,7 @@ def test_the_draws_decide_the_result_whatever_the_global_dtype_policy(make):
 
 
 @each_layer
-def test_a_batch_is_as_many_batches_of_one(make):
+def test_batch_equals_batches_of_one_image(make):
     layer = make()
     draws = draws_for(layer, 6)
     together = floats(layer.augment_images(IMAGES, draws))
@@ -62,7 +62,7 @@ def test_a_batch_is_as_many_batches_of_one(make):
     np.testing.assert_allclose(together, alone, atol=1 if dtype_of_views(layer) == "uint8" else 2e-3)
 
 
-def test_its_own_generator_moves_on_and_repeats_by_seed():
+def test_generator_advances_and_repeats_by_seed():
     layer = LAYERS["exact"](seed=0)
     first, second = layer(IMAGES).numpy(), layer(IMAGES).numpy()
     assert furthest(first, second) > 5

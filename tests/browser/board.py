@@ -26,10 +26,10 @@ function deep(selector, root = document) {
   return found;
 }
 function seen(element) { return element.getClientRects().length > 0; }
-function told(node) {
+function textOf(node) {
   if (node.nodeType === Node.TEXT_NODE) return node.data;
   if (node.nodeType !== Node.ELEMENT_NODE || /^(STYLE|SCRIPT|TEMPLATE)$/.test(node.tagName)) return '';
-  return [node.shadowRoot, node].flatMap(each => each ? [...each.childNodes] : []).map(told).join(' ');
+  return [node.shadowRoot, node].flatMap(each => each ? [...each.childNodes] : []).map(textOf).join(' ');
 }
 """
 
@@ -90,7 +90,7 @@ class Board:
         self.driver.refresh()  # a new fragment alone loads nothing
 
     def open_projector(self):
-        """Goes to the projector, which lies two frames deep, and waits until it shows points."""
+        """Goes to the projector, which is two frames deep, and waits until it shows points."""
         self.open("projector")
         for _ in range(2):
             [frame] = until(lambda: self.elements("iframe"), "a frame")
@@ -98,7 +98,7 @@ class Board:
         self.wait_for(".numDataPoints", r"^[1-9]\d*$")
 
     def run(self, script, *arguments):
-        """What a script returns, which may use `deep`, `seen` and `told`."""
+        """What a script returns, which may use `deep`, `seen` and `textOf`."""
         return self.driver.execute_script(DEEP + script, *arguments)
 
     def elements(self, selector):
@@ -107,7 +107,7 @@ class Board:
 
     def texts(self, selector):
         """Their texts, each with those of its parts."""
-        texts = self.run("return deep(arguments[0]).filter(seen).map(told);", selector)
+        texts = self.run("return deep(arguments[0]).filter(seen).map(textOf);", selector)
         return [" ".join(text.split()) for text in texts]
 
     def wait_for(self, selector, pattern):

@@ -1,4 +1,4 @@
-"""Takes the pictures of docs/tensorboard.md: python -m tests.browser.screenshots --logdir runs --out docs"""
+"""Takes the screenshots of docs/tensorboard.md: python -m tests.browser.screenshots --logdir runs --out docs"""
 
 import argparse
 import tempfile
@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.browser.board import Board, browse, serve
 
-WIDTH, COLOURS = 1000, 128  # of a picture, so that it is no more than about 150 kB
+WIDTH, COLOURS = 1000, 128  # of a screenshot, which keeps it below about 150 kB
 
 
 def take(board, path):

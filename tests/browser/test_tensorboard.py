@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 EPOCHS = 2
 # Scripts for the pages, by the functions in `board.DEEP`.
 CLOSED = "deep('.heading:not([open-button])')"
-OPEN = f"{CLOSED}.filter(each => told(each).includes(arguments[0])).forEach(each => each.click())"
+OPEN = f"{CLOSED}.filter(each => textOf(each).includes(arguments[0])).forEach(each => each.click())"
 SIZES = "return deep('img[src*=individualImage]').map(each => [each.naturalWidth, each.naturalHeight])"
 OUTLINES = "return deep('vz-histogram-timeseries').map(each => deep('path.outline', each.shadowRoot).length)"
 LOADED = "return performance.getEntriesByType('resource').map(each => each.name)"
@@ -41,7 +41,7 @@ def board(run, tmp_path_factory):
         yield Board(driver, address)
 
 
-def test_the_scalars_are_there_in_groups_and_the_loss_in_a_chart_with_that_of_chance(board, run):
+def test_scalars_are_grouped_and_loss_shares_a_chart_with_chance_level(board, run):
     board.open("scalars")
     names = [tag(name) for name in ["chance_loss", *(run / "log.csv").read_text().splitlines()[0].split(",")[1:]]]
     groups = collections.Counter(name.partition("/")[0] for name in names)
@@ -63,7 +63,7 @@ def test_the_images_are_the_views(board, run):
         until(lambda: board.run(SIZES) == [list(picture.size)], "the picture of the views")
 
 
-def test_the_hyper_parameters_list_the_run_with_its_figures(board, run):
+def test_hyperparameters_list_the_run_with_its_metrics(board, run):
     board.open("hparams")
     table = board.wait_for("tf-hparams-table-view", re.escape(str(run)))
     assert re.search("Trial ID .* moco_cifar false tiny 8", table)

@@ -20,7 +20,7 @@ from keras_moco.config.training import read_flagfile
 from keras_moco.evaluation import representation_measures
 from keras_moco.methods import MoCo
 from keras_moco.runs import build, load
-from keras_moco.summaries import showing
+from keras_moco.summaries import start_and_end
 from tests.tiny import tiny_config
 from tests.whole_runs import (
     NO_TWO_RUNS_SHARE,
@@ -45,8 +45,8 @@ CHECKPOINT_FILES = ("model.weights.h5", "state.json", "manifest.json")
 def with_empty_pictures():
     """Matplotlib and t-SNE take seconds; the runs of tests/test_processes.py draw."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("draw", "draw_projection"):
-            patch.setattr(showing, name, lambda path, *_: path.touch())
+        for name in ("draw_neighbours_of", "draw_projection"):
+            patch.setattr(start_and_end, name, lambda path, *_: path.touch())
         patch.setattr(callbacks.Curves, "draw", lambda curves: curves.path.touch())
         yield
 

@@ -146,7 +146,7 @@ def test_one_bad_image_too_many_is_an_error_that_names_it(opened, crop, folder):
             open_source(f"folder:{folder}", max_bad_fraction=fraction)
 
 
-def test_strict_stops_at_the_first(opened, folder):
+def test_strict_stops_at_the_first_bad_image(opened, folder):
     with pytest.raises(ValueError, match="--strict_data") as error, plain_read_errors():
         list(opened(strict=True, max_bad_fraction=0.5).examples())
     assert_named(str(error.value), folder, min(BAD))
@@ -165,7 +165,7 @@ def test_a_cached_image_no_longer_needs_its_file(opened):
     assert [int(example["index"]) for example in source.examples()] == sorted({*GOOD, *vanished})
 
 
-def test_a_jpeg_that_breaks_off_below_the_crop_is_never_delivered(tmp_path):
+def test_truncated_jpeg_is_skipped_even_if_the_crop_is_complete(tmp_path):
     data = noise("jpeg", size=480)
     for number in range(5):  # the second lacks its last tenth
         (tmp_path / f"{number}.jpg").write_bytes(data[: len(data) * 9 // 10] if number == 1 else data)
@@ -176,7 +176,7 @@ def test_a_jpeg_that_breaks_off_below_the_crop_is_never_delivered(tmp_path):
     assert source.bad.count == 1
 
 
-def test_a_name_that_a_terminal_would_obey_is_escaped(caplog):
+def test_control_characters_in_names_are_escaped(caplog):
     bad = BadImages(200, "\x1b]0;{}\na.jpg".format)
     bad.report(1)
     assert bad.summary().endswith(r": \x1b]0;1\na.jpg") and bad.summary().isprintable()

@@ -39,7 +39,7 @@ def test_a_split_without_the_deciding_classes_counts_as_the_others_do(written):
     assert read(written(train=[2, 1, 0], validation=[2, 1]), "test") == [2, 1]
 
 
-def test_where_nothing_decides_labels_count_from_0_and_the_log_says_so(written, monkeypatch):
+def test_undecided_labels_count_from_0_with_a_warning(written, monkeypatch):
     said = []
     monkeypatch.setattr(labels.logging, "warning", lambda text, *args: said.append(text % args))
     assert read(written(train=[2, 1, 1])) == [2, 1, 1]
@@ -80,7 +80,7 @@ def test_a_later_label_out_of_range_is_refused_when_it_is_read(written, monkeypa
         source.labels()
 
 
-def test_of_many_records_no_more_are_looked_at_than_decide(monkeypatch):
+def test_no_more_labels_are_read_than_decide(monkeypatch):
     monkeypatch.setattr(labels, "CHECKED", 30)
     monkeypatch.setattr(labels, "DECIDING", 90)
     for parts, first, looked_at in (

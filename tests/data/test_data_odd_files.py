@@ -76,7 +76,7 @@ def oddities(tmp_path_factory):
     return open_source(f"folder:{folder}", strict=True), [by_pillow(folder / name) for name in sorted(ODD)]
 
 
-def test_an_odd_file_has_the_pixels_that_pillow_finds(oddities):
+def test_odd_file_has_the_pixels_that_pillow_decodes(oddities):
     source, expected = oddities
     examples = source.examples().as_numpy_iterator()
     for number, (name, pixels, example) in enumerate(zip(sorted(ODD), expected, examples, strict=True)):
@@ -85,7 +85,7 @@ def test_an_odd_file_has_the_pixels_that_pillow_finds(oddities):
         np.testing.assert_allclose(example["image"], pixels, atol=4 if name in LOSSY else 0, err_msg=name)
 
 
-def test_a_view_of_the_whole_of_an_odd_file_is_what_pillow_finds(oddities):
+def test_full_view_of_an_odd_file_is_what_pillow_decodes(oddities):
     source, expected = oddities
     whole = Fused([RandomResizedCrop(SIDE, scale=(1, 1), ratio=(1, 1))])
     batch = take(pretrain_dataset(source, whole, len(expected)), 1)
@@ -102,7 +102,7 @@ def test_sixteen_bits_become_the_nearest_eight(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_enormous_image_is_good(tmp_path):
+def test_enormous_image_is_decoded(tmp_path):
     ramp = np.linspace(0, 255, 6000)
     pixels = np.stack(np.broadcast_arrays(ramp, ramp[:4000, None], 0.0), axis=-1).astype("uint8")
     (tmp_path / "large.jpg").write_bytes(encoded(pixels, "jpeg", quality=90))

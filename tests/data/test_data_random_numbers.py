@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from keras_moco.data.training_batches import draws_at, order_seed
+from keras_moco.data.training_batches import order_seed, random_numbers
 
 WIDTH = 7  # no multiple of the four numbers that Philox makes at a time
 
@@ -15,7 +15,7 @@ def int64(number):
 
 
 def draws(seed=3, epoch=0, place=0, count=1000, width=WIDTH):
-    return draws_at(seed, int64(epoch), int64(place), count, width).numpy()
+    return random_numbers(seed, int64(epoch), int64(place), count, width).numpy()
 
 
 @pytest.mark.parametrize("width", [1, 2, 7])
@@ -27,14 +27,14 @@ def test_any_split_of_the_places_gives_the_same_numbers(width):
         np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
-def test_it_is_one_stream_also_beyond_what_an_int32_counts():
+def test_stream_continues_beyond_int32():
     far = 2**40
     np.testing.assert_array_equal(draws(place=far, count=8)[5:], draws(place=far + 5, count=3))
     assert not np.isin(draws(place=far, count=8), draws(count=1000)).any()
 
 
 @pytest.mark.parametrize("seed, epoch", [(3, 99), (-1, 0), (2**40, 2)])
-def test_each_of_them_is_uniform_in_the_unit_interval(seed, epoch):
+def test_each_number_is_uniform_in_the_unit_interval(seed, epoch):
     numbers = draws(seed, epoch, count=20_000)
     assert numbers.shape == (20_000, 2, WIDTH) and numbers.dtype == np.float32
     assert 0 <= numbers.min() < 1e-4 and 1 - 1e-4 < numbers.max() < 1

@@ -127,7 +127,7 @@ def test_the_batch_size_does_not_change_the_views(opened, two_epochs, kind, exac
     "kind, epoch, step",
     [("small arrays", 0, 3), slow("large arrays", 1, 1), ("folder", 1, 1), slow("tfds", 1, 1)],
 )
-def test_a_resumed_epoch_is_as_if_never_stopped(opened, two_epochs, kind, epoch, step):
+def test_resumed_epoch_equals_an_uninterrupted_one(opened, two_epochs, kind, epoch, step):
     resumed = pretrain_dataset(opened(kind), short_recipe(), BATCH, seed=2, first_epoch=epoch, first_step=step)
     start = (3 * epoch + step) * BATCH
     assert_same(take(resumed, 2), part(two_epochs(kind), slice(start, start + 2 * BATCH)))

@@ -15,8 +15,8 @@ from tests.data.written import encoded, smooth, write
 
 IMAGES, BATCH, STEPS = 24, 5, 4  # 20 of 24 images in an epoch
 SEED, EPOCH = 2, 1
-# How many are unreadable, scattered: some that the rest of the epoch makes up for, so many that the third batch is the
-# last full one of its round, and so many that it holds the end of one round and the beginning of the next.
+# Numbers of unreadable images, scattered: few enough for the rest of the epoch to replace them; until the third batch
+# is the last full one of its round; and until it has the end of one round and the start of the next.
 SOME, THREE_BATCHES, MANY = 3, 9, 10
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
@@ -33,7 +33,7 @@ def content(number, count):
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
-    """Opens the images of a kind, so many of them unreadable, anew each time: as another process would."""
+    """Opens the images of a kind, of which `count` are unreadable, as another process would."""
 
     @functools.cache
     def written(kind, count):
@@ -85,7 +85,7 @@ def assert_resumes(source, step, expected):
 
 
 @pytest.mark.parametrize("count", [slow(SOME), slow(THREE_BATCHES), MANY])
-def test_an_epoch_begins_its_order_anew_where_unreadable_images_leave_it_short(undisturbed, count):
+def test_epoch_short_of_readable_images_starts_its_order_again(undisturbed, count):
     good = set(range(IMAGES)) - damaged(count)
     first, second = undisturbed("folder", count)["index"].reshape(2, STEPS * BATCH)
     for epoch in (first, second):
@@ -95,19 +95,19 @@ def test_an_epoch_begins_its_order_anew_where_unreadable_images_leave_it_short(u
     assert list(first) != list(second)
 
 
-# Before the place where the order begins anew, at it, in the batch that holds it, and after it.
+# Before the place where the order starts again, at it, in its batch, and after it.
 @pytest.mark.parametrize(
     "count, step",
     [(SOME, 1), slow(THREE_BATCHES, 3), slow(MANY, 2), slow(MANY, 4)],  # MANY at 3: the next test
 )
-def test_knowing_those_of_the_steps_before_is_enough(opened, undisturbed, count, step):
+def test_resume_needs_only_the_unreadable_images_of_earlier_steps(opened, undisturbed, count, step):
     source = opened("folder", count)
     source.bad.remember(met_until(source, step, damaged(count)))
     assert_resumes(source, step, undisturbed("folder", count))
 
 
 @pytest.mark.parametrize("kind", ["folder", slow("tfrecord"), slow("tfds")])
-def test_what_one_process_has_met_is_all_that_the_next_one_needs(opened, undisturbed, kind):
+def test_unreadable_images_of_one_process_suffice_for_the_next(opened, undisturbed, kind):
     first = opened(kind, MANY)
     take(batches(first), 3)
     written = json.dumps(first.bad.met)
@@ -135,7 +135,7 @@ class Noting(Fused):
 
 
 @pytest.mark.slow
-def test_images_of_the_steps_before_are_not_opened(opened, undisturbed):
+def test_images_of_earlier_steps_are_not_opened(opened, undisturbed):
     recipe, source = Noting([RandomResizedCrop(8), RandomHorizontalFlip()]), opened("folder", SOME)
     source.bad.remember({number: f"number {number}" for number in damaged(SOME)})
     rest = take(batches(source, 2, recipe), 2)

@@ -11,7 +11,7 @@ from keras_moco.commands.preview import preview
 from keras_moco.data import open_source
 from keras_moco.data.shuffle_buffer import ShuffleBuffer, shuffled_stream
 from keras_moco.summaries.image_grid import GAP
-from keras_moco.summaries.views import fed_views
+from keras_moco.summaries.views import first_views
 from tests.data.written import encoded, record, smooth, write_records
 from tests.tiny import tiny_config
 from tests.whole_runs import pretrain
@@ -31,7 +31,7 @@ def counted(num_examples, read):
     return dataset.map(lambda index: {"index": tf.ensure_shape(tf.numpy_function(note, [index], tf.int64), [])})
 
 
-def test_before_the_first_image_no_more_is_read_than_waits_in_the_buffer():
+def test_first_image_needs_no_more_reads_than_the_buffer_holds():
     buffer = ShuffleBuffer.of(**IMAGENET, mebibytes=4)
     assert buffer.images == 4 * 2**20 * 1_281_167 // 147_897_477_120  # 36 of 115 kB each
     assert buffer.num_bytes <= 4 * 2**20
@@ -62,7 +62,7 @@ def test_a_set_that_fits_is_shuffled_completely_in_the_order_of_tensorflow():
     assert sorted(found) == list(range(500)) != found
 
 
-def test_a_buffer_of_nothing_is_refused():
+def test_empty_buffer_is_refused():
     with pytest.raises(ValueError, match="`shuffle_buffer_mib` must be at least 1. Received: shuffle_buffer_mib=0"):
         ShuffleBuffer.of(500, 2**20, mebibytes=0)
 
@@ -97,7 +97,7 @@ def seen_of(source):
     return dataclasses.replace(source, read=read), seeds
 
 
-def test_a_preview_shows_the_first_images_of_the_files_and_fills_no_buffer(records):
+def test_preview_shows_the_first_images_and_fills_no_buffer(records):
     source, seeds = seen_of(open_source(records, shuffle_buffer_mib=1))
     picture, rows, _ = preview(source, RandomResizedCrop(20), images=2, views=1)
     assert rows == 2 and seeds == [None]
@@ -107,16 +107,16 @@ def test_a_preview_shows_the_first_images_of_the_files_and_fills_no_buffer(recor
 
 
 @pytest.mark.slow
-def test_the_views_of_a_run_are_of_the_first_images_of_the_files_and_fill_no_buffer(records):
+def test_shown_views_are_of_the_first_images_and_fill_no_buffer(records):
     source, seeds = seen_of(open_source(records, shuffle_buffer_mib=1))
-    [views] = fed_views(source, RandomResizedCrop(20, scale=(1, 1), ratio=(1.2, 1.2)), 16, ["query"])
+    [views] = first_views(source, RandomResizedCrop(20, scale=(1, 1), ratio=(1.2, 1.2)), 16, ["query"])
     assert set(seeds) == {None}
     means = [smooth(number, 20, 24).mean() for number in range(8)]
     np.testing.assert_allclose(views.mean(axis=(1, 2, 3)), means, atol=2)
 
 
 @pytest.mark.slow
-def test_a_run_says_once_how_large_its_buffer_is(records, tmp_path):
+def test_run_logs_its_buffer_size_once(records, tmp_path):
     settings = {"dataset": records, "channels": 3, "shuffle_buffer_mib": 1, "batch_size": 8, "queue_size": 16}
     printed = pretrain(tiny_config(tmp_path / "run", **settings, epochs=1, bn_splits=2, augment="moco_v1")).printed
     images = open_source(records, shuffle_buffer_mib=1).buffer.images

@@ -13,7 +13,6 @@ from keras_moco.data import (
     labelled_dataset,
     open_source,
     pretrain_dataset,
-    read_images,
     subset,
 )
 from keras_moco.data.subset import sample
@@ -101,7 +100,7 @@ def test_labelled_batches_are_the_first_of_two_views():
 # Shares of the labels.
 
 
-def test_every_class_has_as_many_or_one_more_or_all_it_has():
+def test_classes_are_balanced_as_far_as_they_have_images():
     def shares(labels, fraction):
         labels = np.random.default_rng(0).permutation(labels)
         chosen = balanced_indices(labels, fraction, seed=1)
@@ -122,7 +121,7 @@ def test_the_seed_decides_and_each_image_is_as_likely():
     assert np.all(np.abs(counts - 80) < 5 * np.sqrt(400 * 0.2 * 0.8))  # five standard deviations
 
 
-def test_labels_that_cannot_be_shared_out():
+def test_labels_that_cannot_be_balanced_are_refused():
     for labels, fraction, received in (
         ([0, 1, 2], 0.5, "50 % of 3 images, 2, for 3 classes"),
         ([0, -1, 1], 1.0, r"1 images without a label, classes without an image: \[\]"),
@@ -130,26 +129,6 @@ def test_labels_that_cannot_be_shared_out():
     ):
         with pytest.raises(ValueError, match=f"Received: {received}"):
             balanced_indices(labels, fraction)
-
-
-# Single files.
-
-
-def test_single_files_are_read_as_for_evaluation(folder):
-    paths = sorted(folder.rglob("*.png"))[3:5]
-    images = read_images(paths, 8, channels=3)
-    expected = take(evaluation_dataset(open_source(f"folder:{folder}"), 8), -1)["image"]
-    np.testing.assert_allclose(images, expected[3:5], atol=1e-3)  # eager and in a graph
-    assert read_images(paths[:1], 8, channels=1).shape == (1, 8, 8, 1)
-
-
-def test_a_file_that_is_no_image_is_named(tmp_path):
-    path = tmp_path / "x.png"
-    path.write_bytes(b"x")
-    with pytest.raises(ValueError, match=rf"Received: {path} \(no JPEG, PNG, BMP or GIF\)"):
-        read_images([path], 8, 3)
-    with pytest.raises(ValueError, match="Received: none"):
-        read_images([], 8, 3)
 
 
 def test_a_sample_is_some_images_with_their_own_indices(source):

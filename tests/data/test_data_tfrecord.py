@@ -136,7 +136,7 @@ def test_records_without_images_are_refused(tmp_path):
         assert_refused(f"tfrecord:{tmp_path}/{number}", f"tfrecord:{tmp_path}/{number}, {received}")
 
 
-def test_a_file_that_breaks_off_or_is_compressed_or_damaged_is_refused(tmp_path):
+def test_truncated_compressed_or_damaged_file_is_refused(tmp_path):
     name = write_shards(tmp_path)
     path = tmp_path / "train-00001-of-00002"
     data = path.read_bytes()
@@ -214,7 +214,7 @@ def test_a_damaged_record_is_one_unreadable_image_and_shifts_no_other(damaged):
 
 
 @pytest.mark.slow
-def test_only_the_others_of_a_damaged_record_are_decoded_and_chosen(damaged):
+def test_damaged_record_is_neither_decoded_nor_chosen(damaged):
     name, wrong = damaged
     source = open_source(name, max_bad_fraction=0.5)
     others = [index for index in range(len(ORDER)) if index not in wrong]
@@ -235,7 +235,7 @@ def test_classifiers_are_trained_without_damaged_records(damaged):
 
 
 @pytest.mark.parametrize("ends", [None, pytest.param(300, marks=pytest.mark.slow)], ids=["gone", "cut off"])
-def test_a_file_that_is_lost_in_the_middle_of_a_run_is_so_many_unreadable_images(tmp_path, ends):
+def test_records_of_a_file_lost_during_a_run_are_unreadable_images(tmp_path, ends):
     source = open_source(write_shards(tmp_path), max_bad_fraction=0.7)
     path = tmp_path / "train-00001-of-00002"
     if ends is None:
@@ -254,7 +254,7 @@ def test_checksums_are_those_that_tensorflow_writes(tmp_path):
         assert (tmp_path / "one").read_bytes()[-4:] == checksum_of(data)
 
 
-def test_digests_are_of_names_and_sizes_and_not_of_the_place(tmp_path):
+def test_digests_depend_on_names_and_sizes_not_on_the_folder(tmp_path):
     source = open_source(write_shards(tmp_path / "a"))
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     assert open_source(f"tfrecord:{tmp_path}/b/train-*").digests == source.digests
@@ -264,14 +264,14 @@ def test_digests_are_of_names_and_sizes_and_not_of_the_place(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["train-2", "labels.txt"])
-def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, name):
+def test_pipes_and_other_non_files_are_refused_at_once(tmp_path, name):
     pattern = write_shards(tmp_path, names=False)
     os.mkfifo(tmp_path / name)
     with time_limit(20):
         assert_refused(pattern, f"{tmp_path / name}, a named pipe. ")
 
 
-def test_names_of_classes_that_are_no_text_are_refused(tmp_path):
+def test_class_names_that_are_no_text_are_refused(tmp_path):
     pattern = write_shards(tmp_path, names=False)
     (tmp_path / "labels.txt").write_bytes(b"\xff\xfe")
     assert_refused(pattern, f"{tmp_path}/labels.txt, 'utf-8' codec can't decode byte 0xff")

@@ -1,4 +1,4 @@
-"""Batches of a source: their shapes, order and entries, and how workers share them."""
+"""Training batches: their shapes, order and entries, and how workers share them."""
 
 import functools
 import pathlib
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_moco.augment import Augmentation, RandomResizedCrop, central_view
-from keras_moco.data import evaluation_dataset, open_source, pretrain_dataset, steps_per_epoch
+from keras_moco.augment import Augmentation, RandomResizedCrop
+from keras_moco.data import open_source, pretrain_dataset, steps_per_epoch
 from keras_moco.data.training_batches import order_seed
 from tests.batches import assert_same, take
 from tests.data.written import encoded, smooth, write
@@ -94,18 +94,6 @@ def test_a_worker_does_not_open_the_images_of_others(photos, crop, tmp_path):
         files[index].write_bytes(b"no image")
     first_half = tf.distribute.InputContext(2, 0, 2)
     assert list(take(pretrain_dataset(source, crop, 6, context=first_half), 1)["index"]) == order[:3]
-
-
-def test_evaluation_reads_all_images_in_order_as_central_views(digits, photos):
-    for source, size, batch_size in ((digits, 8, 100), (photos, 16, 256)):
-        dataset = evaluation_dataset(source, size, batch_size)
-        batch = take(dataset, -1)
-        examples = list(source.examples().as_numpy_iterator())
-        np.testing.assert_array_equal(batch["index"], range(source.num_examples))
-        np.testing.assert_array_equal(batch["label"], [example["label"] for example in examples])
-        for image, example in zip(batch["image"], examples, strict=True):
-            np.testing.assert_allclose(image, central_view(example["image"][None], size)[0], atol=1e-3)
-    assert len(evaluation_dataset(digits, 8, 100)) == 4
 
 
 @pytest.mark.slow

@@ -298,11 +298,11 @@ MUTATIONS = [
         ["tests/data/test_data_tfrecord.py"],
     ),
     Mutation(
-        "keras_moco/summaries/showing.py",
-        "others = bank if test else bank.at(",
-        "others = bank if True else bank.at(",
+        "keras_moco/summaries/start_and_end.py",
+        "others = references if test else references.at(",
+        "others = references if True else references.at(",
         "training images are shown as their own nearest neighbours",
-        ["tests/summaries/test_summaries_showing.py"],
+        ["tests/summaries/test_summaries_start_and_end.py"],
     ),
     Mutation(
         "keras_moco/distribution/cluster.py",

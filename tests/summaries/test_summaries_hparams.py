@@ -37,7 +37,7 @@ def test_the_text_is_every_setting_with_changed_ones_in_bold(tmp_path):
     assert "    method: moco" in lines and any("6.24 at chance level" in line for line in lines)
 
 
-def test_hyper_parameters_are_what_decides_the_result_under_the_name_of_the_folder(tmp_path):
+def test_hyperparameters_are_the_settings_that_decide_the_result(tmp_path):
     name, found = hyper_parameters(write_settings(tmp_path, plan(temperature=0.2, image_mean=(0.5,))))
     assert name == "runs/x"
     assert found["temperature"] == 0.2 and found["queue_size"] == 512

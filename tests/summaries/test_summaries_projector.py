@@ -6,14 +6,13 @@ from PIL import Image
 from tensorboard.plugins import projector
 
 from keras_moco.summaries import projector as ours
-from keras_moco.summaries.looking import Looked
-from keras_moco.summaries.projector import write_projector
+from keras_moco.summaries.projector import EmbeddedImages, write_projector
 
 RNG = np.random.default_rng(0)
 
 
-def looked(count=7, side=8, channels=1):
-    return Looked(
+def embedded(count=7, side=8, channels=1):
+    return EmbeddedImages(
         RNG.normal(size=(count, 5)).astype("float32"),
         np.arange(count) % 3 - 1,
         np.arange(count) * 11,
@@ -34,8 +33,8 @@ def read(path):
 
 
 def test_points_images_and_labels_are_in_one_order_and_replace_earlier_ones(tmp_path):
-    write_projector(tmp_path / "log", looked(9))
-    path = write_projector(tmp_path / "log", shown := looked(), class_names=["ant\tlion", "bee"])
+    write_projector(tmp_path / "log", embedded(9))
+    path = write_projector(tmp_path / "log", shown := embedded(), class_names=["ant\tlion", "bee"])
     embedding, cells = read(path)
     assert path.name == "projector_config.pbtxt" and list(embedding.tensor_shape) == [7, 5]
     np.testing.assert_allclose(np.loadtxt(path.parent / embedding.tensor_path), shown.features, rtol=1e-4)
@@ -50,5 +49,5 @@ def test_points_images_and_labels_are_in_one_order_and_replace_earlier_ones(tmp_
 def test_large_images_are_shrunk_until_the_sprite_is_within_its_limit(monkeypatch, tmp_path):
     for limit, side in ((8192, 48), (64, 21)):
         monkeypatch.setattr(ours, "LIMIT", limit)
-        _, cells = read(write_projector(tmp_path, looked(side=96, channels=3)))
+        _, cells = read(write_projector(tmp_path, embedded(side=96, channels=3)))
         assert cells.shape == (9, side, side, 3)

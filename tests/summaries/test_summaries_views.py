@@ -7,28 +7,28 @@ from PIL import Image
 
 from keras_moco.augment import get_augmentation
 from keras_moco.data import array_source, open_source, pretrain_dataset
-from keras_moco.summaries.views import fed_views, write_views
+from keras_moco.summaries.views import first_views, write_views
 
 BATCH, SIZE, SEED = 32, 12, 5
 NAMES = ["query", "key"]
 
 
 @pytest.mark.slow
-def test_they_are_the_first_of_the_first_batch():
+def test_shown_views_are_the_first_of_the_first_batch():
     images = np.random.default_rng(0).integers(0, 256, (40, 14, 16, 3), dtype="uint8")
     source, augmentation = array_source(images), get_augmentation("moco_cifar")(SIZE)
     batch = next(iter(pretrain_dataset(source, augmentation, BATCH, SEED)))
-    views = fed_views(source, augmentation, BATCH, NAMES, SEED)
+    views = first_views(source, augmentation, BATCH, NAMES, SEED)
     for name, shown in zip(NAMES, views, strict=True):
         np.testing.assert_array_equal(shown, batch[name][:8])
 
 
 @pytest.mark.slow
-def test_where_the_step_finishes_them_they_are_finished_as_there():
+def test_shown_views_are_finished_as_in_the_training_step():
     source, augmentation = open_source("digits"), get_augmentation("moco_cifar")(SIZE)
     entries = (*NAMES, "draws")
     batch = next(iter(pretrain_dataset(source, augmentation, BATCH, SEED, entries=entries, finish=False)))
-    views = fed_views(source, augmentation, BATCH, NAMES, SEED, on_host=False)
+    views = first_views(source, augmentation, BATCH, NAMES, SEED, on_host=False)
     for number, name in enumerate(NAMES):
         finished = augmentation.finish(batch[name], batch["draws"][:, number], on_host=False)[:8].numpy()
         # Of 32 views and of 8 sums may be rounded in another order, and then to another grey level.
@@ -36,7 +36,7 @@ def test_where_the_step_finishes_them_they_are_finished_as_there():
         assert views[number].shape == (8, SIZE, SIZE, 1)
 
 
-def test_the_picture_and_tensorboard_s_image_are_queries_above_their_keys(tmp_path):
+def test_png_and_tensorboard_image_have_queries_above_keys(tmp_path):
     rng = np.random.default_rng(0)
     views = [rng.integers(0, 256, (8, 32, 32, 1), dtype="uint8") for _ in NAMES]
     write_views(tmp_path / "views.png", tmp_path / "log", views, NAMES)

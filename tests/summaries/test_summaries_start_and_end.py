@@ -1,5 +1,6 @@
-"""What is shown at the beginning and at the end of a run, and that none of it can end the run."""
+"""What a run shows at its start and at its end, and that none of it can stop the run."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,12 +11,12 @@ from PIL import Image
 from keras_moco.augment import moco_cifar
 from keras_moco.config import Config
 from keras_moco.data import array_source, open_source
-from keras_moco.evaluation import FeatureExtractor, nearest_neighbours
+from keras_moco.evaluation import nearest_neighbours
 from keras_moco.runs.directory import RunDirectory
 from keras_moco.runs.plan import Plan
-from keras_moco.summaries import showing
-from keras_moco.summaries.looking import look
-from keras_moco.summaries.showing import show_end, show_start
+from keras_moco.summaries import start_and_end
+from keras_moco.summaries.projector import CopyingExtractor, embed_images
+from keras_moco.summaries.start_and_end import show_end, show_start
 
 CONFIG = Config(dataset="digits", image_size=8, knn_features="backbone", batch_size=64, queue_size=64, bn_splits=1)
 PLAN = Plan(CONFIG, 1437, 1, 1)
@@ -39,8 +40,8 @@ def drawn(monkeypatch):
     def draw(path, queries, neighbours, similarity, **known):
         drawn.update(queries=queries, neighbours=neighbours, similarity=similarity, **known)
 
-    monkeypatch.setattr(showing, "draw_neighbours", draw)
-    monkeypatch.setattr(showing, "draw_projection", lambda path, features, labels, *_: drawn.update(labels=labels))
+    monkeypatch.setattr(start_and_end, "draw_neighbours", draw)
+    monkeypatch.setattr(start_and_end, "draw_projection", lambda _, features, labels, *__: drawn.update(labels=labels))
     return drawn
 
 
@@ -67,52 +68,52 @@ def test_without_test_images_no_image_is_its_own_neighbour(run, drawn):
     assert (run.events / "labels.tsv").read_text().split() == list(map(str, range(30)))
 
 
-def test_points_have_the_numbers_of_their_images_where_one_cannot_be_read(tmp_path):
+def test_points_keep_their_indices_if_an_image_is_unreadable(tmp_path):
     (tmp_path / "images").mkdir()
     for number in range(8):
         Image.fromarray(np.full((8, 8), 30 * number, "uint8")).save(tmp_path / "images" / f"{number}.png")
     (tmp_path / "images" / "3.png").write_bytes(b"damaged")
     images = open_source(f"folder:{tmp_path / 'images'}", max_bad_fraction=0.3)
-    seen = look(images, FeatureExtractor(PIXELS.features), 8, 100)
+    seen = embed_images(images, CopyingExtractor(PIXELS.features), 8, 100)
     np.testing.assert_array_equal(seen.index, [0, 1, 2, 4, 5, 6, 7])
     np.testing.assert_array_equal(seen.images[:, 0, 0, 0], 30 * seen.index)
     np.testing.assert_array_equal(seen.features[:, 0], 30 * seen.index)
 
 
 def test_the_number_of_images_is_limited(run, drawn, monkeypatch):
-    monkeypatch.setattr(showing, "draw", lambda path, queries, bank, names: drawn.update(bank=bank.labels))
-    monkeypatch.setattr(showing, "BANK", 100)
-    monkeypatch.setattr(showing, "SHOWN", 40)
+    monkeypatch.setattr(start_and_end, "draw_neighbours_of", lambda _, queries, others, __: drawn.update(others=others))
+    monkeypatch.setattr(start_and_end, "REFERENCES", 100)
+    monkeypatch.setattr(start_and_end, "SHOWN", 40)
     show_end(run, CONFIG, PIXELS, open_source("digits"), open_source("digits", "test"))
-    assert (len(drawn["bank"]), len(drawn["labels"])) == (100, 40)
+    assert (len(drawn["others"].labels), len(drawn["labels"])) == (100, 40)
     assert len(np.unique(drawn["labels"])) == 10  # not those of the first classes
 
 
 def test_what_cannot_be_drawn_is_reported_and_the_rest_is_written(run, capsys):
-    """A map of images whose features are all alike, and a picture in whose place there is a folder."""
+    """A projection of identical features, and a plot whose path is a folder."""
     run.neighbours.mkdir()
     show_end(run, CONFIG, COLLAPSED, array_source(IMAGES))
     first, second = capsys.readouterr().out.splitlines()
     assert f"{run.neighbours} was not written (" in first
-    assert second == f"note: {run.embedding} is not drawn, of features that are all one"
+    assert second.startswith(f"note: {run.embedding} is not drawn")
     assert not run.embedding.exists() and (run.events / "projector_config.pbtxt").exists()
     assert list(run.path.rglob(".*")) == []
 
 
-def test_a_handful_of_images_has_neither_neighbours_nor_a_map(run, capsys):
+def test_few_images_have_neither_neighbours_nor_a_projection(run, capsys):
     show_end(run, CONFIG, PIXELS, array_source(IMAGES[:3]))
-    assert capsys.readouterr().out == f"note: {run.embedding} is not drawn, of features of shape (3, 64)\n"
+    assert re.fullmatch(rf"note: {run.embedding} is not drawn.*\(3, 64\)\n", capsys.readouterr().out)
     assert not run.neighbours.exists() and (run.events / "features.tsv").exists()
 
 
-def test_a_bug_in_a_picture_is_not_hidden(run, monkeypatch):
-    monkeypatch.setattr(showing, "draw_neighbours", lambda *_, **__: [].index("no such thing"))
+def test_bug_in_a_plot_is_not_hidden(run, monkeypatch):
+    monkeypatch.setattr(start_and_end, "draw_neighbours", lambda *_, **__: [].index("no such thing"))
     with pytest.raises(ValueError, match="no such thing|not in list"):
         show_end(run, CONFIG, PIXELS, array_source(IMAGES))
 
 
 def test_a_run_that_can_write_nothing_only_reports_it(run, drawn, capsys, monkeypatch):
-    monkeypatch.setattr(showing, "fed_views", lambda *_: [IMAGES[:8]] * 2)
+    monkeypatch.setattr(start_and_end, "first_views", lambda *_: [IMAGES[:8]] * 2)
     run.path.rmdir()
     run.path.write_text("a file where the folder was")
     show_start(run, PLAN, open_source("digits"), moco_cifar(8), ("query", "key"))
