@@ -97,7 +97,7 @@ def average_precision(truth, found, classes=CLASSES):
     """Area under precision over recall in percent, without interpolation, mean over the classes that occur.
 
     Args:
-        truth: dict of `boxes` (n, t, 4) and `classes` (n, t), `-1` where there is none.
+        truth: dict of `boxes` (n, t, 4) and `classes` (n, t), `-1` for padding.
         found: dict of `boxes` (n, f, 4), `classes` and `confidence` (n, f), as `RetinaNet.predict` gives them.
     """
     areas = []
@@ -132,7 +132,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="runs/quickstart/export/backbone.keras", help="what export has written")
     parser.add_argument("--quick", action="store_true", help="one seed, few steps")
-    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
+    parser.add_argument("--json", metavar="PATH", help="also write the results there")
     arguments = parser.parse_args()
     if not Path(arguments.backbone).exists():
         sys.exit(f"error: --backbone must be a file. Received: {arguments.backbone}. `make quickstart` writes one.")

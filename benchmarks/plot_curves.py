@@ -1,4 +1,4 @@
-"""Figures and tables of docs/reading_the_curves.md from the logs of our own runs.
+"""Plots and tables of docs/reading_the_curves.md from the logs of our own runs.
 
     python benchmarks/plot_curves.py [--out DIR]
 
@@ -92,7 +92,7 @@ def warnings_table(reference, first_steps, runs, said):
         for name in NAMES
         for warning in said[name]["warnings"]
     ]
-    return table(["run", "what it said"], rows)
+    return table(["run", "warning"], rows)
 
 
 TABLES = {"reference": reference_table, "runs": runs_table, "warnings": warnings_table}

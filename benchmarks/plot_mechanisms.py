@@ -1,4 +1,4 @@
-"""Figures and tables of docs/mechanisms.md from the cells that benchmarks/mechanisms.py has stored.
+"""Plots and tables of docs/mechanisms.md from the cells that benchmarks/mechanisms.py has stored.
 
     python benchmarks/plot_mechanisms.py [--json PATH] [--out DIR]
 

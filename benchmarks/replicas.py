@@ -7,7 +7,7 @@ their queries. Repetitions are interleaved, so that changes of the machine's spe
 
 gather      the step gathers all replicas' key images, and each replica encodes its share of the shuffled batch (what
             `bn_mode="shuffle"` does)
-permuted    the input pipeline hands out key images in shuffled order, so that the step gathers features alone
+permuted    the input pipeline delivers key images in shuffled order, so that the step gathers only features
 plain       nothing is shuffled: the lower bound
 unaveraged  as gather, without the average of BatchNorm's moving statistics over replicas in every step
 

@@ -80,7 +80,7 @@ def over(times, name, other):
 
 
 def report(label, case, first, times, memory):
-    """Prints the figures of a case, a line for each candidate, and its ratios, and returns both."""
+    """Prints the results of a case, a line for each candidate, and its ratios, and returns both."""
     rows, ratios = {}, {f"{label}_time_vs_limit": over(times, "fit", "limit")}
     for name, seconds in times.items():
         rows[name] = {
@@ -121,7 +121,7 @@ def main():
     parser.add_argument(
         "--xla", action="store_true", help="`fit` with jit_compile=True too, which compiles for minutes"
     )
-    parser.add_argument("--json", type=new_file, metavar="PATH", help="write the figures there too")
+    parser.add_argument("--json", type=new_file, metavar="PATH", help="also write the results there")
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     names = candidates(arguments.quick, arguments.xla)

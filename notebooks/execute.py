@@ -21,7 +21,7 @@ def execute(notebook, folder, timeout=900):
 
     Args:
         notebook: `nbformat.NotebookNode`.
-        folder: path, where the notebook runs; Jupyter's own files lie there too, not in the home directory.
+        folder: path, where the notebook runs; Jupyter's own files are stored there too, not in the home directory.
         timeout: int, seconds for each cell.
 
     Returns:
@@ -52,7 +52,7 @@ def execute(notebook, folder, timeout=900):
 
 
 def clean(notebook):
-    """Takes out what differs from run to run and from machine to machine, and what TensorFlow tells of itself."""
+    """Removes what differs between runs and machines, and TensorFlow's own log."""
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict({})

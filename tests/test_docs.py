@@ -44,7 +44,7 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.mark.parametrize("source", [*python_blocks()])
-def test_a_python_block_runs(source, tmp_path, monkeypatch, request):
+def test_python_block_runs(source, tmp_path, monkeypatch, request):
     if "import torchvision" in source:
         pytest.importorskip("torchvision")
     monkeypatch.chdir(tmp_path)

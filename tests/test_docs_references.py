@@ -85,14 +85,14 @@ def test_flags_exist():
     assert found_on(PAGES, unknown_flags) == {}
 
 
-def test_what_is_missing_is_found():
+def test_broken_links_and_unknown_flags_are_found():
     links = "[x](nowhere.md) [y](#a-b-c) [z](#a-b) ![p](docs/p.png) [w](https://w.org)\n```\n[q](q.md)\n```\n"
     assert [*broken_links(ROOT / "README.md", f"# A `b` c\n{links}")] == ["nowhere.md", "#a-b", "docs/p.png"]
     flags = "`--epoch=3`\npython train.py --fractions=1 \\\n  --nosymmetric\npython evaluate.py knn --epochs=1\n"
     assert [*unknown_flags(None, flags)] == ["--epoch", "train.py --fractions"]
 
 
-def test_readme_leads_to_every_page_and_its_numbers_are_theirs():
+def test_readme_links_every_page_and_repeats_its_numbers():
     readme, results, pins = (
         (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/results.md", "constraints.txt")
     )

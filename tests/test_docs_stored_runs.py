@@ -19,7 +19,7 @@ LOGS, CELLS = plot_curves.read_all(), plot_mechanisms.read_cells(DOCS / "mechani
 REFERENCE, FIRST_STEPS, RUNS, FACTS = LOGS
 
 
-def test_the_pages_show_the_tables_of_the_stored_runs():
+def test_tables_match_the_stored_runs():
     for name, plot, results in [
         ("reading_the_curves.md", plot_curves, (LOGS,)),
         ("mechanisms.md", plot_mechanisms, (CELLS,)),
@@ -30,7 +30,7 @@ def test_the_pages_show_the_tables_of_the_stored_runs():
 
 
 @pytest.mark.slow
-def test_the_figures_are_drawn(tmp_path):
+def test_plots_are_drawn(tmp_path):
     for name, draw, results in [
         *((name, draw, LOGS) for name, draw in plot_curves.FIGURES.items()),
         ("mechanisms_accuracy", plot_mechanisms.draw_accuracy, CELLS),
@@ -41,7 +41,7 @@ def test_the_figures_are_drawn(tmp_path):
             assert ours.size == theirs.size, name
 
 
-def test_the_stored_runs_are_those_of_the_benchmarks(monkeypatch):
+def test_stored_runs_match_the_benchmarks(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert RUNS.keys() == plot_curves.NAMES.keys()
     assert {name: facts["flags"] for name, facts in FACTS.items()} == curves.RUNS
@@ -54,7 +54,7 @@ def test_the_stored_runs_are_those_of_the_benchmarks(monkeypatch):
     assert all(cell in wanted for cell in done) and len({json.dumps(cell) for cell in done}) == len(done) > 0
 
 
-def test_the_warnings_are_those_of_today():
+def test_stored_warnings_match_the_current_text():
     templates = [text.partition(" Look at")[0] for text in (health.COLLAPSE, health.TOO_EASY, health.AT_CHANCE)]
     today = [re.sub(r"\\{.+?\\}", r"\\S+", re.escape(template)) for template in templates]
     warnings = [warning for facts in FACTS.values() for warning in facts["warnings"]]

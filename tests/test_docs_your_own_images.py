@@ -75,7 +75,7 @@ def run_block(language, block):
 
 
 @pytest.mark.slow
-def test_the_page_from_its_first_block_to_its_last(tmp_path, monkeypatch):
+def test_page_runs_from_start_to_end(tmp_path, monkeypatch):
     make_photos(tmp_path)
     monkeypatch.chdir(tmp_path)
     printed = {block: run_block(language, block) for language, block in BLOCKS}
@@ -111,7 +111,7 @@ def test_the_page_from_its_first_block_to_its_last(tmp_path, monkeypatch):
     assert keras.models.load_model("own/export/backbone.keras").output_shape == (None, 128)
 
 
-def test_a_gray_first_file_is_refused_for_three_channels(tmp_path):
+def test_gray_first_file_is_rejected_for_three_channels(tmp_path):
     save_crops(tmp_path / "photos", 2, np.random.default_rng(0))
     Image.new("L", (9, 9)).save(tmp_path / "photos" / "a.png")
     config, _ = parsed(Config, [f"--dataset=folder:{tmp_path / 'photos'}", "--channels=3"])

@@ -90,12 +90,12 @@ def shell(tmp_path_factory):
     return Shell(folder)
 
 
-def test_every_command_of_the_pages_runs_or_is_skipped():
+def test_every_command_is_run_or_skipped():
     assert [command for command in commands(README) if not SKIPPED.match(command)] == [*RUN]
     assert {mode.partition(" ")[0] for mode in modes()} == set(EVALUATIONS)
 
 
-def test_make_within_make_prints_its_commands_only(tmp_path, monkeypatch):
+def test_nested_make_prints_only_its_commands(tmp_path, monkeypatch):
     monkeypatch.setenv("MAKEFLAGS", "w")
     monkeypatch.setenv("MAKELEVEL", "1")
     (tmp_path / "Makefile").write_text("hello:\n\techo $(MAKELEVEL)\n")
@@ -103,7 +103,7 @@ def test_make_within_make_prints_its_commands_only(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_commands_run_in_a_clean_clone(shell, monkeypatch):
+def test_commands_run_in_a_clean_clone(shell, monkeypatch):
     for command, expected in RUN.items():
         printed = shell.run(f"{command} {SHORTER.get(command, '')}".strip())
         assert re.search(expected, printed), (command, printed)

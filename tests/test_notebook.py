@@ -26,7 +26,7 @@ def stored():
 
 
 @pytest.mark.slow
-def test_it_runs_and_its_results_are_as_described(tmp_path, monkeypatch):
+def test_notebook_runs_and_its_results_match_its_text(tmp_path, monkeypatch):
     notebook = stored()
     notebook.cells.append(nbformat.v4.new_code_cell(REPORT))
     for name in os.environ.keys() - user_environment().keys():
@@ -57,7 +57,7 @@ def test_it_runs_and_its_results_are_as_described(tmp_path, monkeypatch):
         assert kinds[0] == kinds[1]
 
 
-def test_the_stored_notebook_was_executed_in_order_and_holds_nothing_of_a_machine():
+def test_stored_notebook_is_executed_in_order_and_has_no_local_paths():
     notebook = stored()
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]

@@ -72,7 +72,7 @@ def new_file(path):
     """For argparse: the path of a file that can be written, found out before hours are spent."""
     folder = Path(path).resolve().parent
     if not folder.is_dir():
-        raise argparse.ArgumentTypeError(f"must lie in a folder that exists. Received: {path}. Make {folder} first.")
+        raise argparse.ArgumentTypeError(f"must be in an existing folder. Received: {path}. Make {folder} first.")
     return path
 
 

@@ -33,6 +33,6 @@ def reason_to_skip():
     """The sentence that says why bfloat16 is skipped on this machine, or "": never where there is a GPU."""
     missing = what_is_missing(CPUINFO.read_text() if CPUINFO.exists() else "", os.environ)
     if missing:
-        with processes_of(["gpu"]) as processes:  # this process may have no use for TensorFlow
+        with processes_of(["gpu"]) as processes:  # this process need not load TensorFlow
             missing = "" if processes["gpu"].submit(has_gpu).result() else missing
     return missing and f"skipped: bfloat16, which this processor only emulates ({missing})."

@@ -111,7 +111,7 @@ def measure_steps(rounds):
 def main(description):
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer sizes and repetitions")
-    parser.add_argument("--json", type=new_file, metavar="PATH", help="write the figures there too")
+    parser.add_argument("--json", type=new_file, metavar="PATH", help="also write the results there")
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     settings = [(size, KEYS, DIM) for size in (4096, 1 << 20)] if arguments.quick else SETTINGS
