@@ -1,4 +1,4 @@
-"""Tensors without a weight and weights without a tensor are listed, all of them; nothing has changed then."""
+"""All tensors without a weight and all weights without a tensor are listed, and the model does not change."""
 
 import contextlib
 
@@ -28,7 +28,7 @@ OF_A_MOCO = [
 ]
 
 
-def test_all_that_does_not_fit_is_listed(state_dict, checkpoint, write, model):
+def test_everything_unmatched_is_listed(state_dict, checkpoint, write, model):
     for target, tensors, cases in ((model.encoder, state_dict, OF_AN_ENCODER), (model, checkpoint, OF_A_MOCO)):
         for left_out, put_in, listed in cases:
             path = write({**(without(tensors, left_out) if left_out else tensors), **put_in})
@@ -37,7 +37,7 @@ def test_all_that_does_not_fit_is_listed(state_dict, checkpoint, write, model):
             assert left_over(error.value) == listed
 
 
-def test_new_model_gets_the_head_and_the_queue_that_are_published(state_dict, checkpoint, write):
+def test_a_missing_head_or_queue_is_compared_with_the_published_one(state_dict, checkpoint, write):
     head = ["+ fc.weight (128, 4)", "+ fc.bias (128)"]
     for convert, tensors, listed in (
         (encoder_from_pytorch, without(state_dict, "fc"), head),
@@ -78,7 +78,7 @@ def test_allow_partial_converts_the_rest(checkpoint, state_dict, write, spare, t
         np.testing.assert_array_equal(again[name], backbone[name], err_msg=name)
 
 
-def test_two_tensors_of_one_weight(state_dict, checkpoint, write, model):
+def test_two_tensors_of_one_weight_are_refused(state_dict, checkpoint, write, model):
     path = write({**state_dict, "module.bn1.bias": state_dict["bn1.bias"] + 1})
     with refused(f"{path} with bn1.bias twice", unchanged=[model]):
         load_pytorch(model.encoder, path)
