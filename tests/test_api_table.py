@@ -1,4 +1,4 @@
-"""The lists of what there is say what there is: all of it in docs/api.md, what matters most in the README."""
+"""docs/api.md lists every public name, and the names in the README exist."""
 
 import importlib
 import re

@@ -16,7 +16,7 @@ from tests.structure import (
     room_of,
 )
 
-# Who may import what from outside: paths relative to the package, a folder with everything in it.
+# The files that may import an outside package: paths relative to the package, or folders.
 DOORS = {
     "keras_cv": "augment/",
     "tensorflow_datasets": "commands/import_idx.py data/",
@@ -57,7 +57,7 @@ def test_imports_point_down():
     assert circles() == []
 
 
-def test_outside_packages_enter_by_their_doors():
+def test_outside_packages_are_imported_only_by_their_doors():
     assert {} == found_in_sources(lambda path, source: wrong_doors(source, os.path.relpath(path, ROOT / PACKAGE)))
 
 
@@ -66,7 +66,7 @@ def test_the_design_has_a_place_for_every_room():
     assert {room for room in FLOOR.keys() - {*FLOORS[-1].split()} if f"`{room}`" not in design} == set()
 
 
-def test_the_checks_find_what_they_should():
+def test_the_checks_find_wrong_imports():
     for module, source, expected in [
         ("keras_moco.layers.x", "from keras_moco import distribution", []),
         ("keras_moco.layers.x", "def f():\n    import keras_moco.commands.pretrain", ["commands"]),

@@ -155,9 +155,7 @@ def test_a_flipped_byte_is_noticed_or_does_not_matter(layout, tmp_path, capfd):
             for entry in file.namelist():
                 refusals += [f"{path}, where {entry} has changed", f"{path}, where {entry} is; nothing was unpacked"]
     else:
-        places = range(
-            whole.index(b"bn1.bias"), whole.index(b"num_batches_tracked") + 100
-        )  # its numbers have no checksum
+        places = range(whole.index(b"bn1.bias"), whole.index(b"num_batches_tracked") + 100)  # numbers have no sum
     numbers = whole.index(GOOD["bn1.bias"].numpy().tobytes())
     for place in places:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
