@@ -52,9 +52,9 @@ def fresh_keras():
 
 @pytest.fixture(scope="session", autouse=True)
 def without_xla():
-    """Augmentations are not compiled by XLA, which every pipeline would do anew, for seconds.
+    """Augmentations are not compiled by XLA, which would take seconds in every pipeline.
 
-    Yields the function that says whether they are for users.
+    Yields the function that says whether they are compiled for users.
     """
     from keras_moco.augment import compiled
 
