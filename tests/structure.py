@@ -211,7 +211,7 @@ def walk_evaluation(folder):
 
 
 def show_walk(walks):
-    """Prints the counts of each walk as a table, and its files by room."""
+    """Prints the counts of each walk as a table, and its files in the order of the first visit."""
     rows, files = ["| | files | rooms | moves | moves between rooms |", "| --- | --- | --- | --- | --- |"], []
     for what, path in walks.items():
         rooms = [file.removesuffix(".py").split("/")[0] for file in path]
