@@ -11,7 +11,7 @@ from keras_moco.convert.files import read
 from keras_moco.methods import MoCo
 from keras_moco.runs.directory import RunDirectory
 from keras_moco.runs.trained import load_model
-from tests.convert.small_moco import left_over, make_encoder
+from tests.convert.small_moco import make_encoder, unmatched
 
 FLAGS = """--dataset=digits
 --backbone=tiny
@@ -113,7 +113,7 @@ def test_a_file_that_does_not_fit_the_flagfile_is_refused(call, checkpoint, flag
         flagfile.write_text(flags)
         return refusal(call("run", file, "--flagfile", flagfile, "--workdir", workdir), workdir)
 
-    assert left_over(refused(flags.replace("300", "512"))) == ["- queue (8, 300)", "+ queue (8, 512)"]
+    assert unmatched(refused(flags.replace("300", "512"))) == ["- queue (8, 300)", "+ queue (8, 512)"]
     assert "std [0.25] and not [0.5]." in refused(flags + "--image_std=0.5\n")
     assert f"{flagfile} with simclr." in refused(flags.replace("--queue_size=300\n", "--method=simclr\n"))
     assert "no_such_flag" in refused("--no_such_flag=1\n")

@@ -39,6 +39,6 @@ def refused(*found, unchanged=(), error=ValueError):
     assert [[np.array(variable).tobytes() for variable in variables(model)] for model in unchanged] == before
 
 
-def left_over(message):
+def unmatched(message):
     """The lines of a message that list unmatched tensors of the file after a -, weights of the model after a +."""
     return [line.strip() for line in str(message).splitlines() if re.match(r"  [-+] ", line)]

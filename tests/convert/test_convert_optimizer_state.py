@@ -6,7 +6,7 @@ import pytest
 from keras_moco import SGD
 from keras_moco.convert import files, from_pytorch, load_pytorch
 from keras_moco.methods import MoCo
-from tests.convert.small_moco import left_over, make_encoder, refused, variables
+from tests.convert.small_moco import make_encoder, refused, unmatched, variables
 
 torch = pytest.importorskip("torch")
 reference = pytest.importorskip("tests.convert.torch_reference")
@@ -79,7 +79,7 @@ def test_momentum_that_does_not_fit_is_listed(moco, ours, write):
     path = write(reference.checkpoint_of(moco, torch.optim.Adam(moco.parameters())))
     with refused(path) as error:
         from_pytorch(path, optimizer=SGD())
-    listed = left_over(error.value)
+    listed = unmatched(error.value)
     assert len(listed) == 4 * 38 and {"- exp_avg_sq of encoder_q.fc.bias (8)", f"+ {CONV1} (4, 3, 3, 3)"} < {*listed}
     for place, buffer, listed in (
         (0, torch.zeros(4, 3, 3, 5), [f"- {CONV1} (4, 3, 3, 5)", f"+ {CONV1} (4, 3, 3, 3)"]),
@@ -95,7 +95,7 @@ def test_momentum_that_does_not_fit_is_listed(moco, ours, write):
         path = write(content)
         with refused(path, unchanged=[ours]) as error:
             load_pytorch(ours, path)
-        assert left_over(error.value) == listed
+        assert unmatched(error.value) == listed
 
 
 def test_a_malformed_optimizer_state_is_ignored(moco, write):

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_moco.convert import encoder_from_pytorch, files, from_pytorch, load_pytorch
 from keras_moco.methods import MoCo, presets
-from tests.convert.small_moco import KEY, POINTER, QUERY, left_over, refused, without
+from tests.convert.small_moco import KEY, POINTER, QUERY, refused, unmatched, without
 
 
 def test_a_file_that_fits_changes_every_weight(checkpoint, write, model, spare):
@@ -93,7 +93,7 @@ def test_other_networks_are_refused(state_dict, checkpoint, write):
 def test_stem_and_preset_must_fit_the_file(checkpoint, state_dict, write):
     with refused() as error:
         encoder_from_pytorch(write(state_dict), stem="imagenet")
-    assert left_over(error.value) == ["- conv1.weight (4, 3, 3, 3)", "+ conv1.weight (4, 3, 7, 7)"]
+    assert unmatched(error.value) == ["- conv1.weight (4, 3, 3, 3)", "+ conv1.weight (4, 3, 7, 7)"]
     for convert, tensors in ((from_pytorch, checkpoint), (encoder_from_pytorch, state_dict)):
         path = write(tensors)
         with refused(

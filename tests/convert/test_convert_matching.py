@@ -7,9 +7,9 @@ import pytest
 import safetensors.numpy
 
 from keras_moco.convert import encoder_from_pytorch, from_pytorch, load_pytorch, to_pytorch
-from tests.convert.small_moco import KEY, POINTER, QUERY, QUEUE, left_over, refused, without
+from tests.convert.small_moco import KEY, POINTER, QUERY, QUEUE, refused, unmatched, without
 
-# What is left out of the file, what is put in, and what is listed.
+# Pattern of the tensors that are removed from the file, tensors that are added, and the lines that are expected.
 OF_AN_ENCODER = [
     (None, {"extra": (2, 3), "scalar": ()}, ["- extra (2, 3)", "- scalar ()"]),
     ("0.conv2|fc.bias", {}, ["+ layer1.0.conv2.weight (4, 4, 3, 3)", "+ fc.bias (8)"]),
@@ -30,11 +30,11 @@ OF_A_MOCO = [
 
 def test_everything_unmatched_is_listed(state_dict, checkpoint, write, model):
     for target, tensors, cases in ((model.encoder, state_dict, OF_AN_ENCODER), (model, checkpoint, OF_A_MOCO)):
-        for left_out, put_in, listed in cases:
-            path = write({**(without(tensors, left_out) if left_out else tensors), **put_in})
+        for removed, added, listed in cases:
+            path = write({**(without(tensors, removed) if removed else tensors), **added})
             with refused(path, "allow_partial", unchanged=[model]) as error:
                 load_pytorch(target, path)
-            assert left_over(error.value) == listed
+            assert unmatched(error.value) == listed
 
 
 def test_a_missing_head_or_queue_is_compared_with_the_published_one(state_dict, checkpoint, write):
@@ -47,16 +47,16 @@ def test_a_missing_head_or_queue_is_compared_with_the_published_one(state_dict, 
         path = write(tensors)
         with refused(path) as error:
             convert(path)
-        assert left_over(error.value) == listed
+        assert unmatched(error.value) == listed
 
 
 @contextlib.contextmanager
 def warned(path, *listed):
-    """One warning for users, which points to this file; NumPy has its own about Keras for developers."""
+    """Expects one `UserWarning` that points to this file; NumPy warns developers about Keras, too."""
     with pytest.warns(UserWarning) as caught:
         yield
     [warning] = [warning for warning in caught if issubclass(warning.category, UserWarning)]
-    assert str(path) in str(warning.message) and left_over(warning.message) == [*listed]
+    assert str(path) in str(warning.message) and unmatched(warning.message) == [*listed]
     assert warning.filename == __file__
 
 
