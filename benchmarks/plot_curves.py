@@ -81,8 +81,8 @@ def runs_table(reference, first_steps, runs, said):
     for name, words in NAMES.items():
         flags = " ".join(f"`{flag}`" for flag in said[name]["flags"])
         knn = f"{said[name]['knn_top1_initial']:.1f} → {figure_of(runs[name][-1], 'knn_top1')}"
-        figures = [figure_of(runs[name][-1], level) for level in LEVELS if level != "knn_top1"]
-        rows.append([words, flags, *figures, knn])
+        values = [figure_of(runs[name][-1], level) for level in LEVELS if level != "knn_top1"]
+        rows.append([words, flags, *values, knn])
     return table(["run", "flags", *(title for title, *_ in LEVELS.values())], rows)
 
 
@@ -187,7 +187,7 @@ FIGURES = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", metavar="DIR", default=DOCS, type=Path, help="folder of the figures")
+    parser.add_argument("--out", metavar="DIR", default=DOCS, type=Path, help="folder of the plots")
     out, logs = parser.parse_args().out, read_all()
     for name, draw in FIGURES.items():
         draw(logs, out / f"{name}.png")

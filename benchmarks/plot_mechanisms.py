@@ -80,8 +80,8 @@ def accuracy_table(cells):
         for size in sizes_of(ours):
             here = selected(ours, K=size)
             k = f"{2 * size - 2:,}" if method == "simclr" else f"{size:,}"
-            figures = (text(here, name) for name in ACCURACIES)
-            rows.append([NAMES[method], k, len(here), *figures, PAPER.get(method, {}).get(size, "")])
+            values = (text(here, name) for name in ACCURACIES)
+            rows.append([NAMES[method], k, len(here), *values, PAPER.get(method, {}).get(size, "")])
     return table(["mechanism", "K", "seeds", *ACCURACIES.values(), "paper: ImageNet, linear"], rows)
 
 
@@ -89,9 +89,9 @@ def momentum_table(cells):
     rows = []
     for momentum, paper in PAPER_MOMENTUM.items():
         here = selected(cells, study="accuracy", K=4096, epochs=8, momentum=momentum, batch_norm="split")
-        figures = (text(here, name) for name in ACCURACIES)
+        values = (text(here, name) for name in ACCURACIES)
         losses = [{**cell, "last": cell["loss"][-1], "top1": 100 * cell["contrast_top1"][-1]} for cell in here]
-        rows.append([momentum, len(here), *figures, text(losses, "last", 2), text(losses, "top1"), paper])
+        rows.append([momentum, len(here), *values, text(losses, "last", 2), text(losses, "top1"), paper])
     header = ["m", "seeds", *ACCURACIES.values(), "last loss", "contrast top-1", "paper: ImageNet, linear"]
     return table(header, rows)
 
@@ -115,9 +115,9 @@ def longer_table(cells):
     for method in NAMES:
         for longer in dictionary_cells(cells, method, epochs=32):
             [shorter] = selected(dictionary_cells(cells, method), K=longer["K"], seed=longer["seed"])
-            figures = (f"{shorter[name]:.1f} → {longer[name]:.1f}" for name in ACCURACIES)
+            values = (f"{shorter[name]:.1f} → {longer[name]:.1f}" for name in ACCURACIES)
             accuracy = " → ".join(f"{100 * cell['contrast_top1'][-1]:.1f}" for cell in (shorter, longer))
-            rows.append([NAMES[method], f"{longer['K']:,}", *figures, accuracy])
+            rows.append([NAMES[method], f"{longer['K']:,}", *values, accuracy])
     return table(["mechanism", "K", *ACCURACIES.values(), "contrast top-1"], rows)
 
 
@@ -135,8 +135,8 @@ def cost_table(cells):
             ]
             batch = here[0]["batch_size"]
             medians = [statistics.median(cell[name] for cell in here) for name in ("step_seconds", "peak_mebibytes")]
-            figures = [f"{medians[0]:.2f}", f"{medians[1]:,.0f}"]
-            rows.append([NAMES[method], f"{size:,}", f"{batch:,}", len(here), *figures, *ratios])
+            values = [f"{medians[0]:.2f}", f"{medians[1]:,.0f}"]
+            rows.append([NAMES[method], f"{size:,}", f"{batch:,}", len(here), *values, *ratios])
     header = ["mechanism", "K", "images per step", "rounds", "s per step", "MiB at the peak", "time", "memory"]
     return table(header, rows)
 
@@ -214,7 +214,7 @@ def draw_cost(cells, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", metavar="PATH", default="docs/mechanisms.jsonl", help="the stored cells")
-    parser.add_argument("--out", metavar="DIR", default="docs", help="folder of the figures")
+    parser.add_argument("--out", metavar="DIR", default="docs", help="folder of the plots")
     arguments = parser.parse_args()
     cells, out = read_cells(arguments.json), Path(arguments.out)
     draw_accuracy(cells, out / "mechanisms_accuracy.png")

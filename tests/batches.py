@@ -1,4 +1,4 @@
-"""What tests of pipelines share: batches laid end to end, and compared to the bit."""
+"""Helpers for tests of pipelines: concatenated batches, and their comparison to the bit."""
 
 import numpy as np
 

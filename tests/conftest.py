@@ -16,7 +16,7 @@ LOGICAL_CPUS = 4
 
 
 def pytest_configure(config):
-    """Prepares the processes that run tests; the one that only hands them out to others needs no TensorFlow."""
+    """Prepares the processes that run tests; the one that only distributes them needs no TensorFlow."""
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", default=None):
         prepare_tensorflow()
 
@@ -27,8 +27,8 @@ def prepare_tensorflow():
 
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * LOGICAL_CPUS)
-    # Strategies of one process number their collectives alike, so the second one meets those of the first.
-    # TensorFlow's own tests move this base by hand (`strategy_combinations.py`); here each gets another.
+    # Strategies of one process number their collectives from the same base, so those of two would collide. TensorFlow's
+    # own tests move this base by hand (`strategy_combinations.py`); here each strategy gets another.
     bases = itertools.count(0, 100_000)
     tf.distribute.MirroredStrategy._collective_key_base = property(lambda self: next(bases))
     # The thread that tunes the parallelism of an iterator may take minutes to end when it is disposed of, in whichever
@@ -52,9 +52,9 @@ def fresh_keras():
 
 @pytest.fixture(scope="session", autouse=True)
 def without_xla():
-    """Augmentations are not compiled by XLA, which every pipeline would do anew, for seconds.
+    """Augmentations are not compiled by XLA, which would take seconds in every pipeline.
 
-    Yields the function that says whether they are for users.
+    Yields the function that says whether they are compiled for users.
     """
     from keras_moco.augment import compiled
 

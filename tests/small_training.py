@@ -1,4 +1,4 @@
-"""Models that train in milliseconds, their batches and all of their state, for tests of what surrounds `fit`."""
+"""Models that train in milliseconds, their batches and their whole state, for tests of `fit` and callbacks."""
 
 import re
 
@@ -11,7 +11,7 @@ from keras_moco.methods import MemoryBank, MoCo
 from keras_moco.optimizers import SGD
 from tests.small_encoder import SHAPE, small_encoder
 
-BATCH, IMAGES = 8, 40  # 5 batches until images come again
+BATCH, IMAGES = 8, 40  # 5 batches until images repeat
 METHODS = {
     "moco": lambda encoder: MoCo(encoder, queue_size=21, momentum=0.9, temperature=0.2, bn_splits=2),
     "memory_bank": lambda encoder: MemoryBank(encoder, bank_size=IMAGES, num_negatives=7, temperature=0.2),
@@ -39,7 +39,7 @@ def batches(first_step=0, poison=None, steps=200):
     """Batches from a step on; `poison` is a dict of step to what an image of it is multiplied by."""
     images = np.random.default_rng(0).uniform(0, 255, (steps, 2, BATCH, *SHAPE)).astype("float32")
     for step, factor in (poison or {}).items():
-        images[step, :, BATCH - 1] *= factor  # the last replica's alone
+        images[step, :, BATCH - 1] *= factor  # only in the last replica
     index = np.arange(steps * BATCH).reshape(steps, BATCH) % IMAGES
     views = {"query": images[:, 0], "key": images[:, 1], "index": index}
     return without_autotune(tf.data.Dataset.from_tensor_slices(views).skip(first_step))
@@ -69,14 +69,14 @@ def state(model):
     """Every variable of model and optimizer on every replica, as bytes."""
     found = {}
     for place, variable in enumerate(variables(model)):
-        path = re.sub(r"_\d+", "", variable.path)  # without the numbers that Keras gives the second of a kind
+        path = re.sub(r"_\d+", "", variable.path)  # without the numbers that Keras adds to repeated names
         for replica, value in enumerate(model.distribute_strategy.experimental_local_results(variable.value)):
             found[f"{place} {path} on {replica}"] = np.array(value).tobytes()
     return found
 
 
 def differing(before, after):
-    """Names of the variables that are not the same to the bit."""
+    """Names of the variables that are not identical to the bit."""
     assert before.keys() == after.keys()
     return {name for name in before if before[name] != after[name]}
 

@@ -1,4 +1,4 @@
-"""A run that is stopped by signals again and again within one process: python -m tests.stops WORKDIR EPOCHS STEPS...
+"""A run that is stopped by signals repeatedly within one process: python -m tests.stops WORKDIR EPOCHS STEPS...
 
 Prints, after each stop and after the end, what the process holds: `{"mib": ..., "descriptors": ...}`.
 """
@@ -57,5 +57,5 @@ def main(workdir, epochs, *steps):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which what runs in the background ignores otherwise
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which background processes ignore by default
     main(*sys.argv[1:])

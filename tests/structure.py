@@ -1,7 +1,17 @@
-"""Counts how the package is built, read from its source: python -m tests.structure"""
+"""Counts how the package is built, read from its source: python -m tests.structure
 
+With `--walk batch` or `--walk evaluation` it runs one, and counts the files and rooms on the way.
+"""
+
+import argparse
 import ast
+import contextlib
+import io
+import os
+import sys
+import tempfile
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "keras_moco"
@@ -131,7 +141,93 @@ def lines_of(paths):
     return {path: len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
 
 
+class Walk:
+    """Records which files of a package the main thread enters during a `with` block, by a call or a return.
+
+    Attributes:
+        path: list of paths relative to the package, each another one than the one before. Code that runs while a module
+            is imported does not count.
+    """
+
+    def __init__(self, package=ROOT / PACKAGE):
+        self.path, self._package, self._imports = [], f"{package}{os.sep}", 0
+
+    def __enter__(self):
+        sys.setprofile(self._record)
+        return self
+
+    def __exit__(self, *_):
+        sys.setprofile(None)
+
+    def _record(self, frame, event, _):
+        if event not in ("call", "return"):  # of functions in C
+            return
+        if frame.f_code.co_name == "<module>":
+            self._imports += 1 if event == "call" else -1
+        entered = frame if event == "call" else frame.f_back
+        # The file of its globals, since AutoGraph runs copies of functions in files of its own.
+        file = entered.f_globals.get("__file__") or "" if entered and not self._imports else ""
+        if file.startswith(self._package) and self.path[-1:] != [file.removeprefix(self._package)]:
+            self.path.append(file.removeprefix(self._package))
+
+
+def walk_batch(folder):
+    """`{what: path}` of one training step up to its loss, from the data set on and from the settings on."""
+    from keras_moco import data, distribution
+    from keras_moco.runs.build import build_augmentation, build_model, open_split
+    from keras_moco.runs.plan import Plan
+    from tests.tiny import tiny_config
+
+    with Walk() as walk:
+        config = tiny_config(folder)
+        source = open_split(config, "train")
+        model = build_model(Plan.of(config, source, replicas=1), distribution.make_strategy("one"))
+        augmentation, start = build_augmentation(config), len(walk.path)
+        batches = data.pretrain_dataset(source, augmentation, config.batch_size, config.seed)
+        model.fit(batches, steps_per_epoch=1, verbose=0, shuffle=False)
+    end = walk.path.index("methods/losses.py", start) + 2
+    return {"batch, from data set to loss": walk.path[start:end], "batch, from settings to loss": walk.path[:end]}
+
+
+def walk_evaluation(folder):
+    """`{what: path}` of `evaluate.py knn` of a finished run, until results.json and until the model card is written."""
+    from keras_moco.commands.evaluate import evaluate
+    from keras_moco.commands.pretrain import pretrain
+    from keras_moco.config import EvaluationConfig
+    from tests.tiny import tiny_config
+
+    written, replace = [0], os.replace
+
+    def note(old, new):
+        replace(old, new)
+        if Path(new).name == "results.json":
+            written.append(len(walk.path))
+
+    pretrain(tiny_config(folder, epochs=1))
+    with mock.patch.object(os, "replace", note), Walk() as walk:
+        evaluate("knn", EvaluationConfig(workdir=str(folder)))
+    return {"evaluation, to results.json": walk.path[: written[-1]], "evaluation, with model card": walk.path}
+
+
+def show_walk(walks):
+    """Prints the counts of each walk as a table, and its files in the order of the first visit."""
+    rows, files = ["| | files | rooms | moves | moves between rooms |", "| --- | --- | --- | --- | --- |"], []
+    for what, path in walks.items():
+        rooms = [file.removesuffix(".py").split("/")[0] for file in path]
+        between = sum(before != after for before, after in zip(rooms, rooms[1:], strict=False))
+        rows.append(f"| {what} | {len(set(path))} | {len(set(rooms))} | {len(path) - 1} | {between} |")
+        files.append(f"{what}: {', '.join(dict.fromkeys(path))}")
+    print(*rows, "", *files, sep="\n")
+
+
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--walk", choices=("batch", "evaluation"))
+    if what := parser.parse_args().walk:
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            walks = {"batch": walk_batch, "evaluation": walk_evaluation}[what](Path(folder, "run"))
+        show_walk(walks)
+        return
     package, tests = lines_of(SOURCES), lines_of((ROOT / "tests").rglob("*.py"))
     longest = max(package, key=package.get)
     length, function = longest_function()

@@ -1,4 +1,4 @@
-"""The detection benchmark: its measure against numbers by hand and a plain formula, and its canvases."""
+"""The detection benchmark: its metric against hand-computed numbers and a plain formula, and its canvases."""
 
 import inspect
 
@@ -49,12 +49,12 @@ BY_HAND = {
 }
 
 
-def test_average_precision_is_as_by_hand(detection):
+def test_average_precision_equals_the_hand_computed_one(detection):
     for case, (there, answer, expected) in BY_HAND.items():
         assert detection.average_precision(there, answer) == pytest.approx(expected), case
 
 
-def test_the_boxes_are_where_the_pictures_are(detection):
+def test_the_boxes_enclose_the_digits(detection):
     white = np.full((3, 8, 8, 1), 255.0)
     images, labels = detection.canvases(white, np.array([3, 5, 7]), 20, np.random.default_rng(0))
     assert images.shape == (20, 64, 64, 1) and labels["boxes"].shape == (20, 4, 4)

@@ -13,7 +13,7 @@ mechanisms = load_benchmark("mechanisms")
 
 
 @pytest.mark.slow
-def test_only_what_is_not_finished_runs(tmp_path):
+def test_only_unfinished_cells_run(tmp_path):
     cells, path = mechanisms.all_cells(quick=True), tmp_path / "cells.jsonl"
     missing = [next(cell for cell in cells if cell["study"] == study) for study in ("accuracy", "cost")]
     path.write_text("".join(json.dumps(cell) + "\n" for cell in cells if cell not in missing))

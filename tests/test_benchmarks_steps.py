@@ -1,4 +1,4 @@
-"""What the benchmarks of the step compare is the same work, and their ratios are those of their times."""
+"""The benchmarks of the training step compare the same work, and compute ratios from their times."""
 
 import importlib
 import sys
@@ -32,7 +32,7 @@ def test_steps_in_keras_train(load):
         assert take() > 0 and take() > 0, name
 
 
-def test_ratios_are_the_medians_over_rounds(load, capsys):
+def test_ratios_are_medians_over_rounds(load, capsys):
     train_step = load("train_step")
     times = {
         "fit": [1.0, 2.0, 4.0],
@@ -48,7 +48,7 @@ def test_ratios_are_the_medians_over_rounds(load, capsys):
     assert "speed_vs_pytorch 3.000" in capsys.readouterr().out
 
 
-def test_bfloat16_is_measured_where_it_is_not_slow(load, monkeypatch, capsys):
+def test_bfloat16_is_skipped_where_it_is_emulated(load, monkeypatch, capsys):
     train_step, bfloat16 = load("train_step"), load("steps.bfloat16")
     missing = bfloat16.what_is_missing
     zen_2 = "flags\t\t: fpu avx avx2 fma\nbugs\t\t: avx512f avx512bw avx512dq avx512vl\n"
@@ -63,7 +63,7 @@ def test_bfloat16_is_measured_where_it_is_not_slow(load, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_both_ways_to_enqueue_write_the_same(load):
+def test_both_ways_to_enqueue_write_the_same_keys(load):
     queues = load("steps.queues")
     written = []
     for by_copy in (False, True):
@@ -85,7 +85,7 @@ def test_pytorch_trains_the_same_network(load, backbone, features):
 
 
 @pytest.mark.torch
-def test_split_batch_norm_in_pytorch_is_ours(load):
+def test_split_batch_norm_in_pytorch_equals_ours(load):
     from keras_moco.layers import SplitBatchNormalization
 
     torch = load("torch")

@@ -1,4 +1,4 @@
-"""The flagfiles in `configs/` parse, fit together, and are the recipes whose names they bear."""
+"""The flagfiles in `configs/` parse, are consistent, and are the recipes that they are named after."""
 
 import dataclasses
 import re
@@ -107,7 +107,7 @@ RECIPES = {
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_recipe_is_the_published_one(name):
+def test_a_recipe_equals_the_published_one(name):
     config = read(name)
     assert {setting: getattr(config, setting) for setting in RECIPES[name]} == RECIPES[name]
 
@@ -119,7 +119,7 @@ def test_recipe_is_the_published_one(name):
         pytest.param(*("imagenet_v2.cfg", RESNET50, 2048 * 2048 + 2048 + 2048 * 128 + 128), marks=pytest.mark.slow),
     ],
 )
-def test_recipe_has_the_published_network(name, backbone, head, capsys):
+def test_a_recipe_has_the_published_network(name, backbone, head, capsys):
     text = dry_run(read(name), capsys)
     assert f"parameters: {backbone + head:,} in each encoder ({backbone:,} in the backbone)" in text
 
@@ -130,7 +130,7 @@ def test_defaults_are_moco_v1():
     assert {name: getattr(config, name) for name in names} == {name: V1[name] for name in names}
 
 
-# Every flagfile, whatever its recipe
+# All flagfiles
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -158,7 +158,7 @@ def test_flagfile_dry_runs_without_data(name, capsys, monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_flagfiles_are_listed_and_have_folders_of_their_own():
+def test_flagfiles_are_listed_and_have_their_own_workdirs():
     assert {*RECIPES, "quickstart.cfg"} <= set(CONFIGS)
     readme = Path("README.md").read_text(encoding="utf-8")
     for name in CONFIGS:
@@ -166,7 +166,7 @@ def test_flagfiles_are_listed_and_have_folders_of_their_own():
         assert f"`configs/{name}`" in readme, name
 
 
-def test_flagfile_sets_nothing_twice():
+def test_a_flagfile_sets_no_flag_twice():
     for name in CONFIGS:
         lines = Path("configs", name).read_text(encoding="utf-8").splitlines()
         names = [line.partition("=")[0] for line in lines if line.startswith("--")]

@@ -200,7 +200,7 @@ def test_conformance(entry, column, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("entry, column", list(cells(exempt=True)))
-def test_exemption_is_needed(entry, column, tmp_path):
+def test_an_exemption_is_necessary(entry, column, tmp_path):
     try:
         CHECKS[column](entry, tmp_path)
     except Exception:
@@ -218,7 +218,7 @@ def unlisted():
     return {name: each for name, each in found.items() if not is_outside(each)}
 
 
-def test_everything_public_has_a_row_or_a_reason():
+def test_every_public_object_has_a_row_or_a_reason():
     assert {name.split()[0] for name in MATRIX} <= set(public_names())
     assert [name for name, found in unlisted().items() if isinstance(found, type) or not callable(found)] == []
     for name, entry in MATRIX.items():
@@ -227,7 +227,7 @@ def test_everything_public_has_a_row_or_a_reason():
 
 
 @pytest.mark.slow
-def test_functions_without_a_row_cannot_be_part_of_a_graph():
+def test_functions_without_a_row_fail_in_a_graph():
     for name, function in unlisted().items():
         required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
         count = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in required)
@@ -236,7 +236,7 @@ def test_functions_without_a_row_cannot_be_part_of_a_graph():
             pytest.fail(f"{name} computes with tensors: it needs a row of the matrix")
 
 
-def test_modules_with_public_names_are_known():
+def test_every_module_with_public_names_is_registered():
     found = {
         path.relative_to(PACKAGE).with_suffix("").as_posix().removesuffix("/__init__").replace("/", ".")
         for path in PACKAGE.rglob("*.py")

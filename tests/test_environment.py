@@ -1,4 +1,4 @@
-"""What `conftest.py` promises to every other test."""
+"""The test environment that `conftest.py` sets up."""
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ def test_every_test_starts_from_the_same_seed(turn):
 
 
 @pytest.mark.parametrize("turn", range(2))
-def test_a_dtype_policy_does_not_outlive_its_test(turn):
+def test_a_dtype_policy_is_reset_after_each_test(turn):
     assert keras.config.dtype_policy().name == "float32"
     keras.config.set_dtype_policy("mixed_bfloat16")
 

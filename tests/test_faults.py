@@ -1,4 +1,4 @@
-"""Whole runs that are disturbed, changed or of other methods; they take longer than a default test may."""
+"""Whole runs that are interrupted, changed or of other methods. They are too slow for the default tier."""
 
 import contextlib
 import dataclasses
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """A run in one go."""
+    """A run without interruption."""
     return pretrain(tiny_config(tmp_path_factory.mktemp("undisturbed") / "run"))
 
 
@@ -62,7 +62,7 @@ def early(stopped, tmp_path):
 # Changed
 
 
-def test_allowed_changes_hold_from_their_step(copy):
+def test_allowed_changes_apply_from_the_step_of_the_resume(copy):
     config = tiny_config(copy, epochs=3, allow_config_change=("epochs", "temperature"))
     longer = pretrain(config)
     assert "after 2 of 3 epochs\n" in longer.printed
@@ -73,14 +73,14 @@ def test_allowed_changes_hold_from_their_step(copy):
     assert load.load_model(copy)[0].config == tiny_config(copy, epochs=3, temperature=0.2)
 
 
-def test_run_that_resumes_no_longer_needs_the_weights_it_began_with(copy, tmp_path):
+def test_a_resumed_run_does_not_need_its_initial_weights(copy, tmp_path):
     config = tiny_config(tmp_path / "new", init_from=str(copy), epochs=1)
     run = pretrain(config)
     shutil.rmtree(copy)
     assert comparable(pretrain(config).results) == comparable(run.results)
 
 
-def test_run_resumes_with_another_number_of_replicas(early, undisturbed):
+def test_a_run_resumes_with_another_number_of_replicas(early, undisturbed):
     result = pretrain(tiny_config(early, strategy="mirrored", replicas=2))
     assert "note: this run was on 1 replica(s) before, now on 2; " in result.printed
     assert "steps: 11 per epoch of 128 images on 2 replica(s)" in result.printed
@@ -99,7 +99,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("method", OTHERS)
-def test_other_method_is_trained_stopped_resumed_and_evaluated(method, tmp_path):
+def test_another_method_is_trained_stopped_resumed_and_evaluated(method, tmp_path):
     unset = {name: getattr(Config(), name) for name in ("queue_size", "key_momentum", "bn_splits")}  # of MoCo alone
     settings = {**unset, **OTHERS[method], "method": method}
     whole = pretrain(tiny_config(tmp_path / "whole", **settings))
@@ -151,24 +151,24 @@ def test_images_without_labels_train_without_knn(tmp_path):
     assert contents(run) == before
 
 
-def test_damaged_image_is_named_in_mid_training(tmp_path):
+def test_a_damaged_image_is_reported_during_training(tmp_path):
     write_images(tmp_path / "images", 20, channels=1)
     settings = dict(dataset=f"folder:{tmp_path / 'images'}", batch_size=10, queue_size=16, bn_splits=1)
     with pytest.raises(ValueError, match=rf"1 of 20 so far, among them {tmp_path / 'images' / '13.png'} \("):
         pretrain(tiny_config(tmp_path / "run", **settings))
 
 
-# Disturbed
+# Interrupted
 
 
-def test_run_with_a_damaged_checkpoint_ends_in_the_same_bits(early, undisturbed):
+def test_a_run_with_a_damaged_checkpoint_ends_in_the_same_bits(early, undisturbed):
     weights = checkpoints(early)[-1] / "model.weights.h5"
     weights.write_bytes(bytes(weights.stat().st_size))
     pretrain(tiny_config(early))
     expect_same(early, undisturbed.path)
 
 
-def test_signal_at_the_very_end_loses_nothing(tmp_path, monkeypatch):
+def test_a_signal_at_the_end_loses_nothing(tmp_path, monkeypatch):
     """Whether it comes too late or not: what is left to do, the next start does."""
     run, config = tmp_path / "run", tiny_config(tmp_path / "run", epochs=1)
 
@@ -198,7 +198,7 @@ def read_only(folder):
         subprocess.run(["umount", folder], check=True)
 
 
-def test_run_whose_checkpoints_are_read_only_trains_on_and_ends_in_the_same_bits(early, undisturbed):
+def test_a_run_with_read_only_checkpoints_continues_and_ends_in_the_same_bits(early, undisturbed):
     folder, config = early / "checkpoints", tiny_config(early)
     before = contents(folder)
     with read_only(folder):

@@ -16,7 +16,7 @@ from tests.structure import (
     room_of,
 )
 
-# Who may import what from outside: paths relative to the package, a folder with everything in it.
+# The files that may import an outside package: paths relative to the package, or folders.
 DOORS = {
     "keras_cv": "augment/",
     "tensorflow_datasets": "commands/import_idx.py data/",
@@ -57,7 +57,7 @@ def test_imports_point_down():
     assert circles() == []
 
 
-def test_outside_packages_enter_by_their_doors():
+def test_outside_packages_are_imported_only_by_their_doors():
     assert {} == found_in_sources(lambda path, source: wrong_doors(source, os.path.relpath(path, ROOT / PACKAGE)))
 
 

@@ -1,4 +1,4 @@
-"""Commands that are killed, at 41 places in all: the same command, run again, ends as if nothing had happened."""
+"""Commands are killed at 41 places. The same command, run again, ends with the same results."""
 
 import os
 import shutil
@@ -65,7 +65,7 @@ def launcher():
 
 @pytest.fixture(scope="module")
 def whole(launcher, tmp_path_factory):
-    """A run of MoCo that nobody disturbs."""
+    """A run of MoCo without interruption."""
     folder = tmp_path_factory.mktemp("whole")
     outcome = launcher.run(folder, "train.py", *MOCO, f"--workdir={folder / 'run'}")
     assert outcome.status == 0, outcome.stderr
@@ -128,7 +128,7 @@ EVALUATIONS = {
 
 
 @pytest.mark.parametrize("mode", EVALUATIONS)
-def test_an_evaluation_finds_the_same(mode, launcher, whole, tmp_path):
+def test_an_evaluation_has_the_same_results(mode, launcher, whole, tmp_path):
     flags, places = EVALUATIONS[mode]
     found = []
     for name, killed in (("undisturbed", []), ("killed", places)):
@@ -139,7 +139,7 @@ def test_an_evaluation_finds_the_same(mode, launcher, whole, tmp_path):
     assert found[0] == found[1]
 
 
-def test_a_conversion_is_whole_or_not_there(launcher, whole, tmp_path):
+def test_a_killed_conversion_leaves_no_incomplete_files(launcher, whole, tmp_path):
     """`convert backbone` of what `convert to_pytorch` wrote."""
     file, folder = tmp_path / "run.safetensors", tmp_path / "backbone"
     convert = ("-m", "keras_moco", "convert")
@@ -156,7 +156,7 @@ def test_a_conversion_is_whole_or_not_there(launcher, whole, tmp_path):
 # Moved, copied, shared
 
 
-def test_a_run_that_was_copied_or_moved_resumes_where_it_lies(launcher, whole, tmp_path):
+def test_a_copied_or_moved_run_resumes_in_its_new_folder(launcher, whole, tmp_path):
     run, place = tmp_path / "run", Place(A_STEP, number=5)
     stopped = launcher.run(tmp_path, "train.py", *MOCO, f"--workdir={run}", hold=place, number=signal.SIGTERM)
     assert stopped.status == 75, stopped
@@ -171,7 +171,7 @@ def test_a_run_that_was_copied_or_moved_resumes_where_it_lies(launcher, whole, t
     assert not run.exists()
 
 
-def test_a_second_training_is_refused_while_the_first_lives(launcher, whole, tmp_path):
+def test_a_second_training_run_in_a_folder_is_refused(launcher, whole, tmp_path):
     run = shutil.copytree(whole, tmp_path / "run")
     before = contents(run)
     with locked(run / "training"):

@@ -19,7 +19,7 @@ from tests.tiny import TINY_RUN
 TEMPERATURE = 0.2
 
 
-def test_step_is_that_of_the_paper():
+def test_a_step_equals_the_papers():
     model = new_method.MoCoV3(small_encoder(), temperature=TEMPERATURE)
     model.compile(optimizer=SGD(0.1), jit_compile=False)
     [views] = batches().take(1).as_numpy_iterator()
@@ -41,7 +41,7 @@ def test_step_is_that_of_the_paper():
 
 
 @pytest.mark.slow
-def test_run_trains_resumes_and_is_evaluated_with_it(monkeypatch, tmp_path, capsys):
+def test_a_run_with_it_trains_resumes_and_is_evaluated(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(methods.METHODS, "moco_v3", new_method.MomentumInBatch())  # the line that a method adds
     own = {"method": "moco_v3", "key_momentum": 0.98, "temperature": TEMPERATURE}
     settings = {name: value for name, value in TINY_RUN.items() if name not in ("bn_splits", "queue_size")} | own

@@ -1,4 +1,4 @@
-"""The notebook for newcomers runs from the top, and what it says of its results holds."""
+"""The notebook for newcomers runs, and its results are as it describes them."""
 
 import json
 import os

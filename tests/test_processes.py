@@ -27,7 +27,7 @@ MOCO += ["--queue_size=1400", "--embedding_dim=128", f"--epochs={EPOCHS}", "--lo
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """The folder of a run that nobody disturbs."""
+    """The folder of a run without interruption."""
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
     with Process(workdir, *MOCO, pictures=True) as process:
         outcome = process.outcome()
@@ -58,7 +58,7 @@ def heed_signals():
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-def test_signal_stops_a_run_and_a_second_one_ends_it_at_once(undisturbed, tmp_path):
+def test_a_signal_stops_a_run_and_a_second_one_ends_it_at_once(undisturbed, tmp_path):
     run, flags = tmp_path / "run", [*MOCO, *EVERY_STEP]
     steps = []
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -78,7 +78,7 @@ def test_signal_stops_a_run_and_a_second_one_ends_it_at_once(undisturbed, tmp_pa
     expect_same(run, undisturbed)
 
 
-def test_signal_before_and_after_training_ends_a_run_which_then_goes_on(undisturbed, tmp_path):
+def test_a_run_ended_before_or_after_training_resumes(undisturbed, tmp_path):
     run = tmp_path / "run"
     with Process(run, *MOCO, preexec_fn=heed_signals) as process:
         assert process.reaches(lambda: process.catches(signal.SIGHUP)), process.stderr
@@ -96,7 +96,7 @@ def test_signal_before_and_after_training_ends_a_run_which_then_goes_on(undistur
     expect_same(run, undisturbed)
 
 
-def test_lost_connection_and_warning_of_the_queue_stop_a_run_but_not_what_is_immune(undisturbed, tmp_path):
+def test_sighup_and_sigusr1_stop_a_run_unless_it_ignores_them(undisturbed, tmp_path):
     run, flags = tmp_path / "run", [*MOCO, *EVERY_STEP]
     for number in (signal.SIGHUP, signal.SIGUSR1):
         with Process(run, *flags, preexec_fn=heed_signals) as process:
@@ -113,7 +113,7 @@ def test_lost_connection_and_warning_of_the_queue_stop_a_run_but_not_what_is_imm
 # Without an output
 
 
-def test_run_whose_output_is_lost_saves_and_stops_and_one_without_any_trains(undisturbed, tmp_path):
+def test_a_run_whose_output_closes_saves_and_stops_and_one_without_output_trains(undisturbed, tmp_path):
     run, flags = tmp_path / "run", [*MOCO, "--checkpoint_minutes=0", "--checkpoint_epochs=0"]
     reader, writer = os.pipe()
     with Process(run, *flags, stdout=writer) as process, open(reader) as lines:
@@ -131,7 +131,7 @@ def test_run_whose_output_is_lost_saves_and_stops_and_one_without_any_trains(und
     expect_same(run, undisturbed)
 
 
-def test_twenty_stops_in_one_process_end_in_the_same_bits_and_hold_no_more(tmp_path):
+def test_twenty_stops_in_one_process_end_in_the_same_bits_without_a_leak(tmp_path):
     """By SIGTERM, SIGHUP and SIGINT in turn, every four steps."""
     epochs, stops = "8", [str(step) for step in range(4, 84, 4)]
     found = {}
@@ -150,7 +150,7 @@ def test_twenty_stops_in_one_process_end_in_the_same_bits_and_hold_no_more(tmp_p
     assert memory[19] - memory[9] < 10 * 10
 
 
-def test_deterministic_runs_have_the_same_bits_stopped_or_not(undisturbed, tmp_path):
+def test_deterministic_runs_have_the_same_bits_with_and_without_a_stop(undisturbed, tmp_path):
     flags = [*MOCO, *EVERY_STEP, "--deterministic"]
     with Process(tmp_path / "whole", *flags) as process:
         assert process.outcome().status == 0, process.stderr
@@ -177,7 +177,7 @@ def limit_files(size):
     return limit
 
 
-def test_run_that_cannot_write_checkpoints_trains_on(tmp_path):
+def test_a_run_that_cannot_write_checkpoints_continues(tmp_path):
     run, limit = tmp_path / "run", limit_files(600_000)  # below the weights, above everything else
     flags = [*MOCO, *EVERY_STEP, "--epochs=1"]
     with Process(run, *flags, preexec_fn=limit, start_new_session=True) as process:
@@ -214,7 +214,7 @@ def fill(path):
 
 
 @pytest.mark.parametrize("room", ["no room for a checkpoint", "no room for a byte"])
-def test_run_on_a_full_disk_trains_on_and_later_ends_in_the_same_bits(room, undisturbed, tmp_path):
+def test_a_run_on_a_full_disk_continues_and_later_ends_in_the_same_bits(room, undisturbed, tmp_path):
     whole = undisturbed
     checkpoint = sum(path.stat().st_size for path in checkpoints(whole)[-1].iterdir())
     size = int(2.5 * checkpoint) if room == "no room for a checkpoint" else 2**26

@@ -64,7 +64,7 @@ def test_encoder_gradients_match_finite_differences(groups):
 # MoCo
 
 
-def test_key_encoder_follows_the_query_weights_of_the_step_before():
+def test_the_key_encoder_follows_the_query_weights_of_the_previous_step():
     moco = make_reference(momentum=0.9)
     first = moco.query["w1"].copy()
     moco.step(*make_views(0), learning_rate=0.5)
@@ -75,7 +75,7 @@ def test_key_encoder_follows_the_query_weights_of_the_step_before():
     np.testing.assert_allclose(moco.key["w1"], 0.9 * first + 0.1 * second, rtol=1e-12)
 
 
-def test_own_keys_are_no_negatives_of_the_step():
+def test_the_keys_of_a_step_are_not_its_negatives():
     moco = make_reference()
     queue = moco.queue.copy()
     query_images, key_images = make_views()
@@ -135,13 +135,13 @@ def test_end_to_end_descends_the_numerical_gradient(shared):
             np.testing.assert_allclose(found[name], array - step, rtol=1e-5, atol=1e-7, err_msg=name)
 
 
-def test_lars_moves_a_kernel_by_its_own_length_times_the_trust():
+def test_lars_scales_the_step_of_a_kernel_by_its_norm():
     parameters = {"kernel": np.array([[3.0, 4.0]]), "bias": np.array([1.0])}
     velocity = reference.zeros_like(parameters)
     gradients = {"kernel": np.array([[0.0, 0.02]]), "bias": np.array([0.5])}
     mechanisms.lars(parameters, velocity, gradients, learning_rate=2.0, momentum=0.9, weight_decay=0.0, trust=0.1)
     np.testing.assert_allclose(parameters["kernel"], [[3.0, 3.0]])  # 4 - 2 * 0.1 * 5, whatever the gradient's length
     np.testing.assert_allclose(parameters["bias"], [0.0])  # 1 - 2 * 0.5
-    # The rate is part of the velocity, so the weights move on although the next rate is 0.
+    # The rate is part of the velocity, so the weights still move although the next rate is 0.
     mechanisms.lars(parameters, velocity, gradients, learning_rate=0.0, momentum=0.9, weight_decay=0.0, trust=0.1)
     np.testing.assert_allclose(parameters["kernel"], [[3.0, 2.1]])

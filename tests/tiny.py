@@ -34,7 +34,7 @@ TINY_RUN = dict(
     strategy="one",
     knn_k=20,
     knn_features="backbone",
-    checkpoint_share=1.0,  # after every epoch, short as they are
+    checkpoint_share=1.0,  # after every epoch, although epochs are short
     log_steps=5,
 )
 

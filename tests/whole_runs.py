@@ -1,4 +1,4 @@
-"""Runs in this process, from Python or the command line, and what they leave in their folders."""
+"""Runs in this process, from Python or the command line, and the contents of their folders."""
 
 import contextlib
 import csv
@@ -40,7 +40,7 @@ class Outcome:
 
     @property
     def sentence(self):
-        """All that a person reads on stderr, which has to be one line."""
+        """The one line that stderr must hold."""
         noise = r"WARNING: All log messages before absl|[IWE]\d{4} [\d:.]+ |\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] "
         assert "Traceback" not in self.stderr
         (line,) = [line for line in self.stderr.splitlines() if not re.match(noise, line)]
@@ -128,7 +128,7 @@ def stop_in_mid_epoch(config):
     return str(stop.value)
 
 
-# What lies in a folder
+# Contents of a folder
 
 
 def contents(folder):
@@ -159,7 +159,7 @@ def results(workdir):
 
 
 def events(workdir):
-    """`(tag, step, value)` of all that TensorBoard shows, in the order in which it was written; value of numbers."""
+    """`(tag, step, value)` of all that TensorBoard shows, in the order of writing; the value only of numbers."""
     found = []
     for path in sorted((workdir / "tensorboard" / "train").glob("events*")):
         for event in tf.compat.v1.train.summary_iterator(str(path)):
@@ -171,18 +171,18 @@ def events(workdir):
 
 
 def epochs_in_tensorboard(workdir):
-    """The numbers of all epochs, as often as they stand there, without what no two runs share."""
+    """The numbers of all epochs, with repetitions, without those that differ between runs."""
     numbers = [event for event in events(workdir) if event[2] is not None]
     return sorted(event for event in numbers if event[0].rpartition("/")[2] not in NO_TWO_RUNS_SHARE)
 
 
 def comparable(row):
-    """A row of a log or results, without what no two runs share."""
+    """A row of a log or results, without the values that differ between runs."""
     return {name: value for name, value in row.items() if name not in NO_TWO_RUNS_SHARE}
 
 
 def expect_same(workdir, undisturbed):
-    """Checks that a run came to what an undisturbed one came to, to the bit, and left nothing unfinished."""
+    """Checks that a run ended like an uninterrupted one, to the bit, and left no temporary files."""
     ours, theirs = (arrays(checkpoints(path)[-1]) for path in (workdir, undisturbed))
     assert ours.keys() == theirs.keys() and len(ours) > 25
     assert [name for name in ours if not np.array_equal(ours[name], theirs[name])] == []

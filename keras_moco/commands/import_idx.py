@@ -32,18 +32,7 @@ CLASS_NAMES = {
 
 
 def read_idx(path, magic):
-    """Reads one IDX file.
-
-    Args:
-        path: path of the file. One with the suffix `.gz` is decompressed.
-        magic: int. The magic number at the start of the file.
-
-    Returns:
-        uint8 array, `(n, h, w)` for images and `(n,)` for labels.
-
-    Raises:
-        ValueError: if the file is incomplete or of another kind.
-    """
+    """Reads an IDX file that starts with a magic number: uint8, images `(n, h, w)` or labels `(n,)`."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             content = file.read()
@@ -70,15 +59,7 @@ def read_idx(path, magic):
 
 
 def read_split(source_dir, split):
-    """Reads the images and labels of one split.
-
-    Args:
-        source_dir: path of the folder that holds the IDX files.
-        split: str. `"train"` or `"test"`.
-
-    Returns:
-        uint8 arrays: images `(n, h, w, 1)` and labels `(n,)`.
-    """
+    """Reads one split of a folder of IDX files: uint8 images `(n, h, w, 1)` and labels `(n,)`."""
     images = read_idx(_find(source_dir, FILE_PREFIXES[split], "images", 3), IMAGES)
     labels = read_idx(_find(source_dir, FILE_PREFIXES[split], "labels", 1), LABELS)
     if len(images) != len(labels) or not len(images):

@@ -5,27 +5,8 @@ import numbers
 
 import numpy as np
 
-from keras_moco.convert import files, matching
+from keras_moco.convert import files, matching, official
 from keras_moco.convert.architecture import architecture_of, expected_by
-from keras_moco.convert.official import (
-    BUFFERS,
-    KEY,
-    MOCO_NOTES,
-    POINTER,
-    QUERY,
-    QUEUE,
-    canonical_tensors,
-    check_layout,
-    check_moco,
-    check_notes,
-    counted_batches,
-    notes_of,
-    part,
-    query_tensors,
-    queue_slot,
-    sgd_of,
-    velocity_slots,
-)
 from keras_moco.convert.tensor_names import COUNTER, slots
 from keras_moco.errors import UserError
 from keras_moco.methods import MoCo, presets
@@ -77,17 +58,17 @@ def from_pytorch(
             f"Received: {type(optimizer).__name__}. Compile the model with another optimizer afterwards."
         )
     file = files.read(path)
-    tensors = canonical_tensors(file)
-    check_layout(tensors, file.path)
-    found, numbers = _recognise(file, part(tensors, QUERY), preset, stem)
-    if preset is None and tensors.get(QUEUE, np.empty(0)).ndim == 2:
-        numbers["queue_size"] = tensors[QUEUE].shape[1]
-    method = {name: numbers[name] for name in ("queue_size", *MOCO_NOTES) if name in numbers}
+    tensors = official.canonical_tensors(file)
+    official.check_layout(tensors, file.path)
+    found, numbers = _recognise(file, official.part(tensors, official.QUERY), preset, stem)
+    if preset is None and tensors.get(official.QUEUE, np.empty(0)).ndim == 2:
+        numbers["queue_size"] = tensors[official.QUEUE].shape[1]
+    method = {name: numbers[name] for name in ("queue_size", *official.MOCO_NOTES) if name in numbers}
     model = MoCo(_build(found, numbers, mean, std), **{**method, **settings})
     if optimizer is not None:
         model.compile(optimizer=optimizer)
         optimizer.build(model.trainable_variables)
-    _load_moco(model, file, tensors, steps, allow_partial, sgd_of(model))
+    _load_moco(model, file, tensors, steps, allow_partial, official.sgd_of(model))
     return model
 
 
@@ -115,7 +96,7 @@ def encoder_from_pytorch(path, preset=None, stem=None, mean=None, std=None, allo
     ```
     """
     file = files.read(path)
-    tensors = query_tensors(canonical_tensors(file))
+    tensors = official.query_tensors(official.canonical_tensors(file))
     found, numbers = _recognise(file, tensors, preset, stem)
     encoder = _build(found, numbers, mean, std)
     _load_encoder(encoder, file, tensors, allow_partial)
@@ -144,17 +125,17 @@ def load_pytorch(model, path, steps=None, with_optimizer=True, allow_partial=Fal
     ```
     """
     file = files.read(path)
-    tensors = canonical_tensors(file)
+    tensors = official.canonical_tensors(file)
     if isinstance(model, Encoder):
         slots(model)  # refuses other encoders, before anything is compared
-        check_notes(model, file)
-        _load_encoder(model, file, query_tensors(tensors), allow_partial)
+        official.check_notes(model, file)
+        _load_encoder(model, file, official.query_tensors(tensors), allow_partial)
         return
-    check_moco(model)
-    check_layout(tensors, file.path)
+    official.check_moco(model)
+    official.check_layout(tensors, file.path)
     slots(model.encoder)
-    check_notes(model.encoder, file)
-    _load_moco(model, file, tensors, steps, allow_partial, sgd_of(model) if with_optimizer else None)
+    official.check_notes(model.encoder, file)
+    _load_moco(model, file, tensors, steps, allow_partial, official.sgd_of(model) if with_optimizer else None)
 
 
 def _load_encoder(encoder, file, tensors, allow_partial):
@@ -167,17 +148,21 @@ def _load_moco(model, file, tensors, steps, allow_partial, sgd):
             f"`steps` must be a whole number, at least 0. Received: steps={steps!r}. Correct it, or omit it."
         )
     if steps is None:
-        steps = counted_batches(tensors, file.path) // len(model.directions)
+        steps = official.counted_batches(tensors, file.path) // len(model.directions)
     tensors = _without_counters(tensors)
-    row = _pointer(tensors.pop(POINTER, None), model.queue.size, file.path, allow_partial)
-    wanted = [*slots(model.query_encoder, QUERY), *slots(model.key_encoder, KEY), queue_slot(model)]
+    row = _pointer(tensors.pop(official.POINTER, None), model.queue.size, file.path, allow_partial)
+    wanted = [
+        *slots(model.query_encoder, official.QUERY),
+        *slots(model.key_encoder, official.KEY),
+        official.queue_slot(model),
+    ]
     if sgd and _has_velocities(file, steps, allow_partial):
-        names = [name for name in canonical_tensors(file) if not name.endswith(BUFFERS)]
+        names = [name for name in official.canonical_tensors(file) if not name.endswith(official.BUFFERS)]
         tensors |= {
             f"{kind} of {names[i] if i < len(names) else f'parameter {i}'}": array
             for (i, kind), array in file.buffers.items()
         }
-        wanted += velocity_slots(model, sgd)
+        wanted += official.velocity_slots(model, sgd)
     matching.fill(wanted, tensors, file.path, allow_partial)
     model.step.assign(steps)
     if row is not None:
@@ -217,7 +202,7 @@ def _pointer(tensor, size, path, allow_partial):
 
 def _recognise(file, tensors, preset, stem):
     """`(architecture, numbers)` of a file; the numbers are a dict of what tensors do not show."""
-    notes = notes_of(file)
+    notes = official.notes_of(file)
     found = architecture_of(tensors, file.path, stem or notes.get("stem"))
     if preset is None:
         return found, {**dataclasses.asdict(presets.closest(found.stem, found.head)), **notes}

@@ -19,11 +19,7 @@ SMALL = 2**24  # bytes
 
 
 def import_extra(name):
-    """Imports a module of a package that only the extra `torch` installs.
-
-    Raises:
-        ImportError: if it is not installed, or is a torch that does not read files safely.
-    """
+    """Imports a module that only the extra `torch` installs; refuses a torch that does not read files safely."""
     try:
         module = importlib.import_module(name)
     except ImportError as error:
@@ -43,15 +39,8 @@ def import_extra(name):
 def read_torch(path):
     """Reads a checkpoint, zip or legacy, by `torch.load(weights_only=True)`: tensors and plain values only.
 
-    Args:
-        path: `pathlib.Path` of an existing file.
-
     Returns:
-        `(tensors, buffers, entries)`: the `state_dict` and the optimizer's buffers as arrays, as in `TorchFile`, and
-        everything that the file holds, a dict.
-
-    Raises:
-        ValueError, ImportError: as in `keras_moco.convert.files.read`.
+        `(tensors, buffers, entries)`: dicts of arrays as in `TorchFile`, and the whole content of the file, a dict.
     """
     content = _unpickle(path)
     state_dict = _state_dict_of(content)
@@ -84,10 +73,10 @@ def check_stored(declared, path):
     """Refuses tensors with far more numbers than the file stores, before memory is allocated for them or their model.
 
     Args:
-        declared: `(shape, bytes of a number)` of each tensor. A side of 0 counts as 1: the other sides may be of any
-            length.
+        declared: `(shape, bytes of a number)` of each tensor.
         path: path of the file.
     """
+    # A side of 0 counts as 1: the other sides, which a model would have too, may be of any length.
     declared = sum(math.prod(max(1, side) for side in shape) * itemsize for shape, itemsize in declared)
     size = path.stat().st_size
     if declared > SMALL + MOST_SHARED * size:

@@ -2,20 +2,7 @@
 
 import numpy as np
 
-from keras_moco.convert import files
-from keras_moco.convert.official import (
-    KEY,
-    MOCO_NOTES,
-    POINTER,
-    QUERY,
-    QUEUE,
-    WRAPPER,
-    check_moco,
-    encoder_notes,
-    queue_slot,
-    sgd_of,
-    velocity_slots,
-)
+from keras_moco.convert import files, official
 from keras_moco.convert.tensor_names import state_dict
 from keras_moco.networks import Encoder
 
@@ -59,17 +46,19 @@ def to_pytorch(model, path, epoch=0, overwrite=False):
     """
     if isinstance(model, Encoder):
         tensors = state_dict(model, 0)
-        return files.write(path, tensors, bare=True, overwrite=overwrite, **{files.SETTINGS: encoder_notes(model)})
-    check_moco(model)
+        return files.write(
+            path, tensors, bare=True, overwrite=overwrite, **{files.SETTINGS: official.encoder_notes(model)}
+        )
+    official.check_moco(model)
     counted = model.steps_done * len(model.directions)
     tensors = {
-        WRAPPER + QUEUE: queue_slot(model).to_torch(),
-        WRAPPER + POINTER: np.array([int(model.queue.pointer)], "int64"),
-        **state_dict(model.query_encoder, counted, WRAPPER + QUERY),
-        **state_dict(model.key_encoder, counted, WRAPPER + KEY),
+        official.WRAPPER + official.QUEUE: official.queue_slot(model).to_torch(),
+        official.WRAPPER + official.POINTER: np.array([int(model.queue.pointer)], "int64"),
+        **state_dict(model.query_encoder, counted, official.WRAPPER + official.QUERY),
+        **state_dict(model.key_encoder, counted, official.WRAPPER + official.KEY),
     }
-    sgd = sgd_of(model)
-    velocities = [slot.to_torch() for slot in velocity_slots(model, sgd)] if sgd else []
+    sgd = official.sgd_of(model)
+    velocities = [slot.to_torch() for slot in official.velocity_slots(model, sgd)] if sgd else []
     return files.write(
         path,
         tensors,
@@ -79,7 +68,7 @@ def to_pytorch(model, path, epoch=0, overwrite=False):
         overwrite=overwrite,
         epoch=epoch,
         arch=model.encoder.backbone.name,
-        **{files.SETTINGS: {**_moco_notes(model), **encoder_notes(model.encoder)}},
+        **{files.SETTINGS: {**_moco_notes(model), **official.encoder_notes(model.encoder)}},
     )
 
 
@@ -94,5 +83,5 @@ def _hyperparameters(sgd):
 
 def _moco_notes(model):
     """The settings of a `MoCo` that tensors do not show, as plain values."""
-    config = {name: kind(model.get_config()[name]) for name, kind in MOCO_NOTES.items() if name != "momentum"}
+    config = {name: kind(model.get_config()[name]) for name, kind in official.MOCO_NOTES.items() if name != "momentum"}
     return config if callable(model.momentum) else {**config, "momentum": float(model.momentum)}

@@ -3,7 +3,7 @@
 import os
 from typing import NamedTuple
 
-from keras_moco.storage.paths import instead_of_file, locked
+from keras_moco.storage.paths import access_error, instead_of_file
 
 RULE = "Folders of images must be readable."
 
@@ -65,7 +65,7 @@ def _descend(folder, found, seen, links):
             with os.scandir(folder) as listed:
                 entries = [entry for entry in listed if not entry.name.startswith(".")]
         except OSError as error:
-            raise locked(folder, RULE, error) from error
+            raise access_error(folder, RULE, error) from error
         for entry in entries:
             path = entry.path
             if entry.is_dir(follow_symlinks=False):
@@ -86,5 +86,5 @@ def _identity(folder):
     try:
         status = os.stat(folder)
     except OSError as error:
-        raise locked(folder, RULE, error) from error
+        raise access_error(folder, RULE, error) from error
     return status.st_dev, status.st_ino

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from keras_moco.data.identity import digest_of
 from keras_moco.data.tfrecord_files import RecordFiles
 from keras_moco.errors import UserError
-from keras_moco.storage.paths import check_file, check_folder, instead_of_file, locked
+from keras_moco.storage.paths import access_error, check_file, check_folder, instead_of_file
 
 RULE = "A prepared TFDS set must be complete."
 FOLDERS = "The folders of TFDS sets must be readable."
@@ -47,7 +47,7 @@ def refuse_half_written(where, name, error):
                 with open(folder / file, "rb"):
                     pass
             except PermissionError as denied:
-                raise locked(folder / file, RULE, denied) from denied
+                raise access_error(folder / file, RULE, denied) from denied
             except OSError as absent:
                 reason = f"where {file} cannot be opened: {absent.strerror}"
                 break

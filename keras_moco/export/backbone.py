@@ -88,21 +88,13 @@ def export_backbone(encoder, directory):
 
 
 class _Exportable(NamedTuple):
-    """A backbone as it is exported.
+    """A backbone as it is exported."""
 
-    Attributes:
-        call: function of images and `training`.
-        tracked: model, which holds the variables.
-        images: `tf.TensorSpec`.
-        stock: model for a `.keras` file; `None` if other programs could not load it.
-        foreign: str, the part that they could not load.
-    """
-
-    call: Callable
-    tracked: keras.Model
+    call: Callable  # of images and `training`
+    tracked: keras.Model  # which holds the variables
     images: tf.TensorSpec
-    stock: keras.Model | None = None
-    foreign: str = ""
+    stock: keras.Model | None = None  # for a `.keras` file; `None` if other programs could not load it
+    foreign: str = ""  # the part that they could not load
 
 
 def _exportable(encoder):

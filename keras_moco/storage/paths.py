@@ -84,10 +84,10 @@ def check_folder(path, rule):
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
-        raise locked(path, rule, error) from error
+        raise access_error(path, rule, error) from error
 
 
-def locked(path, rule, error):
+def access_error(path, rule, error):
     """The `UserError` for a folder to which the operating system denies access."""
     return UserError(
         f"{rule} Received: {path}, of which the operating system says: {error.strerror}. Give the user of this process "

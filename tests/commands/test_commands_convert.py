@@ -1,4 +1,4 @@
-"""python -m keras_moco convert: what it writes can be used, and what it refuses leaves nothing behind."""
+"""python -m keras_moco convert: its files can be used, and a refused conversion leaves no files."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from keras_moco.convert.files import read
 from keras_moco.methods import MoCo
 from keras_moco.runs.directory import RunDirectory
 from keras_moco.runs.load import load_model
-from tests.convert.small_moco import left_over, make_encoder
+from tests.convert.small_moco import make_encoder, unmatched
 
 FLAGS = """--dataset=digits
 --backbone=tiny
@@ -28,7 +28,7 @@ FLAGS = """--dataset=digits
 
 @pytest.fixture
 def call(capsys):
-    """Runs the command in this process: function of arguments to (status, stdout, stderr)."""
+    """Function that runs the command in this process: arguments to (status, stdout, stderr)."""
 
     def call(*arguments):
         status = command.main([*map(str, arguments)])
@@ -39,7 +39,7 @@ def call(capsys):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """A model of gray images after two epochs of the digits, with statistics that are not those of the start."""
+    """A model of gray images after two epochs of the digits, with other BatchNorm statistics than the initial ones."""
     encoder = make_encoder(channels=1)
     model = MoCo(encoder, queue_size=300, temperature=0.2)
     for seed, weight in enumerate(encoder.backbone.weights):
@@ -61,7 +61,7 @@ def images():
 
 
 def refusal(outcome, folder=None):
-    """What stderr says of a call that was refused and left no folder."""
+    """The message of a call that was refused and left no folder."""
     status, _, stderr = outcome
     assert status == 2 and stderr.startswith("convert: ") and "Traceback" not in stderr
     assert " Received: " in stderr and stderr.endswith(".\n"), stderr
@@ -70,7 +70,7 @@ def refusal(outcome, folder=None):
 
 
 @pytest.mark.slow
-def test_backbone_of_a_file_is_shown_and_opens_in_stock_keras(call, checkpoint, tmp_path):
+def test_a_backbone_is_described_and_opens_in_stock_keras(call, checkpoint, tmp_path):
     status, stdout, _ = call("show", checkpoint)
     assert status == 0 and "tiny of width 4, cifar stem, linear head of 8, images of 1 channel(s)" in stdout
     assert "8 x 300, " in stdout and f" pointer [{22 * 128 % 300}]" in stdout and " 22 batches" in stdout
@@ -83,7 +83,7 @@ def test_backbone_of_a_file_is_shown_and_opens_in_stock_keras(call, checkpoint, 
     assert call("backbone", checkpoint, folder, "--overwrite")[0] == 0
 
 
-def test_run_can_be_loaded_and_converted_back(call, checkpoint, flagfile, tmp_path, monkeypatch):
+def test_a_run_can_be_loaded_and_converted_back(call, checkpoint, flagfile, tmp_path, monkeypatch):
     workdir = tmp_path / "runs" / "converted"
     status, stdout, _ = call("run", checkpoint, "--flagfile", flagfile, "--workdir", workdir)
     assert status == 0
@@ -106,14 +106,14 @@ def test_run_can_be_loaded_and_converted_back(call, checkpoint, flagfile, tmp_pa
     assert "tiny with a first kernel (4, 1, 3, 3)" in refusal(call("to_detectron2", workdir, tmp_path / "back.pkl"))
 
 
-def test_run_refuses_what_does_not_fit(call, checkpoint, flagfile, tmp_path):
+def test_a_file_that_does_not_fit_the_flagfile_is_refused(call, checkpoint, flagfile, tmp_path):
     workdir, flags = tmp_path / "run", flagfile.read_text()
 
     def refused(flags=flags, file=checkpoint):
         flagfile.write_text(flags)
         return refusal(call("run", file, "--flagfile", flagfile, "--workdir", workdir), workdir)
 
-    assert left_over(refused(flags.replace("300", "512"))) == ["- queue (8, 300)", "+ queue (8, 512)"]
+    assert unmatched(refused(flags.replace("300", "512"))) == ["- queue (8, 300)", "+ queue (8, 512)"]
     assert "std [0.25] and not [0.5]." in refused(flags + "--image_std=0.5\n")
     assert f"{flagfile} with simclr." in refused(flags.replace("--queue_size=300\n", "--method=simclr\n"))
     assert "no_such_flag" in refused("--no_such_flag=1\n")
@@ -125,7 +125,7 @@ def test_run_refuses_what_does_not_fit(call, checkpoint, flagfile, tmp_path):
 
 
 @pytest.mark.slow
-def test_failed_run_leaves_nothing(call, checkpoint, flagfile, tmp_path, monkeypatch):
+def test_a_failed_conversion_leaves_nothing(call, checkpoint, flagfile, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     for error, status, printed in (
         (OSError(28, "full"), 2, "[Errno 28] full\n"),
@@ -138,7 +138,7 @@ def test_failed_run_leaves_nothing(call, checkpoint, flagfile, tmp_path, monkeyp
 
 
 @pytest.mark.torch
-def test_run_of_the_authors_is_resumed_and_written_back(call, flagfile, tmp_path):
+def test_an_official_checkpoint_is_resumed_and_written_back(call, flagfile, tmp_path):
     pytest.importorskip("torch")
     from tests.convert import torch_reference as reference
 

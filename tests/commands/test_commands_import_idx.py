@@ -1,4 +1,4 @@
-"""The command that turns IDX files into a set of TensorFlow Datasets."""
+"""The command that converts IDX files to a TensorFlow Datasets data set."""
 
 import gzip
 import os
@@ -53,7 +53,7 @@ def test_imported_images_come_back_bit_for_bit_and_in_the_same_order(idx, tmp_pa
             assert example["label"] == label
 
 
-def test_a_name_that_tfds_knows_too_opens_the_imported_set(idx, tmp_path):
+def test_a_name_of_tfds_opens_the_imported_set(idx, tmp_path):
     import tensorflow_datasets as tfds
 
     folder, _ = idx
@@ -67,7 +67,7 @@ def test_a_name_that_tfds_knows_too_opens_the_imported_set(idx, tmp_path):
     np.testing.assert_array_equal([example["image"][..., 0] for example in loaded.as_numpy_iterator()], images)
 
 
-def test_unnamed_classes_are_numbered_and_names_that_do_not_fit_are_refused(idx, tmp_path, capsys):
+def test_unnamed_classes_are_numbered_and_wrong_names_are_refused(idx, tmp_path, capsys):
     assert run(idx[0], tmp_path) == 0
     assert open_source("tfds:tiny_set", data_dir=tmp_path).class_names == ("0", "1", "2")
     assert run(idx[0], tmp_path) == 2
@@ -90,7 +90,7 @@ def test_unnamed_classes_are_numbered_and_names_that_do_not_fit_are_refused(idx,
     ],
     ids=["missing", "magic", "truncated", "counts", "gzip"],
 )
-def test_damaged_files_are_refused_in_one_sentence(idx, tmp_path, capsys, name, change, received):
+def test_damaged_files_are_refused(idx, tmp_path, capsys, name, change, received):
     path = idx[0] / name
     content = path.read_bytes()
     path.unlink()
@@ -103,7 +103,7 @@ def test_damaged_files_are_refused_in_one_sentence(idx, tmp_path, capsys, name, 
     assert not (tmp_path / "tiny_set").exists()
 
 
-def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(idx, tmp_path, capsys):
+def test_a_pipe_in_place_of_a_file_is_refused_at_once(idx, tmp_path, capsys):
     path = idx[0] / "train-images-idx3-ubyte.gz"
     path.unlink(missing_ok=True)
     os.mkfifo(path)

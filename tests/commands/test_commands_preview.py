@@ -21,7 +21,7 @@ SQUARE = CHINA[100 : 100 + SIDE, 100 : 100 + SIDE]
 
 @pytest.fixture(autouse=True)
 def light_recipe(monkeypatch):
-    """Crop and flip only, under a name that the command knows: the others are traced anew in each run."""
+    """Crop and flip only, under a known name: the other recipes would be traced in each test."""
     monkeypatch.setitem(AUGMENTATIONS, "moco_cifar", supervised)
 
 
@@ -55,7 +55,7 @@ def cells(picture, rows, columns):
 
 
 @pytest.mark.slow
-def test_the_picture_has_a_row_for_each_image_and_the_last_line_says_so(photos, tmp_path, capsys):
+def test_the_picture_has_one_row_per_image_and_the_output_says_so(photos, tmp_path, capsys):
     out = tmp_path / "views.png"
     assert run(photos, out, "--views", "4") == 0
     said = capsys.readouterr().out
@@ -65,17 +65,17 @@ def test_the_picture_has_a_row_for_each_image_and_the_last_line_says_so(photos, 
     assert sorted(os.listdir(tmp_path)) == ["photos", "views.png"]  # nothing temporary is left
 
 
-def test_a_view_is_the_recipe_applied_to_draws_of_seed_and_image():
+def test_a_view_depends_on_the_recipe_the_seed_and_the_image():
     augmentation = moco_v2(SIDE, crop_scale=(0.5, 1.0))
     source = open_source("digits", "test")
     picture, _, seconds = preview(source, augmentation, images=2, views=3, seed=5)
     assert seconds > 0
     for row, example in zip(cells(picture, 2, 4), source.examples(5).take(2), strict=True):
-        # Of five draws the first three: more views leave those that were there.
+        # The first three of five: more views do not change the others.
         draws = np.random.default_rng([5, int(example["index"])]).random((5, augmentation.num_draws), "float32")
         for cell, draw in zip(row[1:], draws, strict=False):
             view = tf.cast(augmentation.augment_images(example["image"][None], draw[None])[0], "float32").numpy()
-            assert np.abs(cell - view).max() <= 1  # in one graph it may round otherwise; gray in all channels
+            assert np.abs(cell - view).max() <= 1  # one graph may round differently; gray in all channels
         assert np.abs(row[1].astype(int) - row[2]).max() > 20
 
 
@@ -96,7 +96,7 @@ def test_flags_reach_the_recipe(tmp_path, monkeypatch):
     assert pictures[0] == pictures[1] != pictures[2]
 
 
-def test_a_wrong_flag_ends_in_one_sentence_before_anything_is_opened(tmp_path, capsys, monkeypatch):
+def test_a_wrong_flag_is_refused_before_anything_is_opened(tmp_path, capsys, monkeypatch):
     assert run("digits", tmp_path / "views.png", "--split", "tset") == 2
     assert "split='tset'" in capsys.readouterr().err
     monkeypatch.setattr("keras_moco.commands.preview.open_source", None)  # calling it would be a TypeError
@@ -109,7 +109,7 @@ def test_a_wrong_flag_ends_in_one_sentence_before_anything_is_opened(tmp_path, c
         assert os.listdir(tmp_path) == []
 
 
-def test_a_damaged_image_ends_in_a_sentence_that_names_it(photos, tmp_path, capfd):
+def test_a_damaged_image_is_refused_by_name(photos, tmp_path, capfd):
     (tmp_path / "photos" / "wide.png").write_bytes(b"no image")
     assert run(photos, tmp_path / "views.png") == 2
     last = capfd.readouterr().err.splitlines()[-1]
@@ -117,7 +117,7 @@ def test_a_damaged_image_ends_in_a_sentence_that_names_it(photos, tmp_path, capf
     assert not (tmp_path / "views.png").exists()
 
 
-def test_the_picture_is_a_new_png_file_unless_one_may_be_overwritten(tmp_path, capsys):
+def test_an_existing_picture_is_overwritten_only_on_request(tmp_path, capsys):
     out = tmp_path / "views.png"
     out.write_bytes(b"mine")
     assert run("digits", out) == 2

@@ -16,13 +16,13 @@ def model():
 
 @pytest.fixture(scope="module")
 def spare():
-    """Another one, whose weights may be overwritten."""
+    """Another model, whose weights may be overwritten."""
     return MoCo(make_encoder(), queue_size=20)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(model, tmp_path_factory):
-    """Tensors that fit `model`, none of which is what it has."""
+    """Tensors that fit `model`, and all differ from its own."""
     path = to_pytorch(model, tmp_path_factory.mktemp("checkpoint") / "moco.safetensors")
     rng = np.random.default_rng(0)
     tensors = safetensors.numpy.load_file(path)
@@ -38,7 +38,7 @@ def state_dict(checkpoint):
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes tensors, and shapes as zeros of that shape, into a file: function of a dict to its path."""
+    """Function that writes a dict of tensors, or of shapes for zeros, to a file, and returns its path."""
 
     def write(tensors, **notes):
         path = tmp_path / "tensors.safetensors"

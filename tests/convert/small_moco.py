@@ -1,4 +1,4 @@
-"""A MoCo that is built in a moment, and what tests of conversion say of files that do not fit it."""
+"""A small MoCo, and checks of refusals for tests of conversion."""
 
 import contextlib
 import re
@@ -18,19 +18,19 @@ def make_encoder(name="tiny", head=linear_head, width=4, stem="cifar", channels=
 
 
 def without(tensors, pattern):
-    """Those whose name the pattern is not found in."""
+    """The tensors whose name does not match the pattern."""
     return {name: tensor for name, tensor in tensors.items() if not re.search(pattern, name)}
 
 
 def variables(model):
-    """Weights, and those of the optimizer where there is one."""
+    """Weights, and variables of the optimizer if there is one."""
     optimizer = getattr(model, "optimizer", None)
     return [*model.weights, *(optimizer.variables if optimizer else [])]
 
 
 @contextlib.contextmanager
 def refused(*found, unchanged=(), error=ValueError):
-    """An error with all of `found` in its message, after which the models in `unchanged` have all their bits."""
+    """Expects an error with all of `found` in its message, and unchanged bits in the models in `unchanged`."""
     before = [[np.array(variable).tobytes() for variable in variables(model)] for model in unchanged]
     with pytest.raises(error) as caught:
         yield caught
@@ -39,6 +39,6 @@ def refused(*found, unchanged=(), error=ValueError):
     assert [[np.array(variable).tobytes() for variable in variables(model)] for model in unchanged] == before
 
 
-def left_over(message):
-    """What a message lists, one in a line: tensors of the file after a -, weights of the model after a +."""
+def unmatched(message):
+    """The lines of a message that list unmatched tensors of the file after a -, weights of the model after a +."""
     return [line.strip() for line in str(message).splitlines() if re.match(r"  [-+] ", line)]

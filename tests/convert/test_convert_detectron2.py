@@ -1,4 +1,4 @@
-"""Backbones as Detectron2 reads them: names, arrays, and a pickle that asks for nothing but NumPy."""
+"""Backbones as Detectron2 reads them: names, arrays, and a pickle that needs only NumPy."""
 
 import io
 import os
@@ -76,7 +76,7 @@ def expected_arrays(encoder, name):
         pytest.param("resnet50", "2345", 64, marks=pytest.mark.slow),
     ],
 )
-def test_every_array_has_detectron2s_name(name, shortcuts, width, tmp_path, request):
+def test_every_array_has_its_name_in_detectron2(name, shortcuts, width, tmp_path, request):
     if name in NETWORKS:
         request.getfixturevalue("small")
     encoder = make_encoder(name, width)
@@ -99,7 +99,7 @@ class Names(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def test_file_asks_for_nothing_that_numpy_1_lacks_and_its_arrays_can_be_written_to(encoder, tmp_path):
+def test_the_file_loads_in_numpy_1_and_its_arrays_are_writable(encoder, tmp_path):
     path = to_detectron2(encoder, tmp_path / "backbone.pkl")
     reader = Names(io.BytesIO(path.read_bytes()), encoding="latin1")
     reader.asked = set()
@@ -115,7 +115,7 @@ def test_file_asks_for_nothing_that_numpy_1_lacks_and_its_arrays_can_be_written_
 
 
 @pytest.mark.slow
-def test_network_that_detectron2_lacks(encoder, tmp_path):
+def test_networks_that_detectron2_lacks_are_refused(encoder, tmp_path):
     for settings, found in (
         (dict(name="basic", stem="cifar"), "basic with a first kernel (4, 3, 3, 3)"),
         (dict(name="basic", width=8), "basic with a first kernel (8, 3, 7, 7)"),
@@ -131,7 +131,7 @@ def test_network_that_detectron2_lacks(encoder, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_failed_write_leaves_the_old_file(encoder, tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_file(encoder, tmp_path, monkeypatch):
     def half(pickler, content):
         raise OSError("disk full")
 

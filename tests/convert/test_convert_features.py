@@ -1,4 +1,4 @@
-"""Converted networks compute what PyTorch computes, and what was read is written back bit for bit."""
+"""Converted networks compute what PyTorch computes, and files are written back bit for bit."""
 
 import numpy as np
 import pytest
@@ -47,13 +47,13 @@ def check(encoder, network, channels=3):
 @every_stem
 @every_network
 @pytest.mark.parametrize("head", ["linear", "mlp"])
-def test_features_and_embeddings_are_pytorchs(name, stem, head, tmp_path):
+def test_features_and_embeddings_equal_pytorchs(name, stem, head, tmp_path):
     network = random_network(name, stem, head)
     check(converted(network, tmp_path), network)
 
 
 @pytest.mark.parametrize("stem, kwargs", [("imagenet", {"channels": 1}), ("half", {}), ("cifar", {"width": 64})])
-def test_gray_images_half_stem_and_full_width(tmp_path, stem, kwargs):
+def test_gray_images_the_half_stem_and_full_width_equal_pytorchs(tmp_path, stem, kwargs):
     network = random_network("resnet10", stem, **kwargs)
     channels = kwargs.get("channels", 3)
     check(converted(network, tmp_path, stem=stem, mean=MEAN[:channels], std=STD[:channels]), network, channels)
@@ -74,7 +74,7 @@ def assert_same_tensors(ours, theirs):
 
 
 @pytest.mark.parametrize("kind", [("resnet10", "cifar", "linear"), ("resnet50", "imagenet", "mlp")], ids=str)
-def test_checkpoint_comes_back_to_the_bit_with_its_optimizer(tmp_path, kind):
+def test_a_checkpoint_with_its_optimizer_comes_back_to_the_bit(tmp_path, kind):
     network = reference.MoCo(random_network(*kind), 50, 128, 0.999, 0.2)
     network.encoder_k.load_state_dict(random_network(*kind, seed=1).state_dict())
     network.queue_ptr[:] = 48
@@ -97,7 +97,7 @@ def test_checkpoint_comes_back_to_the_bit_with_its_optimizer(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", [("resnet101", "imagenet", "linear"), ("resnet34", "cifar", "mlp")], ids=str)
-def test_encoder_comes_back_to_the_bit_and_pytorch_takes_it(tmp_path, kind):
+def test_an_encoder_comes_back_to_the_bit_and_loads_in_pytorch(tmp_path, kind):
     theirs = random_network(*kind, width=4)  # stages of more than ten blocks, whose names sort unlike their numbers
     encoder = converted(theirs, tmp_path)
     check(encoder, theirs)
@@ -108,7 +108,7 @@ def test_encoder_comes_back_to_the_bit_and_pytorch_takes_it(tmp_path, kind):
 
 
 @every_network
-def test_reference_is_torchvisions_network(name):
+def test_the_reference_equals_torchvisions_network(name):
     torchvision = pytest.importorskip("torchvision")
     ours = random_network(name, width=64)
     theirs = getattr(torchvision.models, name)(num_classes=128)

@@ -1,4 +1,4 @@
-"""Names of tensors and state of optimizers as PyTorch's users have them, in our MoCo and its SGD."""
+"""Tensor names and optimizer states of PyTorch's users are read into our MoCo and its SGD."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from keras_moco import SGD
 from keras_moco.convert import files, from_pytorch, load_pytorch
 from keras_moco.methods import MoCo
-from tests.convert.small_moco import left_over, make_encoder, refused, variables
+from tests.convert.small_moco import make_encoder, refused, unmatched, variables
 
 torch = pytest.importorskip("torch")
 reference = pytest.importorskip("tests.convert.torch_reference")
@@ -39,7 +39,7 @@ def write(tmp_path):
 
 
 def demo(name):
-    """As the CIFAR-10 demo calls it, whose layers are a sequence."""
+    """The name in the CIFAR-10 demo, whose layers are a sequence."""
     numbers = {"conv1": 0, "bn1": 1, "layer1": 3, "layer2": 4, "layer3": 5, "layer4": 6, "fc": 9}
     encoder, _, rest = name.partition(".")
     layer, _, rest = rest.partition(".")
@@ -79,7 +79,7 @@ def test_momentum_that_does_not_fit_is_listed(moco, ours, write):
     path = write(reference.checkpoint_of(moco, torch.optim.Adam(moco.parameters())))
     with refused(path) as error:
         from_pytorch(path, optimizer=SGD())
-    listed = left_over(error.value)
+    listed = unmatched(error.value)
     assert len(listed) == 4 * 38 and {"- exp_avg_sq of encoder_q.fc.bias (8)", f"+ {CONV1} (4, 3, 3, 3)"} < {*listed}
     for place, buffer, listed in (
         (0, torch.zeros(4, 3, 3, 5), [f"- {CONV1} (4, 3, 3, 5)", f"+ {CONV1} (4, 3, 3, 3)"]),
@@ -95,10 +95,10 @@ def test_momentum_that_does_not_fit_is_listed(moco, ours, write):
         path = write(content)
         with refused(path, unchanged=[ours]) as error:
             load_pytorch(ours, path)
-        assert left_over(error.value) == listed
+        assert unmatched(error.value) == listed
 
 
-def test_state_of_no_optimizer_counts_as_none(moco, write):
+def test_a_malformed_optimizer_state_is_ignored(moco, write):
     for optimizer in (
         {"state": {}, "param_groups": [{}]},
         {"state": {}, "param_groups": 3},
@@ -111,7 +111,7 @@ def test_state_of_no_optimizer_counts_as_none(moco, write):
         assert files.read(path).buffers == {}, optimizer
 
 
-def test_steps_and_momentum_that_a_file_has_not(moco, ours, write):
+def test_steps_and_momentum_that_a_file_lacks(moco, ours, write):
     content = reference.checkpoint_of(moco)
     zeros = {name: torch.zeros_like(t) if name.endswith("tracked") else t for name, t in content["state_dict"].items()}
     path = write({**content, "state_dict": zeros, "epoch": 5})

@@ -1,4 +1,4 @@
-"""Files of PyTorch: all their layouts are read, nothing in them is run, and damaged ones are refused."""
+"""PyTorch's files: all layouts are read, nothing in them is run, and damaged ones are refused."""
 
 import argparse
 import functools
@@ -38,10 +38,10 @@ def asks(path, name):
     return f"{path}, which asks for {name}; nothing of it was run."
 
 
-# What is read.
+# Layouts
 
 
-def test_tensors_are_found_where_people_put_them(tmp_path):
+def test_the_usual_layouts_of_a_state_dict_are_read(tmp_path):
     for content in (
         GOOD,
         {"epoch": 3, "state_dict": GOOD},
@@ -58,11 +58,11 @@ def test_tensors_are_found_where_people_put_them(tmp_path):
                 np.testing.assert_array_equal(tensors[name], GOOD[name])
 
 
-# What would be run.
+# Code
 
 
 class Payload:
-    """Pickled, it is a call."""
+    """Its pickle is a function call."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -72,7 +72,7 @@ class Payload:
 
 
 def payloads(marker):
-    """By the names that are asked for."""
+    """Harmful calls by the names that their pickles ask for."""
     write = f"open({str(marker)!r}, 'w').close()"
     return {
         "posix.system": Payload(os.system, f"touch {marker}"),
@@ -82,7 +82,7 @@ def payloads(marker):
     }
 
 
-def test_payloads_are_live(tmp_path):
+def test_the_payloads_run_when_unpickled(tmp_path):
     marker = tmp_path / "marker"
     for name, hostile in payloads(marker).items():
         result = pickle.loads(pickle.dumps(hostile, protocol=2))
@@ -96,13 +96,13 @@ def test_nothing_in_a_file_is_run(layout, tmp_path, model, capfd):
     marker, path = tmp_path / "marker", tmp_path / "moco.pth.tar"
     for name, hostile in payloads(marker).items():
         contents = [{"state_dict": hostile}, hostile, {"state_dict": GOOD, "optimizer": {"state": {0: hostile}}}]
-        # A raw pickle of a tensor is nothing that PyTorch reads; nor is protocol 4, whose names it does not see.
+        # PyTorch reads no raw pickle of a tensor, and does not find the names in protocol 4.
         for content in contents[:2] if layout.startswith("raw") else contents:
             save(content, path, layout)
             for convert in (functools.partial(load_pytorch, model), from_pytorch, encoder_from_pytorch):
                 with refused(damaged(path) if layout == "raw 4" else asks(path, name), unchanged=[model]):
                     convert(path)
-    time.sleep(0.1)  # for a process that has been started
+    time.sleep(0.1)  # for a process that might have been started
     assert not marker.exists() and capfd.readouterr() == ("", "")
 
 
@@ -122,15 +122,15 @@ def test_objects_are_refused_by_name(tmp_path):
                 files.read(path)
 
 
-# Damage.
+# Damage
 
 
 @pytest.mark.parametrize("layout", ["zip", "legacy"])
-def test_part_of_a_file_and_other_files(layout, model, tmp_path, capfd):
+def test_truncated_files_and_other_formats_are_refused(layout, model, tmp_path, capfd):
     path = save(reference.checkpoint_of(reference.small_moco()), tmp_path / "moco.pth", layout)
     whole, noise = path.read_bytes(), np.random.default_rng(0).bytes(1000)
     parts = [whole[:length] for length in (0, 1, 100, *(len(whole) * i // 8 for i in range(1, 8)), len(whole) - 1)]
-    # The last is a pickle of lists without end.
+    # The last is a pickle of endless lists.
     for content in (*parts, noise, b"<!DOCTYPE html><title>404</title>\n" * 30, b"\x80\x02" + b"]" * 10_000):
         path.write_bytes(content)
         with refused(damaged(path), unchanged=[model]):
@@ -145,7 +145,7 @@ def test_part_of_a_file_and_other_files(layout, model, tmp_path, capfd):
 
 
 @pytest.mark.parametrize("layout", ["zip", "legacy"])
-def test_byte_turned_over_is_noticed_or_does_not_matter(layout, tmp_path, capfd):
+def test_a_flipped_byte_is_noticed_or_does_not_matter(layout, tmp_path, capfd):
     path = save(GOOD, tmp_path / "moco.pth", layout)
     whole = path.read_bytes()
     places = range(len(whole))
@@ -155,7 +155,7 @@ def test_byte_turned_over_is_noticed_or_does_not_matter(layout, tmp_path, capfd)
             for entry in file.namelist():
                 refusals += [f"{path}, where {entry} has changed", f"{path}, where {entry} is; nothing was unpacked"]
     else:
-        places = range(whole.index(b"bn1.bias"), whole.index(b"num_batches_tracked") + 100)  # its numbers have no sum
+        places = range(whole.index(b"bn1.bias"), whole.index(b"num_batches_tracked") + 100)  # numbers have no sum
     numbers = whole.index(GOOD["bn1.bias"].numpy().tobytes())
     for place in places:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
@@ -170,7 +170,7 @@ def test_byte_turned_over_is_noticed_or_does_not_matter(layout, tmp_path, capfd)
     assert capfd.readouterr() == ("", "")
 
 
-def test_file_without_tensors_that_numpy_has(tmp_path, model):
+def test_files_without_tensors_for_numpy_are_refused(tmp_path, model):
     for found, content in (
         ("list", [GOOD]),
         ("Tensor", GOOD["bn1.bias"]),
@@ -192,7 +192,7 @@ def test_file_without_tensors_that_numpy_has(tmp_path, model):
 
 
 @pytest.mark.parametrize("version", ["1.13.1", "2.5.1+cu121"])
-def test_a_pytorch_that_can_be_made_to_run_a_file_is_refused(version, model, tmp_path, monkeypatch):
+def test_an_unsafe_version_of_torch_is_refused(version, model, tmp_path, monkeypatch):
     path = save({"state_dict": GOOD}, tmp_path / "moco.pth")
     before = path.read_bytes()
     monkeypatch.setattr(torch, "__version__", version)

@@ -1,4 +1,4 @@
-"""Steps of training equal PyTorch's, in one go and from one side's checkpoint to the other's."""
+"""Training steps equal PyTorch's, without interruption and from a checkpoint of either framework."""
 
 import keras
 import numpy as np
@@ -113,7 +113,7 @@ def check_weights(model, pytorch, path):
 
 @pytest.mark.parametrize("head, stem", [("mlp", "cifar"), ("linear", "imagenet")])
 @pytest.mark.parametrize("dtype, rate, temperature, within", SETTINGS)
-def test_training_equals_pytorchs_and_is_resumed_on_either_side(tmp_path, head, stem, dtype, rate, temperature, within):
+def test_training_equals_pytorchs_and_resumes_in_either(tmp_path, head, stem, dtype, rate, temperature, within):
     views, rest = make_views(), range(HALF, STEPS)
     with reference.floats(dtype):
         pytorch, other = (PyTorch(rate, temperature, head, stem) for _ in range(2))

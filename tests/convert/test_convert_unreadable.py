@@ -1,4 +1,4 @@
-"""Files that cannot be read, or that hold another network, are refused; nothing has changed then."""
+"""Files that cannot be read, or that hold another network, are refused, and the model does not change."""
 
 import functools
 import json
@@ -7,16 +7,16 @@ import numpy as np
 
 from keras_moco.convert import encoder_from_pytorch, files, from_pytorch, load_pytorch
 from keras_moco.methods import MoCo, presets
-from tests.convert.small_moco import KEY, POINTER, QUERY, left_over, refused, without
+from tests.convert.small_moco import KEY, POINTER, QUERY, refused, unmatched, without
 
 
-def test_file_that_fits_changes_every_weight(checkpoint, write, model, spare):
+def test_a_file_that_fits_changes_every_weight(checkpoint, write, model, spare):
     spare.set_weights(model.get_weights())
     counters = {name: np.array(5) for name in checkpoint if name.endswith("num_batches_tracked")}
     load_pytorch(spare, write({**checkpoint, **counters}))
     pairs = zip(spare.weights, model.weights, strict=True)
     same = {new.name for new, old in pairs if np.array_equal(new, old)}
-    assert same == {"not_finite", "sums", "steps"}  # of which a file of PyTorch knows nothing
+    assert same == {"not_finite", "sums", "steps"}  # which a file of PyTorch does not hold
     kernel = checkpoint[QUERY + "conv1.weight"].transpose(2, 3, 1, 0)
     np.testing.assert_array_equal(spare.encoder.backbone.get_layer("conv1").kernel, kernel)
     assert spare.steps_done == 5 and int(spare.queue.count) == 23
@@ -32,7 +32,7 @@ def one_tensor(dtype="F32", size=4, end=16, length=16, **others):
     return headed({"bn1.bias": {"dtype": dtype, "shape": [size], "data_offsets": [0, end]}, **others}, bytes(length))
 
 
-def test_damaged_or_missing_file(checkpoint, write, model):
+def test_damaged_and_missing_files_are_refused(checkpoint, write, model):
     path = write(checkpoint)
     whole = path.read_bytes()
     header = 8 + int.from_bytes(whole[:8], "little")
@@ -46,7 +46,7 @@ def test_damaged_or_missing_file(checkpoint, write, model):
         one_tensor(length=15),
         one_tensor(size=5),
         one_tensor(dtype="F31"),
-        one_tensor(__metadata__={"keras_moco": "{"}),  # notes that are no JSON
+        one_tensor(__metadata__={"keras_moco": "{"}),  # notes that are not JSON
     ):
         path.write_bytes(content)
         with refused(f"{path}, which is damaged", unchanged=[model]):
@@ -60,7 +60,7 @@ def test_damaged_or_missing_file(checkpoint, write, model):
                 convert(place)
 
 
-def test_notes_that_are_not_ours_or_of_a_wrong_kind_are_ignored(checkpoint, state_dict, write):
+def test_unknown_notes_and_notes_of_a_wrong_type_are_ignored(checkpoint, state_dict, write):
     for notes in ({"format": "pt"}, *({"keras_moco": text} for text in ("[1]", "3", "null", '"x"'))):
         assert files.read(write(state_dict, **notes)).settings == {}, notes
     wrong = {"stem": 3, "mean": "x", "std": 1, "momentum": "big", "symmetric": 1, "bn_mode": [], "bn_splits": 2.5}
@@ -73,7 +73,7 @@ def test_notes_that_are_not_ours_or_of_a_wrong_kind_are_ignored(checkpoint, stat
         assert model.get_config()[name] == defaults[name], name
 
 
-def test_other_network(state_dict, checkpoint, write):
+def test_other_networks_are_refused(state_dict, checkpoint, write):
     for name, shape, found in (
         ("layer1.1.conv1.weight", (4, 4, 3, 3), " 2 basic blocks and a first kernel of 3x3"),
         ("layer1.0.conv3.weight", (16, 4, 1, 1), " 1 bottleneck blocks and a first kernel of 3x3"),
@@ -93,7 +93,7 @@ def test_other_network(state_dict, checkpoint, write):
 def test_stem_and_preset_must_fit_the_file(checkpoint, state_dict, write):
     with refused() as error:
         encoder_from_pytorch(write(state_dict), stem="imagenet")
-    assert left_over(error.value) == ["- conv1.weight (4, 3, 3, 3)", "+ conv1.weight (4, 3, 7, 7)"]
+    assert unmatched(error.value) == ["- conv1.weight (4, 3, 3, 3)", "+ conv1.weight (4, 3, 7, 7)"]
     for convert, tensors in ((from_pytorch, checkpoint), (encoder_from_pytorch, state_dict)):
         path = write(tensors)
         with refused(
@@ -107,15 +107,15 @@ def test_stem_and_preset_must_fit_the_file(checkpoint, state_dict, write):
         encoder_from_pytorch(path, stem="vgg")
 
 
-def test_part_of_a_moco_is_no_moco(state_dict, checkpoint, write, model):
-    for tensors, beginnings in (
+def test_part_of_a_moco_is_refused(state_dict, checkpoint, write, model):
+    for tensors, prefixes in (
         (state_dict, "bn1, conv1, fc, layer1"),
         (without(checkpoint, KEY), "encoder_q, queue, queue_ptr"),
         (without(checkpoint, QUERY), "encoder_k, queue, queue_ptr"),
     ):
         path = write(tensors)
         for convert in (from_pytorch, functools.partial(load_pytorch, model)):
-            with refused(f"{path} with {beginnings}.", unchanged=[model]):
+            with refused(f"{path} with {prefixes}.", unchanged=[model]):
                 convert(path)
 
 

@@ -1,4 +1,4 @@
-"""Numbers, counters and optimizers of a file: taken exactly, or refused before anything has changed."""
+"""Numbers, counters and optimizers of a file are converted exactly, or refused before the model changes."""
 
 import keras
 import numpy as np
@@ -30,7 +30,7 @@ def test_values_that_do_not_fit_are_refused(checkpoint, write, model):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "int8", "int64"])
-def test_values_that_fit_are_taken_exactly(dtype, checkpoint, write, spare, tmp_path):
+def test_values_that_fit_are_converted_exactly(dtype, checkpoint, write, spare, tmp_path):
     floats = without(checkpoint, f"tracked|{POINTER}")
     if dtype.startswith("float"):
         tensors = {name: tensor.astype(dtype) for name, tensor in floats.items()}
@@ -44,7 +44,7 @@ def test_values_that_fit_are_taken_exactly(dtype, checkpoint, write, spare, tmp_
         assert again[name].dtype == "float32" and again[name].tobytes() == tensor.astype("float32").tobytes(), name
 
 
-def test_bfloat16_model_comes_back(tmp_path):
+def test_a_bfloat16_model_comes_back_to_the_bit(tmp_path):
     keras.config.set_dtype_policy("bfloat16")
     ours = MoCo(make_encoder(), queue_size=20)
     assert ours.encoder.head.get_layer("fc").kernel.dtype == "bfloat16"
@@ -59,7 +59,7 @@ def test_bfloat16_model_comes_back(tmp_path):
         load_pytorch(theirs, path)
 
 
-def test_largest_counter_is_taken(checkpoint, write, spare, tmp_path):
+def test_the_largest_counter_is_used(checkpoint, write, spare, tmp_path):
     counters = {name: np.array(3) for name in checkpoint if name.endswith("num_batches_tracked")}
     path = write({**checkpoint, **counters, KEY + "bn1.num_batches_tracked": np.array(8)})
     symmetric = MoCo(spare.encoder, queue_size=20, symmetric=True)
@@ -73,7 +73,7 @@ def test_largest_counter_is_taken(checkpoint, write, spare, tmp_path):
     assert from_pytorch(to_pytorch(symmetric, tmp_path / "symmetric.safetensors")).steps_done == 4
 
 
-def test_to_resume_a_file_must_have_the_state_of_the_optimizer(checkpoint, write, model):
+def test_a_file_to_resume_from_must_hold_the_optimizer_state(checkpoint, write, model):
     counters = {name: np.array(5) for name in checkpoint if name.endswith("num_batches_tracked")}
     path = write({**checkpoint, **counters})
     ours = MoCo(model.encoder, queue_size=20)
@@ -85,7 +85,7 @@ def test_to_resume_a_file_must_have_the_state_of_the_optimizer(checkpoint, write
     assert ours.steps_done == int(ours.optimizer.iterations) == 5
 
 
-def test_only_our_sgd_takes_the_state_of_a_file_and_steps_must_be_a_count(checkpoint, write, model):
+def test_other_optimizers_and_wrong_steps_are_refused(checkpoint, write, model):
     path = write(checkpoint)
     for optimizer, name in ((keras.optimizers.SGD(), "SGD"), ("sgd", "str")):
         with refused("keras_moco.SGD", f"Received: {name}."):

@@ -1,4 +1,4 @@
-"""Models that have no place in PyTorch's layout are refused, and files are written whole or not at all."""
+"""Models without a place in PyTorch's layout are refused, and files are written atomically."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ def encoder_of(*backbone):
     return Encoder(backbone, linear_head(backbone.output_shape[-1], 8))
 
 
-def test_other_models_and_layers_are_named(tmp_path, model, checkpoint, state_dict, write):
+def test_other_models_and_layers_are_refused_by_name(tmp_path, model, checkpoint, state_dict, write):
     body = encoder_of(layers.Conv2D(4, 3, name="mine"), layers.BatchNormalization())
     for other, tensors, found in (
         (SimCLR(model.encoder), checkpoint, "SimCLR."),
@@ -36,7 +36,7 @@ def test_other_models_and_layers_are_named(tmp_path, model, checkpoint, state_di
     assert os.listdir(tmp_path) == [path.name]
 
 
-def test_layer_named_like_a_resnets_does_not_make_a_resnet(tmp_path):
+def test_a_layer_named_like_a_resnets_is_refused(tmp_path):
     encoder = encoder_of(layers.Conv2D(4, 5, name="conv1"))
     path = to_pytorch(MoCo(encoder, queue_size=20), tmp_path / "new.safetensors")
     with refused(f"{path} with 4 tensors such as conv1.bias, conv1.weight, fc.bias."):
@@ -51,7 +51,7 @@ def test_layer_named_like_a_resnets_does_not_make_a_resnet(tmp_path):
 @pytest.mark.parametrize(
     "write, name", [(to_pytorch, "moco.safetensors"), (to_pytorch, "moco.pth"), (to_detectron2, "moco.pkl")]
 )
-def test_place_of_the_file_is_checked(write, name, model, tmp_path):
+def test_the_path_of_the_file_is_checked(write, name, model, tmp_path):
     path = tmp_path / name
     with refused(tmp_path / "new" / name, f"Create {tmp_path / 'new'} first"):
         write(model.encoder, tmp_path / "new" / name)
@@ -68,7 +68,7 @@ def test_place_of_the_file_is_checked(write, name, model, tmp_path):
     assert not os.listdir(path)
 
 
-def test_failed_write_leaves_the_old_file(model, tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_file(model, tmp_path, monkeypatch):
     def half(tensors, path, metadata):
         path.write_bytes(b"half")
         raise OSError("disk full")
@@ -84,7 +84,7 @@ def test_failed_write_leaves_the_old_file(model, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("package, suffix", [("torch", ".pth"), ("safetensors", ".safetensors")])
-def test_missing_package_is_named_with_its_extra(package, suffix, model, tmp_path, monkeypatch):
+def test_a_missing_package_is_named_with_its_extra(package, suffix, model, tmp_path, monkeypatch):
     path = tmp_path / f"moco{suffix}"
     path.write_bytes(b"mine")
     # `None` is what makes Python say that there is no such package.

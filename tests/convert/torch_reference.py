@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# On cores that others use too, several threads wait for each other: up to eight times as long on small maps.
+# On shared cores, several threads wait for each other, and small maps take up to eight times as long.
 torch.set_num_threads(1)
 
 BLOCKS = {
@@ -144,7 +144,7 @@ def small_moco():
 
 
 def sgd_of(moco, lr=0.03):
-    """As in `main_moco.py`."""
+    """The optimizer of `main_moco.py`."""
     return torch.optim.SGD(moco.parameters(), lr, momentum=0.9, weight_decay=1e-3)
 
 
@@ -169,7 +169,7 @@ def relative(ours, theirs):
 
 
 def normalised(images, mean, std):
-    """(n, h, w, c) in 0..255 as PyTorch's pipelines give them: (n, c, h, w), scaled, mean and deviation taken out."""
+    """Images (n, h, w, c) in 0..255 in the form of PyTorch's pipelines: (n, c, h, w), scaled and standardised."""
     images = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
     mean, std = (torch.tensor(value, dtype=images.dtype).reshape(1, -1, 1, 1) for value in (mean, std))
     return (images - mean) / std

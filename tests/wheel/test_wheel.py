@@ -1,4 +1,4 @@
-"""The wheel holds the package and nothing else, and works where there is no checkout."""
+"""The wheel holds only the package, and works without a checkout."""
 
 import shutil
 import site
@@ -16,7 +16,7 @@ import keras_moco
 pytestmark = pytest.mark.wheel
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ["LICENSE", "README.md", "keras_moco", "pyproject.toml", "setup.py"]
-# What a user does first, and a loss in numbers.
+# Tests of a command and of numbers.
 TESTS = ["test_command_line_arguments.py", "test_methods_losses.py"]
 OUTSIDE = """
 import importlib
@@ -53,7 +53,7 @@ def run(*command, **options):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """Built from a copy, so that nothing is left in the checkout, with the setuptools that is installed."""
+    """The wheel, built by the installed setuptools from a copy, so that the checkout stays clean."""
     copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
     for name in SOURCES:
         if (ROOT / name).is_dir():
@@ -67,18 +67,18 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def python(wheel, tmp_path_factory):
-    """The interpreter of a fresh environment with the wheel, which also finds what is installed here, after its own."""
+    """The interpreter of a fresh environment with the wheel; it also finds the packages of this one, after its own."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
     run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--ignore-installed", wheel)
     [packages] = folder.glob("lib/python*/site-packages")
-    # A line of a .pth file is a folder to look into; the .pth files in there, of a checkout perhaps, are not read.
+    # A line of a .pth file is a folder of packages. The .pth files in it, such as that of a checkout, are not read.
     (packages / "others.pth").write_text("".join(f"{path}\n" for path in site.getsitepackages()))
     return python
 
 
-def test_wheel_holds_the_package_and_says_what_it_needs(wheel):
+def test_the_wheel_holds_the_package_and_its_requirements(wheel):
     version = keras_moco.__version__
     assert wheel.name == f"keras_moco-{version}-py3-none-any.whl"
     files = [path for path in (ROOT / "keras_moco").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
@@ -99,7 +99,7 @@ def test_wheel_holds_the_package_and_says_what_it_needs(wheel):
     assert metadata.get_payload().startswith((ROOT / "README.md").read_text(encoding="utf-8")[:50])
 
 
-def test_wheel_works_outside_of_the_checkout(python, tmp_path):
+def test_the_wheel_works_outside_of_the_checkout(python, tmp_path):
     shutil.copytree(ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__", "wheel"))
     for name in ("README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)

@@ -1,4 +1,4 @@
-"""Tensors without a weight and weights without a tensor are listed, all of them; nothing has changed then."""
+"""All tensors without a weight and all weights without a tensor are listed, and the model does not change."""
 
 import contextlib
 
@@ -7,9 +7,9 @@ import pytest
 import safetensors.numpy
 
 from keras_moco.convert import encoder_from_pytorch, from_pytorch, load_pytorch, to_pytorch
-from tests.convert.small_moco import KEY, POINTER, QUERY, QUEUE, left_over, refused, without
+from tests.convert.small_moco import KEY, POINTER, QUERY, QUEUE, refused, unmatched, without
 
-# What is left out of the file, what is put in, and what is listed.
+# Pattern of the tensors that are removed from the file, tensors that are added, and the lines that are expected.
 OF_AN_ENCODER = [
     (None, {"extra": (2, 3), "scalar": ()}, ["- extra (2, 3)", "- scalar ()"]),
     ("0.conv2|fc.bias", {}, ["+ layer1.0.conv2.weight (4, 4, 3, 3)", "+ fc.bias (8)"]),
@@ -28,16 +28,16 @@ OF_A_MOCO = [
 ]
 
 
-def test_all_that_does_not_fit_is_listed(state_dict, checkpoint, write, model):
+def test_everything_unmatched_is_listed(state_dict, checkpoint, write, model):
     for target, tensors, cases in ((model.encoder, state_dict, OF_AN_ENCODER), (model, checkpoint, OF_A_MOCO)):
-        for left_out, put_in, listed in cases:
-            path = write({**(without(tensors, left_out) if left_out else tensors), **put_in})
+        for removed, added, listed in cases:
+            path = write({**(without(tensors, removed) if removed else tensors), **added})
             with refused(path, "allow_partial", unchanged=[model]) as error:
                 load_pytorch(target, path)
-            assert left_over(error.value) == listed
+            assert unmatched(error.value) == listed
 
 
-def test_new_model_gets_the_head_and_the_queue_that_are_published(state_dict, checkpoint, write):
+def test_a_missing_head_or_queue_is_compared_with_the_published_one(state_dict, checkpoint, write):
     head = ["+ fc.weight (128, 4)", "+ fc.bias (128)"]
     for convert, tensors, listed in (
         (encoder_from_pytorch, without(state_dict, "fc"), head),
@@ -47,16 +47,16 @@ def test_new_model_gets_the_head_and_the_queue_that_are_published(state_dict, ch
         path = write(tensors)
         with refused(path) as error:
             convert(path)
-        assert left_over(error.value) == listed
+        assert unmatched(error.value) == listed
 
 
 @contextlib.contextmanager
 def warned(path, *listed):
-    """One warning for users, which points to this file; NumPy has its own about Keras for developers."""
+    """Expects one `UserWarning` that points to this file; NumPy warns developers about Keras, too."""
     with pytest.warns(UserWarning) as caught:
         yield
     [warning] = [warning for warning in caught if issubclass(warning.category, UserWarning)]
-    assert str(path) in str(warning.message) and left_over(warning.message) == [*listed]
+    assert str(path) in str(warning.message) and unmatched(warning.message) == [*listed]
     assert warning.filename == __file__
 
 
@@ -78,7 +78,7 @@ def test_allow_partial_converts_the_rest(checkpoint, state_dict, write, spare, t
         np.testing.assert_array_equal(again[name], backbone[name], err_msg=name)
 
 
-def test_two_tensors_of_one_weight(state_dict, checkpoint, write, model):
+def test_two_tensors_of_one_weight_are_refused(state_dict, checkpoint, write, model):
     path = write({**state_dict, "module.bn1.bias": state_dict["bn1.bias"] + 1})
     with refused(f"{path} with bn1.bias twice", unchanged=[model]):
         load_pytorch(model.encoder, path)
