@@ -156,7 +156,7 @@ def test_a_conversion_is_whole_or_not_there(launcher, whole, tmp_path):
 # Moved, copied, shared
 
 
-def test_a_run_that_was_copied_or_moved_resumes_where_it_lies(launcher, whole, tmp_path):
+def test_a_copied_or_moved_run_resumes_in_its_new_place(launcher, whole, tmp_path):
     run, place = tmp_path / "run", Place(A_STEP, number=5)
     stopped = launcher.run(tmp_path, "train.py", *MOCO, f"--workdir={run}", hold=place, number=signal.SIGTERM)
     assert stopped.status == 75, stopped

@@ -31,16 +31,9 @@ def worker_of(strategy, run):
 
 
 class Worker:
-    """A worker that trains and does nothing else.
+    """A worker that only trains. Its methods are where the chief does more; `setup` is that of `pretrain.prepare`."""
 
-    Its methods are the places in the course of a run where the chief does more; `setup` is what `pretrain.prepare`
-    returns.
-
-    Attributes:
-        checkpoint: `Checkpoint` of the chief, otherwise `None`.
-    """
-
-    checkpoint = None
+    checkpoint = None  # the `Checkpoint` of the chief
 
     def check_checkpoints(self):
         """Raises `ValueError` where the run has trained and lost its checkpoints."""
@@ -49,18 +42,15 @@ class Worker:
         """The configuration with a number of neighbours, which follows from the labels where it is not given."""
         return config
 
-    def build_monitor(self, setup):
-        """Makes the kNN monitor, and raises `ValueError` if it does not fit the data."""
-
-    def describe(self, setup):
-        """What there is to say of the run, for people."""
-        return "this worker trains; the first one prints and writes"
+    def announce(self, setup):
+        """Makes the kNN monitor, which may not fit the data, and says what the run will be."""
+        print(f"{setup.devices}\nthis worker trains; the first one prints and writes", flush=True)
 
     def initial_weights(self, config):
         """The function that gives a fresh encoder the weights of --init_from, or `None`."""
 
     def resume(self, model, setup):
-        """Restores the newest checkpoint, or saves the first one, and claims the folder."""
+        """Restores the newest checkpoint or saves the first one, and claims the folder."""
 
     def measure_start(self, model):
         """Measures the accuracy before the first step, which training has to beat."""
@@ -70,7 +60,7 @@ class Worker:
         return [callbacks.NotFiniteGuard()]
 
     def timed(self):
-        """A context manager that records the seconds of its block."""
+        """A context manager that adds the seconds of its block, stopped or not, to those recorded before."""
         return contextlib.nullcontext()
 
     def finish(self, model, setup):
@@ -79,16 +69,10 @@ class Worker:
 
 
 class Chief(Worker):
-    """The first of several workers, or the only one.
-
-    Args:
-        run: `RunDirectory`, locked.
-        check_in_place: function that raises `ValueError` where the folder of the run has been moved or deleted.
-    """
+    """The first of several workers, or the only one, with the `RunDirectory` that it has locked."""
 
     def __init__(self, run, check_in_place):
-        self.run = run
-        self.check_in_place = check_in_place
+        self.run, self.check_in_place = run, check_in_place
         self.monitor = None
 
     def check_checkpoints(self):
@@ -102,12 +86,11 @@ class Chief(Worker):
             print(told_usual_k(k), flush=True)
         return dataclasses.replace(config, knn_k=k)
 
-    def build_monitor(self, setup):
+    def announce(self, setup):
         self.monitor = build_monitor(setup.plan.config, setup.train, setup.test)
-
-    def describe(self, setup):
-        buffer = setup.train.buffer
-        return "\n".join([setup.plan.describe(), *([buffer.describe()] if buffer else [])])
+        print(f"{setup.devices}\n{setup.plan.describe()}", flush=True)
+        if setup.train.buffer:
+            print(setup.train.buffer.describe(), flush=True)
 
     def initial_weights(self, config):
         if not config.init_from or callbacks.is_saved(self.run.checkpoints):
@@ -158,7 +141,6 @@ class Chief(Worker):
 
     @contextlib.contextmanager
     def timed(self):
-        """Adds the seconds of a block, stopped or not, to those recorded before."""
         start = time.perf_counter()
         try:
             yield
@@ -183,15 +165,11 @@ class Chief(Worker):
         if config.on_nan == "skip":
             counts["steps_skipped"] = model.steps_not_finite
         run.results.record(epochs=config.epochs, steps=model.steps_done, versions=versions(), **counts)
-        self._write_card(model)
+        with warn_if_not_written(str(run.export / "MODEL_CARD.md")):  # of the weights that were exported
+            target = Subject(EvaluationConfig(workdir=str(run.path)), model.encoder, model.steps_done)
+            target.note_checkpoint("export", *({"knn_top1"} & run.results.read().keys()))
+            write_card(target)
         show_end(run, config, model.encoder, train, test)
         results = run.results.read()
         print(closing_lines(run, results), flush=True)
         return results
-
-    def _write_card(self, model):
-        """The model card beside the export, of the weights that are in it."""
-        with warn_if_not_written(str(self.run.export / "MODEL_CARD.md")):
-            target = Subject(EvaluationConfig(workdir=str(self.run.path)), model.encoder, model.steps_done)
-            target.note_checkpoint("export", *({"knn_top1"} & self.run.results.read().keys()))
-            write_card(target)

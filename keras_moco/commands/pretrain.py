@@ -72,6 +72,7 @@ class Setup(NamedTuple):
     train: data.Source
     test: data.Source | None  # with labels, for the kNN accuracy
     augmentation: augment.Augmentation
+    devices: str  # and versions, for people
 
 
 def prepare(config, strategy, run, worker):
@@ -81,10 +82,9 @@ def prepare(config, strategy, run, worker):
     test = labelled_test_split(config, train)
     plan = Plan.of(worker.with_neighbours(config, train, test), train, strategy.num_replicas_in_sync)
     run.check(plan.config)
-    setup = Setup(plan, train, test, build_augmentation(plan.config))
-    worker.build_monitor(setup)
-    print(f"{versions_line()}; {distribution.describe(strategy)}")
-    print(worker.describe(setup), flush=True)
+    devices = f"{versions_line()}; {distribution.describe(strategy)}"
+    setup = Setup(plan, train, test, build_augmentation(plan.config), devices)
+    worker.announce(setup)
     return setup
 
 
@@ -108,9 +108,8 @@ def train(model, setup, strategy, worker, started):
         host = config.augment_on == "host"
         settings = {"context": context, "entries": model.required if host else (*model.required, "draws")}
         place = {"seed": config.seed, "first_epoch": epoch, "first_step": step}
-        return data.pretrain_dataset(
-            setup.train, setup.augmentation, config.batch_size, finish=host, **place, **settings
-        )
+        images = (setup.train, setup.augmentation, config.batch_size)
+        return data.pretrain_dataset(*images, finish=host, **place, **settings)
 
     watching = worker.build_callbacks(model, setup, epoch)
     stopping = callbacks.Stopping(worker.checkpoint, config.max_minutes, started)

@@ -128,7 +128,7 @@ def test_ten_steps_in_a_row_end_the_training(skipping, capsys):
     assert_finite(skipping)
 
 
-def test_an_epoch_of_skipped_steps_alone_is_not_called_sound(skipping, capsys):
+def test_an_epoch_of_skipped_steps_alone_is_not_reported_again(skipping, capsys):
     fit(skipping, NotFiniteGuard(), poison=range(3), steps=3, epochs=2)
     out = capsys.readouterr().out
     assert len(skipped(out)) == len(out.splitlines()) == 3

@@ -131,8 +131,8 @@ MUTATIONS = [
     ),
     Mutation(
         "keras_moco/callbacks/health.py",
-        "give: nothing has been learnt",
-        "give: nothing was learnt",
+        "the encoder has learned nothing",
+        "the encoder learned nothing",
         "a warning reads otherwise than the page shows",
         ["tests/test_docs_stored_runs.py"],
     ),
