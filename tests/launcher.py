@@ -60,7 +60,7 @@ class Launcher:
 
         Args:
             folder: path for its output.
-            command: what stands behind `python`, such as `"train.py", "--epochs=1"` or `"-m", "keras_moco", "convert"`.
+            command: the arguments of `python`, such as `"train.py", "--epochs=1"` or `"-m", "keras_moco", "convert"`.
             hold: `Place`, or `None`.
             number: of the signal.
             replicas: int, logical CPUs.

@@ -1,6 +1,5 @@
 """Commands that are killed, at 41 places in all: the same command, run again, ends as if nothing had happened."""
 
-import os
 import shutil
 import signal
 import time
@@ -8,7 +7,6 @@ import time
 import numpy as np
 import pytest
 
-from keras_moco.storage.locks import locked
 from tests.launcher import Launcher, Place
 from tests.whole_runs import TINY_FLAGS, contents, expect_same, results
 
@@ -153,7 +151,7 @@ def test_a_conversion_is_whole_or_not_there(launcher, whole, tmp_path):
     assert list(tmp_path.glob(".*")) == []
 
 
-# Moved, copied, shared
+# Moved or copied
 
 
 def test_a_copied_or_moved_run_resumes_in_its_new_place(launcher, whole, tmp_path):
@@ -169,21 +167,3 @@ def test_a_copied_or_moved_run_resumes_in_its_new_place(launcher, whole, tmp_pat
     kill_at(launcher, [], tmp_path, "train.py", f"--flagfile={moved / 'flags.cfg'}")
     expect_same(moved, whole)
     assert not run.exists()
-
-
-def test_a_second_training_is_refused_while_the_first_lives(launcher, whole, tmp_path):
-    run = shutil.copytree(whole, tmp_path / "run")
-    before = contents(run)
-    with locked(run / "training"):
-        outcome = launcher.run(tmp_path, "train.py", *MOCO, f"--workdir={run}")
-    assert f"{run}, where process {os.getpid()} on " in outcome.refusal
-    assert contents(run) == before
-
-
-def test_a_run_without_its_checkpoints_is_refused(launcher, whole, tmp_path):
-    run = shutil.copytree(whole, tmp_path / "run")
-    (run / "checkpoints").rename(tmp_path / "purged")
-    before = contents(run)
-    outcome = launcher.run(tmp_path, "train.py", *MOCO, f"--workdir={run}")
-    assert f"{run / 'checkpoints'} without any, while {run / 'log.csv'} has {EPOCHS} epoch(s)" in outcome.refusal
-    assert contents(run) == before

@@ -145,7 +145,7 @@ def test_twenty_stops_in_one_process_end_in_the_same_bits_and_hold_no_more(tmp_p
     memory, descriptors = ([each[name] for each in found["stopped"]] for name in ("mib", "descriptors"))
     print(memory, descriptors)
     assert max(descriptors[10:20]) <= max(descriptors[:10])
-    # What TensorFlow keeps of 10 more traced trainings; a queue or an encoder of each would be no more than that, but
+    # What TensorFlow keeps of 10 more traced runs; a queue or an encoder of each would be no more than that, but
     # the images and pipelines of each would.
     assert memory[19] - memory[9] < 10 * 10
 
@@ -191,7 +191,7 @@ def test_run_that_cannot_write_checkpoints_continues(tmp_path):
 
 @contextlib.contextmanager
 def disk(folder, size):
-    """Mounts a disk of so many bytes in memory, or skips the test where that is not permitted."""
+    """Mounts a disk of `size` bytes in memory, or skips the test where that is not permitted."""
     folder.mkdir()
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, text=True

@@ -128,7 +128,7 @@ def stop_in_mid_epoch(config):
     return str(stop.value)
 
 
-# What lies in a folder
+# What a folder holds
 
 
 def contents(folder):

@@ -56,7 +56,7 @@ def test_a_run_that_crashes_twice_in_mid_epoch_ends_in_the_same_bits(method, rep
     wanted = state(model)
 
     for stop in stops:
-        scramble(model)  # a new process knows none of the variables
+        scramble(model)  # a new process has none of the values
         train(model, crashing, stop)
         assert stop == model.steps_done and stop in saved_steps(crashing / "checkpoints")
     resumed = make_model(method, replicas, seed=1, steps_per_execution=steps_at_once)
@@ -161,7 +161,7 @@ def test_damaged_checkpoints_count_among_the_newest_alone(damage, tmp_path):
 
 @pytest.fixture
 def timeline(tmp_path, monkeypatch):
-    """A function that drives a callback through steps of so many seconds: the `(epoch, step)` of what it saves."""
+    """A function that drives a callback through steps of given durations: the `(epoch, step)` of what it saves."""
 
     def run(epochs, steps, seconds, save_seconds=0.0, at_once=1, first=0, fail=(), **settings):
         clock, saved = types.SimpleNamespace(now=1000.0), []

@@ -123,8 +123,8 @@ def test_ten_steps_in_a_row_end_the_training(skipping, capsys):
     before = skipping.steps_done
     with pytest.raises(NotFiniteError, match=rf"step {before + 12} of epoch 1, .* in the 10 steps up to it"):
         fit(skipping, NotFiniteGuard(), poison=range(2, 30), steps=30)
-    told = [step for step, _ in skipped(capsys.readouterr().out)]
-    assert told == [f"step {step}" for step in range(before + 3, before + 12)]
+    reported = [step for step, _ in skipped(capsys.readouterr().out)]
+    assert reported == [f"step {step}" for step in range(before + 3, before + 12)]
     assert_finite(skipping)
 
 
@@ -182,7 +182,7 @@ def guard():
 
 
 def execute(guard, steps, *bad):
-    """Executions of so many steps, of which so many are bad; returns what is printed, a list of (place, counts)."""
+    """Executions of several steps, of which some are bad; returns what is printed, a list of (place, counts)."""
     for count in bad:
         guard.model.steps_done += steps
         guard.model.steps_not_finite += count

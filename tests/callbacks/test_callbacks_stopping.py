@@ -14,7 +14,7 @@ from tests.small_training import batches, make_model, scramble, state
 
 
 class During(keras.callbacks.Callback):
-    """Does something when so many steps are done, before the next one."""
+    """Does something after a number of steps, before the next one."""
 
     def __init__(self, step, action):
         super().__init__()
@@ -30,7 +30,7 @@ def kill(step, number=signal.SIGTERM):
 
 
 def stopped(model, *callbacks, steps=5):
-    """The message with which a training ends."""
+    """The message with which training stops."""
     with pytest.raises(Stopped) as caught:
         model.fit(batches(), steps_per_epoch=steps, epochs=2, verbose=0, callbacks=list(callbacks))
     return str(caught.value)

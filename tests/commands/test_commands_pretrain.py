@@ -1,4 +1,4 @@
-"""Runs of seconds: what they leave behind, how they are refused, how they resume, and how they are opened again."""
+"""Short runs: what they write, how they are refused, how they resume, and how they are opened again."""
 
 import contextlib
 import dataclasses
@@ -20,6 +20,7 @@ from keras_moco.config.training import read_flagfile
 from keras_moco.evaluation import representation_measures
 from keras_moco.methods import MoCo
 from keras_moco.runs import build, load
+from keras_moco.storage.locks import locked
 from keras_moco.summaries import showing
 from tests.tiny import tiny_config
 from tests.whole_runs import (
@@ -78,7 +79,7 @@ def digits():
     return [(images[part], data.target[part]) for part in parts]
 
 
-# What a run leaves behind
+# What a run writes
 
 
 def test_a_run_writes_all_outputs_and_nothing_else(finished):
@@ -298,6 +299,16 @@ def test_run_whose_checkpoints_are_all_damaged_is_refused_and_stays_as_it_is(ear
         pretrain(tiny_config(early))
     assert all(f"{path} (" in str(caught.value) for path in checkpoints(early))
     assert contents(early) == before
+
+
+def test_run_that_another_process_trains_or_that_lost_its_checkpoints_is_refused_and_stays_as_it_is(early, tmp_path):
+    for received in (f"{early}, where process {os.getpid()} on ", f"{early / 'checkpoints'} without any, while "):
+        before = contents(early)
+        other = locked(early / "training") if "process" in received else contextlib.nullcontext()
+        with other, pytest.raises(ValueError, match=f"Received: {received}"):
+            pretrain(tiny_config(early))
+        assert contents(early) == before
+        (early / "checkpoints").rename(tmp_path / "purged")
 
 
 # Another configuration

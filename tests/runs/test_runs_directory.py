@@ -117,7 +117,7 @@ def test_a_copied_or_moved_run_is_that_of_its_folder(run, tmp_path):
     for text in (f"\n{old}{CONFIG.to_flagfile()}", f"\ufeff{old}", f"# Mine.\n{old}"):
         copy.write_text(text, encoding="utf-8")
         assert read_flagfile(copy).workdir == str(copy.parent)
-    # A recipe is no run, whatever it is called and wherever it lies.
+    # A recipe is not a run, whatever its name and folder.
     recipe = tmp_path / "recipe" / "flags.cfg"
     recipe.parent.mkdir()
     recipe.write_text("--workdir=runs/x\n")

@@ -1,4 +1,4 @@
-"""A new run begins with the encoder of another one, whatever it comes from, and with nothing else of it."""
+"""A new run begins with the encoder of another one, in whatever form, and with nothing else of it."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""The figures of a run, which several processes may add to."""
+"""The results of a run, to which several processes may add."""
 
 import json
 import os
