@@ -101,13 +101,13 @@ def serve():
     ):
         importlib.import_module(module)
     from keras_moco.augment import compiled
-    from keras_moco.commands import chief
+    from keras_moco.commands import pretrain
     from tests import tiny  # its backbone
 
     assert tiny
     # What takes most of the time of such a run, and has tests of its own.
     compiled.has_xla = lambda: False
-    chief.show_start = chief.show_end = lambda *_: None
+    pretrain.show_start = pretrain.show_end = lambda *_: None
     for line in sys.stdin:
         process = os.fork()
         if process == 0:

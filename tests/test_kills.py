@@ -27,7 +27,7 @@ BEGINNING = [
     Place("keras_moco.runs.checkpoints:in_memory"),  # the weights of step 0
     Place("os:rename", ".unfinished-"),
     Place("os:replace", "results.json", 2),
-    Place("keras_moco.commands.chief:Chief.measure_start"),
+    Place("keras_moco.commands.pretrain:measure_start"),
 ]
 FIRST_EPOCH = [
     Place(A_STEP, number=2),

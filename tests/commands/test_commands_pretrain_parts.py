@@ -11,7 +11,6 @@ from PIL import Image
 
 from keras_moco.callbacks import Checkpoint, EpochLog
 from keras_moco.commands import build_callbacks, pretrain, resume
-from keras_moco.commands.chief import Worker
 from keras_moco.data.bad_images import BadImages
 from keras_moco.distribution import determinism, make_strategy
 from keras_moco.methods import MemoryBank, MoCo
@@ -101,19 +100,18 @@ def test_time_limit_counts_from_the_start(monkeypatch, tmp_path):
     def begin(*arguments):
         raise Begun(*arguments)
 
-    prepared, train = [], pretrain.train
-    monkeypatch.setattr(pretrain, "prepare", lambda *_: prepared.append(time.monotonic()))
-    monkeypatch.setattr(pretrain, "build", lambda *_: None)
-    monkeypatch.setattr(pretrain, "train", begin)
+    prepared = []
     config = tiny_config(tmp_path / "run", max_minutes=55.5)
+    setup = SimpleNamespace(plan=pretrain.Plan(config, 1437, 1, 1), monitor=None, train=None, augmentation=None)
+    monkeypatch.setattr(pretrain, "prepare", lambda *_: prepared.append(time.monotonic()) or setup)
+    monkeypatch.setattr(pretrain, "build", lambda *_: (SimpleNamespace(steps_done=0, required=()), "checkpoint"))
+    for name in ("build_representation_monitor", "build_callbacks", "show_start"):
+        monkeypatch.setattr(pretrain, name, lambda *_: [])
+    monkeypatch.setattr(pretrain.callbacks, "Stopping", begin)
     with pytest.raises(Begun) as begun:
         pretrain.pretrain(config)
-    started = begun.value.args[-1]
-    assert prepared[0] - 60 < started <= prepared[0]
-    monkeypatch.setattr(pretrain.callbacks, "Stopping", begin)
-    setup = pretrain.Setup(pretrain.Plan(config, 1437, 1, 1), None, None, None, None)
-    with pytest.raises(Begun, match=rf"None, 55.5, {started}"):
-        train(SimpleNamespace(steps_done=0), setup, None, Worker(), started)
+    checkpoint, minutes, started = begun.value.args
+    assert (checkpoint, minutes) == ("checkpoint", 55.5) and prepared[0] - 60 < started <= prepared[0]
 
 
 # What is built

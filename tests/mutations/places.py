@@ -564,8 +564,8 @@ MUTATIONS = [
         ["tests/evaluation/test_evaluating.py"],
     ),
     Mutation(
-        "keras_moco/commands/chief.py",
-        "        resume.note_changes(changed, model, run)\n",
+        "keras_moco/commands/pretrain.py",
+        "    resume.note_changes(changed, model, run)\n",
         "",
         "an allowed change of settings is not recorded",
         ["tests/commands/test_commands_pretrain.py"],
@@ -578,9 +578,9 @@ MUTATIONS = [
         ["tests/commands/test_commands_pretrain.py"],
     ),
     Mutation(
-        "keras_moco/commands/chief.py",
-        "        if initial is None and model.steps_done == 0:\n",
-        "        if initial is None:\n",
+        "keras_moco/commands/pretrain.py",
+        "    if initial is None and model.steps_done == 0:\n",
+        "    if initial is None:\n",
         "the accuracy before training is measured on a trained model",
         ["tests/commands/test_commands_pretrain.py"],
     ),
