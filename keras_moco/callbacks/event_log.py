@@ -88,13 +88,8 @@ def event_files(log_dir):
 def write_events(log_dir, name, write):
     """Writes events that belong to a run as a whole, and replaces those written before under that name.
 
-    Args:
-        log_dir: path of the folder for TensorBoard, created if missing.
-        name: str, of letters, the name of these events.
-        write: function without arguments that calls `tf.summary`; the step is 0 unless it gives another one.
-
-    Returns:
-        `pathlib.Path` of the file, which `drop_events` does not change.
+    The function `write` calls `tf.summary`, by default for step 0. `drop_events` does not change the file, whose path
+    is returned.
     """
     path = user_path(log_dir) / f"events.out.tfevents.0.{name}.whole"
     with tempfile.TemporaryDirectory() as folder:

@@ -126,11 +126,7 @@ def prepare(run, config, strategy):
 
 
 def build(run, setup, strategy, check_in_place):
-    """The model as its newest whole checkpoint has it, else with the weights of --init_from, else fresh.
-
-    Returns:
-        `(model, Checkpoint)`.
-    """
+    """The model as its newest whole checkpoint has it, else with the weights of --init_from, else fresh."""
     plan, config, train = setup.plan, setup.plan.config, setup.train
     begins_with = None if callbacks.is_saved(run.checkpoints) else config.init_from
     fill = initial_weights(begins_with, config.trust_saved_model) if begins_with else None

@@ -13,11 +13,7 @@ from keras_moco.runs.versions import versions
 def build_checkpoint(plan, run, train, check_in_place):
     """The callback that saves the model, and beside it what a resumed run compares and needs.
 
-    Args:
-        plan: `Plan`.
-        run: `RunDirectory`.
-        train: `Source`.
-        check_in_place: function that raises `ValueError` where the folder of the run has been moved or deleted.
+    It saves nothing where `check_in_place` raises an error, since the folder of the run was moved or deleted.
     """
     config = plan.config
 
@@ -62,13 +58,6 @@ def check_checkpoints(run):
 
 def resume(model, checkpoint, train, config, run):
     """Restores the newest whole checkpoint, if there is one, and says what is different now.
-
-    Args:
-        model: compiled model whose optimizer is built.
-        checkpoint: `Checkpoint`.
-        train: `Source` of the training images.
-        config: `Config`, which names the changes that it allows.
-        run: `RunDirectory`.
 
     Returns:
         dict, the allowed changes from the configuration of the checkpoint: names to `"before -> now"`.

@@ -76,15 +76,7 @@ def saved_states(directory):
 
 
 def scores(states, metric):
-    """The values of a metric at the ends of those epochs after which a checkpoint was saved.
-
-    Args:
-        states: dict of step to `SavedState`.
-        metric: str, its name in the logs, such as `"knn_top1"`.
-
-    Returns:
-        dict of step to number.
-    """
+    """A metric of the logs at the ends of epochs after which a checkpoint was saved: a dict of step to number."""
     ends = {step: state.log.get(state.epoch - 1, {}) for step, state in states.items() if state.step_in_epoch == 0}
     return {step: row[metric] for step, row in ends.items() if metric in row}
 
@@ -123,14 +115,7 @@ def is_saved(directory):
 
 
 def find_whole(directory, set_aside=False, step=None):
-    """The newest whole checkpoint of a folder, or that of a step.
-
-    Args:
-        directory, set_aside, step: as of `keras_moco.callbacks.restore`.
-
-    Returns:
-        `SavedState`, or `None` if there is no checkpoint at all. A `UserWarning` names each damaged one that was
-        skipped.
+    """The `SavedState` of the newest whole checkpoint of a folder, or of that of a step, as `checkpoints.restore`.
 
     Raises:
         ValueError: if all checkpoints are damaged, none is of that step, or its format is not known.

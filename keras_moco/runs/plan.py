@@ -123,7 +123,7 @@ class Plan:
             f"method: {config.method}",
             f"data: {config.dataset}, {self.train_examples:,} training images of {self.channels} channel(s), "
             f"views of {config.image_size} x {config.image_size} by {config.augment}"
-            + ("" if self.channels == 3 else ", without what needs three channels: saturation, hue, grayscale"),
+            + ("" if self.channels == 3 else ", without saturation, hue and grayscale, which need three"),
             f"steps: {self.steps_per_epoch:,} per epoch of {config.batch_size} images on {self.replicas} replica(s), "
             f"{self.total_steps:,} in {config.epochs} epochs",
             f"BatchNorm: {self.batch_norm.describe()}",
