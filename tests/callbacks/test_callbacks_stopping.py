@@ -121,9 +121,8 @@ def test_of_two_signals_the_first_is_named(model, handlers):
 
 
 def test_the_time_limit_stops_the_training_after_the_step_in_which_it_is_reached(model):
-    stopping = Stopping(max_minutes=2.5)
-    # A minute for each step; a second more than the limit, as the sum is rounded by what the clock has counted so far.
-    stopping._clock = lambda: stopping._start + 60 * model.steps_done - 29
+    stopping = Stopping(max_minutes=2.5, started=1000.0)
+    stopping._clock = lambda: 1000.0 + 60 * model.steps_done - 29  # a minute for each step
     message = stopped(model, stopping)
     assert "2.5 minutes" in message and message.endswith("step 3 (epoch 1, 3 of 5 steps).")
 
