@@ -60,7 +60,7 @@ class Launcher:
 
         Args:
             folder: path for its output.
-            command: arguments of `python`, such as `"train.py", "--epochs=1"` or `"-m", "keras_moco", "convert"`.
+            command: the arguments of `python`, such as `"train.py", "--epochs=1"` or `"-m", "keras_moco", "convert"`.
             hold: `Place`, or `None`.
             number: int, the signal.
             replicas: int, logical CPUs.
@@ -101,13 +101,13 @@ def serve():
     ):
         importlib.import_module(module)
     from keras_moco.augment import compiled
-    from keras_moco.commands import chief
+    from keras_moco.commands import pretrain
     from tests import tiny  # its backbone
 
     assert tiny
     # What takes most of the time of such a run, and has tests of its own.
     compiled.has_xla = lambda: False
-    chief.show_start = chief.show_end = lambda *_: None
+    pretrain.show_start = pretrain.show_end = lambda *_: None
     for line in sys.stdin:
         process = os.fork()
         if process == 0:

@@ -17,8 +17,8 @@ import runpy, sys
 pictures = sys.argv.pop(1) == "True"
 from tests import tiny  # its backbone
 if not pictures:
-    from keras_moco import training
-    training.show_start = training.show_end = lambda *_: None
+    from keras_moco.commands import pretrain
+    pretrain.show_start = pretrain.show_end = lambda *_: None
 sys.argv[0] = "train.py"
 runpy.run_path("train.py", run_name="__main__")
 """

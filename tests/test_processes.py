@@ -78,7 +78,7 @@ def test_a_signal_stops_a_run_and_a_second_one_ends_it_at_once(undisturbed, tmp_
     expect_same(run, undisturbed)
 
 
-def test_a_run_ended_before_or_after_training_resumes(undisturbed, tmp_path):
+def test_signal_before_and_after_training_ends_a_run_which_then_resumes(undisturbed, tmp_path):
     run = tmp_path / "run"
     with Process(run, *MOCO, preexec_fn=heed_signals) as process:
         assert process.reaches(lambda: process.catches(signal.SIGHUP)), process.stderr
@@ -145,7 +145,7 @@ def test_twenty_stops_in_one_process_end_in_the_same_bits_without_a_leak(tmp_pat
     memory, descriptors = ([each[name] for each in found["stopped"]] for name in ("mib", "descriptors"))
     print(memory, descriptors)
     assert max(descriptors[10:20]) <= max(descriptors[:10])
-    # What TensorFlow keeps of 10 more traced trainings; a queue or an encoder of each would be no more than that, but
+    # What TensorFlow keeps of 10 more traced runs; a queue or an encoder of each would be no more than that, but
     # the images and pipelines of each would.
     assert memory[19] - memory[9] < 10 * 10
 
@@ -177,21 +177,21 @@ def limit_files(size):
     return limit
 
 
-def test_a_run_that_cannot_write_checkpoints_continues(tmp_path):
+def test_run_that_cannot_write_checkpoints_continues(tmp_path):
     run, limit = tmp_path / "run", limit_files(600_000)  # below the weights, above everything else
     flags = [*MOCO, *EVERY_STEP, "--epochs=1"]
     with Process(run, *flags, preexec_fn=limit, start_new_session=True) as process:
         outcome = process.outcome()
     assert outcome.notes("epoch 1/1 done ") and len(log(run)) == 1
     notes = outcome.notes("warning: the checkpoint of step ")
-    assert len(notes) > 1 and all(re.search(r" was not written \(.+\); there is none yet", line) for line in notes)
+    assert len(notes) > 1 and all(re.search(r" was not written \(.+\); none is saved yet", line) for line in notes)
     assert list(run.rglob("checkpoints/*")) == list(run.rglob(".*")) == []
     assert outcome.status == 0, outcome.stderr
 
 
 @contextlib.contextmanager
 def disk(folder, size):
-    """Mounts a disk of so many bytes in memory, or skips the test where that is not permitted."""
+    """Mounts a disk of `size` bytes in memory, or skips the test where that is not permitted."""
     folder.mkdir()
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, text=True
@@ -214,7 +214,7 @@ def fill(path):
 
 
 @pytest.mark.parametrize("room", ["no room for a checkpoint", "no room for a byte"])
-def test_a_run_on_a_full_disk_continues_and_later_ends_in_the_same_bits(room, undisturbed, tmp_path):
+def test_run_on_a_full_disk_continues_and_later_ends_in_the_same_bits(room, undisturbed, tmp_path):
     whole = undisturbed
     checkpoint = sum(path.stat().st_size for path in checkpoints(whole)[-1].iterdir())
     size = int(2.5 * checkpoint) if room == "no room for a checkpoint" else 2**26

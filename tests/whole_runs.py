@@ -20,7 +20,6 @@ import tensorflow as tf
 
 from keras_moco import callbacks
 from keras_moco.command_line import flags
-from keras_moco.commands import chief
 from keras_moco.commands import pretrain as command
 from keras_moco.config.settings import to_text
 from tests.tiny import TINY_RUN
@@ -82,7 +81,7 @@ def without_pictures_and_export():
     """They take most of the time of a short run, and have tests of their own."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("export_backbone", "show_start", "show_end"):
-            patch.setattr(chief, name, lambda *_: None)
+            patch.setattr(command, name, lambda *_: None)
         patch.setattr(callbacks.Curves, "draw", lambda _: None)
         yield
 
@@ -96,14 +95,14 @@ def pretrain(config, at_the_end=without_pictures_and_export):
 
 def begin(config):
     """A run up to its first step: what it prints until then."""
-    measure_start = chief.Chief.measure_start
+    measure_start = command.measure_start
 
     def measure_and_stop(*arguments):
         measure_start(*arguments)
         raise callbacks.Stopped("Here.")
 
     with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chief.Chief, "measure_start", measure_and_stop)
+        patch.setattr(command, "measure_start", measure_and_stop)
         with pytest.raises(callbacks.Stopped, match="Here"):
             command.pretrain(config)
     return printed.getvalue()
@@ -128,7 +127,7 @@ def stop_in_mid_epoch(config):
     return str(stop.value)
 
 
-# Contents of a folder
+# What a folder holds
 
 
 def contents(folder):

@@ -1,4 +1,4 @@
-"""Callbacks for `fit`; in a list, place those that add to the logs first: the monitors, `Progress`."""
+"""Callbacks for `fit`; in a list, those that add to the logs come first: the monitors, `Progress`."""
 
 from keras_moco.callbacks.checkpoint import Checkpoint
 from keras_moco.callbacks.curves import Curves

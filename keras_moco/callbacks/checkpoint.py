@@ -1,4 +1,4 @@
-"""When checkpoints are saved, and which of them are kept."""
+"""Decides when checkpoints are saved, and which of them are kept."""
 
 import contextlib
 import shutil
@@ -16,33 +16,34 @@ from keras_moco.storage.paths import user_path
 class Checkpoint(keras.callbacks.Callback):
     """Saves the complete state of training at the ends of epochs, and by the clock within them.
 
-    Encoders, queue or bank, optimizer, step, the epoch's log so far: a run that goes on from a checkpoint ends in the
-    same bits as one that was never stopped, also in the middle of an epoch. Each checkpoint is a folder that is written
+    Encoders, queue or bank, optimizer, step, the epoch's log so far: a run that resumes from a checkpoint, also in the
+    middle of an epoch, ends in the same bits as one that was never stopped. Each checkpoint is a folder that is written
     whole or not at all, with checksums (`keras_moco.callbacks.save`). If one cannot be written, a line says so and
-    training goes on; the earlier ones stay. Place this callback behind those that add to the logs.
+    training continues; the earlier ones stay. Place this callback after those that add to the logs.
 
     Args:
-        directory: path, created if missing.
-        every_epochs: int, saves after every so many epochs and after the last one; 0: not by epochs. Defaults to `1`.
-        every_minutes: float, saves behind the first step after which the last checkpoint is that old; 0: never.
-            Defaults to `10`.
+        directory: path of the folder of checkpoints, created if missing.
+        every_epochs: int, the epochs from one checkpoint to the next; the last epoch is saved too. 0: none by epochs.
+            Defaults to `1`.
+        every_minutes: float, the age of the last checkpoint at which another one is saved after the next step; 0: none
+            by the clock. Defaults to `10`.
         max_share: float in (0, 1], the share of the time that checkpoints after epochs may take: where epochs are
-            short, some of them go without. Defaults to `0.005`.
-        keep: int, how many of the newest are kept. Defaults to `2`, so that one may be damaged.
-        keep_every_epochs: int, keeps those after every so many epochs for good, and saves them in any case; 0: none.
+            short, some are skipped. Defaults to `0.005`.
+        keep: int, the number of the newest checkpoints that are kept. Defaults to `2`, so that one may be damaged.
+        keep_every_epochs: int, the epochs between checkpoints that are always saved, and never deleted; 0: none.
             Defaults to `0`.
-        keep_best: name of a figure in the logs, in percent or otherwise better when higher; of the checkpoints saved
-            when it was measured the best one is kept. Defaults to `"knn_top1"`.
-        extra: function without arguments to a dict of further things to remember. Defaults to `None`.
-        stream: text file for what could not be written. Defaults to the standard output at the time of printing.
+        keep_best: str, the name of a metric in the logs, better when higher; of the checkpoints saved when it was
+            measured the best one is kept. Defaults to `"knn_top1"`.
+        extra: function without arguments that returns a dict of further facts to save. Defaults to `None`.
+        stream: text file for warnings. Defaults to the standard output at the time of printing.
 
     Raises:
         ValueError: if a number is out of its range.
 
     Attributes:
-        log: dict of epoch to a dict of its numbers, over the whole run.
+        log: dict of epoch to a dict of its metrics, over the whole run.
         saved: `pathlib.Path` of the last checkpoint that was saved or restored, or `None`.
-        saved_step: int, the steps that are in it, or `None`.
+        saved_step: int, the step at which it was saved, or `None`.
 
     Example:
 
@@ -98,7 +99,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._duration = 0.0  # how long it took
 
     def restore(self, model):
-        """Restores the newest whole checkpoint of `directory`, and goes on with its log.
+        """Restores the newest whole checkpoint of `directory`, and continues its log.
 
         Args:
             model: as of `keras_moco.callbacks.restore`.
@@ -118,11 +119,11 @@ class Checkpoint(keras.callbacks.Callback):
         """Saves a checkpoint now, and deletes those that are not to be kept.
 
         Args:
-            epoch: int, in which training goes on.
-            step_in_epoch: int, steps of it that are done.
+            epoch: int, the epoch in which training resumes.
+            step_in_epoch: int, the number of its steps that are done.
 
         Returns:
-            Whether it could be written. If not, a line has said so, and the earlier ones are as they were.
+            Whether it could be written. If not, a line has said so, and the earlier ones are untouched.
 
         Raises:
             NotFiniteError: if a variable is not finite.
@@ -138,9 +139,9 @@ class Checkpoint(keras.callbacks.Callback):
             with contextlib.suppress(OSError):  # the next one tries again
                 self._prune()
         except OSError as error:
-            before = f"{self.saved} stays the last one" if self.saved else "there is none yet"
+            before = f"{self.saved} stays the last one" if self.saved else "none is saved yet"
             print(
-                f"warning: the checkpoint of step {step} was not written ({error}); {before}, and training goes on.",
+                f"warning: the checkpoint of step {step} was not written ({error}); {before}, and training continues.",
                 file=self.stream or sys.stdout,
                 flush=True,
             )
@@ -157,7 +158,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        # The last step of an epoch is saved together with what the epoch logs.
+        # The last step of an epoch is saved together with the log of the epoch.
         if self._is_overdue() and batch + 1 < (self.params.get("steps") or 0):
             self.save(self._epoch, batch + 1)
 
@@ -188,6 +189,6 @@ class Checkpoint(keras.callbacks.Callback):
             kept.add(max(measured, key=measured.get))
         for step, path in steps.items():
             if step not in kept:
-                # In two steps: whoever reads it finds it whole or not at all. What a kill leaves, the next one deletes.
+                # In two steps: a reader finds it whole or not at all. What a killed process leaves, `save` deletes.
                 gone = path.rename(path.with_name(f"{UNFINISHED}{path.name}"))
                 shutil.rmtree(gone)

@@ -1,4 +1,4 @@
-"""The training curves as a picture that is always up to date."""
+"""Training curves as an image file that is always up to date."""
 
 import keras
 
@@ -17,18 +17,19 @@ PANELS = {
 class Curves(keras.callbacks.Callback):
     """After each epoch draws loss, contrast accuracy, kNN accuracy and learning rate into a PNG file.
 
-    The file is replaced in one piece, so a viewer never sees half a picture. Place this callback behind those
-    that add to the logs (`KnnMonitor`, `Progress`).
+    The file is replaced in one piece, so a viewer never sees half an image. Place this callback after those that add
+    to the logs (`KnnMonitor`, `Progress`).
 
     Args:
         path: path of the PNG file; its directory must exist when the first epoch ends.
-        chance_loss: float, drawn as a dashed line: the loss if all similarities are equal, `ln(K + 1)` for
-            MoCo with a queue of `K`. A run that settles there has learned nothing. Defaults to no line.
+        chance_loss: float, the loss at chance level, where all similarities are equal: `ln(K + 1)` for MoCo with `K`
+            keys in the queue. It is drawn as a dashed line; a run that stays there has learned nothing. Defaults to
+            no line.
         log: dict of epoch (counted from 0) to a dict of numbers, of the epochs before, such as `Checkpoint.log`.
             Defaults to none.
 
     Attributes:
-        log: the same, with the epochs since then.
+        log: dict of all epochs, those before included.
 
     Example:
 
@@ -49,8 +50,8 @@ class Curves(keras.callbacks.Callback):
         self.draw()
 
     def draw(self):
-        """Writes the picture of `log`."""
-        # The object interface: no window system, and nobody else's pyplot figures are touched.
+        """Draws `log` into the file."""
+        # The object interface: it needs no window system, and leaves the caller's pyplot figures alone.
         from matplotlib.figure import Figure  # half a second of import time
 
         figure = Figure(figsize=(10, 7), layout="constrained")

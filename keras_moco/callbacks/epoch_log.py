@@ -1,4 +1,4 @@
-"""One row of numbers per epoch, in a file that any program reads."""
+"""One row of metrics per epoch, in a CSV file."""
 
 import csv
 import io
@@ -10,11 +10,11 @@ from keras_moco.storage.paths import user_path
 
 
 class EpochLog(keras.callbacks.Callback):
-    """Writes a CSV file with one row per epoch and one column per figure, whole after every epoch.
+    """Writes a CSV file with one row per epoch and one column per metric, whole after every epoch.
 
-    As `keras.callbacks.CSVLogger`, for runs that are stopped and go on: the file always is the log of the whole run,
-    each epoch once, whatever was in it before, and figures that only some epochs have get their column whenever they
-    first come. A figure that an epoch does not have is `NA`.
+    As `keras.callbacks.CSVLogger`, for runs that are stopped and resumed: the file always is the log of the whole run,
+    with each epoch once, whatever was in it before. Metrics that only some epochs have get a column when they first
+    appear, and are `NA` in other epochs.
 
     Args:
         path: path of the CSV file.
@@ -42,7 +42,7 @@ class EpochLog(keras.callbacks.Callback):
         self.write()
 
     def write(self):
-        """Writes the file anew."""
+        """Writes the whole file."""
         names = sorted({name for row in self.log.values() for name in row})
         text = io.StringIO()
         writer = csv.DictWriter(text, ["epoch", *names], restval="NA", lineterminator="\n")

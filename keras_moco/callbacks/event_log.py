@@ -1,4 +1,4 @@
-"""TensorBoard's events of a run that may be stopped and go on."""
+"""TensorBoard's events of a run that may be stopped and resumed."""
 
 import contextlib
 import functools
@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_moco.storage.atomic import flush, replace_when_written
 from keras_moco.storage.paths import user_path
 
-# What TensorBoard shows together: a group by the beginnings of the names in the logs.
+# The groups in which TensorBoard shows metrics, by the prefixes of their names in the logs.
 GROUPS = {
     "contrast": ("loss", "chance_loss", "contrast_", "positive_similarity", "negative_similarity"),
     "features": ("knn_", "feature_std", "alignment", "uniformity", "effective_rank"),
@@ -22,29 +22,29 @@ GROUPS = {
 
 
 def tag(name):
-    """The name of a figure of the logs in TensorBoard.
+    """The name of a metric of the logs in TensorBoard.
 
     Example:
 
     >>> tag("loss"), tag("knn_top1"), tag("my_own")
     ('contrast/loss', 'features/knn_top1', 'my_own')
     """
-    groups = [group for group, beginnings in GROUPS.items() if name.startswith(beginnings)]
+    groups = [group for group, prefixes in GROUPS.items() if name.startswith(prefixes)]
     return "/".join([*groups, name])
 
 
 class EventLog(keras.callbacks.Callback):
-    """Writes the figures of each epoch for TensorBoard, by groups, and has them on the disk at its end.
+    """Writes the metrics of each epoch for TensorBoard, in groups, and has them on the disk when the epoch ends.
 
-    `keras.callbacks.TensorBoard` writes each figure into a group of its own, and leaves the last two minutes in memory,
-    which a process that is killed takes with it. Place this callback behind those that add to the logs, and in front of
-    `Checkpoint`, so that no checkpoint is ahead of the events.
+    `keras.callbacks.TensorBoard` writes each metric into a group of its own, and keeps the last two minutes in memory,
+    where a killed process loses them. Place this callback after those that add to the logs, and before `Checkpoint`, so
+    that no checkpoint is ahead of the events.
 
     Args:
         log_dir: path of the folder for TensorBoard.
         constants: dict of name to a number that is written with every epoch. Defaults to none.
-        monitors: callbacks in front of this one; what they have as `distributions`, a dict of name to numbers, is
-            written as histograms (`RepresentationMonitor`), under other names than figures. Defaults to none.
+        monitors: list of callbacks before this one whose `distributions`, a dict of name to numbers, are written as
+            histograms (`RepresentationMonitor`), under other names than metrics. Defaults to none.
 
     Example:
 
@@ -81,20 +81,15 @@ class EventLog(keras.callbacks.Callback):
 
 
 def event_files(log_dir):
-    """All files of events of epochs below a folder, the oldest first: a list of `pathlib.Path`."""
+    """All files with events of epochs below a folder, the oldest first: a list of `pathlib.Path`."""
     return sorted(path for path in user_path(log_dir).rglob("events.out.tfevents.*") if path.suffix != ".whole")
 
 
 def write_events(log_dir, name, write):
-    """Writes events that belong to a run as a whole, in place of those of that name before.
+    """Writes events that belong to a run as a whole, and replaces those written before under that name.
 
-    Args:
-        log_dir: path of the folder for TensorBoard, made if it is missing.
-        name: str, of letters.
-        write: function without arguments that calls those of `tf.summary`; without a step of its own it is 0.
-
-    Returns:
-        `pathlib.Path` of the file, which `drop_events` leaves alone.
+    The function `write` calls `tf.summary`, by default for step 0. `drop_events` does not change the file, whose path
+    is returned.
     """
     path = user_path(log_dir) / f"events.out.tfevents.0.{name}.whole"
     with tempfile.TemporaryDirectory() as folder:
@@ -108,9 +103,10 @@ def write_events(log_dir, name, write):
 
 
 def drop_events(log_dir, first_epoch):
-    """Takes out the events of epochs that will be trained again, so that none stands there twice.
+    """Deletes the events of epochs that will be trained again, so that each epoch is stored once.
 
-    A broken last record, of a process that was killed while it wrote, goes as well.
+    An incomplete last record, of a process that was killed while it wrote, is deleted too. A `SessionLog` record would
+    have TensorBoard hide the old events, but no other program that reads the files.
 
     Args:
         log_dir: path, as of `EventLog`; need not exist.
@@ -125,7 +121,7 @@ def drop_events(log_dir, first_epoch):
 
 
 def _records(path):
-    """The whole records of a file, and whether there is nothing else in it."""
+    """The complete records of a file, and whether the file holds nothing else."""
     records = []
     with contextlib.suppress(tf.errors.DataLossError):
         for record in tf.data.TFRecordDataset(str(path)):

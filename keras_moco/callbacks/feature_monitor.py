@@ -1,4 +1,4 @@
-"""What the monitors share: which features they look at, and after which epochs."""
+"""What the monitors share: which features they measure, and after which epochs."""
 
 import abc
 
@@ -9,26 +9,26 @@ from keras_moco.evaluation.features import FeatureExtractor, at_level, check_lev
 
 
 class FeatureMonitor(keras.callbacks.Callback, abc.ABC):
-    """Measures features of the model's encoder at the ends of epochs, and puts what it finds into the logs.
+    """Measures features of the model's encoder at the ends of epochs, and adds the metrics to the logs.
 
-    A subclass implements `figures`. The features come from one compiled graph, which reads the current weights.
+    A subclass implements `metrics`. The features come from one compiled graph, which reads the current weights.
 
     Args:
         features: `"embedding"`, the unit vectors after the head, or `"backbone"`, the pooled features before it.
-        every_epochs: int, measures after every so many epochs, and after the last one.
+        every_epochs: int, the epochs from one measurement to the next; the last epoch is measured too.
     """
 
     def __init__(self, features, every_epochs):
         super().__init__()
         check_level(features)
-        check_number("every_epochs", every_epochs, "at least 1", "Leave the callback out for never.", whole=True)
+        check_number("every_epochs", every_epochs, "at least 1", "Omit the callback for never.", whole=True)
         self.features = features
         self.every_epochs = every_epochs
         self.extractor = None
 
     @abc.abstractmethod
-    def figures(self, epoch):
-        """Measures the model as it stands after an epoch, counted from 0: a dict of floats for the logs."""
+    def metrics(self, epoch):
+        """Measures the model after an epoch, counted from 0: a dict of floats for the logs."""
 
     def set_model(self, model):
         if model is not self._model:
@@ -38,6 +38,6 @@ class FeatureMonitor(keras.callbacks.Callback, abc.ABC):
     def on_epoch_end(self, epoch, logs=None):
         last = (self.params or {}).get("epochs")
         if (epoch + 1) % self.every_epochs == 0 or epoch + 1 == last:
-            figures = self.figures(epoch)
+            metrics = self.metrics(epoch)
             if logs is not None:
-                logs.update(figures)
+                logs.update(metrics)

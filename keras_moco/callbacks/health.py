@@ -1,4 +1,4 @@
-"""Trainings that go on for days and learn nothing, noticed in their first epochs."""
+"""Notices in the first epochs a run that learns nothing, before it takes days."""
 
 import sys
 
@@ -6,39 +6,39 @@ import keras
 
 from keras_moco.checks.ranges import check_number
 
-COLLAPSED = 0.05  # `feature_std` is 1 where embeddings fill the sphere, 0 where all are one
-SOLVED = 0.99  # share of queries that find their key before all others
+COLLAPSED = 0.05  # `feature_std` is 1 where embeddings fill the sphere, 0 where all are identical
+SOLVED = 0.99  # share of queries whose key is more similar than all others
 
-COLLAPSE = """warning: after epoch {epoch} the embeddings of all images are nearly one (feature_std {value:.3f}; 1 is \
-spread out): the encoder has collapsed. Look at
+COLLAPSE = """warning: after epoch {epoch} all embeddings are nearly identical (feature_std {value:.3f}; 1 is spread \
+out): the encoder has collapsed. Look at
   - the learning rate: is it too high for this batch size? (--base_learning_rate, --warmup_epochs)
-  - the views: are they more than one flat colour? (python -m keras_moco preview)
-  - the scaling: do --image_mean and --image_std belong to images of 0..255 divided by 255?
+  - the views: are they more than a flat colour? (python -m keras_moco preview)
+  - the scaling: are --image_mean and --image_std those of images in 0..1?
   - the temperature: 0.07 to 0.2 is usual (--temperature)"""
 
-TOO_EASY = """warning: after epoch {epoch} {value:.1%} of the queries find their key: the task is solved, and teaches \
-nothing more. Look at
-  - the views: do both crops show the same? (--crop_min_area, --augment; python -m keras_moco preview)
+TOO_EASY = """warning: after epoch {epoch} {value:.1%} of the queries find their key: the task is solved, and the \
+encoder learns nothing more from it. Look at
+  - the views: are both crops nearly the same? (--crop_min_area, --augment; python -m keras_moco preview)
   - the number of negatives: more are harder (--queue_size, --num_negatives)
-  - BatchNorm: query and key must not be normalised alike (--bn_mode=split on one device, shuffle on several)
-  - the images: a frame, a time stamp or a mark that gives an image away?"""
+  - BatchNorm: query and key must not share statistics (--bn_mode=split on one device, shuffle on several)
+  - the images: is there a frame, a time stamp or a mark that identifies each image?"""
 
-AT_CHANCE = """warning: after epoch {epoch} the loss is still {value:.3f}, what all similarities being equal would \
-give: nothing has been learnt. Look at
-  - the learning rate: is it far too low, or so high that training has broken down? (--base_learning_rate)
-  - the views: does anything of an image survive in them? (python -m keras_moco preview)"""
+AT_CHANCE = """warning: after epoch {epoch} the loss is still {value:.3f}, as at chance level, where all similarities \
+are equal: the encoder has learned nothing. Look at
+  - the learning rate: is it far too low, or so high that training diverged? (--base_learning_rate)
+  - the views: can the image still be recognised in them? (python -m keras_moco preview)"""
 
 
 class Health(keras.callbacks.Callback):
-    """Warns, once each, of a collapsed encoder, of a pretext task that is solved, and of a loss that stays at chance.
+    """Warns, once each, of a collapsed encoder, of a solved pretext task, and of a loss that stays at chance level.
 
-    Only after the first epochs, and with a full queue: random keys are easily told from real ones. Training goes on.
-    Place this callback behind those that add to the logs.
+    Only after the first epochs, and with a full queue: random keys are easy negatives. Training continues.
+    Place this callback after those that add to the logs.
 
     Args:
-        chance_loss: float, the loss if all similarities are equal, `ln(K + 1)` for MoCo. Defaults to `None`: not
-            looked at.
-        after_epochs: int, epochs at the beginning that are not looked at. Defaults to `3`.
+        chance_loss: float, the loss at chance level, where all similarities are equal: `ln(K + 1)` for MoCo. Defaults
+            to `None`: the loss is not checked.
+        after_epochs: int, the number of first epochs that are not checked. Defaults to `3`.
         stream: text file to print to. Defaults to the standard output at the time of printing.
 
     Raises:
@@ -55,11 +55,11 @@ class Health(keras.callbacks.Callback):
         super().__init__()
         if chance_loss is not None:
             check_number("chance_loss", chance_loss, "positive", "It is ln(K + 1) for MoCo with K keys in the queue.")
-        check_number("after_epochs", after_epochs, "at least 0", "Use 0 to look from the first epoch on.", whole=True)
+        check_number("after_epochs", after_epochs, "at least 0", "Use 0 to check from the first epoch on.", whole=True)
         self.chance_loss = chance_loss
         self.after_epochs = after_epochs
         self.stream = stream
-        self._told = set()
+        self._warned = set()
 
     def on_epoch_end(self, epoch, logs=None):
         logs = logs or {}
@@ -73,6 +73,6 @@ class Health(keras.callbacks.Callback):
             self._warn(TOO_EASY, epoch, logs["contrast_top1"])
 
     def _warn(self, text, epoch, value):
-        if text not in self._told:
-            self._told.add(text)
+        if text not in self._warned:
+            self._warned.add(text)
             print(text.format(epoch=epoch + 1, value=value), file=self.stream or sys.stdout, flush=True)

@@ -1,4 +1,4 @@
-"""How good are the features now? Measured during training, without training anything."""
+"""kNN accuracy of the features during training."""
 
 from keras_moco.callbacks.feature_monitor import FeatureMonitor
 from keras_moco.checks.ranges import check_number
@@ -9,29 +9,30 @@ from keras_moco.evaluation.knn import knn_accuracy
 class KnnMonitor(FeatureMonitor):
     """Weighted kNN accuracy of the encoder's embedding or features, before training and at the ends of epochs.
 
-    The contrastive loss does not tell how good features are; this does, in seconds and without a parameter to
-    fit (official CIFAR demo). The result is put into the logs as `"knn_top1"`, in percent, so place this
-    callback in front of those that read logs (`EpochLog`, `EventLog`, `Progress`, `Curves`).
+    The contrastive loss does not show how good features are; this does, in seconds and without a parameter to
+    fit (official CIFAR demo). The logs get it as `"knn_top1"`, in percent, so place this callback before those that
+    read logs (`EpochLog`, `EventLog`, `Progress`, `Curves`).
 
     Args:
-        bank_dataset: finite data set of `{"image", "label"}` or `(image, label)` batches that vote, usually training
-            images without augmentation; or arrays of them. As for `FeatureExtractor.blocks`, and labelled.
-        query_dataset: likewise, the images to classify, usually of the test split.
-        num_classes: int.
-        k: int, number of neighbours. Defaults to `200` (Wu et al. 2018; official CIFAR demo).
-        temperature: float, of the vote. Defaults to `0.1` (official CIFAR demo).
+        bank_dataset: finite data set of `{"image", "label"}` or `(image, label)` batches, the reference set whose
+            images vote, usually training images without augmentation; or arrays of them. As for
+            `FeatureExtractor.blocks`, and labelled.
+        query_dataset: data set of the same form with the images to classify, usually of the test split.
+        num_classes: int, the number of classes.
+        k: int, the number of neighbours. Defaults to `200` (Wu et al. 2018; official CIFAR demo).
+        temperature: float, the temperature of the vote. Defaults to `0.1` (official CIFAR demo).
         features: `"embedding"`, the unit vectors after the head, as in the official CIFAR demo, or `"backbone"`, the
             pooled features before it, which transfer better to other tasks. Defaults to `"embedding"`.
-        every_epochs: int, evaluates after every so many epochs, and after the last one. Defaults to `1`.
+        every_epochs: int, the epochs from one evaluation to the next; the last one is evaluated too. Defaults to `1`.
 
     Attributes:
-        initial_top1: accuracy in percent before the first step of the model; `None` where `fit` continues one that
-            has been trained (`model.steps_done`). Set it beforehand where it is known.
+        initial_top1: float, accuracy in percent before the first step; `None` where the model was trained before
+            (`model.steps_done`). Set it beforehand where it is known.
         history: list of `(epoch, accuracy in percent)`, epochs counted from 0 as Keras does.
 
     Raises:
-        ValueError: if a number is out of its range; when training begins, if the data sets, the encoder and `k` do not
-            fit; so no epoch is lost.
+        ValueError: if a number is out of its range; when training begins, so that no epoch is lost, if data sets,
+            encoder and `k` do not fit each other.
 
     Example:
 
@@ -65,17 +66,17 @@ class KnnMonitor(FeatureMonitor):
 
     def on_train_begin(self, logs=None):
         if self.initial_top1 is None:
-            found = self.evaluate()  # in any case, which finds out what does not fit
+            found = self.evaluate()  # in any case, since it refuses what does not fit
             # Other models than this package's do not count their steps.
             self.initial_top1 = None if getattr(self.model, "steps_done", 0) else found
 
-    def figures(self, epoch):
+    def metrics(self, epoch):
         top1 = self.evaluate()
         self.history.append((epoch, top1))
         return {"knn_top1": top1}
 
     def evaluate(self):
-        """Measures the model as it stands.
+        """Measures the current model.
 
         Returns:
             float, top-1 accuracy in percent.

@@ -1,4 +1,4 @@
-"""A training that has left the finite numbers is ended, or steps over the place, and says where."""
+"""Stops training, or reports the skipped step, where loss or gradients are NaN or infinite."""
 
 import math
 import sys
@@ -7,18 +7,18 @@ import keras
 
 from keras_moco.runs.checkpoints import NotFiniteError
 
-FUTILE = 10  # steps in a row without a finite one, after which nothing more is to be expected
+FUTILE = 10  # skipped steps in a row after which training stops
 
 
 class NotFiniteGuard(keras.callbacks.Callback):
-    """Looks behind every step whether loss and gradients were finite.
+    """Checks after every step whether loss and gradients were finite.
 
-    If not, `fit` ends with a `NotFiniteError` that names step, learning rate (as it stands behind the step) and the
-    last good checkpoint. Where the model skips such steps (`model.skip_not_finite`), a line tells of each,
+    If not, `fit` ends with a `NotFiniteError` that names step, learning rate (after the step) and the last good
+    checkpoint. Where the model skips such steps (`model.skip_not_finite`), each is reported in a line,
     `model.not_finite` counts them, and training ends only after ten in a row.
 
-    A figure in an epoch's logs that is NaN although loss and gradients were finite is told apart: the training is
-    sound, only the figure is not. Place this callback behind those that add to the logs and in front of `Checkpoint`.
+    A metric in an epoch's logs that is NaN although loss and gradients were finite does not affect training, and is
+    reported once. Place this callback after those that add to the logs and before `Checkpoint`.
 
     Args:
         checkpoint: the `Checkpoint` among the callbacks, for the message. Defaults to `None`.
@@ -44,7 +44,7 @@ class NotFiniteGuard(keras.callbacks.Callback):
         self._count = self.model.steps_not_finite
         self._step = self.model.steps_done
         self._in_a_row = 0
-        self._told = set()
+        self._reported = set()
         self._first_step = self._step  # of the epoch
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -68,15 +68,16 @@ class NotFiniteGuard(keras.callbacks.Callback):
         )
 
     def on_epoch_end(self, epoch, logs=None):
-        if 0 < self._step - self._first_step <= self._in_a_row:
-            return  # no step of it counts, which was told step by step
-        wrong = {name for name, value in (logs or {}).items() if not math.isfinite(value)} - self._told
+        steps = self._step - self._first_step
+        if steps and self._in_a_row >= steps:
+            return  # all its steps were skipped, each with a line
+        wrong = {name for name, value in (logs or {}).items() if not math.isfinite(value)} - self._reported
         for name in sorted(wrong):
             self._print(
-                f"note: `{name}` is {logs[name]} in epoch {epoch + 1}, although loss and gradients were finite: the "
-                "training is sound, only this figure is not. It will not be told again."
+                f"note: `{name}` is {logs[name]} in epoch {epoch + 1}, although loss and gradients were finite: "
+                "training is unaffected. Further occurrences are not reported."
             )
-        self._told |= wrong
+        self._reported |= wrong
 
     def _message(self, where, rate):
         saved = self.checkpoint.saved if self.checkpoint else None

@@ -1,4 +1,4 @@
-"""Progress as lines of text, for log files and for whoever watches them; on a terminal a bar runs up to each."""
+"""Progress as lines of text, for log files; on a terminal there is a progress bar too."""
 
 import sys
 import time
@@ -8,13 +8,13 @@ import keras
 
 from keras_moco.checks.ranges import check_number
 
-BAR_SECONDS = 0.2  # between two looks at the loss, each of which waits for the step
-STARVED = 0.3  # share of a step spent waiting for data, above which something should be done
+BAR_SECONDS = 0.2  # between two readings of the loss, each of which waits for the step
+STARVED = 0.3  # share of a step spent waiting for data above which a note says so
 SHOWN = ("loss", "contrast_top1")  # beside the bar
 
 
 class Pace(NamedTuple):
-    """How fast a stretch of training went; the last two per step, in seconds."""
+    """How fast some steps went; the last two in seconds per step."""
 
     images_per_second: float
     step: float
@@ -29,22 +29,21 @@ class Progress(keras.callbacks.Callback):
     epoch 3/20 done loss 5.097 top1 34.9% knn 71.3% lr 0.0308 images/s 1041 step 246ms data-wait 3ms left 11m02s
     ```
 
-    On a terminal Keras's progress bar takes the place of the lines within an epoch; in a file it would ruin them. So
-    `fit` gets `verbose=0`.
+    On a terminal Keras's progress bar replaces the lines within an epoch. Call `fit` with `verbose=0`.
 
     `images/s` counts the images of the global batch, over the steps since the last line in a step's line and
-    over the epoch in its last line. Neither counts the first step of a `fit`, which compiles, nor what
-    happens between epochs. `step` is the time from step to step, `data-wait` how much of it went by before there was a
-    batch; an epoch in which that is more than 30 % ends in a note that says what can be done. `left` extrapolates both
-    the speed and the time between epochs. The epoch's logs get `"learning_rate"`, of the next step,
-    `"images_per_second"`, `"step_seconds"` and `"data_wait_seconds"`; place this callback in front of those that read
-    logs (`EpochLog`, `EventLog`) and behind `KnnMonitor`.
+    over the epoch in its last line. Neither counts the first step of a `fit`, which compiles, nor the time between
+    epochs. `step` is the time from step to step, `data-wait` the part of it spent waiting for a batch; an epoch in
+    which that is more than 30 % ends with a note that says what can be done. `left` extrapolates both the speed and the
+    time between epochs. The epoch's logs get `"learning_rate"`, of the next step, `"images_per_second"`,
+    `"step_seconds"` and `"data_wait_seconds"`; place this callback before those that read logs (`EpochLog`,
+    `EventLog`) and after `KnnMonitor`.
 
     Args:
-        steps_per_epoch: int.
-        epochs: int, the number of the last epoch, also when training goes on at a later one.
+        steps_per_epoch: int, the number of steps in an epoch.
+        epochs: int, the number of the last epoch, also where training resumes in a later one.
         batch_size: int, the global batch size.
-        log_steps: int, steps from line to line, counted in each epoch. Defaults to `50`.
+        log_steps: int, the steps from line to line, counted in each epoch. Defaults to `50`.
         stream: text file to print to. Defaults to the standard output at the time of printing.
 
     Example:
@@ -73,7 +72,7 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._compiled = False
-        self._between = []  # seconds from the last step of an epoch to the begin of the next
+        self._between = []  # seconds from the last step of an epoch to the start of the next
         self._epoch_ended = None
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -90,7 +89,7 @@ class Progress(keras.callbacks.Callback):
         self._epoch_start = self._line_start = self._mark(now)
 
     def on_train_batch_begin(self, batch, logs=None):
-        if self._step == 0 < batch:  # an epoch that is taken up in its middle
+        if self._step == 0 and batch > 0:  # an epoch that is resumed in its middle
             self._step = batch
             self._epoch_start = self._line_start = self._mark(self._clock())
 
@@ -134,14 +133,14 @@ class Progress(keras.callbacks.Callback):
             self._bar_drawn = now
 
     def _mark(self, now):
-        """Where the training is: the steps of this epoch, the time, and the seconds waited for data so far."""
+        """The steps of this epoch so far, the time, and the seconds waited for data so far."""
         return self._step, now, self._data_wait()
 
     def _data_wait(self):
         return getattr(self.model, "data_wait", 0.0)  # other models than this package's do not count it
 
     def _pace(self, start):
-        """The pace since `start`, a mark; zeros before there was a step to measure."""
+        """The `Pace` since `start`, a mark; zeros before the first step that is measured."""
         step, then, waited = start
         seconds, steps = (self._epoch_ended or then) - then, self._step - step
         if seconds <= 0 or steps <= 0:
@@ -175,7 +174,7 @@ class Progress(keras.callbacks.Callback):
 
 
 def _shown(logs):
-    """What stands beside the bar: a list of (name, value)."""
+    """The metrics beside the bar: a list of (name, value)."""
     return [(name, float(logs[name])) for name in SHOWN if name in (logs or {})]
 
 

@@ -1,4 +1,4 @@
-"""Do views of one image meet, and do images fill the space? Measured during training, without a label."""
+"""Alignment, uniformity and effective rank of the features during training, which need no labels."""
 
 import tensorflow as tf
 
@@ -13,28 +13,27 @@ COMPARED = 512  # images whose views are all compared with each other for `distr
 class RepresentationMonitor(FeatureMonitor):
     """Alignment, uniformity and effective rank of the encoder's embedding or features at the ends of epochs.
 
-    For images without labels, where there is no kNN accuracy: views of one image should come close to each other (low
-    `"alignment"`), different images far apart (low `"uniformity"`; Wang & Isola 2020), in many dimensions (high
-    `"effective_rank"`; Garrido et al. 2023). They go into the logs under these names, so place this callback in front
-    of those that read logs (`EpochLog`, `EventLog`, `Progress`, `Curves`). The training step's own `"feature_std"`
-    stays as it is.
+    For images without labels, where there is no kNN accuracy: views of the same image should be close to each other
+    (low `"alignment"`), different images far apart (low `"uniformity"`; Wang & Isola 2020), in many dimensions (high
+    `"effective_rank"`; Garrido et al. 2023). The logs get them under these names, so place this callback before those
+    that read logs (`EpochLog`, `EventLog`, `Progress`, `Curves`).
 
     Args:
         pairs: finite `tf.data.Dataset` of `{"query": (b, H, W, C), "key": (b, H, W, C)}` batches, or of tuples that
-            begin with one, as Keras has them: two augmented views of the same images, the same whenever it is read,
-            since of other images and views the figures are others. Thousands of images are enough.
-        features: `"embedding"`, the unit vectors after the head, which the loss spreads, or `"backbone"`, the pooled
-            features before it. Defaults to `"embedding"`.
-        every_epochs: int, evaluates after every so many epochs, and after the last one. Defaults to `1`.
+            begin with such a dict: two augmented views of the same images. They must be the same at every epoch, or
+            the metrics are not comparable. Thousands of images are enough.
+        features: `"embedding"`, the unit vectors after the head, which the loss is computed from, or `"backbone"`, the
+            pooled features before it. Defaults to `"embedding"`.
+        every_epochs: int, the epochs from one evaluation to the next; the last one is evaluated too. Defaults to `1`.
 
     Attributes:
         distributions: dict of `"similarities/positive"` and `"similarities/negative"` to cosines: of both views of an
-            image, and of views of different images, among the first 512 of `pairs`. All views by the encoder that is
-            learnt, in inference mode: other than in the training step there is neither key encoder nor queue, so that
-            epochs and methods compare. Empty where an epoch was not measured.
+            image, and of views of different images, among the first 512 of `pairs`. All views are encoded by the query
+            encoder in inference mode, without key encoder and queue, so that epochs and methods are comparable. Empty
+            where an epoch was not measured.
 
     Raises:
-        ValueError: if `pairs` has no end, or its batches are no pairs; when training begins, if the encoder does not
+        ValueError: if `pairs` is infinite, or its batches are not pairs; when training begins, if the encoder does not
             take them.
 
     Example:
@@ -59,12 +58,12 @@ class RepresentationMonitor(FeatureMonitor):
     def on_epoch_begin(self, epoch, logs=None):
         self.distributions = {}
 
-    def figures(self, epoch):
+    def metrics(self, epoch):
         measures = self.evaluate()
         return {name: getattr(measures, name) for name in ("alignment", "uniformity", "effective_rank")}
 
     def evaluate(self):
-        """Measures the model as it stands.
+        """Measures the current model.
 
         Returns:
             `RepresentationMeasures`; its `feature_std` is that of all first views together.
@@ -77,7 +76,7 @@ class RepresentationMonitor(FeatureMonitor):
 
 
 def _one_after_the_other(pairs):
-    """A batch of pairs as one of images, for `FeatureExtractor`; what it calls a label is the number of the view."""
+    """A batch of pairs as a batch of images, for `FeatureExtractor`; an image's label is the number of its view."""
     views = [tf.cast(pairs[name], tf.float32) for name in ("query", "key")]
     number = tf.repeat([0, 1], tf.shape(views[0])[0])
     return {"image": tf.concat(views, axis=0), "label": number, "index": tf.range(tf.size(number))}

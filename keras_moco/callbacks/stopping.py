@@ -1,4 +1,4 @@
-"""Ending a training from outside so that nothing of it is lost."""
+"""Stops training at a signal or a time limit, without losing anything."""
 
 import signal
 import time
@@ -12,14 +12,14 @@ from keras_moco.errors import Stopped
 
 
 class Stopping(keras.callbacks.Callback):
-    """Ends `fit` after the step in which a signal comes or the time is over, with everything saved.
+    """Stops `fit` after the step during which a signal arrives or the time limit expires, with everything saved.
 
-    As a context manager it watches for SIGTERM, SIGHUP (a lost connection), SIGUSR1 (the warning of a batch queue) and
-    SIGINT (Ctrl-C), but for those that are ignored, as by `nohup`: after the step that is under way a checkpoint is
-    saved and `fit` raises `Stopped`. A second signal of the same kind ends the process at once. One that comes in the
-    last step of all stops nothing; a handler that was there before gets it. The same is done where the standard output
-    of a command is lost, such as a pipe whose reader has ended. Of several workers each has one, and all of them stop
-    after the same step, whichever was asked.
+    As a context manager it handles SIGTERM, SIGHUP (a lost connection), SIGUSR1 (the warning of a batch queue) and
+    SIGINT (Ctrl-C), except for those that are ignored, as by `nohup`: after the current step a checkpoint is saved and
+    `fit` raises `Stopped`. A second signal of the same kind ends the process at once. A signal during the very last
+    step stops nothing, and is passed to the handler that was set before. Training also stops where the standard output
+    of a command is lost, such as a pipe whose reader has ended. With several workers each has such a callback, and all
+    of them stop after the same step, whichever got the signal.
 
     Place this callback last.
 
@@ -66,7 +66,7 @@ class Stopping(keras.callbacks.Callback):
 
     def _request(self, number, _):
         self._signal = self._signal or number
-        # By the system from now on, which need not wait for Python to come out of a step.
+        # From now on the system handles it, which need not wait for Python to finish a step.
         signal.signal(number, signal.SIG_DFL)
         self._stop_for(signal.Signals(number).name)
 
@@ -85,22 +85,22 @@ class Stopping(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if self._reason is None and self.max_minutes and self._clock() - self._start >= 60 * self.max_minutes:
             self._stop_for(f"the limit of {self.max_minutes:g} minutes")
-        self._look_at_output()
-        # The last step of an epoch is followed by what the epoch logs.
+        self._check_output()
+        # After the last step of an epoch, `on_epoch_end` stops, once the epoch is logged.
         if self.model.stop_agreed and batch + 1 < (self.params.get("steps") or 0):
             self._stop(self._epoch, batch + 1)
 
     def on_epoch_end(self, epoch, logs=None):
-        self._look_at_output()
+        self._check_output()
         if self.model.stop_agreed and epoch + 1 < self.params["epochs"]:  # else there is nothing left to stop
             self._stop(epoch + 1, 0)
 
-    def _look_at_output(self):
+    def _check_output(self):
         if lost_output():
             self._stop_for(f"the loss of the standard output ({lost_output()})")
 
     def _stop(self, epoch, step):
-        self._signal = None  # it did what it came for
+        self._signal = None  # it is handled, and not passed on
         where = f"after step {self.model.steps_done} (epoch {epoch + 1}, {step} of {self.params['steps']} steps)"
         saved = ""
         if self.checkpoint:

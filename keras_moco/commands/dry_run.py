@@ -1,4 +1,4 @@
-"""What a run would be, without data and without a trace."""
+"""Prints what a run would be, without opening data or writing files."""
 
 import math
 
@@ -12,8 +12,8 @@ def dry_run(config, replicas):
     """Prints what a run of `config` would be: settings, plan and sizes. Opens no data, writes nothing.
 
     Args:
-        config: `Config`; `train_examples` stands for the data.
-        replicas: int.
+        config: `Config`, whose `train_examples` and `channels` stand for the data.
+        replicas: int, the number of replicas.
 
     Raises:
         ValueError: as `pretrain`.

@@ -1,18 +1,29 @@
 """From a configuration to a pre-trained, evaluated and exported encoder."""
 
+import contextlib
+import dataclasses
 import time
 from typing import NamedTuple
 
 from keras_moco import augment, callbacks, data, distribution
-from keras_moco.commands.chief import worker_of
+from keras_moco.callbacks.optional_output import warn_if_not_written
+from keras_moco.commands import resume
+from keras_moco.commands.build_callbacks import build_callbacks, build_monitor, build_representation_monitor
 from keras_moco.commands.dry_run import dry_run
+from keras_moco.config import EvaluationConfig
 from keras_moco.data.source import check_same_classes
 from keras_moco.distribution.determinism import make_deterministic
 from keras_moco.errors import UserError
+from keras_moco.evaluation.knn import USUAL_K, note_on_usual_k, usual_k
+from keras_moco.evaluation.model_card import write_card
+from keras_moco.evaluation.target import EvaluationTarget
+from keras_moco.export.backbone import export_backbone
 from keras_moco.runs.build import build_augmentation, build_model, open_split
 from keras_moco.runs.directory import RunDirectory
+from keras_moco.runs.load import initial_weights
 from keras_moco.runs.plan import Plan
-from keras_moco.runs.versions import versions_line
+from keras_moco.runs.versions import versions, versions_line
+from keras_moco.summaries.start_and_end import closing_lines, show_end, show_start
 
 __all__ = ["pretrain"]
 
@@ -58,11 +69,27 @@ def pretrain_on(strategy, config):
     started = time.monotonic()  # `max_minutes` counts from here
     run = RunDirectory(config.workdir)
     run.check(config)
-    with worker_of(strategy, run) as worker:
-        setup = prepare(config, strategy, run, worker)
-        model = build(setup, strategy, worker)
-        train(model, setup, strategy, worker, started)
-        return worker.finish(model, setup)
+    if not distribution.is_chief(strategy):
+        return train_along(run, config, strategy, started)
+    with run.locked() as check_in_place:
+        setup = prepare(run, config, strategy)
+        model, checkpoint = build(run, setup, strategy, check_in_place)
+        train(run, setup, model, strategy, checkpoint, started)
+        check_in_place()
+        return finish(run, setup, model, checkpoint)
+
+
+def train_along(run, config, strategy, started):
+    """`pretrain_on` for all workers but the first, the chief, which alone prints, and reads and writes the folder."""
+    train = open_split(config, "train")
+    setup = plan_run(run, config, train, labelled_test_split(config, train), strategy)
+    print(f"{setup.devices}\nthis worker trains; the first one prints and writes", flush=True)
+    model = build_model(setup.plan, strategy, setup.augmentation)
+    distribution.broadcast([*model.weights, *model.optimizer.variables], strategy)
+    if model.steps_done < setup.plan.total_steps:
+        with callbacks.Stopping(None, config.max_minutes, started) as stopping:
+            fit(setup, model, strategy, [callbacks.NotFiniteGuard(), stopping])
+    return {}
 
 
 class Setup(NamedTuple):
@@ -72,59 +99,155 @@ class Setup(NamedTuple):
     train: data.Source
     test: data.Source | None  # with labels, for the kNN accuracy
     augmentation: augment.Augmentation
+    devices: str  # and versions, for people
+    monitor: callbacks.KnnMonitor | None = None
 
 
-def prepare(config, strategy, run, worker):
-    """Finds whatever is wrong before any work starts, and says what the run will be."""
-    worker.check_checkpoints()
+def plan_run(run, config, train, test, strategy):
+    """Checks that configuration, images, devices and folder fit each other: a `Setup`."""
+    plan = Plan.of(config, train, strategy.num_replicas_in_sync)
+    run.check(plan.config)
+    devices = f"{versions_line()}; {distribution.describe(strategy)}"
+    return Setup(plan, train, test, build_augmentation(plan.config), devices)
+
+
+def prepare(run, config, strategy):
+    """Finds whatever is wrong before any work starts, and says what the run will be: a `Setup`."""
+    resume.check_checkpoints(run)
     train = open_split(config, "train")
     test = labelled_test_split(config, train)
-    plan = Plan.of(worker.with_neighbours(config, train, test), train, strategy.num_replicas_in_sync)
-    run.check(plan.config)
-    setup = Setup(plan, train, test, build_augmentation(plan.config))
-    worker.build_monitor(setup)
-    print(f"{versions_line()}; {distribution.describe(strategy)}")
-    print(worker.describe(setup), flush=True)
+    setup = plan_run(run, with_neighbours(config, train, test), train, test, strategy)
+    setup = setup._replace(monitor=build_monitor(setup.plan.config, train, test))
+    print(f"{setup.devices}\n{setup.plan.describe()}", flush=True)
+    if train.buffer:
+        print(train.buffer.describe(), flush=True)
     return setup
 
 
-def build(setup, strategy, worker):
+def build(run, setup, strategy, check_in_place):
     """The model as its newest whole checkpoint has it, else with the weights of --init_from, else fresh."""
-    model = build_model(setup.plan, strategy, setup.augmentation, worker.initial_weights(setup.plan.config))
-    worker.resume(model, setup)
+    plan, config, train = setup.plan, setup.plan.config, setup.train
+    begins_with = None if callbacks.is_saved(run.checkpoints) else config.init_from
+    fill = initial_weights(begins_with, config.trust_saved_model) if begins_with else None
+    model = build_model(plan, strategy, setup.augmentation, fill)
+    checkpoint = resume.build_checkpoint(plan, run, train, check_in_place)
+    changed = resume.resume(model, checkpoint, train, config, run)
+    # First, since a process that is killed in between comes here again.
+    resume.note_changes(changed, model, run)
+    run.claim(config)
+    resume.note_replicas(plan, run)
+    if checkpoint.saved is None:
+        # Before anything is logged: a run that has no checkpoint later on has lost it.
+        checkpoint.set_model(model)
+        checkpoint.save(epoch=0, step_in_epoch=0)
+    facts = {"train_examples": train.num_examples, "train_licence": train.licence}  # for the model card
+    run.results.record(has_checkpoints=checkpoint.saved is not None, **facts)
     distribution.broadcast([*model.weights, *model.optimizer.variables], strategy)
-    return model
+    if begins_with:
+        print(f"begins with the weights of {begins_with}", flush=True)
+    if model.steps_done:
+        epoch, step = divmod(model.steps_done, plan.steps_per_epoch)
+        steps = f" and {step} of {plan.steps_per_epoch} steps" if step else ""
+        print(f"resumed from {checkpoint.saved} after {epoch} of {config.epochs} epochs{steps}", flush=True)
+    return model, checkpoint
 
 
-def train(model, setup, strategy, worker, started):
-    """Trains from where the model stands to the end of the last epoch."""
-    worker.measure_start(model)
-    plan, config = setup.plan, setup.plan.config
-    epoch, step = divmod(model.steps_done, plan.steps_per_epoch)
-    if epoch >= config.epochs:
+def train(run, setup, model, strategy, checkpoint, started):
+    """Trains to the end of the last epoch; measures, logs and saves meanwhile."""
+    plan, monitor = setup.plan, setup.monitor
+    if monitor:
+        measure_start(monitor, model, run)
+    if model.steps_done >= plan.total_steps:
         return
+    measuring = build_representation_monitor(plan.config, setup.train, setup.augmentation)
+    monitors = [*filter(None, [monitor]), measuring]
+    watching = build_callbacks(plan, run, monitors, checkpoint, model.steps_done // plan.steps_per_epoch)
+    show_start(run, plan, setup.train, setup.augmentation, model.required)
+    stopping = callbacks.Stopping(checkpoint, plan.config.max_minutes, started)
+    with stopping, timed(run):
+        fit(setup, model, strategy, [*watching, stopping])
+
+
+def measure_start(monitor, model, run):
+    """The accuracy before the first step, which training has to beat; unknown of a model that was trained before."""
+    monitor.set_model(model)
+    initial = run.results.read().get("knn_top1_initial")
+    if initial is None and model.steps_done == 0:
+        initial = round(monitor.evaluate(), 2)
+        run.results.record({"step": 0}, knn_top1_initial=initial)
+        print(f"kNN top-1 before training: {initial:.2f} %", flush=True)
+    monitor.initial_top1 = initial
+
+
+def fit(setup, model, strategy, watching):
+    """Trains with callbacks, from the step where the model stands to the end of the last epoch."""
+    config, steps = setup.plan.config, setup.plan.steps_per_epoch
+    epoch, step = divmod(model.steps_done, steps)
 
     def batches(context):
         host = config.augment_on == "host"
         settings = {"context": context, "entries": model.required if host else (*model.required, "draws")}
         place = {"seed": config.seed, "first_epoch": epoch, "first_step": step}
-        return data.pretrain_dataset(
-            setup.train, setup.augmentation, config.batch_size, finish=host, **place, **settings
-        )
+        images = (setup.train, setup.augmentation, config.batch_size)
+        return data.pretrain_dataset(*images, finish=host, **place, **settings)
 
-    watching = worker.build_callbacks(model, setup, epoch)
-    stopping = callbacks.Stopping(worker.checkpoint, config.max_minutes, started)
-    with stopping, worker.timed():
-        model.fit(
-            strategy.distribute_datasets_from_function(batches),
-            steps_per_epoch=plan.steps_per_epoch,
-            initial_epoch=epoch,
-            initial_step=step,
-            epochs=config.epochs,
-            callbacks=[*watching, stopping],
-            verbose=0,  # `Progress` prints
-            shuffle=False,
-        )
+    model.fit(
+        strategy.distribute_datasets_from_function(batches),
+        steps_per_epoch=steps,
+        initial_epoch=epoch,
+        initial_step=step,
+        epochs=config.epochs,
+        callbacks=watching,
+        verbose=0,  # `Progress` prints
+        shuffle=False,
+    )
+
+
+@contextlib.contextmanager
+def timed(run):
+    """Adds the seconds of a block, stopped or not, to those recorded before."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds = time.perf_counter() - start
+        # Neither a disk that is full nor a damaged file may hide why training ended.
+        with contextlib.suppress(OSError, UserError):
+            run.results.record(seconds=lambda before: round((before or 0) + seconds, 1))
+
+
+def finish(run, setup, model, checkpoint):
+    """Evaluates and exports what was trained, and returns the results: a dict."""
+    config, train, test, monitor = setup.plan.config, setup.train, setup.test, setup.monitor
+    resume.note_unsaved(model, checkpoint)
+    if monitor:
+        run.results.record(knn_top1=round(monitor.history[-1][1] if monitor.history else monitor.evaluate(), 2))
+    export_backbone(model.encoder, run.export)
+    for source in filter(None, (train, test)):
+        if source.bad and source.bad.count:
+            print(f"note: {source.bad.summary()}", flush=True)
+    counts = {"bad_images": train.bad.count} if train.bad else {}
+    if config.on_nan == "skip":
+        counts["steps_skipped"] = model.steps_not_finite
+    run.results.record(epochs=config.epochs, steps=model.steps_done, versions=versions(), **counts)
+    with warn_if_not_written(str(run.export / "MODEL_CARD.md")):
+        target = EvaluationTarget(EvaluationConfig(workdir=str(run.path)), model.encoder, model.steps_done)
+        target.output.note_checkpoint("export", *({"knn_top1"} & run.results.read().keys()))
+        write_card(target)
+    show_end(run, config, model.encoder, train, test)
+    results = run.results.read()
+    print(closing_lines(run, results), flush=True)
+    return results
+
+
+def with_neighbours(config, train, test):
+    """The configuration with a number of neighbours, which follows from the labels where it is not given."""
+    if test is None or config.knn_k is not None:
+        return config
+    k = usual_k(train.labels())
+    if k < USUAL_K:
+        print(note_on_usual_k(k), flush=True)
+    return dataclasses.replace(config, knn_k=k)
 
 
 def labelled_test_split(config, train):

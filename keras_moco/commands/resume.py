@@ -1,4 +1,4 @@
-"""What a run takes up from its checkpoints, and what must not have changed since."""
+"""Resumes a run from its checkpoints, and checks what must not have changed since."""
 
 import dataclasses
 import warnings
@@ -11,13 +11,9 @@ from keras_moco.runs.versions import versions
 
 
 def build_checkpoint(plan, run, train, check_in_place):
-    """The callback that saves everything, and what of it is not in the model.
+    """The callback that saves the model, and beside it what a resumed run compares and needs.
 
-    Args:
-        plan: `Plan`.
-        run: `RunDirectory`.
-        train: `Source`.
-        check_in_place: function that raises `ValueError` where the folder of the run is no longer there.
+    It saves nothing where `check_in_place` raises an error, since the folder of the run was moved or deleted.
     """
     config = plan.config
 
@@ -41,10 +37,10 @@ def build_checkpoint(plan, run, train, check_in_place):
 
 
 def check_checkpoints(run):
-    """Refuses a run that has trained and has lost its checkpoints, which would be taken for a new one.
+    """Refuses a run that has trained and has lost its checkpoints, which would start from scratch.
 
     Raises:
-        ValueError: if log or results speak of a checkpoint or of a training, and there is none.
+        ValueError: if there is no checkpoint, although log or results show that there was one.
         OSError: if checkpoints cannot be read.
     """
     if callbacks.is_saved(run.checkpoints):
@@ -54,42 +50,35 @@ def check_checkpoints(run):
     if epochs or saved:
         found = f"{run.log_csv} has {epochs} epoch(s)" if epochs else f"{run.results_json} mentions some"
         raise UserError(
-            "A run that has trained must have its checkpoints, or it would begin anew over what it has. "
-            f"Received: {run.checkpoints} without any, while {found}. Put them back; or, to begin anew on purpose, "
+            "A run that has trained must have its checkpoints, or it would overwrite its results from scratch. "
+            f"Received: {run.checkpoints} without any, while {found}. Restore them; or, to train from scratch, "
             f"choose another --workdir, or delete {run.path}."
         )
 
 
 def resume(model, checkpoint, train, config, run):
-    """Brings back the newest whole checkpoint, if there is one, and says what is different now.
-
-    Args:
-        model: compiled model whose optimizer is built.
-        checkpoint: `Checkpoint`.
-        train: `Source`.
-        config: `Config`, which names the changes that it allows.
-        run: `RunDirectory`.
+    """Restores the newest whole checkpoint, if there is one, and says what is different now.
 
     Returns:
-        dict, what is allowed to differ from the configuration of the checkpoint: names to `"before -> now"`.
+        dict, the allowed changes from the configuration of the checkpoint: names to `"before -> now"`.
 
     Raises:
-        ValueError: if there are only damaged ones, the configuration is another one than before, or the number of
-            images; also if they are other images and the model keeps something for each of them.
+        ValueError: if all checkpoints are damaged, or the configuration or the number of images has changed; also if
+            the images have changed and the model keeps a vector for each of them.
     """
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as damages:
         warnings.simplefilter("always", UserWarning)
         state = checkpoint.restore(model)
-    for warning in told:
+    for warning in damages:
         print(f"note: {warning.message}", flush=True)
     if state is None:
         return {}
     changed = changes_since(state, config, run)
-    before = state.extra.get("train_examples", train.num_examples)  # a converted run does not tell
+    before = state.extra.get("train_examples", train.num_examples)  # absent in a converted run
     if before != train.num_examples:
         raise UserError(
             "The training images must be those that the run began with. "
-            f"Received: {train.num_examples} images in {train.name}, {before} before. Put them back, or begin a new "
+            f"Received: {train.num_examples} images in {train.name}, {before} before. Restore them, or start a new "
             f"run from these weights: another --workdir and --init_from={checkpoint.directory.parent}."
         )
     same = recognise(model, state, checkpoint, train)
@@ -97,24 +86,24 @@ def resume(model, checkpoint, train, config, run):
         train.bad.remember(state.extra.get("bad_images", {}))
     if state.versions != versions():
         then = ", ".join(f"{name} {number}" for name, number in state.versions.items())
-        print(f"note: the checkpoint was saved with {then}; the last bits may differ from here on", flush=True)
+        print(f"note: the checkpoint was saved with {then}; results may differ in the last bits", flush=True)
     return changed
 
 
 def changes_since(state, config, run):
-    """What differs from the configuration that a checkpoint was saved with, whatever `flags.cfg` says now.
+    """The changes from the configuration that a checkpoint was saved with, whatever `flags.cfg` says now.
 
     Returns:
-        dict of names to `"before -> now"`, without what was noted at this step already, by a process that was killed.
+        dict of names to `"before -> now"`, without those recorded at this step already, by a process that was killed.
 
     Raises:
-        ValueError: if something differs that is not allowed to.
+        ValueError: if a change is not allowed.
     """
     fields = {field.name for field in dataclasses.fields(Config)}
     saved = {name: value for name, value in state.extra.get("config", {}).items() if name in fields}
     if not saved:
         return {}  # saved by another program
-    # The folder may have been moved since, and what is not kept was meant for that start alone.
+    # The folder may have been moved since; and what --allow_config_change allowed then is not allowed for good.
     changed = config.differences(Config(**{**saved, "allow_config_change": ()}))
     noted = [each for each in run.results.read().get("config_changes", []) if each.get("step") == state.step]
     changed = {name: change for name, change in changed.items() if not any(each.get(name) == change for each in noted)}
@@ -123,24 +112,24 @@ def changes_since(state, config, run):
 
 
 def note_unsaved(model, checkpoint):
-    """Says so where the last steps of a training could not be saved."""
+    """Says so where the last steps could not be saved."""
     saved = checkpoint.saved_step or 0
     if saved != model.steps_done:
         print(
-            f"warning: the last {model.steps_done - saved} steps are in no checkpoint. Make room, and run the same "
-            "command again: it trains them again.",
+            f"warning: the last {model.steps_done - saved} steps are in no checkpoint. Free disk space, and run the "
+            "same command again, which repeats them.",
             flush=True,
         )
 
 
 def recognise(model, state, checkpoint, train):
-    """Whether the training images are those of the checkpoint, number by number; if they are not, a line says so.
+    """Whether the training images are those of the checkpoint, in the same order; if not, a line says so.
 
     Raises:
-        ValueError: if they are not, and the model keeps something for each of them.
+        ValueError: if not, and the model keeps a vector for each of them.
     """
     before = state.extra.get("data_digests")
-    if not before or not train.digests:  # saved by an older version; then the name has to do
+    if not before or not train.digests:  # saved by an older version, which noted the name alone
         return state.extra.get("data", train.name) == train.name
     changed = differences(before, train.digests)
     if not changed:
@@ -149,33 +138,33 @@ def recognise(model, state, checkpoint, train):
     if model.remembers_images:
         raise UserError(
             "The training images must be those that the run began with, as this model keeps a vector for each by its "
-            f"number. Received: {train.name}, of which the {listed} changed since. Put them back, or begin a new run "
+            f"number. Received: {train.name}, of which the {listed} changed since. Restore them, or start a new run "
             f"from these weights: another --workdir and --init_from={checkpoint.directory.parent}."
         )
     print(
         f"note: the {listed} of the training images changed since; training continues with them as they are now, and "
-        "which of them are unreadable is found out anew",
+        "all of them are checked again for unreadable ones",
         flush=True,
     )
     return False
 
 
 def note_changes(changed, model, run):
-    """Records what --allow_config_change has let through, and from which step on."""
+    """Records the changes that --allow_config_change has allowed, and from which step on."""
     if changed:
         change = {"step": model.steps_done, **changed}
         run.results.record(config_changes=lambda before: [*(before or []), change])
         listed = ", ".join(f"{name}: {change}" for name, change in changed.items())
-        print(f"note: from step {model.steps_done} on the configuration is another one: {listed}", flush=True)
+        print(f"note: the configuration changes from step {model.steps_done} on: {listed}", flush=True)
 
 
 def note_replicas(plan, run):
-    """Records the number of replicas, and says what it means that it was another one before."""
+    """Records the number of replicas; where it was another one before, a line says what changes."""
     before = run.results.read().get("replicas", plan.replicas)
     if before != plan.replicas:
         print(
-            f"note: this run was on {before} replica(s) before, now on {plan.replicas}; the groups of its BatchNorm "
-            f"are now: {plan.batch_norm.describe()}",
+            f"note: this run had {before} replica(s) before, now {plan.replicas}; the groups of its BatchNorm are now: "
+            f"{plan.batch_norm.describe()}",
             flush=True,
         )
     run.results.record(replicas=plan.replicas)

@@ -1,1 +1,1 @@
-"""A run on disk: its plan, its folder, its checkpoints, and what is loaded from them."""
+"""A run on disk: its plan, its folder, its checkpoints, and how they are loaded."""

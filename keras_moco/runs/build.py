@@ -15,7 +15,7 @@ OPTIMIZERS = {"sgd": SGD, "lars": LARS}
 
 
 def open_split(config, split):
-    """The images of a configuration, a `Source`."""
+    """The images of a split, a `Source`."""
     return open_source(
         config.dataset,
         split,

@@ -1,7 +1,6 @@
-"""Which checkpoints there are, which of them are whole, and what they say of themselves.
+"""Lists the checkpoints of a folder, reads where training stood, and finds the newest whole one.
 
-A checkpoint that may not be read, for whatever reason, is there all the same: a run that took it for none would begin
-anew and write over what it has.
+A checkpoint that cannot be read still counts as one: otherwise the run would start from scratch and overwrite it.
 """
 
 import contextlib
@@ -18,7 +17,7 @@ from keras_moco.storage.paths import refuse_pipe, user_path
 
 WEIGHTS, STATE, MANIFEST = "model.weights.h5", "state.json", "manifest.json"
 PREFIX, UNFINISHED, DAMAGED = "step-", ".unfinished-", "damaged-"
-FORMAT = 1  # of `state.json`; one more where an earlier version could not make sense of it
+FORMAT = 1  # of `state.json`; raised by each change that earlier versions could not read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +26,13 @@ class SavedState:
 
     Attributes:
         path: `pathlib.Path` of the checkpoint.
-        step: int, steps trained.
-        epoch: int, from 0, in which training goes on.
-        step_in_epoch: int, steps of it that are done; 0 between two epochs.
-        log: dict of epoch to a dict of what it logged.
-        versions: dict of the package versions that it was saved with.
-        extra: dict of what else was handed to `save`.
-        random: list, the states of the model's seed generators in their order.
+        step: int, the number of steps trained.
+        epoch: int, from 0, the epoch in which training resumes.
+        step_in_epoch: int, the number of its steps that are done; 0 between two epochs.
+        log: dict of epoch to a dict of its metrics.
+        versions: dict of package names to the versions that saved it.
+        extra: dict of further facts that were passed to `save`.
+        random: list, the states of the model's random layers (`networks.stored_weights.random_states`).
     """
 
     path: Path
@@ -50,7 +49,7 @@ def saved_steps(directory):
     """The steps of all checkpoints in a folder, damaged ones included: a dict of step to path, the oldest first.
 
     Raises:
-        OSError: if the folder is there and cannot be read, as where a share is not mounted.
+        OSError: if the folder exists and cannot be read, as where a share is not mounted.
     """
     directory = user_path(directory)
     try:
@@ -62,7 +61,7 @@ def saved_steps(directory):
     except OSError as error:
         raise _unreadable(directory, error) from error
     numbers = {path: path.name.removeprefix(PREFIX) for path in paths if path.name.startswith(PREFIX)}
-    # A link is one, wherever it leads: what it leads to may only be away for a while.
+    # A broken link counts too: its target may be on a disk that is not mounted now.
     found = {int(n): path for path, n in numbers.items() if n.isdecimal() and (path.is_symlink() or path.is_dir())}
     return dict(sorted(found.items()))
 
@@ -71,35 +70,27 @@ def saved_states(directory):
     """The `SavedState` of every checkpoint in a folder that can be read: a dict of step to state, the oldest first."""
     states = {}
     for step, path in saved_steps(directory).items():
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged, which `restore` tells
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged, which `restore` reports
             states[step] = read_state(path)
     return states
 
 
-def scores(states, figure):
-    """What was logged at the ends of epochs behind which there is a checkpoint.
-
-    Args:
-        states: dict of step to `SavedState`.
-        figure: name of a figure in the logs, such as `"knn_top1"`.
-
-    Returns:
-        dict of step to number.
-    """
+def scores(states, metric):
+    """A metric of the logs at the ends of epochs after which a checkpoint was saved: a dict of step to number."""
     ends = {step: state.log.get(state.epoch - 1, {}) for step, state in states.items() if state.step_in_epoch == 0}
-    return {step: row[figure] for step, row in ends.items() if figure in row}
+    return {step: row[metric] for step, row in ends.items() if metric in row}
 
 
 def find_step(directory, which, figure="knn_top1"):
-    """The step of a checkpoint by a word.
+    """The step of the newest or best checkpoint, or of that of a step.
 
     Args:
         directory: path of the folder of checkpoints.
-        which: `"newest"`, `"best"` (highest `figure` of those that are there), or the number of a step, int or str.
-        figure: name of a figure in the logs.
+        which: `"newest"`, `"best"` (highest `figure` of the saved ones), or the number of a step, int or str.
+        figure: str, the name of a metric in the logs.
 
     Returns:
-        int, or `None` for `"newest"`, which is known only when it has proved whole.
+        int, or `None` for `"newest"`, which is not known before it was checked for damage.
 
     Raises:
         ValueError: if there is no such checkpoint.
@@ -124,18 +115,11 @@ def is_saved(directory):
 
 
 def find_whole(directory, set_aside=False, step=None):
-    """The newest whole checkpoint of a folder, or that of a step.
-
-    Args:
-        directory, set_aside, step: as of `keras_moco.callbacks.restore`.
-
-    Returns:
-        `SavedState`, or `None` if there is no checkpoint at all. Of each damaged one that was passed over a
-        `UserWarning` tells.
+    """The `SavedState` of the newest whole checkpoint of a folder, or of that of a step, as `checkpoints.restore`.
 
     Raises:
-        ValueError: if all checkpoints are damaged, there is none of that step, or it is of another form.
-        OSError: if one cannot be read; then it is not known to be damaged.
+        ValueError: if all checkpoints are damaged, none is of that step, or its format is not known.
+        OSError: if one cannot be read, so that it is not known whether it is damaged.
     """
     steps = saved_steps(directory)
     if step is not None:
@@ -157,7 +141,7 @@ def find_whole(directory, set_aside=False, step=None):
         if os.path.lexists(path):
             damaged.append((path, reason))
         else:
-            gone += 1  # deleted meanwhile, by a training that keeps the newest ones
+            gone += 1  # deleted meanwhile, by a training run that keeps the newest ones
     else:
         if gone:
             return find_whole(directory, set_aside, step)
@@ -166,7 +150,7 @@ def find_whole(directory, set_aside=False, step=None):
         listed = "; ".join(f"{path} ({reason})" for path, reason in damaged)
         raise UserError(
             f"A checkpoint must have all its files as they were saved. Received: {listed}, and no other. "
-            f"Restore one from a backup, or delete {directory} to train from the start."
+            "Restore one from a backup, or train from the start in another folder."
         )
     for passed_over, reason in damaged:
         place = passed_over
@@ -182,33 +166,33 @@ def read_state(path):
     """The `SavedState` of a whole checkpoint.
 
     Raises:
-        ValueError: if its `state.json` is of another form, such as that of a later version.
+        ValueError: if its `state.json` has another format, such as that of a later version.
     """
     state = None
     try:
         state = read_json(path / STATE)
         if state.get("format", FORMAT) > FORMAT:
-            raise ValueError("a later form")
+            raise ValueError("a later format")
         fields = {field.name for field in dataclasses.fields(SavedState)} - {"path"}
-        # Later versions may add what earlier ones need not know.
+        # Later versions may add fields that earlier ones do not need.
         known = {name: value for name, value in state.items() if name in fields}
         known["log"] = {int(epoch): dict(row) for epoch, row in known["log"].items()}
         places = (known[name] for name in ("step", "epoch", "step_in_epoch"))
         if not all(isinstance(each, int) and each >= 0 for each in places):
-            raise ValueError("no numbers of steps")
+            raise ValueError("not numbers of steps")
         return SavedState(path=path, **known)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         made_by = state.get("versions") if isinstance(state, dict) else None
         made_by = made_by.get("keras_moco") if isinstance(made_by, dict) else None
         raise UserError(
-            f"`{STATE}` of a checkpoint must be of the form that this version of keras_moco writes. "
+            f"`{STATE}` of a checkpoint must have the format that this version of keras_moco writes. "
             f"Received: {path / STATE} of version {made_by or 'unknown'}, here is {versions()['keras_moco']}. "
             "Use the version that saved it, or a later one."
         ) from error
 
 
 def measured(path):
-    """Size and digest of a file."""
+    """Size and SHA-256 of a file."""
     refuse_pipe(path)
     with open(path, "rb") as file:
         digest = hashlib.sha256()
@@ -218,10 +202,10 @@ def measured(path):
 
 
 def _damage(path):
-    """What is wrong with a checkpoint, a few words; `None` if it is whole.
+    """What is wrong with a checkpoint, in a few words; `None` if it is whole.
 
     Raises:
-        OSError: if that cannot be found out, since something cannot be read.
+        OSError: if a file of it cannot be read.
     """
     try:
         if path.is_symlink():
@@ -242,11 +226,11 @@ def _damage(path):
 
 
 def _unreadable(path, error):
-    """The error to raise where it is not known what a checkpoint holds."""
+    """The error to raise where a checkpoint cannot be read, so that it is not known what it holds."""
     reason = "a link to what is not there" if isinstance(error, FileNotFoundError) else error.strerror
     return UserOSError(
-        "Checkpoints must be readable, or a run would go on without them. "
-        f"Received: {error.filename or path} ({reason}). Correct its permissions, or mount or restore what it lies on."
+        "Checkpoints must be readable, or a run would continue without them. "
+        f"Received: {error.filename or path} ({reason}). Correct its permissions, or mount or restore its disk."
     )
 
 

@@ -1,8 +1,8 @@
-"""What a checkpoint is on the disk: a folder per step, written whole or not at all, and checked before it is read.
+"""The format of a checkpoint: a folder per step, written whole or not at all, and checked before it is read.
 
 checkpoints/step-000001170/
     model.weights.h5    all variables of model and optimizer, as Keras stores them
-    state.json          where training stands, its log so far, and what else was handed over
+    state.json          where training stands, its log so far, random states and further facts
     manifest.json       size and SHA-256 of the two others
 """
 
@@ -24,7 +24,7 @@ from keras_moco.trust.hdf5 import check_weights
 
 
 class NotFiniteError(UserError):
-    """The training has left the finite numbers."""
+    """Loss, gradients or variables are NaN or infinite."""
 
 
 def save(model, directory, epoch=0, step_in_epoch=0, log=None, extra=None):
@@ -36,18 +36,18 @@ def save(model, directory, epoch=0, step_in_epoch=0, log=None, extra=None):
     Args:
         model: built and compiled model such as `MoCo` whose optimizer is built.
         directory: path of the folder of checkpoints, created if missing.
-        epoch: int, from 0, in which training goes on. Defaults to `0`.
-        step_in_epoch: int, steps of that epoch that are done. Defaults to `0`.
+        epoch: int, from 0, the epoch in which training resumes. Defaults to `0`.
+        step_in_epoch: int, the number of its steps that are done. Defaults to `0`.
         log: dict of epoch to a dict of numbers. Defaults to an empty one.
-        extra: dict of further things to remember, as JSON takes it. Defaults to an empty one.
+        extra: dict of further facts, as JSON takes it. Defaults to an empty one.
 
     Returns:
         `pathlib.Path` of the checkpoint.
 
     Raises:
         ValueError: if model or optimizer are not built.
-        NotFiniteError: if a variable is not finite; such a state is worth nothing.
-        OSError: if it could not be written; the checkpoints before it are untouched, and nothing of it is left.
+        NotFiniteError: if a variable is not finite.
+        OSError: if it could not be written; earlier checkpoints are untouched, and nothing of this one remains.
     """
     _check_built(model)
     _check_finite(model)
@@ -56,7 +56,7 @@ def save(model, directory, epoch=0, step_in_epoch=0, log=None, extra=None):
     state = {"format": FORMAT, "step": step, "epoch": epoch, "step_in_epoch": step_in_epoch}
     state |= {"log": log or {}, "versions": versions(), "extra": extra or {}, "random": random_states(model)}
     directory.mkdir(parents=True, exist_ok=True)
-    # Another process that saves here has a folder of its own, unfinished and alive.
+    # One process at a time: the unfinished folder of another one must not be taken for that of a killed process.
     with locked(directory / "save"):
         return _write(model, state, directory)
 
@@ -65,9 +65,10 @@ def _write(model, state, directory):
     """Writes a checkpoint, whole or not at all, while no other process does."""
     final, unfinished = (directory / f"{prefix}{state['step']:09d}" for prefix in (PREFIX, UNFINISHED))
     try:
-        for left in directory.glob(f"{UNFINISHED}*"):  # of a process that was killed
+        for left in directory.glob(f"{UNFINISHED}*"):  # by a process that was killed
             shutil.rmtree(left)
         unfinished.mkdir()
+        # By way of memory: HDF5 crashes the process (a segmentation fault at its end) where it meets a full disk.
         (unfinished / WEIGHTS).write_bytes(in_memory(model.save_weights, WEIGHTS))
         (unfinished / STATE).write_text(json.dumps(state), encoding="utf-8")
         manifest = {name: measured(unfinished / name) for name in (WEIGHTS, STATE)}
@@ -89,32 +90,32 @@ def restore(model, directory, set_aside=False, step=None):
         model: built and compiled model, made like the saved one and with its optimizer built:
             `model.optimizer.build(model.trainable_variables)`.
         directory: path, as of `save`.
-        set_aside: bool, whether to rename damaged checkpoints, which training will come to write again. Defaults to
-            `False`.
-        step: int, of a checkpoint that is there. Defaults to `None`: the newest whole one.
+        set_aside: bool, whether to rename damaged checkpoints, since training will save the same steps again. Defaults
+            to `False`.
+        step: int, the step of a saved checkpoint. Defaults to `None`: the newest whole one.
 
     Returns:
-        `SavedState`, or `None` if there is no checkpoint, and then the model is as it was. Of each damaged checkpoint
-        that was passed over a `UserWarning` tells.
+        `SavedState`, or `None` if there is no checkpoint; then the model is as it was. A `UserWarning` names each
+        damaged checkpoint that was skipped.
 
     Raises:
         ValueError: if model or optimizer are not built, all checkpoints are damaged, or the checkpoint belongs to
             another model or was saved by a later version; then the model is as it was.
-        OSError: if a checkpoint cannot be read, so that it is not known to be damaged.
+        OSError: if a checkpoint cannot be read, so that it is not known whether it is damaged.
     """
     _check_built(model)
     return _load(model, directory, set_aside, step)
 
 
 def restore_encoder(encoder, directory, step=None):
-    """Restores the encoder alone, for which the rest of the model, such as a long queue, need not exist.
+    """Restores the encoder alone, so that the rest of the model, such as a long queue, need not be built.
 
     Args:
         encoder: `Encoder`, made like that of the saved model.
         directory, step: as of `restore`.
 
     Returns:
-        `SavedState`, or `None` if there is no checkpoint, and then the encoder is as it was.
+        `SavedState`, or `None` if there is no checkpoint; then the encoder is as it was.
 
     Raises:
         ValueError: as `restore`.
@@ -131,7 +132,7 @@ def _load(model, directory, set_aside=False, step=None):
         except FileNotFoundError:
             if state.path.exists():
                 raise
-            # A training that keeps the newest has deleted it meanwhile, and saved another one.
+            # A training run that keeps the newest ones has deleted it meanwhile, and saved another one.
     return None
 
 
@@ -164,18 +165,18 @@ def _check_finite(model):
     logged = {id(variable) for variable in model.means.weights} if hasattr(model, "means") else ()
     for variable in (*model.variables, *model.optimizer.variables):
         if id(variable) in logged:
-            continue  # a figure that is not a number does not make the training unsound
+            continue  # training does not depend on a metric that is NaN
         values = keras.ops.convert_to_numpy(variable)
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
             raise NotFiniteError(
                 "All variables must be finite to be saved. "
                 f"Received: {variable.path} with NaN or infinity after {model.steps_done} steps. "
-                "Go on from the checkpoint before, with a lower learning rate."
+                "Resume from the checkpoint before, with a lower learning rate."
             )
 
 
 class _EncoderAlone(keras.Model):
-    """A model with nothing but an encoder, in the place where every contrastive model has its own."""
+    """A model with nothing but an encoder, under the name that it has in every contrastive model."""
 
     def __init__(self, encoder):
         super().__init__()
@@ -183,7 +184,7 @@ class _EncoderAlone(keras.Model):
         self.built = True
 
     def load_own_variables(self, store):
-        """Leaves the counters of the saved model where they are."""
+        """Ignores the counters of the saved model."""
 
 
 def _load_weights(model, state):

@@ -1,4 +1,4 @@
-"""The folder of a run: where everything lies, and whose it is."""
+"""Paths inside the folder of a run, and the check that it belongs to a configuration."""
 
 import contextlib
 import dataclasses
@@ -14,7 +14,7 @@ from keras_moco.storage.paths import refuse_pipe, user_path
 
 
 class RunDirectory:
-    """Names what a run writes, and keeps two different runs from writing into one folder.
+    """Names what a run writes, and prevents different runs from writing into one folder.
 
     Args:
         path: path of the folder; nothing is created before `claim`.
@@ -36,7 +36,7 @@ class RunDirectory:
         self.results_json = self.path / "results.json"
         self.results = Results(self.results_json)
         self.tensorboard = self.path / "tensorboard"
-        self.events = self.tensorboard / "train"  # what TensorBoard calls a run
+        self.events = self.tensorboard / "train"  # "train" is the name of the run in TensorBoard
         self.checkpoints = self.path / "checkpoints"
         self.export = self.path / "export"
 
@@ -54,7 +54,7 @@ class RunDirectory:
         for folder in (self.checkpoints, self.export, self.tensorboard):
             if folder.is_symlink() and not folder.exists():
                 raise UserError(
-                    "What a run writes to must be there. "
+                    "The folders of a run must exist. "
                     f"Received: {folder}, a link to what is not there. Mount or restore it, or delete the link."
                 )
 
@@ -65,15 +65,15 @@ class RunDirectory:
             allowable = [name for name in refused if name in changeable()]
             allow = f", or --allow_config_change={','.join(allowable)}" if len(allowable) == len(refused) else ""
             raise UserError(
-                "`workdir` holds a run of another configuration, which would be mixed up with this one. "
+                "`workdir` must hold a run of this configuration, or two runs would be mixed. "
                 f"Received: {self.path} with {_listed(refused)}. Choose another --workdir, or the old values{allow}."
             )
 
     def claim(self, config):
-        """Creates the folder, or opens it again, and notes down the configuration as a flagfile.
+        """Creates the folder, or opens it again, and writes the configuration as a flagfile.
 
         Returns:
-            dict, what is allowed to differ from the configuration before: names to `"before -> now"`.
+            dict, the allowed changes from the configuration before: names to `"before -> now"`.
         """
         self.check(config)
         changed = config.differences(self.config()) if self.flagfile.exists() else {}
@@ -83,14 +83,14 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def locked(self):
-        """Keeps other trainings out of the folder, which is made if it is missing, for the time of a block.
+        """Keeps other processes from training in the folder, which is made if missing, for the time of a block.
 
         Yields:
-            Function that raises `ValueError` where the folder has been moved, deleted or given to another run: what is
-            written from then on would be lost, or another run's.
+            Function that raises `ValueError` where the folder has been moved, deleted or given to another run, so that
+            further output would be lost or mixed with that of the other run.
 
         Raises:
-            ValueError: if another training is under way in it.
+            ValueError: if another process trains in it.
             OSError: if it cannot be written to.
         """
         made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
@@ -98,15 +98,15 @@ class RunDirectory:
         try:
             with locked(self.path / "training", wait=False) as lock:
                 if not lock:
-                    print(f"note: {self.path} lies where files cannot be locked; start no second training in it")
+                    print(f"note: files cannot be locked in {self.path}; start no second process that trains in it")
                 yield lambda: self._check_in_place(lock)
         except LockedError as error:
             raise UserError(
                 "A run may be trained by one process at a time. "
-                f"Received: {self.path}, where {error.holder} trains. Wait for its end, or choose another --workdir."
+                f"Received: {self.path}, where {error.holder} trains. Wait until it ends, or choose another --workdir."
             ) from error
         finally:
-            with contextlib.suppress(OSError):  # what is not empty stays
+            with contextlib.suppress(OSError):  # of a folder that is not empty, which stays
                 for folder in made:
                     folder.rmdir()
 
@@ -119,7 +119,7 @@ class RunDirectory:
             )
 
     def _names(self):
-        """What lies in the folder, a set of names, without what a process that was killed has left of a beginning."""
+        """The names in the folder, a set, without the files of a process that was killed before it had a flagfile."""
         try:
             names = set(os.listdir(self.path))
         except OSError as error:
@@ -135,10 +135,10 @@ class RunDirectory:
         return names - begun - {f".{name}.lock" for name in ("training", FLAGFILE)} - {f".{FLAGFILE}.tmp"}
 
     def config(self):
-        """The `Config` of the run that lies here.
+        """The `Config` of the run.
 
         Raises:
-            ValueError: if there is none.
+            ValueError: if this is not the folder of a run.
         """
         if FLAGFILE not in self._names():
             raise UserError(
@@ -148,7 +148,7 @@ class RunDirectory:
         return dataclasses.replace(read_flagfile(self.flagfile), workdir=str(self.path))
 
     def logged_epochs(self):
-        """How many epochs the log has, an int."""
+        """The number of epochs in the log, an int."""
         try:
             refuse_pipe(self.log_csv)
             with open(self.log_csv, encoding="utf-8", errors="replace", newline="") as file:

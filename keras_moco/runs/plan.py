@@ -1,11 +1,11 @@
-"""What follows from a configuration and its data, worked out and checked before any work starts."""
+"""What follows from a configuration and its data, derived and checked before any work starts."""
 
 import dataclasses
 from dataclasses import dataclass
 
 from keras_moco.config import Config
 from keras_moco.errors import UserError
-from keras_moco.methods import get_method
+from keras_moco.methods import Method, get_method
 from keras_moco.optimizers import schedules
 
 
@@ -14,13 +14,14 @@ class Plan:
     """The derived facts of a run.
 
     Args:
-        config: `Config`. The attribute of that name also has what was not given and follows from the data.
-        train_examples: int, images in the training split.
-        channels: int, of the images.
-        replicas: int, devices that train in step.
+        config: `Config`. The attribute of that name also has the settings that follow from the data.
+        train_examples: int, the number of images in the training split.
+        channels: int, the channels of the images.
+        replicas: int, the number of devices that train in step.
 
     Attributes:
-        settled: dict of those settings that were not given.
+        method: `Method`, what the configured method adds to a run.
+        settled: dict of the settings that were not given and follow from the data.
 
     Raises:
         ValueError: if the numbers do not fit each other; the message says which and what to do.
@@ -38,13 +39,14 @@ class Plan:
     train_examples: int
     channels: int
     replicas: int
+    method: Method = dataclasses.field(init=False, compare=False, repr=False)
     settled: dict = dataclasses.field(init=False, compare=False)
 
     def __post_init__(self):
         config, examples, batch = self.config, self.train_examples, self.config.batch_size
         if examples < 2:
             raise UserError(
-                "There must be two training images or more, since others are what each one is told from. "
+                "There must be two training images or more, since each one is contrasted with others. "
                 f"Received: {examples} in {config.dataset}. Add images."
             )
         if batch > examples:
@@ -52,6 +54,7 @@ class Plan:
                 "`batch_size` must not exceed the number of training images. "
                 f"Received: batch_size={batch}, {examples} images in {config.dataset}. Lower --batch_size."
             )
+        object.__setattr__(self, "method", get_method(config))
         object.__setattr__(self, "settled", self.method.settled(config, examples))
         object.__setattr__(self, "config", dataclasses.replace(config, **self.settled))
         self.method.check(self)
@@ -80,28 +83,23 @@ class Plan:
         return cls(config, source.num_examples, channels, replicas)
 
     @property
-    def method(self):
-        """`Method`: what the configured method adds to a run."""
-        return get_method(self.config)
-
-    @property
     def batch_norm(self):
-        """`BatchNorm`: in whose company each image is normalised on these replicas."""
+        """`BatchNorm`: which images share BatchNorm statistics on these replicas."""
         return self.method.batch_norm(self.config, self.replicas)
 
     @property
     def steps_per_epoch(self):
-        """int: full batches in an epoch; the rest of the images is left to the next epoch's order."""
+        """int: full batches in an epoch; the remaining images are skipped, others in every epoch."""
         return self.train_examples // self.config.batch_size
 
     @property
     def total_steps(self):
-        """int: steps of the whole run."""
+        """int: the number of steps in the whole run."""
         return self.steps_per_epoch * self.config.epochs
 
     @property
     def chance_loss(self):
-        """float: the loss when all similarities are equal."""
+        """float: the loss at chance level, where all similarities are equal."""
         return self.method.chance_loss(self)
 
     def learning_rate(self):
@@ -125,7 +123,7 @@ class Plan:
             f"method: {config.method}",
             f"data: {config.dataset}, {self.train_examples:,} training images of {self.channels} channel(s), "
             f"views of {config.image_size} x {config.image_size} by {config.augment}"
-            + ("" if self.channels == 3 else ", without what needs three channels: saturation, hue, grayscale"),
+            + ("" if self.channels == 3 else ", without saturation, hue and grayscale, which need three"),
             f"steps: {self.steps_per_epoch:,} per epoch of {config.batch_size} images on {self.replicas} replica(s), "
             f"{self.total_steps:,} in {config.epochs} epochs",
             f"BatchNorm: {self.batch_norm.describe()}",

@@ -42,9 +42,9 @@ class Results:
         except FileNotFoundError:
             return {}
         except ValueError as error:
-            raise self._damaged(f"is no JSON ({error})") from error
+            raise self._damaged(f"is not JSON ({error})") from error
         if not isinstance(found, dict):
-            raise self._damaged(f"holds no object with names but a {type(found).__name__}")
+            raise self._damaged(f"holds a {type(found).__name__} instead of an object")
         if odd := _odd(found):
             raise self._damaged(f"has {odd} of another form")
         return found

@@ -56,7 +56,7 @@ def test_a_run_that_crashes_twice_in_mid_epoch_ends_in_the_same_bits(method, rep
     wanted = state(model)
 
     for stop in stops:
-        scramble(model)  # a new process knows none of the variables
+        scramble(model)  # a new process has none of the values
         train(model, crashing, stop)
         assert stop == model.steps_done and stop in saved_steps(crashing / "checkpoints")
     resumed = make_model(method, replicas, seed=1, steps_per_execution=steps_at_once)
@@ -161,7 +161,7 @@ def test_damaged_checkpoints_count_among_the_newest_alone(damage, tmp_path):
 
 @pytest.fixture
 def timeline(tmp_path, monkeypatch):
-    """A function that drives a callback through steps of so many seconds: the `(epoch, step)` of what it saves."""
+    """A function that drives a callback through steps of given durations: the `(epoch, step)` of what it saves."""
 
     def run(epochs, steps, seconds, save_seconds=0.0, at_once=1, first=0, fail=(), **settings):
         clock, saved = types.SimpleNamespace(now=1000.0), []
@@ -185,7 +185,7 @@ def timeline(tmp_path, monkeypatch):
     return run
 
 
-def test_saved_every_so_many_minutes_within_epochs(timeline):
+def test_checkpoints_within_epochs_follow_the_clock(timeline):
     assert timeline(1, steps=32, seconds=60) == [(0, 10), (0, 20), (0, 30), (1, 0)]
     assert timeline(1, steps=5, seconds=10**6, every_minutes=0) == [(1, 0)]
     # They count from the end of the last one, across epochs.
@@ -199,7 +199,7 @@ def test_the_last_step_of_an_epoch_is_saved_once_with_what_the_epoch_logs(timeli
     assert timeline(2, steps=7, seconds=300, at_once=3) == [(0, 3), (0, 6), (1, 0), (1, 3), (1, 6), (2, 0)]
 
 
-def test_saved_after_every_so_many_epochs_and_the_last_one(timeline):
+def test_checkpoints_after_epochs_follow_every_epochs(timeline):
     assert timeline(7, steps=1, seconds=1, every_epochs=3) == [(3, 0), (6, 0), (7, 0)]
     assert timeline(7, steps=1, seconds=1, every_epochs=3, first=5) == [(6, 0), (7, 0)]
 
@@ -214,7 +214,7 @@ def test_short_epochs_are_skipped_where_checkpoints_take_long(timeline):
     assert timeline(30, 1, 60, save_seconds=60) == [(1, 0), (11, 0), (21, 0), (30, 0)]
 
 
-def test_after_a_failure_the_next_try_comes_when_the_next_one_is_due(timeline):
+def test_a_failed_checkpoint_is_not_retried_before_the_next_one_is_due(timeline):
     assert timeline(1, steps=32, seconds=60, fail=[1]) == [(0, 10), "failed", (0, 30), (1, 0)]
     assert timeline(3, steps=1, seconds=60, fail=[0]) == ["failed", (2, 0), (3, 0)]
 

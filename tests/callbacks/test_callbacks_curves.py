@@ -10,8 +10,8 @@ from keras_moco.callbacks import Curves
 LOGS = {"loss": 5.5, "contrast_top1": 0.25, "knn_top1": 71.5, "learning_rate": 0.03}
 
 
-def test_each_epoch_replaces_the_picture_and_leaves_no_other_file(tmp_path, monkeypatch):
-    # It would choose a window system, and keep its figures: to import it is an error.
+def test_each_epoch_replaces_the_image_and_leaves_no_other_file(tmp_path, monkeypatch):
+    # pyplot would choose a window system, and keep its figures: importing it is an error.
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     curves, pictures = Curves(tmp_path / "curves.png", chance_loss=math.log(65537)), []
     for epoch in range(2):

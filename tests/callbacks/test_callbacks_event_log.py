@@ -77,7 +77,7 @@ def test_metrics_are_in_groups_with_constants_and_distributions(tmp_path):
     assert numbers == pytest.approx({(tag, epoch): x for epoch, row in enumerate(expected) for tag, x in row.items()})
 
 
-def test_events_of_the_run_as_a_whole_are_replaced_and_not_dropped(tmp_path):
+def test_events_of_the_whole_run_are_replaced_and_not_dropped(tmp_path):
     for number in (1.0, 2.0):
         path = write_events(tmp_path / "train", "settings", lambda number=number: tf.summary.scalar("x", number))
     with pytest.raises(ZeroDivisionError):

@@ -18,7 +18,7 @@ UNHEALTHY = {
 
 
 def printed(*epochs, **settings):
-    """What is printed for the logs of so many epochs."""
+    """What is printed for the logs of a number of epochs."""
     callback = Health(**{"chance_loss": 5.0, "stream": (stream := io.StringIO()), **settings})
     for epoch, logs in enumerate(epochs):
         callback.on_epoch_end(epoch, logs)

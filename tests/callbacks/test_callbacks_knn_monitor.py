@@ -54,7 +54,7 @@ def test_the_current_features_are_measured_before_training_and_after_each_epoch(
     assert [epoch for epoch, _ in measured.history] == [0, 1, 2]
 
 
-def test_tuples_and_arrays_as_of_keras_are_measured_like_dictionaries(model):
+def test_tuples_and_arrays_are_measured_like_dictionaries(model):
     splits = [(IMAGES[:100], LABELS[:100]), (IMAGES[100:], LABELS[100:])]
     datasets = [tf.data.Dataset.from_tensor_slices(split).batch(32) for split in splits]
     found = []
@@ -65,7 +65,7 @@ def test_tuples_and_arrays_as_of_keras_are_measured_like_dictionaries(model):
     assert found == pytest.approx([oracle(model.encoder, "embedding")] * 3, abs=2.1)
 
 
-def test_every_so_many_epochs_and_the_last_one_are_measured(model):
+def test_epochs_are_measured_by_every_epochs_and_the_last_one_always(model):
     """`RepresentationMonitor` inherits this."""
     measured = monitor(every_epochs=3)
     measured.evaluate = lambda: 50.0

@@ -123,12 +123,12 @@ def test_ten_steps_in_a_row_end_the_training(skipping, capsys):
     before = skipping.steps_done
     with pytest.raises(NotFiniteError, match=rf"step {before + 12} of epoch 1, .* in the 10 steps up to it"):
         fit(skipping, NotFiniteGuard(), poison=range(2, 30), steps=30)
-    told = [step for step, _ in skipped(capsys.readouterr().out)]
-    assert told == [f"step {step}" for step in range(before + 3, before + 12)]
+    reported = [step for step, _ in skipped(capsys.readouterr().out)]
+    assert reported == [f"step {step}" for step in range(before + 3, before + 12)]
     assert_finite(skipping)
 
 
-def test_an_epoch_of_skipped_steps_alone_is_not_called_sound(skipping, capsys):
+def test_an_epoch_of_skipped_steps_alone_is_not_reported_again(skipping, capsys):
     fit(skipping, NotFiniteGuard(), poison=range(3), steps=3, epochs=2)
     out = capsys.readouterr().out
     assert len(skipped(out)) == len(out.splitlines()) == 3
@@ -182,7 +182,7 @@ def guard():
 
 
 def execute(guard, steps, *bad):
-    """Executions of so many steps, of which so many are bad; returns what is printed, a list of (place, counts)."""
+    """Executions of several steps, of which some are bad; returns what is printed, a list of (place, counts)."""
     for count in bad:
         guard.model.steps_done += steps
         guard.model.steps_not_finite += count

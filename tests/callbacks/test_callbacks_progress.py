@@ -52,7 +52,7 @@ class Drive:
 PACE = "images/s 512 step 500ms data-wait 100ms"
 
 
-def test_a_line_every_so_many_steps_and_one_per_epoch():
+def test_a_line_comes_every_log_steps_and_after_each_epoch():
     (drive := Drive(10, 2, log_steps=4)).run()
     step, done = "loss 5.123 top1 34.1% lr 0.03125", "loss 5.000 top1 36.0% knn 71.3% lr 0.03125"
     assert drive.lines == [
@@ -125,7 +125,7 @@ def test_on_a_terminal_a_bar_runs_up_to_the_line_of_each_epoch(monkeypatch):
     assert "10/10 " in first and "loss: 5.0000" in first and "contrast_top1: 0.3600" in first
 
 
-def test_any_model_can_be_watched():
+def test_any_keras_model_is_supported():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     rates = keras.optimizers.schedules.PiecewiseConstantDecay([3], [0.5, 0.25])
     model.compile(optimizer=keras.optimizers.SGD(rates), loss="mse")

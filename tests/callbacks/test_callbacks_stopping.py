@@ -14,7 +14,7 @@ from tests.small_training import batches, make_model, scramble, state
 
 
 class During(keras.callbacks.Callback):
-    """Does something when so many steps are done, before the next one."""
+    """Does something after a number of steps, before the next one."""
 
     def __init__(self, step, action):
         super().__init__()
@@ -30,7 +30,7 @@ def kill(step, number=signal.SIGTERM):
 
 
 def stopped(model, *callbacks, steps=5):
-    """The message with which a training ends."""
+    """The message with which training stops."""
     with pytest.raises(Stopped) as caught:
         model.fit(batches(), steps_per_epoch=steps, epochs=2, verbose=0, callbacks=list(callbacks))
     return str(caught.value)
@@ -93,7 +93,7 @@ def test_a_signal_that_was_ignored_stays_ignored(number, model, handlers):
     assert model.steps_done == 5 and signal.getsignal(number) is signal.SIG_IGN
 
 
-def test_a_signal_in_the_last_step_of_all_is_handed_on(model, handlers):
+def test_a_signal_in_the_very_last_step_is_passed_on(model, handlers):
     came = []
     signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
     with Stopping() as stopping:
@@ -121,27 +121,26 @@ def test_of_two_signals_the_first_is_named(model, handlers):
 
 
 def test_the_time_limit_stops_the_training_after_the_step_in_which_it_is_reached(model):
-    stopping = Stopping(max_minutes=2.5)
-    # A minute for each step; a second more than the limit, as the sum is rounded by what the clock has counted so far.
-    stopping._clock = lambda: stopping._start + 60 * model.steps_done - 29
+    stopping = Stopping(max_minutes=2.5, started=1000.0)
+    stopping._clock = lambda: 1000.0 + 60 * model.steps_done - 29  # a minute for each step
     message = stopped(model, stopping)
     assert "2.5 minutes" in message and message.endswith("step 3 (epoch 1, 3 of 5 steps).")
 
 
-def test_what_another_worker_was_asked_is_named_as_such(model):
+def test_a_signal_to_another_worker_is_reported_as_such(model):
     with Stopping() as stopping:
         message = stopped(model, During(2, lambda: setattr(model, "stop_requested", True)), stopping)
     assert message.startswith("stopped by another worker ") and "step 3 " in message
 
 
-def test_a_checkpoint_that_cannot_be_written_is_admitted(model, tmp_path, capsys):
+def test_a_checkpoint_that_cannot_be_written_is_part_of_the_message(model, tmp_path, capsys):
     (tmp_path / "file").write_text("no folder")
     checkpoint = Checkpoint(tmp_path / "file" / "checkpoints", every_minutes=0)
     with Stopping(checkpoint) as stopping:
         message = stopped(model, kill(2), checkpoint, stopping)
     assert "step 3 " in message and message.endswith("could not be saved.")
     out = capsys.readouterr().out
-    assert "checkpoint of step 3 was not written ([Errno " in out and "none yet" in out
+    assert "checkpoint of step 3 was not written ([Errno " in out and "none is saved yet" in out
 
 
 @pytest.mark.slow

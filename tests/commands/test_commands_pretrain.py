@@ -1,4 +1,4 @@
-"""Runs of seconds: what they leave behind, how they are refused, how they resume, and how they are opened again."""
+"""Short runs: what they write, how they are refused, how they resume, and how they are opened again."""
 
 import contextlib
 import dataclasses
@@ -20,6 +20,7 @@ from keras_moco.config.training import read_flagfile
 from keras_moco.evaluation import representation_measures
 from keras_moco.methods import MoCo
 from keras_moco.runs import build, load
+from keras_moco.storage.locks import locked
 from keras_moco.summaries import start_and_end
 from tests.tiny import tiny_config
 from tests.whole_runs import (
@@ -78,10 +79,10 @@ def digits():
     return [(images[part], data.target[part]) for part in parts]
 
 
-# What a run leaves behind
+# What a run writes
 
 
-def test_outputs_are_all_there_and_nothing_else(finished):
+def test_a_run_writes_all_outputs_and_nothing_else(finished):
     files = {str(path.relative_to(finished.path)) for path in finished.path.rglob("*") if path.is_file()}
     shown = {name.removeprefix("tensorboard/train/") for name in files if name.startswith("tensorboard/")}
     saved_model = {name for name in files if name.startswith("export/saved_model/")}
@@ -154,14 +155,16 @@ def test_results_are_in_percent_and_in_the_file(finished):
     assert found["versions"] == versions
 
 
-def test_output_says_what_was_done_and_where_things_are(finished):
+def test_printed_text_says_what_was_done_and_names_the_files(finished):
     text, before, after = finished.printed, finished.results["knn_top1_initial"], finished.results["knn_top1"]
     assert "epoch 1/2 step 5/11 " in text and "epoch 2/2 done " in text
     assert f"kNN top-1: {before:.2f} % before, {after:.2f} % after" in text
     for name in ("results.json", "log.csv", "checkpoints", "export", "tensorboard"):
         assert text.count(f"{finished.path / name}\n") == 1
     assert f"python evaluate.py knn --workdir={finished.path}\n" in text
-    assert not [words for words in ("resumed", "note: from", "note: this run", "warning: ") if words in text]
+    assert not [
+        words for words in ("resumed", "note: the configuration", "note: this run", "warning: ") if words in text
+    ]
 
 
 def test_tensorboard_has_every_column_of_the_log(finished):
@@ -174,7 +177,7 @@ def test_tensorboard_has_every_column_of_the_log(finished):
     assert once == {"configuration", "plan", "views", "_hparams_/session_start_info", "custom_scalars__config__"}
 
 
-def test_checkpoint_knows_where_training_stands_and_what_it_is(finished):
+def test_checkpoint_holds_place_log_and_configuration(finished):
     state = json.loads((checkpoints(finished.path)[-1] / "state.json").read_text())
     assert (state["step"], state["epoch"], state["step_in_epoch"]) == (2 * STEPS, 2, 0)
     for row, logged in zip(log(finished.path), state["log"].values(), strict=True):
@@ -295,8 +298,17 @@ def test_run_whose_checkpoints_are_all_damaged_is_refused_and_stays_as_it_is(ear
     with pytest.raises(ValueError) as caught:
         pretrain(tiny_config(early))
     assert all(f"{path} (" in str(caught.value) for path in checkpoints(early))
-    assert f"delete {early / 'checkpoints'}" in str(caught.value)
     assert contents(early) == before
+
+
+def test_run_that_another_process_trains_or_that_lost_its_checkpoints_is_refused_and_stays_as_it_is(early, tmp_path):
+    for received in (f"{early}, where process {os.getpid()} on ", f"{early / 'checkpoints'} without any, while "):
+        before = contents(early)
+        other = locked(early / "training") if "process" in received else contextlib.nullcontext()
+        with other, pytest.raises(ValueError, match=f"Received: {received}"):
+            pretrain(tiny_config(early))
+        assert contents(early) == before
+        (early / "checkpoints").rename(tmp_path / "purged")
 
 
 # Another configuration
@@ -310,7 +322,7 @@ def test_changed_setting_is_refused_until_it_is_allowed(early):
         pretrain(dataclasses.replace(longer, embedding_dim=8))
     assert contents(early) == before
     printed = begin(dataclasses.replace(longer, allow_config_change=("epochs",)))
-    assert re.search("^note: from step 19 .*: epochs: 2 -> 3$", printed, re.M)
+    assert re.search("^note: the configuration changes from step 19 on: epochs: 2 -> 3$", printed, re.M)
     assert results(early)["config_changes"] == [{"step": 19, "epochs": "2 -> 3"}]
     # It is the run's own from now on, and the old value would be the change.
     assert "resumed from" in begin(longer)
@@ -318,7 +330,7 @@ def test_changed_setting_is_refused_until_it_is_allowed(early):
         pretrain(tiny_config(early))
 
 
-def test_what_follows_from_the_data_stays_with_the_run(tmp_path):
+def test_settings_derived_from_the_data_stay_with_the_run(tmp_path):
     config = tiny_config(tmp_path / "run", queue_size=None, knn_k=None)
     printed = begin(config)
     smallest = np.bincount(digits()[0][1]).min()

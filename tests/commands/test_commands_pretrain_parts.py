@@ -11,7 +11,6 @@ from PIL import Image
 
 from keras_moco.callbacks import Checkpoint, EpochLog
 from keras_moco.commands import build_callbacks, pretrain, resume
-from keras_moco.commands.chief import Worker
 from keras_moco.data.bad_images import BadImages
 from keras_moco.distribution import determinism, make_strategy
 from keras_moco.methods import MemoryBank, MoCo
@@ -101,19 +100,18 @@ def test_time_limit_counts_from_the_start(monkeypatch, tmp_path):
     def begin(*arguments):
         raise Begun(*arguments)
 
-    prepared, train = [], pretrain.train
-    monkeypatch.setattr(pretrain, "prepare", lambda *_: prepared.append(time.monotonic()))
-    monkeypatch.setattr(pretrain, "build", lambda *_: None)
-    monkeypatch.setattr(pretrain, "train", begin)
+    prepared = []
     config = tiny_config(tmp_path / "run", max_minutes=55.5)
+    setup = SimpleNamespace(plan=pretrain.Plan(config, 1437, 1, 1), monitor=None, train=None, augmentation=None)
+    monkeypatch.setattr(pretrain, "prepare", lambda *_: prepared.append(time.monotonic()) or setup)
+    monkeypatch.setattr(pretrain, "build", lambda *_: (SimpleNamespace(steps_done=0, required=()), "checkpoint"))
+    for name in ("build_representation_monitor", "build_callbacks", "show_start"):
+        monkeypatch.setattr(pretrain, name, lambda *_: [])
+    monkeypatch.setattr(pretrain.callbacks, "Stopping", begin)
     with pytest.raises(Begun) as begun:
         pretrain.pretrain(config)
-    started = begun.value.args[-1]
-    assert prepared[0] - 60 < started <= prepared[0]
-    monkeypatch.setattr(pretrain.callbacks, "Stopping", begin)
-    setup = pretrain.Setup(pretrain.Plan(config, 1437, 1, 1), None, None, None)
-    with pytest.raises(Begun, match=rf"None, 55.5, {started}"):
-        train(SimpleNamespace(steps_done=0), setup, None, Worker(), started)
+    checkpoint, minutes, started = begun.value.args
+    assert (checkpoint, minutes) == ("checkpoint", 55.5) and prepared[0] - 60 < started <= prepared[0]
 
 
 # What is built
@@ -293,7 +291,7 @@ def test_unreadable_images_are_known_after_resuming(model, tmp_path, caplog):
     assert train.bad.count == 2 and caplog.records == []
 
 
-def test_other_images_of_the_same_number_are_reported_and_their_unreadable_ones_found_anew(model, tmp_path, capsys):
+def test_changed_images_are_reported_and_checked_again(model, tmp_path, capsys):
     saved_with(model, images(met=(17,), names="a", sizes="b", classes="c"), tmp_path)
     train = images(names="a", sizes="d", classes="e")
     resume_with(model, checkpoint_of(train, tmp_path), train)
@@ -307,14 +305,14 @@ def test_other_images_of_the_same_number_are_reported_and_their_unreadable_ones_
     assert capsys.readouterr().out == "" and list(train.bad.met) == [17]
 
 
-def test_checkpoint_of_an_older_version_knows_the_images_by_their_name(model, tmp_path, capsys):
+def test_checkpoint_of_an_older_version_compares_the_name_of_the_images(model, tmp_path, capsys):
     saved_with(model, images(met=(17,)), tmp_path)
     train = images(names="a")
     resume_with(model, checkpoint_of(train, tmp_path), train)
     assert capsys.readouterr().out == "" and list(train.bad.met) == [17]
 
 
-def test_bank_goes_on_with_its_own_images_only(tmp_path):
+def test_memory_bank_resumes_only_with_its_own_images(tmp_path):
     bank = MemoryBank(small_encoder(batch_norm=False), bank_size=100, num_negatives=8)
     bank.compile(optimizer=SGD(0.1))
     bank.optimizer.build(bank.trainable_variables)
@@ -331,7 +329,7 @@ def test_another_number_of_replicas_is_reported(tmp_path, capsys):
         config = tiny_config(tmp_path)
         resume.note_replicas(pretrain.Plan(config, 1437, 1, replicas), run)
     (note,) = capsys.readouterr().out.splitlines()
-    assert note.startswith("note: this run was on 1 replica(s) before, now on 2; ")
+    assert note.startswith("note: this run had 1 replica(s) before, now 2; ")
     assert run.results.read() == {"replicas": 2}
 
 

@@ -64,7 +64,7 @@ def test_a_file_and_a_folder_of_other_things_are_refused(tmp_path):
         RunDirectory(tmp_path).config()
 
 
-def test_an_allowed_change_is_returned_and_from_then_on_in_force(run):
+def test_an_allowed_change_is_returned_and_holds_from_then_on(run):
     changes = {"epochs": 300, "temperature": 0.2}
     now = dataclasses.replace(CONFIG, **changes, allow_config_change=("temperature", "weight_decay", "epochs"))
     before = contents(run.path)
@@ -76,7 +76,7 @@ def test_an_allowed_change_is_returned_and_from_then_on_in_force(run):
     assert "epochs: 300 -> 200" in refusal(run.path, CONFIG)
 
 
-def test_another_configuration_is_refused_with_what_differs_and_what_may_be_allowed(run):
+def test_another_configuration_is_refused_with_its_differences(run):
     allowed = {"knn_k": 20, "temperature": 0.2, "allow_config_change": ("temperature",)}
     text = refusal(run.path, dataclasses.replace(CONFIG, **allowed, epochs=300, schedule="cosine"))
     assert f"Received: {run.path} with epochs: 200 -> 300, schedule: step -> cosine. " in text
@@ -117,7 +117,7 @@ def test_a_copied_or_moved_run_is_that_of_its_folder(run, tmp_path):
     for text in (f"\n{old}{CONFIG.to_flagfile()}", f"\ufeff{old}", f"# Mine.\n{old}"):
         copy.write_text(text, encoding="utf-8")
         assert read_flagfile(copy).workdir == str(copy.parent)
-    # A recipe is no run, whatever it is called and wherever it lies.
+    # A recipe is not a run, whatever its name and folder.
     recipe = tmp_path / "recipe" / "flags.cfg"
     recipe.parent.mkdir()
     recipe.write_text("--workdir=runs/x\n")
@@ -139,9 +139,7 @@ def test_a_copied_or_moved_run_is_that_of_its_folder(run, tmp_path):
         ([], "runs/moco"),
     ],
 )
-def test_a_command_that_names_the_flagfile_of_a_run_goes_on_in_its_folder_or_in_another_that_is_named(
-    given, folder, run, tmp_path
-):
+def test_the_flagfile_of_a_run_resumes_it_unless_another_folder_is_named(given, folder, run, tmp_path):
     for name, text in (
         ("other.cfg", ""),
         ("log.cfg", run.flagfile.read_text()),
@@ -153,7 +151,7 @@ def test_a_command_that_names_the_flagfile_of_a_run_goes_on_in_its_folder_or_in_
     assert config.queue_size == (None if given in ([], ["--workdir=other"]) else 512)
 
 
-def test_a_kill_at_the_very_beginning_leaves_a_folder_that_may_be_begun_in(tmp_path, monkeypatch):
+def test_a_kill_before_there_is_a_flagfile_leaves_a_usable_folder(tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
 
@@ -172,7 +170,7 @@ def test_a_kill_at_the_very_beginning_leaves_a_folder_that_may_be_begun_in(tmp_p
     assert run.config() == dataclasses.replace(CONFIG, workdir=str(run.path))
 
 
-def test_a_second_training_is_refused_and_a_folder_in_which_none_began_goes(tmp_path):
+def test_a_second_process_is_refused_and_an_unused_folder_is_removed(tmp_path):
     run = RunDirectory(tmp_path / "a" / "b" / "run")
     with run.locked():
         with pytest.raises(ValueError, match=rf"Received: {run.path}, where process {os.getpid()} on \S+ trains\. "):
@@ -185,7 +183,7 @@ def test_a_second_training_is_refused_and_a_folder_in_which_none_began_goes(tmp_
     assert [path.name for path in run.path.iterdir()] == ["flags.cfg"]
 
 
-def test_a_folder_that_is_moved_or_deleted_while_it_is_trained_in_is_noticed(tmp_path):
+def test_a_folder_that_is_moved_or_deleted_during_training_is_noticed(tmp_path):
     for change in (lambda path: path.rename(tmp_path / "moved"), shutil.rmtree):
         run = RunDirectory(tmp_path / "run")
         with run.locked() as check_in_place:
@@ -204,10 +202,10 @@ def test_where_files_cannot_be_locked_a_note_says_so(run, monkeypatch, capsys):
     monkeypatch.setattr("fcntl.flock", mock.Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
     with run.locked():
         pass
-    assert capsys.readouterr().out.startswith(f"note: {run.path} lies where files cannot be locked")
+    assert capsys.readouterr().out.startswith(f"note: files cannot be locked in {run.path}")
 
 
-def test_a_folder_that_cannot_be_read_is_not_taken_for_a_new_one(run, tmp_path):
+def test_a_folder_that_cannot_be_read_is_refused(run, tmp_path):
     link = tmp_path / "link"
     link.symlink_to("not mounted")
     for act in (RunDirectory(link).check, lambda config: RunDirectory(link).config()):
@@ -219,7 +217,7 @@ def test_a_folder_that_cannot_be_read_is_not_taken_for_a_new_one(run, tmp_path):
                 act(CONFIG)
 
 
-def test_files_of_a_run_that_are_pipes_are_refused_and_not_waited_for(run):
+def test_pipes_among_the_files_of_a_run_are_refused(run):
     folder = run.checkpoints / "step-00000001"
     folder.mkdir(parents=True)
     run.flagfile.unlink()

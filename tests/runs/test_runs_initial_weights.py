@@ -1,4 +1,4 @@
-"""A new run begins with the encoder of another one, whatever it comes from, and with nothing else of it."""
+"""A new run begins with the encoder of another one, in whatever form, and with nothing else of it."""
 
 import shutil
 
@@ -100,7 +100,7 @@ def test_exported_backbone_keeps_the_new_head(form, files):
             np.testing.assert_array_equal(ours, theirs)
 
 
-def test_both_encoders_begin_with_them_on_every_replica_and_nothing_else_does(files):
+def test_both_encoders_get_the_weights_on_every_replica_and_nothing_else_does(files):
     folder, source = files
     plan, strategy = plan_of(seed=7, replicas=2), make_strategy("mirrored", 2)
     plain = build.build_model(plan, strategy)
@@ -121,7 +121,7 @@ def test_both_encoders_begin_with_them_on_every_replica_and_nothing_else_does(fi
             np.testing.assert_array_equal(np.array(ours), np.array(theirs), err_msg=ours.path)
 
 
-def test_what_is_no_source_of_weights_is_refused(files, tmp_path):
+def test_paths_without_weights_are_refused(files, tmp_path):
     run = shutil.copytree(files[0] / "run", tmp_path / "run")
     shutil.rmtree(run / "checkpoints")
     files[1].encoder.export(tmp_path / "other_saved_model", verbose=False)  # Keras's own, which only serves
@@ -141,7 +141,7 @@ def test_what_is_no_source_of_weights_is_refused(files, tmp_path):
         assert found.format(tmp_path / name) in str(caught.value)
 
 
-def test_another_architecture_is_refused_and_nothing_has_changed(files, tmp_path):
+def test_another_architecture_is_refused_and_nothing_changes(files, tmp_path):
     whole, backbone, dense = (
         files[0] / "encoder.keras",
         files[0] / "export" / "backbone.keras",

@@ -1,4 +1,4 @@
-"""The figures of a run, which several processes may add to."""
+"""The results of a run, to which several processes may add."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def test_nothing_is_lost_where_several_processes_record_at_once(tmp_path):
     assert os.listdir(tmp_path) == ["results.json"]
 
 
-def test_what_is_no_results_is_named_and_stays(tmp_path):
+def test_a_file_without_results_is_refused_and_unchanged(tmp_path):
     path = tmp_path / "results.json"
     for content in ("", "[]", "null", '{"a": 1', "\xff", "[" * 100_000, '{"a":' * 100_000):
         path.write_bytes(content.encode("latin-1"))
@@ -47,7 +47,7 @@ def test_what_is_no_results_is_named_and_stays(tmp_path):
         assert path.read_bytes() == content.encode("latin-1") and os.listdir(tmp_path) == ["results.json"]
 
 
-def test_what_is_read_again_must_be_of_its_form(tmp_path):
+def test_facts_of_other_types_are_refused(tmp_path):
     """A stranger's file may say anything; what reads it counts on what was written."""
     path = tmp_path / "results.json"
     odd = [
@@ -76,7 +76,7 @@ def test_what_is_read_again_must_be_of_its_form(tmp_path):
     assert Results(path).read()["other_data"]["digits"] == known
 
 
-def test_no_mark_up_of_results_reaches_the_card():
+def test_mark_up_in_results_does_not_reach_the_card():
     from keras_moco.evaluation.model_card import _table_of
 
     digest = "x` |\n\n<script>alert(1)</script> [a](javascript:1)"

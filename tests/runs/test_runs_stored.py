@@ -44,7 +44,7 @@ def test_a_stored_backbone_gives_the_features_that_it_gave(path):
     np.testing.assert_allclose(backbone(IMAGES), EXPECTED["backbone"], rtol=1e-4, atol=1e-5)
 
 
-def test_a_stored_model_trains_on():
+def test_a_stored_model_continues_training():
     model = keras.models.load_model(STORED / "moco.keras")
     assert isinstance(model, MoCo) and model.steps_done == 22 and model.optimizer.iterations == 22
     batch = np.repeat(IMAGES, 4, axis=0)
@@ -63,6 +63,6 @@ def test_a_stored_run_resumes(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", OLD_NAMES)
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_a_name_of_before_still_imports(name):
+def test_a_former_name_still_imports(name):
     module, _, name = name.partition(".")
     assert getattr(importlib.import_module(f"keras_moco.{module}"), name) is not None
