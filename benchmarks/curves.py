@@ -66,7 +66,7 @@ def rounded(row):
 def first_steps():
     """The loss of every single step while the queue fills, and after: a queue of 16 batches."""
     from keras_moco import data, distribution
-    from keras_moco.config.training import read_flagfile
+    from keras_moco.config.flagfiles import read_flagfile
     from keras_moco.runs.build import build_augmentation, build_model
     from keras_moco.runs.plan import Plan
 

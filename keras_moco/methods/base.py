@@ -11,7 +11,8 @@ class Method(abc.ABC):
     """What a method adds to a run; `plan` is a `keras_moco.runs.plan.Plan` throughout.
 
     Attributes:
-        settings: names of the fields of `Config` that mean something to this method and not to all.
+        settings: names of the fields of `Config` that it uses and not all methods do, besides those whose declaration
+            names it (`used_by`): for methods outside of this package.
     """
 
     settings: tuple[str, ...] = ()

@@ -92,8 +92,6 @@ class EndToEnd(ContrastiveModel):
 
 
 class EndToEndMethod(InBatch):
-    settings = ("separate_encoders", "bn_mode", "bn_splits")
-
     def num_negatives(self, config):
         return config.batch_size - 1
 

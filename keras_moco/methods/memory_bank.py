@@ -99,8 +99,6 @@ class MemoryBank(ContrastiveModel):
 
 
 class MemoryBankMethod(Method):
-    settings = ("num_negatives", "bank_momentum")
-
     def batch_norm(self, config, replicas):
         return shuffle_bn.Plain()
 

@@ -173,8 +173,6 @@ PAPER = 65536  # keys (MoCo, sec. 4.1)
 
 
 class MoCoMethod(Method):
-    settings = ("queue_size", "key_momentum", "symmetric", "bn_mode", "bn_splits")
-
     def settled(self, config, train_examples):
         """The queue: a fifth of the images, in whole steps, but no more than the paper's and no less than one step.
 
