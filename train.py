@@ -3,18 +3,16 @@
 Every flag is a field of `keras_moco.config.Config`; `python train.py --help` lists them.
 """
 
-import os
+import importlib.util
 import sys
 
-os.environ["KERAS_MOCO_LAZY"] = "1"  # TensorFlow is loaded once the flags are known to be right
+# `keras_moco/__init__.py` loads TensorFlow. `flags.run` executes it once the flags are known to be right, so that
+# --help and mistakes are answered at once.
+sys.modules.setdefault("keras_moco", importlib.util.module_from_spec(importlib.util.find_spec("keras_moco")))
 
-try:
-    from keras_moco.command_line import flags
-    from keras_moco.config import Config
-    from keras_moco.errors import UserError
-except ImportError as error:
-    sys.exit(f"error: {error}")
-del os.environ["KERAS_MOCO_LAZY"]
+from keras_moco.command_line import flags  # noqa: E402
+from keras_moco.config import Config  # noqa: E402
+from keras_moco.errors import UserError  # noqa: E402
 
 
 def main(arguments, config):

@@ -12,7 +12,7 @@ import json
 from keras import ops
 
 from keras_moco import data, distribution
-from keras_moco.config.training import read_flagfile
+from keras_moco.config.flagfiles import read_flagfile
 from keras_moco.evaluation import extract_features, knn_accuracy, linear_accuracy
 from keras_moco.evaluation.knn import usual_k
 from keras_moco.runs.build import build_model

@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from keras_moco import callbacks, data, distribution
 from keras_moco.config import Config
-from keras_moco.config.training import read_flagfile
+from keras_moco.config.flagfiles import read_flagfile
 from keras_moco.runs import build
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

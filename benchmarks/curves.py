@@ -67,7 +67,7 @@ def rounded(row):
 def first_steps():
     """The metrics of every step while the queue, of 16 batches, fills, and after that."""
     from keras_moco import data, distribution
-    from keras_moco.config.training import read_flagfile
+    from keras_moco.config.flagfiles import read_flagfile
     from keras_moco.runs.build import build_augmentation, build_model
     from keras_moco.runs.plan import Plan
 

@@ -20,7 +20,7 @@ CONFIG = Path(__file__).resolve().parents[1] / "configs" / "quickstart.cfg"
 def turn(deterministic, epochs):
     """Prints the median seconds of a step in this process."""
     from keras_moco import data, distribution
-    from keras_moco.config.training import read_flagfile
+    from keras_moco.config.flagfiles import read_flagfile
     from keras_moco.distribution.determinism import make_deterministic
     from keras_moco.runs.build import build_augmentation, build_model
     from keras_moco.runs.plan import Plan

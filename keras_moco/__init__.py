@@ -1,42 +1,31 @@
 """Momentum Contrast for TensorFlow and Keras 3."""
 
+import importlib
 import os
 
-from keras_moco import former_names  # noqa: F401 (finds modules by their former names)
+from keras_moco import former_names
 from keras_moco.command_line.standard_streams import hold_descriptors
-
-hold_descriptors()  # before TensorFlow opens files
+from keras_moco.errors import MissingPackageError
 
 __version__ = "0.1.0"
 
+hold_descriptors()  # before TensorFlow opens files
+
 if os.environ.get("TF_USE_LEGACY_KERAS", "0").lower() not in ("", "0", "false"):
-    raise ImportError(
+    raise MissingPackageError(
         "keras_moco must run on Keras 3, which TensorFlow does not load with TF_USE_LEGACY_KERAS set. "
         f"Received: TF_USE_LEGACY_KERAS={os.environ['TF_USE_LEGACY_KERAS']}. Unset it."
     )
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
-    raise ImportError(
+    raise MissingPackageError(
         "keras_moco must run on Keras's TensorFlow backend. "
         f"Received: KERAS_BACKEND={os.environ['KERAS_BACKEND']}. Unset it."
     )
 
-# All names are imported at once, and with them is registered what `keras.saving.load_model` has to know. train.py and
-# evaluate.py set this variable: they answer --help and mistakes before TensorFlow is loaded.
-if "KERAS_MOCO_LAZY" not in os.environ:
-    from keras_moco.methods import ContrastiveModel, EndToEnd, MemoryBank, MoCo, SimCLR
-    from keras_moco.networks import Encoder, linear_head, mlp_head, resnet, simclr_head
-    from keras_moco.optimizers import LARS, SGD
-else:
-
-    def __getattr__(name):
-        if name in __all__:
-            from keras_moco import methods, networks, optimizers
-
-            for home in (methods, networks, optimizers):
-                if hasattr(home, name):
-                    return getattr(home, name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
+# At once, not on first use: `keras.saving.load_model` opens a model only if its classes have been registered before.
+from keras_moco.methods import ContrastiveModel, EndToEnd, MemoryBank, MoCo, SimCLR  # noqa: E402
+from keras_moco.networks import Encoder, linear_head, mlp_head, resnet, simclr_head  # noqa: E402
+from keras_moco.optimizers import LARS, SGD  # noqa: E402
 
 __all__ = [
     "LARS",
@@ -52,3 +41,10 @@ __all__ = [
     "resnet",
     "simclr_head",
 ]
+
+
+def __getattr__(name):
+    """`keras_moco.models` and the like, which version 0.1 imported with the package."""
+    if name in former_names.MOVED:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

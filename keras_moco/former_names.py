@@ -1,6 +1,6 @@
-"""The modules of version 0.1 that have moved: `from keras_moco.models import MoCo` and the like go on working.
+"""Modules of version 0.1 that have moved: `from keras_moco.models import MoCo` and the like still work.
 
-Whoever still writes them gets a `FutureWarning` that names the new place.
+The line that still uses a former name gets a `FutureWarning` with the new one.
 """
 
 import importlib
@@ -9,7 +9,7 @@ import importlib.util
 import sys
 import warnings
 
-# Where the public names of a module are now. That of a command says how it is started now.
+# The modules that now hold the names of a former one.
 MOVED = {
     "backbones": ["networks"],
     "batch_norm": ["networks.shuffle_bn"],
@@ -24,15 +24,16 @@ MOVED = {
     "schedules": ["optimizers.schedules"],
     "training": ["commands.pretrain"],
 }
+# Former modules that `python -m` also ran.
 COMMANDS = {
-    "augment.preview": "preview",
-    "convert.__main__": "convert",
-    "data.import_idx": "import_idx",
+    "augment.preview": ["commands.preview"],
+    "convert.__main__": ["commands.convert"],
+    "data.import_idx": ["commands.import_idx"],
 }
 
 
 class FormerNames(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
-    """Finds the modules that have moved, after everything else has been tried."""
+    """Finds the modules that have moved, after every other finder has failed."""
 
     def find_spec(self, fullname, path=None, target=None):
         package, _, name = fullname.partition(".")
@@ -41,15 +42,26 @@ class FormerNames(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         return None
 
     def exec_module(self, module):
-        homes = [f"keras_moco.{home}" for home in MOVED[module.__name__.partition(".")[2]]]
-        warnings.warn(f"{module.__name__} is now {' and '.join(homes)}.", FutureWarning, stacklevel=2)
+        homes = self._homes(module.__name__)
+        _warn(f"{module.__name__} is now {' and '.join(homes)}.")
         for home in map(importlib.import_module, homes):
-            module.__dict__.update({name: getattr(home, name) for name in home.__all__})
+            module.__dict__.update({name: value for name, value in vars(home).items() if not name.startswith("_")})
 
     def get_source(self, fullname):
-        """Of a command, which Python starts by `-m`."""
-        command = COMMANDS[fullname.partition(".")[2]]
-        return f"import sys\nfrom keras_moco.commands.{command} import main\nsys.exit(main())\n"
+        """The program that `python -m` runs."""
+        return f"import sys\nfrom {self._homes(fullname)[0]} import main\nsys.exit(main())\n"
+
+    def _homes(self, fullname):
+        return [f"keras_moco.{home}" for home in (MOVED | COMMANDS)[fullname.partition(".")[2]]]
+
+
+def _warn(message):
+    """Warns of the line that imports a module, which is outside of this package and of Python's `importlib`."""
+    frame = sys._getframe()
+    while frame.f_back and frame.f_globals["__name__"].partition(".")[0] in ("keras_moco", "importlib"):
+        frame = frame.f_back
+    module, registry = frame.f_globals["__name__"], frame.f_globals.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(message, FutureWarning, frame.f_code.co_filename, frame.f_lineno, module, registry)
 
 
 sys.meta_path.append(FormerNames())

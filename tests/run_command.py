@@ -8,16 +8,17 @@ from absl import flags
 from keras_moco.commands import preview
 from keras_moco.commands.evaluate import evaluate
 from keras_moco.commands.pretrain import pretrain
-from keras_moco.config import Config, EvaluationConfig, settings
+from keras_moco.config import Config, EvaluationConfig
 from keras_moco.config.flagfiles import with_flagfiles
+from keras_moco.config.flags import define_flags, from_flags
 
 
 def parsed(kind, arguments):
     """`(settings, mode)` of the arguments of a command."""
     values = flags.FlagValues()
-    settings.define_flags(kind, values)
+    define_flags(kind, values)
     _, *others = values(with_flagfiles(["program", *arguments], values))
-    return settings.from_flags(kind, values), " ".join(others)
+    return from_flags(kind, values), " ".join(others)
 
 
 def run_command(command, more=""):

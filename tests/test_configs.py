@@ -8,7 +8,7 @@ import pytest
 
 from keras_moco.commands import pretrain
 from keras_moco.config import Config
-from keras_moco.config.training import read_flagfile
+from keras_moco.config.flagfiles import read_flagfile
 from keras_moco.networks import BACKBONES
 from keras_moco.runs.plan import Plan
 from tests.tiny import TINY_RUN

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from keras_moco.callbacks import health
-from keras_moco.config.training import read_flagfile
+from keras_moco.config.flagfiles import read_flagfile
 from tests.load_benchmark import ROOT, load_benchmark
 
 curves, plot_curves, mechanisms, plot_mechanisms = map(

@@ -17,7 +17,7 @@ from sklearn.datasets import load_sample_images
 
 from keras_moco import data
 from keras_moco.config import Config
-from keras_moco.config.training import read_flagfile
+from keras_moco.config.flagfiles import read_flagfile
 from keras_moco.runs.directory import RunDirectory
 from keras_moco.runs.plan import Plan
 from tests import tiny  # noqa: F401 (the backbone "tiny")

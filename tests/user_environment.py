@@ -10,6 +10,12 @@ OF_THE_TEST_RUN = re.compile(
     r"(GNU)?MAKE(FLAGS|LEVEL|OVERRIDES|FILES|_TERM\w+)|MFLAGS|PYTEST_\w+|CI|COLUMNS|LINES|TF_(?!ENABLE_ONEDNN_OPTS)\w+"
 )
 
+# What a program begins with that needs no TensorFlow, which `keras_moco/__init__.py` loads: as train.py does.
+WITHOUT_TENSORFLOW = """
+import importlib.util, sys
+sys.modules["keras_moco"] = importlib.util.module_from_spec(importlib.util.find_spec("keras_moco"))
+"""
+
 
 def user_environment(**settings):
     """The variables of a user, with others set: a dict for `subprocess`."""

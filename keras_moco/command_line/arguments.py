@@ -9,7 +9,7 @@ def run_command(parser, work, argv=None):
 
     Args:
         parser: `argparse.ArgumentParser`, whose `prog` ends with the name of the command.
-        work: function of the arguments, which prints what it did.
+        work: function of the parsed arguments, which prints its results.
         argv: list of str. Defaults to `None`: those of the process.
 
     Returns:
@@ -17,4 +17,4 @@ def run_command(parser, work, argv=None):
     """
     with plain_output():
         args = parser.parse_args(argv)
-        return status_of(lambda: work(args), parser.prog.split()[-1], "What was being written is not there.")
+        return status_of(lambda: work(args), parser.prog.split()[-1], "Partly written files were discarded.")

@@ -1,17 +1,16 @@
 """Commands whose settings are flags: train.py and evaluate.py."""
 
-import dataclasses
 import sys
 
 from absl import app, flags, logging
 
 from keras_moco.command_line.exit_status import MISTAKE, end, status_of
 from keras_moco.command_line.standard_streams import plain_output
-from keras_moco.config import settings
 from keras_moco.config.flagfiles import with_flagfiles
+from keras_moco.config.flags import define_flags, from_flags, help_of
 from keras_moco.errors import UserError
 
-AGAIN = "Run the same command again: what takes long resumes, what was being written is not there."
+AGAIN = "Run the same command again to resume; partly written files were discarded."
 
 
 @plain_output()
@@ -24,26 +23,36 @@ def run(main, kind):
         main: function of the positional arguments, a list of str, and of the settings. It imports what it needs.
         kind: dataclass of settings (`keras_moco.config.settings`), whose fields become flags.
     """
-    settings.define_flags(kind, flags.FLAGS)
-    for field in dataclasses.fields(kind):  # or --help would not list them
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[field.name])
-    # What TensorFlow notes while it writes a SavedModel would bury what the run says.
+    define_flags(kind, flags.FLAGS)
+    # Messages of TensorFlow about a SavedModel that it writes would bury those of the run.
     logging.set_verbosity(logging.WARNING)
 
     def parse(argv):
+        if {"--help", "-help", "--helpshort", "--helpfull"} & {*argv}:  # absl would sort the flags by name
+            print(f"{sys.modules[main.__module__].__doc__}\n--flagfile: Read flags from this file.\n{help_of(kind)}")
+            sys.exit()
         try:
             return flags.FLAGS(with_flagfiles(argv, flags.FLAGS))
         except UserError as error:
             _refuse(error)
         except flags.Error as error:
-            # absl spreads some messages over lines, and ends some in dots.
+            # absl spreads some messages over lines, and ends some with dots.
             reason = " ".join(str(error).split()).rstrip(" .")
             _refuse(f"Flags must exist and have values of their kind. Received: {reason}. See --help for all of them.")
 
-    def guarded(argv):
-        sys.exit(status_of(lambda: main(argv[1:], settings.from_flags(kind, flags.FLAGS)), "error", AGAIN))
+    def work(arguments):
+        config = from_flags(kind, flags.FLAGS)
+        _import_package()
+        main(arguments, config)
 
-    app.run(guarded, flags_parser=parse)
+    app.run(lambda argv: sys.exit(status_of(lambda: work(argv[1:]), "error", AGAIN)), flags_parser=parse)
+
+
+def _import_package():
+    """Executes `keras_moco/__init__.py`, which train.py and evaluate.py have put off."""
+    package = sys.modules["keras_moco"]
+    if not hasattr(package, "__version__"):
+        package.__spec__.loader.exec_module(package)
 
 
 def _refuse(reason):

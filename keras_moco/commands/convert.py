@@ -11,7 +11,7 @@ from pathlib import Path
 
 from keras_moco import distribution
 from keras_moco.command_line.arguments import run_command
-from keras_moco.config.training import read_flagfile
+from keras_moco.config.flagfiles import read_flagfile
 from keras_moco.convert import encoder_from_pytorch, load_pytorch, to_detectron2, to_pytorch
 from keras_moco.convert.files import read
 from keras_moco.convert.summary import summary

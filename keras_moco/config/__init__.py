@@ -1,4 +1,4 @@
-"""Every setting once: its type, default, range or choices, help and source."""
+"""The settings of training and evaluation, and the flags and flagfiles that they become."""
 
 from keras_moco.config.evaluation import EvaluationConfig
 from keras_moco.config.training import Config

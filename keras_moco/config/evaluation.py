@@ -1,16 +1,24 @@
 """The settings of an evaluation: every field is declared once, with its type, default, help and source."""
 
-import dataclasses
 from dataclasses import dataclass
+from functools import partial
 
-from keras_moco.config.settings import check, setting
+from keras_moco.config.settings import Settings, setting
 from keras_moco.errors import UserError
 
 __all__ = ["EvaluationConfig"]
 
+_model = partial(setting, group="model")
+_images = partial(setting, group="images")
+_features = partial(setting, group="features and kNN")
+_linear = partial(setting, group="linear classifiers")
+_tuning = partial(setting, group="fine-tuning")
+_retrieval = partial(setting, group="retrieval")
+_all = partial(setting, group="all evaluations")
+
 
 @dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationConfig(Settings):
     """What is evaluated, on which images, and how; the defaults are the protocols of the papers.
 
     Raises:
@@ -22,88 +30,82 @@ class EvaluationConfig:
     (0.1,)
     """
 
-    workdir: str | None = setting(None, "Folder of a run of train.py.")
-    checkpoint: str = setting("newest", "Which one of the run: newest, best (by kNN, of those kept), or a step.")
-    model: str | None = setting(
-        None, "What else is evaluated: a .keras file, an exported folder or SavedModel, .pth, .pth.tar or .safetensors."
+    workdir: str | None = _model(None, "Folder of a run of train.py.")
+    checkpoint: str = _model("newest", "Checkpoint of the run: newest, best (by kNN, of those kept), or a step.")
+    model: str | None = _model(
+        None, "Model to evaluate instead: .keras file, exported folder, SavedModel, .pth, .pth.tar or .safetensors."
     )
-    trust_saved_model: bool = setting(
-        False, "Open a SavedModel of --model, which is a program: only of somebody you trust."
-    )
-    output: str | None = setting(
+    trust_saved_model: bool = _model(False, "Open a SavedModel of --model, which is a program: trust its author.")
+    output: str | None = _model(
         None, "Folder for results.json, model card and pictures. The run's, or evaluation/<name of the model>."
     )
-    dataset: str | None = setting(None, "Images, as for train.py. Those of the run if not given.")
-    data_dir: str | None = setting(None, "Where tfds data sets lie, if not as in training.")
-    data_licence: str | None = setting(None, "Licence of the images, for the model card, if the data set does not say.")
-    image_size: int | None = setting(
+
+    dataset: str | None = _images(None, "Images, as for train.py. Those of the run if not given.")
+    data_dir: str | None = _images(None, "Folder of prepared TensorFlow Datasets. That of training if not given.")
+    data_licence: str | None = _images(None, "Licence of the images, for the model card, if the data set does not say.")
+    image_size: int | None = _images(
         None, "Height and width of the images, in pixels. As in the run if not given.", range="at least 1"
     )
-    split: str = setting("test", "Which images: train or test (embed, retrieve, measures).", choices=("train", "test"))
-    batch_size: int = setting(256, "Images per step.", range="at least 1")
-    seed: int = setting(0, "Of everything random.", range="in [0, 2**32)")
-    pictures: bool = setting(True, "Draw confusion matrices, projections and curves.")
+    split: str = _images("test", "Split for embed, retrieve and measures", choices=("train", "test"))
 
-    features: str | None = setting(
+    features: str | None = _features(
         None,
-        "Where features are taken: backbone, or embedding, behind the head. knn: both; else backbone.",
-        choices=("backbone", "embedding"),
+        "Features to evaluate (knn: both if not given; else the backbone's)",
+        choices={"backbone": "before the head", "embedding": "after it"},
         table="keras_moco.evaluation.features:LEVELS",
     )
-    knn_k: tuple[int, ...] = setting(
+    knn_k: tuple[int, ...] = _features(
         (),
-        "Neighbours that vote, one or several numbers. If not given, as many as suit the data, 200 (CIFAR-10 demo) at "
-        "most.",
+        "Neighbours of kNN, one or several numbers. As suits the data, at most 200 (CIFAR-10 demo), if not given.",
         range="at least 1",
     )
-    knn_temperature: tuple[float, ...] = setting(
-        (0.1,), "Temperatures of their votes (CIFAR-10 demo).", range="positive"
+    knn_temperature: tuple[float, ...] = _features(
+        (0.1,), "Temperatures of the kNN votes (CIFAR-10 demo).", range="positive"
     )
 
-    linear_on: str = setting(
+    linear_on: str = _linear(
         "images",
-        "What linear trains on: images, augmented (the authors), or features, extracted once (fast).",
-        choices=("images", "features"),
+        "Input of linear",
+        choices={"images": "augmented, as the authors", "features": "extracted once; fast"},
     )
-    rates: tuple[float, ...] = setting(
+    # The authors' 30 is no misprint: features are small, and there is no weight decay.
+    rates: tuple[float, ...] = _linear(
         (0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
-        "Learning rates of linear for 256 images, trained at once. The authors' is 30, which is no misprint: features "
-        "are small, and there is no weight decay.",
+        "Learning rates of linear for 256 images, trained at once (the authors: 30).",
         range="positive",
     )
-    epochs: int | None = setting(
+    epochs: int | None = _linear(
         None,
         "Passes over the images. linear: 100 (the authors); finetune: 30; semi: 60 up to 1 %, else 30 (SimCLR).",
         range="at least 1",
     )
-    crop_min_area: float = setting(
-        0.08, "Smallest share of the image that a random crop keeps (torchvision).", range="in (0, 1]"
+    crop_min_area: float = _linear(
+        0.08, "Smallest random crop, as a fraction of the image's area (torchvision).", range="in (0, 1]"
     )
 
-    learning_rate: float = setting(
-        0.05, "Of finetune and semi, for 256 images; scaled linearly (SimCLR, B.5).", range="positive"
+    learning_rate: float = _tuning(
+        0.05, "Learning rate of finetune and semi for 256 images; scaled linearly (SimCLR, B.5).", range="positive"
     )
-    weight_decay: float = setting(
-        0.0, "Of finetune and semi, L2 added to the gradient (SimCLR, B.5).", range="at least 0"
+    weight_decay: float = _tuning(
+        0.0, "L2 penalty of finetune and semi, added to the gradient (SimCLR, B.5).", range="at least 0"
     )
-    fractions: tuple[float, ...] = setting((1.0, 10.0), "Percent of the labels that semi uses.", range="in (0, 100]")
-    seeds: int = setting(3, "How often semi repeats each, with other labels.", range="at least 1")
-    random_weights: bool = setting(True, "Have semi train the same network from random weights too.")
+    fractions: tuple[float, ...] = _tuning((1.0, 10.0), "Percentages of labels for semi.", range="in (0, 100]")
+    seeds: int = _tuning(3, "Label subsets for each percentage of semi.", range="at least 1")
+    random_weights: bool = _tuning(True, "Let semi train the same network from random weights too.")
 
-    queries: tuple[str, ...] = setting(
-        ("0", "1", "2", "3", "4", "5", "6", "7"),
-        "What retrieve looks up: image files, or numbers in --split.",
+    queries: tuple[str, ...] = _retrieval(
+        ("0", "1", "2", "3", "4", "5", "6", "7"), "Queries of retrieve: image files, or numbers in --split."
     )
-    neighbours: int = setting(10, "How many images retrieve finds for each.", range="at least 1")
+    neighbours: int = _retrieval(10, "Images that retrieve finds for each query.", range="at least 1")
+
+    batch_size: int = _all(256, "Images per step.", range="at least 1")
+    seed: int = _all(0, "Random seed.", range="in [0, 2**32)")
+    pictures: bool = _all(True, "Draw confusion matrices, projections and curves.")
 
     def __post_init__(self):
-        check(self)
+        super().__post_init__()
         if (self.workdir is None) == (self.model is None):
             raise UserError(
                 "Either a run or a model must be given to be evaluated. "
                 f"Received: workdir={self.workdir}, model={self.model}. Give --workdir or --model."
             )
-
-    def changed(self):
-        """Names of fields that have other values than their defaults: a list."""
-        return [field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]

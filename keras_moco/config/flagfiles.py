@@ -1,29 +1,56 @@
-"""Flagfiles among the arguments of a command: UTF-8 whatever the locale says, and those of runs know their folder."""
+"""Flagfiles, alone or among the arguments of a command: UTF-8 in any locale, and those of runs know their folder."""
 
+from absl import flags
+
+from keras_moco.config.flags import define_flags, from_flags
+from keras_moco.config.training import Config
 from keras_moco.errors import UserError
 from keras_moco.storage.paths import check_file, user_path
 
-# The flagfile in the folder of a run, and how it begins: wherever that folder is moved or copied, it is the run's.
+# The flagfile in the folder of a run, and how it begins: it stays the run's when the folder is moved or copied.
 FLAGFILE = "flags.cfg"
-RUN_HEADER = "# Resume this run, wherever its folder lies"
-_RUN_HEADERS = (RUN_HEADER, "# Go on with this run")  # the second one of earlier versions
+RUN_HEADER = "# Resume this run, wherever its folder is"
+_RUN_HEADERS = ("# Resume this run", "# Go on with this run")  # the second of earlier versions
 
 RULE = "A flagfile must be a text file in UTF-8 that can be read."
 NAMES = ("--flagfile", "-flagfile")
 
 
-def with_flagfiles(arguments, known):
-    """Puts the lines of flagfiles in the places of their names, as absl itself does.
-
-    absl reads them in the encoding of the locale, and waits for ever at a named pipe. The flagfile of a run also stands
-    for `--workdir`, its folder, unless another one is among the arguments.
+def read_flagfile(path):
+    """The configuration that `Config.to_flagfile` wrote to `path`.
 
     Args:
-        arguments: list of str, as of `sys.argv`.
-        known: `absl.flags.FlagValues`, the flags that there are.
+        path: path of a recipe, or of the flagfile of a run, whose folder then is the `workdir`.
 
     Returns:
-        list of str, without `--flagfile` before the first argument that is no flag.
+        `Config`.
+
+    Raises:
+        ValueError: if a line is no flag, or its value is not of the flag's kind or range.
+    """
+    values = flags.FlagValues()
+    define_flags(Config, values)
+    try:
+        values(with_flagfiles(["flagfile", f"--flagfile={user_path(path)}"], values))
+    except flags.Error as error:
+        raise UserError(
+            f"A flagfile must hold flags of train.py. Received: {path} with {error}. Correct that line."
+        ) from error
+    return from_flags(Config, values)
+
+
+def with_flagfiles(arguments, known):
+    """Replaces `--flagfile=NAME` by the flags of that file, as absl does.
+
+    absl itself reads flagfiles in the encoding of the locale, and waits forever at a named pipe. The flagfile of a run
+    also stands for `--workdir`, its folder, unless that is among the arguments.
+
+    Args:
+        arguments: list of str, such as `sys.argv`.
+        known: `absl.flags.FlagValues`, the flags that are defined.
+
+    Returns:
+        list of str, without `--flagfile` before the first argument that is not a flag.
 
     Raises:
         ValueError: if a flagfile cannot be read, or includes itself.
@@ -50,11 +77,11 @@ def with_flagfiles(arguments, known):
     return [flag.removeprefix(_OF_RUN) for flag in found] + rest
 
 
-_OF_RUN = "\0"  # in front of a flag that a run's flagfile stands for, which nobody can write
+_OF_RUN = "\0"  # prefix of a flag that the flagfile of a run stands for; no argument can have it
 
 
 def _lines(name, outer):
-    """The flags of a flagfile, and of those that it names itself."""
+    """The flags of a flagfile, and of those that it includes."""
     path = user_path(name.strip())
     if path in outer:
         raise UserError(f"A flagfile must not include itself. Received: {path}. Delete that line of it.")
@@ -72,7 +99,7 @@ def _lines(name, outer):
         elif line.strip() and not line.startswith(("#", "//")):
             found.append(line.strip())
     if folder := _folder_of_run(path, lines):
-        found.append(f"{_OF_RUN}--workdir={folder}")  # last, where it counts more than what earlier versions wrote
+        found.append(f"{_OF_RUN}--workdir={folder}")  # last, to override what earlier versions wrote
     return found
 
 

@@ -1,4 +1,4 @@
-"""Settings that are declared once, as fields of a frozen dataclass, and become flags of the command line."""
+"""Settings: fields of a frozen dataclass, each declared once, that become the flags of a command."""
 
 import dataclasses
 import os
@@ -9,43 +9,73 @@ from keras_moco.checks.ranges import broken_rule
 from keras_moco.errors import UserError
 
 
-def setting(default, help, *, range=None, choices=(), table=None, **metadata):
+def setting(
+    default,
+    help,
+    *,
+    group,
+    range=None,
+    choices=(),
+    table=None,
+    used_by=(),
+    resumable=False,
+    changeable=False,
+    in_flagfile=True,
+    auto_up_to=None,
+):
     """A field of a dataclass of settings; its annotation is `str`, `int`, `float`, `bool`, one of them or `None`, or a
-    tuple.
+    tuple. All that is known of it becomes the field's metadata.
 
     Args:
         default: value.
-        help: str, of the flag.
+        help: str, help of the flag. Choices and users are added to it.
+        group: str, what a person decides by it; `--help` lists the settings by their groups.
         range: a key of `keras_moco.checks.ranges.RANGES`, of a number, or of each number of a tuple.
-        choices: the values that it may have.
-        table: `"module:NAME"` of the mapping from these choices to what they mean. It is not loaded, which would load
-            TensorFlow; but once somebody has loaded it, what has been added to it may be chosen too.
-        **metadata: more about the field.
+        choices: tuple of the possible values, or dict of them to what each means.
+        table: `"module:NAME"` of the mapping from these choices to what they mean. It is not imported here, since that
+            would load TensorFlow; but once it has been, what was added to it may be chosen too.
+        used_by: tuple of the methods, or of the kinds of data source, that use the setting. Defaults to all.
+        resumable: bool. The setting may differ when a run resumes, since it does not affect the result.
+        changeable: bool. It affects the result, not the shape of what is saved, so it may differ where
+            `allow_config_change` names it.
+        in_flagfile: bool. It is written into the flagfile of a run.
+        auto_up_to: number. Where the setting is not given, it follows from the data, up to this number, which earlier
+            flagfiles hold where nobody gave one.
     """
-    metadata |= {"help": help, "range": range, "choices": choices, "table": table}
-    return dataclasses.field(default=default, metadata=metadata)
+    if choices:
+        *others, last = [f"{name} ({why})" for name, why in choices.items()] if isinstance(choices, dict) else choices
+        help = f"{help}: {', '.join(map(str, others))} or {last}."
+    if used_by:
+        help = f"{help} Used by {' and '.join(used_by)}."
+    return dataclasses.field(
+        default=default,
+        metadata=dict(help=help, group=group, range=range, choices=tuple(choices), table=table, used_by=used_by)
+        | dict(resumable=resumable, changeable=changeable, in_flagfile=in_flagfile, auto_up_to=auto_up_to),
+    )
 
 
-def check(settings):
-    """Refuses the first value that its field does not allow, and makes plain Python of the others.
+class Settings:
+    """Base of the frozen dataclasses of settings: values are checked, and made plain Python.
 
-    Paths become text, lists tuples, and NumPy's numbers Python's: a configuration is written down as text and as JSON.
-
-    Args:
-        settings: instance of a frozen dataclass whose fields are `setting`s, in its `__post_init__`.
-
-    Raises:
-        ValueError: if a value is of another kind, out of its range, or none of the choices.
+    Paths become text, lists tuples, and NumPy's numbers Python's: settings are written as text and as JSON.
     """
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        rule = _broken_rule(field, value)
-        if rule:
-            received = repr(value) if isinstance(value, str) else to_text(value)
-            raise UserError(
-                f"`{field.name}` must be {rule}. Received: {field.name}={received}. Correct the flag --{field.name}."
-            )
-        object.__setattr__(settings, field.name, _plain(field, value))  # it is frozen
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            rule = _broken_rule(field, value)
+            if rule:
+                received = repr(value) if isinstance(value, str) else to_text(value)
+                raise UserError(
+                    f"`{field.name}` must be {rule}. Received: {field.name}={received}. Correct the flag "
+                    f"--{field.name}."
+                )
+            object.__setattr__(self, field.name, _plain(field, value))  # it is frozen
+
+    def changed(self):
+        """Names of fields whose values are not the defaults, of now or of earlier flagfiles: a list."""
+        defaults = ((field.name, (field.default, field.metadata["auto_up_to"])) for field in dataclasses.fields(self))
+        return [name for name, values in defaults if getattr(self, name) not in values]
 
 
 def choices_of(field):
@@ -56,20 +86,20 @@ def choices_of(field):
 
 
 def _broken_rule(field, value):
-    """What the value of a field should be and is not, in words, or `None`."""
+    """The rule that the value of a field breaks, in words, or `None`."""
     if isinstance(field.default, tuple):
         if not isinstance(value, tuple | list):
             return "several values, a tuple or a list"
         if field.default and not value:
             return "one value or more"
         return next(filter(None, (_broken_rule_of_one(field, each) for each in value)), None)
-    if value is None and type(None) in _kinds(field):
+    if value is None and type(None) in kinds_of(field):
         return None
     return _broken_rule_of_one(field, value)
 
 
 def _broken_rule_of_one(field, value):
-    kind, choices = _kinds(field)[0], choices_of(field)
+    kind, choices = kinds_of(field)[0], choices_of(field)
     if choices:
         *others, last = map(str, choices)
         known = value in choices and not isinstance(value, bool)  # which equals 1
@@ -82,25 +112,25 @@ def _broken_rule_of_one(field, value):
 
 
 def _broken_rule_of_text(value):
-    """Likewise. What a line of a flagfile cannot hold would be another value when a run goes on."""
+    """Likewise. What a line of a flagfile cannot hold would be another value when a run resumes."""
     if not isinstance(value, str | os.PathLike):
         return "text"
     text = os.fsdecode(value)
     special = any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in text)
     if special or text != text.rstrip():
-        return "text of one line, without control characters, bytes that are no UTF-8, or blanks at its end"
+        return "text of one line, without control characters, bytes that are no UTF-8, or trailing blanks"
     return None
 
 
 def _plain(field, value):
     if value is None:
         return None
-    kind = _kinds(field)[0]
+    kind = kinds_of(field)[0]
     plain = os.fspath if kind is str else kind
     return tuple(map(plain, value)) if isinstance(field.default, tuple) else plain(value)
 
 
-def _kinds(field):
+def kinds_of(field):
     """The types of a field's value: `(int, NoneType)` of `int | None`, `(float, ...)` of `tuple[float, ...]`."""
     return getattr(field.type, "__args__", (field.type,))
 
@@ -110,43 +140,3 @@ def to_text(value):
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return None if value is None else str(value)
-
-
-def define_flags(kind, flag_values):
-    """Defines one absl flag per field of a dataclass of settings on `flag_values`."""
-    from absl import flags
-
-    define = {
-        str: flags.DEFINE_string,
-        int: flags.DEFINE_integer,
-        float: flags.DEFINE_float,
-        bool: flags.DEFINE_bool,
-    }
-    for field in dataclasses.fields(kind):
-        if isinstance(field.default, tuple):
-            text = [str(value) for value in field.default]
-            flags.DEFINE_list(field.name, text, field.metadata["help"], flag_values=flag_values)
-        else:
-            define[_kinds(field)[0]](field.name, field.default, field.metadata["help"], flag_values=flag_values)
-
-
-def from_flags(kind, flag_values):
-    """The settings, an instance of `kind`, that parsed `flag_values` describe.
-
-    Raises:
-        ValueError: if a value is out of range, or a list holds something else than numbers.
-    """
-    values = {field.name: flag_values[field.name].value for field in dataclasses.fields(kind)}
-    for field in dataclasses.fields(kind):
-        name, value = field.name, values[field.name]
-        if isinstance(value, list):
-            element = _kinds(field)[0]
-            try:
-                values[name] = tuple(map(element, value))
-            except ValueError as error:
-                whole = "whole numbers" if element is int else "numbers"
-                raise UserError(
-                    f"`{name}` must be {whole} separated by commas. Received: {','.join(value)!r}. "
-                    f"Write for example --{name}={to_text(field.default)}."
-                ) from error
-    return kind(**values)

@@ -1,29 +1,26 @@
 """The settings of a run: every field is declared once, with its type, default, help and source, and becomes a flag."""
 
-import dataclasses
 from dataclasses import dataclass
+from functools import partial
 
-from keras_moco.config.flagfiles import with_flagfiles
-from keras_moco.config.settings import check, define_flags, from_flags, setting, to_text
-from keras_moco.errors import UserError
-from keras_moco.storage.paths import user_path
+from keras_moco.config.resuming import RunSettings
+from keras_moco.config.settings import setting
 
 __all__ = ["Config"]
 
-
-def _setting(default, help, *, resumable=False, changeable=False, kept=True, most=None, **metadata):
-    """A field, with what `keras_moco.config.settings.setting` takes, and:
-
-    `resumable`: it may change between two starts of one run, since it does not touch the result. `changeable`: it
-    touches the result, not the shape of what is saved, so it may change where `allow_config_change` names it. `kept`:
-    it is written into the flagfile of a run. `most`: where it is not given, it follows from the data, up to this
-    number, which earlier flagfiles have where nobody gave one.
-    """
-    return setting(default, help, resumable=resumable, changeable=changeable, kept=kept, most=most, **metadata)
+# What a person decides by a setting; `--help` lists them in this order, within a group the most used first.
+_data = partial(setting, group="data")
+_views = partial(setting, group="views")
+_network = partial(setting, group="network")
+_method = partial(setting, group="method")
+_optim = partial(setting, group="optimisation")
+_devices = partial(setting, group="devices", resumable=True)
+_knn = partial(setting, group="evaluation during training", resumable=True)
+_run = partial(setting, group="run", resumable=True)
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RunSettings):
     """Settings of a pre-training run; the defaults are MoCo v1 on ImageNet (He et al. 2020, sec. 4; official code).
 
     Raises:
@@ -35,319 +32,234 @@ class Config:
     0.03
     """
 
-    dataset: str = _setting(
-        "digits",
-        "Images to learn from: digits, tfds:<name>[/config], folder:<path> or tfrecord:<glob>.",
-        changeable=True,
-    )
-    data_dir: str | None = _setting(None, "Where tfds data sets lie. TFDS's own default if not given.", resumable=True)
-    cache_encoded: bool = _setting(False, "Keep encoded images in memory once they are read.", resumable=True)
-    # Not resumable: where not all images fit, the order that they come in depends on it.
-    shuffle_buffer_mib: int = _setting(
-        1024,
-        "MiB of memory for shuffling encoded images out of large files (tfrecord, tfds); completely where all fit.",
-        changeable=True,
-        range="at least 1",
-    )
-    max_bad_fraction: float = _setting(
-        0.01, "Share of unreadable images that are left out before it is an error.", resumable=True, range="in [0, 1)"
-    )
-    strict_data: bool = _setting(False, "Make the first unreadable image an error.", resumable=True)
-    train_examples: int | None = _setting(
-        None,
-        "Images in the training split, for --dry_run where the data is not at hand. Counted otherwise.",
-        range="at least 1",
-    )
-    channels: int | None = _setting(
-        None, "Channels of the images, 1 or 3. As in the data set if not given.", choices=(1, 3)
-    )
-    method: str = _setting(
-        "moco",
-        "What is contrasted with what: moco, end_to_end, memory_bank or simclr.",
-        choices=("moco", "end_to_end", "memory_bank", "simclr"),
-        table="keras_moco.methods:METHODS",
-    )
-    # Not kept: the folder of a run is where its flagfile lies.
-    workdir: str = _setting("runs/moco", "Folder for everything that the run writes.", resumable=True, kept=False)
+    # Data: the images, and how they are read.
 
-    backbone: str = _setting(
+    dataset: str = _data(
+        "digits", "Training images: digits, tfds:<name>[/config], folder:<path> or tfrecord:<glob>.", changeable=True
+    )
+    data_dir: str | None = _data(
+        None, "Folder of prepared TensorFlow Datasets. TFDS's own if not given.", used_by=("tfds",), resumable=True
+    )
+    channels: int | None = _data(None, "Image channels (those of the data set if not given)", choices=(1, 3))
+    image_mean: tuple[float, ...] = _data(
+        (0.485, 0.456, 0.406), "Mean of images in 0..1, one number or one per channel (ImageNet).", range="in [0, 1]"
+    )
+    image_std: tuple[float, ...] = _data(
+        (0.229, 0.224, 0.225), "Standard deviation of images in 0..1, likewise (ImageNet).", range="in (0, 1]"
+    )
+    train_examples: int | None = _data(
+        None, "Number of training images, for --dry_run without the data. Counted if not given.", range="at least 1"
+    )
+    cache_encoded: bool = _data(False, "Keep encoded images in memory once they are read.", resumable=True)
+    # Not resumable: where not all images fit, their order depends on it.
+    shuffle_buffer_mib: int = _data(
+        1024,
+        "Memory for shuffling encoded images, in MiB; complete if all fit.",
+        range="at least 1",
+        used_by=("tfds", "tfrecord"),
+        changeable=True,
+    )
+    max_bad_fraction: float = _data(
+        0.01, "Fraction of unreadable images that is skipped before it is an error.", range="in [0, 1)", resumable=True
+    )
+    strict_data: bool = _data(False, "Stop at the first unreadable image.", resumable=True)
+
+    # Views: the augmentation.
+
+    augment: str = _views(
+        "moco_v1",
+        "Augmentation recipe",
+        choices=("moco_v1", "moco_v2", "moco_cifar", "simclr", "simclr_cifar"),
+        table="keras_moco.augment.recipes:AUGMENTATIONS",
+        changeable=True,
+    )
+    image_size: int = _views(224, "Height and width of the views, in pixels.", range="at least 1")
+    crop_min_area: float | None = _views(
+        None,
+        "Smallest random crop, as a fraction of the image's area. The recipe's if not given.",
+        range="in (0, 1]",
+        changeable=True,
+    )
+    augment_on: str = _views(
+        "host",
+        "Where colour and blur are computed",
+        choices={"host": "CPU", "device": "accelerator; crops stay on the host"},
+        resumable=True,
+    )
+    augment_exact: bool = _views(False, "Apply each operation by itself instead of fused; slow.", changeable=True)
+
+    # Network: backbone, head and BatchNorm, and the weights that they begin with.
+
+    backbone: str = _network(
         "resnet50",
-        "resnet10, resnet18, resnet34, resnet50, resnet101 or resnet152.",
+        "Backbone",
         choices=("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
         table="keras_moco.networks:BACKBONES",
     )
-    backbone_width: int = _setting(64, "Channels of the first stage; 64 is the standard network.", range="at least 1")
-    stem: str = _setting(
+    backbone_width: int = _network(64, "Channels of the first stage; 64 is the standard network.", range="at least 1")
+    stem: str = _network(
         "imagenet",
-        "First layers: imagenet (7x7, pooling), half (3x3, stride 2) or cifar (3x3, full size).",
-        choices=("imagenet", "half", "cifar"),
+        "First layers",
+        choices={"imagenet": "7x7, pooling", "half": "3x3, stride 2", "cifar": "3x3, full size"},
         table="keras_moco.networks.resnet:STEMS",
     )
-    bn_mode: str = _setting(
-        "auto",
-        "BatchNorm's company: split (on one replica), shuffle (on several; the paper), sync, plain; or auto.",
-        choices=("auto", "split", "shuffle", "sync", "plain"),
-        table="keras_moco.networks.shuffle_bn:BN_MODES",
-    )
-    bn_splits: int = _setting(
-        8, "Groups in each replica's batch, with statistics of their own, of --bn_mode=split.", range="at least 1"
-    )
-    head: str = _setting(
+    head: str = _network(
         "linear",
-        "Projection head: linear (MoCo v1), mlp (v2) or simclr.",
-        choices=("linear", "mlp", "simclr"),
+        "Projection head",
+        choices={"linear": "MoCo v1", "mlp": "MoCo v2", "simclr": "with BatchNorm"},
         table="keras_moco.networks.heads:HEADS",
     )
-    embedding_dim: int = _setting(128, "Length of the embeddings that are contrasted.", range="at least 1")
-    image_mean: tuple[float, ...] = _setting(
-        (0.485, 0.456, 0.406),
-        "Mean of the images scaled to 0..1, one number or one per channel (ImageNet's).",
-        range="in [0, 1]",
+    embedding_dim: int = _network(128, "Embedding dimension.", range="at least 1")
+    init_from: str | None = _network(
+        None, "Initial weights of the encoder: the folder of a run, or what --model of evaluate.py takes."
     )
-    image_std: tuple[float, ...] = _setting(
-        (0.229, 0.224, 0.225), "Their standard deviation, likewise.", range="in (0, 1]"
-    )
-
-    queue_size: int | None = _setting(
-        None,
-        "Keys in the queue, K in the paper (moco). If not given, a fifth of the images, 65536 (the paper) at most.",
-        most=65536,
-        range="at least 1",
-    )
-    temperature: float = _setting(
-        0.07, "Softmax temperature, T in the paper; 0.2 in v2.", changeable=True, range="positive"
-    )
-    key_momentum: float = _setting(
-        0.999, "Momentum of the key encoder, m in the paper (moco).", changeable=True, range="in [0, 1]"
-    )
-    symmetric: bool = _setting(False, "Look up both views of an image; the loss is the sum (moco; CIFAR-10 demo).")
-    separate_encoders: bool = _setting(False, "Train a key encoder with weights of its own (end_to_end).")
-    num_negatives: int = _setting(
-        4096, "Vectors drawn from the bank in each step, K in the paper (memory_bank).", range="at least 1"
-    )
-    bank_momentum: float = _setting(
-        0.5, "How much of an old vector stays in the bank's new one (memory_bank).", changeable=True, range="in [0, 1]"
-    )
-
-    augment: str = _setting(
-        "moco_v1",
-        "Augmentation recipe: moco_v1, moco_v2, moco_cifar, simclr or simclr_cifar.",
-        changeable=True,
-        choices=("moco_v1", "moco_v2", "moco_cifar", "simclr", "simclr_cifar"),
-        table="keras_moco.augment.recipes:AUGMENTATIONS",
-    )
-    crop_min_area: float | None = _setting(
-        None,
-        "Smallest share of the image that a random crop keeps. The recipe's (0.2 or 0.08) if not given.",
-        changeable=True,
-        range="in (0, 1]",
-    )
-    image_size: int = _setting(224, "Height and width of the views, in pixels.", range="at least 1")
-    augment_exact: bool = _setting(
-        False, "Augment by one operation after the other instead of fused; slow.", changeable=True
-    )
-    augment_on: str = _setting(
-        "host",
-        "Where colour and blur are done: host, or device (crops stay on the host).",
+    trust_saved_model: bool = _network(
+        False,
+        "Open a SavedModel of --init_from, which is a program: trust its author.",
         resumable=True,
-        choices=("host", "device"),
+        in_flagfile=False,
     )
-
-    batch_size: int = _setting(256, "Images per step over all replicas.", range="at least 1")
-    epochs: int = _setting(200, "Passes over the training images.", changeable=True, range="at least 1")
-    base_learning_rate: float = _setting(
-        0.03, "Learning rate for 256 images per step; scaled linearly.", changeable=True, range="positive"
-    )
-    weight_decay: float = _setting(
-        1e-4,
-        "L2 penalty, added to the gradient of every weight (lars: of kernels).",
-        changeable=True,
-        range="at least 0",
-    )
-    optimizer: str = _setting(
-        "sgd", "sgd, or lars for large batches.", choices=("sgd", "lars"), table="keras_moco.runs.build:OPTIMIZERS"
-    )
-    optimizer_momentum: float = _setting(0.9, "Momentum of the optimiser.", changeable=True, range="in [0, 1)")
-    schedule: str = _setting(
-        "step",
-        "Learning rate: step (x0.1 at 60 % and 80 % of the epochs), cosine, constant.",
-        changeable=True,
-        choices=("step", "cosine", "constant"),
-        table="keras_moco.optimizers.schedules:SCHEDULES",
-    )
-    schedule_per_step: bool = _setting(
-        False, "Change the rate every step; the authors change it every epoch.", changeable=True
-    )
-    warmup_epochs: int = _setting(
-        0, "Epochs of linear warm-up; the authors use none.", changeable=True, range="at least 0"
-    )
-
-    strategy: str = _setting(
+    bn_mode: str = _network(
         "auto",
-        "Devices: auto, one, mirrored, multiworker or tpu.",
-        resumable=True,
+        "BatchNorm mode (auto: split on one replica, shuffle on several)",
+        choices=("auto", "split", "shuffle", "sync", "plain"),
+        table="keras_moco.networks.shuffle_bn:BN_MODES",
+        used_by=("moco", "end_to_end"),
+    )
+    bn_splits: int = _network(
+        8,
+        "BatchNorm groups in the batch of each replica, for --bn_mode=split.",
+        range="at least 1",
+        used_by=("moco", "end_to_end"),
+    )
+
+    # Method: what is contrasted with what.
+
+    method: str = _method(
+        "moco",
+        "Pre-training method",
+        choices=("moco", "end_to_end", "memory_bank", "simclr"),
+        table="keras_moco.methods:METHODS",
+    )
+    temperature: float = _method(
+        0.07, "Softmax temperature, T in the paper (MoCo v2: 0.2).", range="positive", changeable=True
+    )
+    queue_size: int | None = _method(
+        None,
+        "Keys in the queue, K in the paper. A fifth of the images, at most 65536, if not given.",
+        range="at least 1",
+        used_by=("moco",),
+        auto_up_to=65536,
+    )
+    key_momentum: float = _method(
+        0.999, "Momentum of the key encoder, m in the paper.", range="in [0, 1]", used_by=("moco",), changeable=True
+    )
+    symmetric: bool = _method(False, "Use both views as queries and sum the losses (CIFAR-10 demo).", used_by=("moco",))
+    separate_encoders: bool = _method(False, "Train a separate key encoder.", used_by=("end_to_end",))
+    num_negatives: int = _method(
+        4096, "Negatives sampled from the memory bank, K in the paper.", range="at least 1", used_by=("memory_bank",)
+    )
+    bank_momentum: float = _method(
+        0.5, "Momentum of the vectors in the memory bank.", range="in [0, 1]", used_by=("memory_bank",), changeable=True
+    )
+
+    # Optimisation: batches, epochs, learning rate.
+
+    batch_size: int = _optim(256, "Images per step, over all replicas.", range="at least 1")
+    epochs: int = _optim(200, "Passes over the training images.", range="at least 1", changeable=True)
+    base_learning_rate: float = _optim(
+        0.03, "Learning rate for 256 images per step; scaled linearly.", range="positive", changeable=True
+    )
+    schedule: str = _optim(
+        "step",
+        "Learning rate schedule",
+        choices={"step": "x0.1 at 60 % and 80 %", "cosine": "to 0", "constant": "no change"},
+        table="keras_moco.optimizers.schedules:SCHEDULES",
+        changeable=True,
+    )
+    schedule_per_step: bool = _optim(
+        False, "Update the learning rate every step (the authors: every epoch).", changeable=True
+    )
+    warmup_epochs: int = _optim(0, "Epochs of linear warm-up (the authors: none).", range="at least 0", changeable=True)
+    weight_decay: float = _optim(
+        1e-4, "L2 penalty, added to the gradient (lars: of kernels only).", range="at least 0", changeable=True
+    )
+    optimizer: str = _optim(
+        "sgd", "Optimiser", choices={"sgd": "MoCo", "lars": "large batches"}, table="keras_moco.runs.build:OPTIMIZERS"
+    )
+    optimizer_momentum: float = _optim(0.9, "Momentum of the optimiser.", range="in [0, 1)", changeable=True)
+
+    # Devices: where and how the steps run; like all that follow, most may differ when a run resumes.
+
+    strategy: str = _devices(
+        "auto",
+        "Distribution strategy",
         choices=("auto", "one", "mirrored", "multiworker", "tpu"),
         table="keras_moco.distribution.strategies:STRATEGIES",
     )
-    replicas: int | None = _setting(
-        None,
-        "Devices that train in step. All there are if not given; needed by --dry_run away from them.",
-        resumable=True,
-        range="at least 1",
+    replicas: int | None = _devices(
+        None, "Number of replicas. All devices if not given; for --dry_run of another machine.", range="at least 1"
     )
-    require_gpu: bool = _setting(
-        False, "Refuse to train where TensorFlow finds no GPU, instead of training on the CPU.", resumable=True
+    require_gpu: bool = _devices(False, "Refuse to train if TensorFlow finds no GPU.")
+    precision: str = _devices(
+        "float32", "Precision", choices=("float32", "mixed_bfloat16", "mixed_float16"), resumable=False
     )
-    steps_per_execution: int = _setting(
-        1,
-        "Steps between two looks of Python at the training; more saves time where steps are short.",
-        resumable=True,
-        range="at least 1",
+    steps_per_execution: int = _devices(
+        1, "Training steps per host loop iteration (Keras `steps_per_execution`).", range="at least 1"
     )
-    precision: str = _setting(
-        "float32", "float32, mixed_bfloat16 or mixed_float16.", choices=("float32", "mixed_bfloat16", "mixed_float16")
+    deterministic: bool = _devices(
+        False, "Use deterministic operations only, even if slower.", changeable=True, resumable=False
     )
-    seed: int = _setting(0, "Of initial weights, data order, augmentation, shuffle and queue.", range="in [0, 2**32)")
 
-    knn_every_epochs: int = _setting(
-        1,
-        "Epochs between measurements of the features (kNN, spread); 0: only before and after.",
-        resumable=True,
-        range="at least 0",
+    # Evaluation: kNN during training.
+
+    knn_every_epochs: int = _knn(
+        1, "Epochs between kNN evaluations; 0: only before and after training.", range="at least 0"
     )
-    knn_k: int | None = _setting(
+    knn_k: int | None = _knn(
         None,
-        "Neighbours that vote. If not given, as many as suit the data, 200 (CIFAR-10 demo) at most.",
-        resumable=True,
-        most=200,
+        "Neighbours of kNN. As suits the data, at most 200 (CIFAR-10 demo), if not given.",
         range="at least 1",
+        auto_up_to=200,
     )
-    knn_temperature: float = _setting(
-        0.1, "Temperature of their votes (CIFAR-10 demo).", resumable=True, range="positive"
-    )
-    knn_features: str = _setting(
+    knn_temperature: float = _knn(0.1, "Temperature of the kNN votes (CIFAR-10 demo).", range="positive")
+    knn_features: str = _knn(
         "embedding",
-        "What is compared: embedding (CIFAR-10 demo), or backbone, before the head.",
-        changeable=True,
-        choices=("embedding", "backbone"),
+        "Features of kNN",
+        choices={"embedding": "CIFAR-10 demo", "backbone": "before the head"},
         table="keras_moco.evaluation.features:LEVELS",
+        changeable=True,
+        resumable=False,
     )
-    checkpoint_epochs: int = _setting(
-        1,
-        "Epochs between checkpoints; the last one has one as well. 0: not by epochs.",
-        resumable=True,
-        range="at least 0",
-    )
-    checkpoint_minutes: float = _setting(
-        10.0, "Minutes after which a checkpoint is saved in mid-epoch. 0: never.", resumable=True, range="at least 0"
-    )
-    checkpoint_share: float = _setting(
-        0.005,
-        "Share of the time that checkpoints after epochs may take; short epochs go without.",
-        resumable=True,
-        range="in (0, 1]",
-    )
-    keep_checkpoints: int = _setting(
-        2, "Newest checkpoints to keep, beside the best by kNN.", resumable=True, range="at least 1"
-    )
-    keep_every_epochs: int = _setting(
-        0, "Epochs between checkpoints that are kept for good. 0: none.", resumable=True, range="at least 0"
-    )
-    max_minutes: float = _setting(
-        0.0,
-        "Minutes after which training saves, stops and exits with 75. 0: no limit.",
-        resumable=True,
-        range="at least 0",
-    )
-    on_nan: str = _setting(
-        "stop",
-        "When loss or gradients are not finite: stop, or skip (leave that step out, count it).",
-        resumable=True,
-        choices=("stop", "skip"),
-    )
-    deterministic: bool = _setting(
-        False, "Only operations that give the same bits each time, where a GPU has faster ones.", changeable=True
-    )
-    init_from: str | None = _setting(
-        None, "Weights of the encoder to begin with: a run's folder, or what --model of evaluate.py takes."
-    )
-    trust_saved_model: bool = _setting(
-        False,
-        "Open a SavedModel of --init_from, which is a program: only of somebody you trust.",
-        resumable=True,
-        kept=False,
-    )
-    allow_config_change: tuple[str, ...] = _setting(
-        (), "Settings that may differ from those the run began with, such as epochs.", resumable=True, kept=False
-    )
-    log_steps: int = _setting(
-        50, "Steps between log lines where the output is no terminal.", resumable=True, range="at least 1"
-    )
-    dry_run: bool = _setting(False, "Print what would be done, and stop without data.", resumable=True, kept=False)
 
-    def __post_init__(self):
-        check(self)
-        fixed = [name for name in self.allow_config_change if name not in changeable()]
-        if fixed:
-            raise UserError(
-                f"`allow_config_change` must name settings that can change: {', '.join(changeable())}. "
-                f"Received: {', '.join(fixed)}. Begin a new run with them in another --workdir, if need be from these "
-                "weights (--init_from)."
-            )
+    # Run: its folder, checkpoints, and when it stops.
+
+    workdir: str = _run("runs/moco", "Folder of the run.", in_flagfile=False)  # which has the flagfile
+    seed: int = _run(0, "Random seed.", range="in [0, 2**32)", resumable=False)
+    dry_run: bool = _run(False, "Print the plan and stop, without data.", in_flagfile=False)
+    max_minutes: float = _run(
+        0.0, "Minutes until training saves, stops and exits with status 75; 0: no limit.", range="at least 0"
+    )
+    checkpoint_epochs: int = _run(
+        1, "Epochs between checkpoints, besides that of the last epoch; 0: not by epochs.", range="at least 0"
+    )
+    checkpoint_minutes: float = _run(10.0, "Minutes between checkpoints within an epoch; 0: none.", range="at least 0")
+    checkpoint_share: float = _run(
+        0.005, "Largest share of the time for checkpoints after epochs; short epochs skip theirs.", range="in (0, 1]"
+    )
+    keep_checkpoints: int = _run(2, "Newest checkpoints to keep, besides the best by kNN.", range="at least 1")
+    keep_every_epochs: int = _run(0, "Epochs between checkpoints that are never deleted; 0: none.", range="at least 0")
+    on_nan: str = _run(
+        "stop",
+        "When loss or gradients are not finite",
+        choices={"stop": "training stops", "skip": "the step is skipped and counted"},
+    )
+    log_steps: int = _run(50, "Steps between log lines if the output is no terminal.", range="at least 1")
+    allow_config_change: tuple[str, ...] = _run(
+        (), "Settings that may change when a run resumes, such as epochs.", in_flagfile=False
+    )
 
     @property
     def learning_rate(self):
         """float: the rate of this batch size, `base_learning_rate * batch_size / 256`."""
         return self.base_learning_rate * self.batch_size / 256
-
-    def to_flagfile(self):
-        """The whole configuration as an absl flagfile, one line per field."""
-        kept = [field.name for field in dataclasses.fields(self) if field.metadata["kept"]]
-        texts = ((name, to_text(getattr(self, name))) for name in kept)
-        return "".join(f"--{name}={text}\n" for name, text in texts if text is not None)
-
-    def differences(self, other):
-        """What differs and decides the result: a dict of names to `"theirs -> ours"`.
-
-        What is not given here and follows from the data differs from nothing, as long as `Plan` has not settled it.
-        """
-        fixed = [field for field in dataclasses.fields(self) if not field.metadata["resumable"]]
-        open_ones = [field for field in fixed if field.metadata["most"] and getattr(self, field.name) is None]
-        names = [field.name for field in fixed if field not in open_ones]
-        pairs = ((name, getattr(other, name), getattr(self, name)) for name in names)
-        return {name: f"{theirs} -> {ours}" for name, theirs, ours in pairs if theirs != ours}
-
-    def changed(self):
-        """Names of fields that have other values than their defaults, now or in earlier flagfiles: a list."""
-        usual = ((field.name, (field.default, field.metadata["most"])) for field in dataclasses.fields(self))
-        return [name for name, values in usual if getattr(self, name) not in values]
-
-
-def changeable():
-    """Names of the settings that `allow_config_change` may name: a list."""
-    return [field.name for field in dataclasses.fields(Config) if field.metadata["changeable"]]
-
-
-def read_flagfile(path):
-    """The configuration that `Config.to_flagfile` wrote to `path`.
-
-    Args:
-        path: path of a recipe, or of the flagfile of a run, whose folder then is the `workdir`.
-
-    Returns:
-        `Config`.
-
-    Raises:
-        ValueError: if a line is no flag, or its value is not of the flag's kind or range.
-    """
-    from absl import flags
-
-    values = flags.FlagValues()
-    define_flags(Config, values)
-    try:
-        values(with_flagfiles(["flagfile", f"--flagfile={user_path(path)}"], values))
-    except flags.Error as error:
-        raise UserError(
-            f"A flagfile must hold flags of train.py. Received: {path} with {error}. Correct that line."
-        ) from error
-    return from_flags(Config, values)

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_moco.evaluation.accuracy import mean_and_std
 from keras_moco.export.backbone import KERAS_FILE, SAVED_MODEL
-from keras_moco.methods import METHODS
+from keras_moco.methods import settings_of
 from keras_moco.networks import Encoder
 from keras_moco.storage.atomic import update_text
 
@@ -96,7 +96,7 @@ def _trained_on(target, results):
         ("licence of the data", _text(licence) if licence else f"{unknown}; look it up before you share this model"),
         *([("weights", f"converted from {_code(converted)}")] if converted is not None else []),
         ("steps", f"{target.checkpoint['step']:,}"),
-        *((name, _code(getattr(recipe, name))) for name in (*_RECIPE, *METHODS[recipe.method].settings)),
+        *((name, _code(getattr(recipe, name))) for name in (*_RECIPE, *settings_of(recipe.method))),
         *((f"version of {_text(name)}", _text(number)) for name, number in facts.get("versions", {}).items()),
     ]
     return "## Training\n\n" + _table(rows)

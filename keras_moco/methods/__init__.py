@@ -1,5 +1,8 @@
 """The pre-training methods, the training step that they share, and the registry of `--method`."""
 
+import dataclasses
+
+from keras_moco.config import Config
 from keras_moco.errors import UserError
 from keras_moco.methods.base import InBatch, Method
 from keras_moco.methods.contrastive_model import ContrastiveModel
@@ -41,12 +44,17 @@ def get_method(config):
         raise UserError(
             f"`method` must be one of {', '.join(METHODS)}. Received: {config.method!r}. Choose one of them."
         )
-    method = METHODS[config.method]
     for name in config.changed():
-        owners = [owner for owner, other in METHODS.items() if name in other.settings]
-        if owners and config.method not in owners:
+        users = [method for method in METHODS if name in settings_of(method)]
+        if users and config.method not in users:
             raise UserError(
                 f"`{name}` must not be given with method={config.method}, which does not use it. "
-                f"Received: {name}={getattr(config, name)}. Omit --{name}, or choose --method={owners[0]}."
+                f"Received: {name}={getattr(config, name)}. Omit --{name}, or choose --method={users[0]}."
             )
-    return method
+    return METHODS[config.method]
+
+
+def settings_of(method):
+    """Names of the fields of `Config` that a method uses and others do not: a list."""
+    declared = [field.name for field in dataclasses.fields(Config) if method in field.metadata["used_by"]]
+    return [*declared, *METHODS[method].settings]

@@ -13,7 +13,8 @@ class Method(abc.ABC):
     Attributes:
         model: class of the model.
         arguments: dict, the arguments of the model's constructor and the fields of `Config` that give their values.
-        settings: names of the fields of `Config` that mean something to this method and not to all.
+        settings: names of the fields of `Config` that it uses and not all methods do, besides those whose declaration
+            names it (`used_by`): for methods outside of this package.
     """
 
     model: type

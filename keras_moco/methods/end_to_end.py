@@ -83,7 +83,6 @@ class EndToEnd(ContrastiveModel):
 class EndToEndMethod(InBatch):
     model = EndToEnd
     arguments = {name: name for name in ("temperature", "bn_mode", "bn_splits", "seed")}
-    settings = ("separate_encoders", "bn_mode", "bn_splits")
 
     def num_negatives(self, config):
         return config.batch_size - 1

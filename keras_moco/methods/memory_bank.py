@@ -90,7 +90,6 @@ class MemoryBank(ContrastiveModel):
 class MemoryBankMethod(Method):
     model = MemoryBank
     arguments = {name: name for name in ("num_negatives", "bank_momentum", "temperature", "seed")}
-    settings = ("num_negatives", "bank_momentum")
 
     def batch_norm(self, config, replicas):
         return shuffle_bn.Plain()

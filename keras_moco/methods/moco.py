@@ -189,7 +189,6 @@ class MoCoMethod(Method):
         "momentum": "key_momentum",
         **{name: name for name in ("queue_size", "temperature", "symmetric", "bn_mode", "bn_splits", "seed")},
     }
-    settings = ("queue_size", "key_momentum", "symmetric", "bn_mode", "bn_splits")
 
     def settled(self, config, train_examples):
         """The queue size: a fifth of the images in whole steps, but at least one step and at most the paper's size.

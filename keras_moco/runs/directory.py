@@ -4,8 +4,7 @@ import contextlib
 import dataclasses
 import os
 
-from keras_moco.config.flagfiles import FLAGFILE, RUN_HEADER
-from keras_moco.config.training import changeable, read_flagfile
+from keras_moco.config.flagfiles import FLAGFILE, RUN_HEADER, read_flagfile
 from keras_moco.errors import UserError, UserOSError
 from keras_moco.runs.results import Results
 from keras_moco.storage.atomic import leftovers, write_text
@@ -62,7 +61,7 @@ class RunDirectory:
         """Raises `ValueError` unless a configuration allows all that it changes, a dict as of `Config.differences`."""
         refused = {name: change for name, change in changed.items() if name not in config.allow_config_change}
         if refused:
-            allowable = [name for name in refused if name in changeable()]
+            allowable = [name for name in refused if name in config.changeable()]
             allow = f", or --allow_config_change={','.join(allowable)}" if len(allowable) == len(refused) else ""
             raise UserError(
                 "`workdir` must hold a run of this configuration, or two runs would be mixed. "

@@ -11,6 +11,7 @@ import keras
 import pytest
 
 from keras_moco.command_line.standard_streams import Output
+from tests.user_environment import WITHOUT_TENSORFLOW
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -76,14 +77,22 @@ def test_what_cannot_be_written_is_dropped(lose, why):
 
 
 def python(program, **settings):
-    environment = {**os.environ, "KERAS_MOCO_LAZY": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-c", program], env=environment, text=True, **settings)
+    return subprocess.run([sys.executable, "-c", program], cwd=ROOT, text=True, **settings)
 
 
-@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
-def test_no_file_takes_the_place_of_a_closed_stream(closed, tmp_path):
+HOLD = WITHOUT_TENSORFLOW + "from keras_moco.command_line import standard_streams\nstandard_streams.hold_descriptors()"
+
+
+@pytest.mark.parametrize(
+    "closed, start",
+    [
+        *((closed, HOLD) for closed in [(0,), (1,), (2,), (0, 1, 2)]),
+        pytest.param((0, 1, 2), "import keras_moco", marks=pytest.mark.slow),
+    ],
+)
+def test_no_file_takes_the_place_of_a_closed_stream(closed, start, tmp_path):
     program = (
-        "import keras_moco, sys\n"
+        f"import sys\n{start}\n"
         f"file = open({str(tmp_path / 'checkpoint')!r}, 'w')\n"
         "from keras_moco.command_line.standard_streams import plain_output\n"
         "with plain_output():\n"
@@ -98,10 +107,8 @@ def test_no_file_takes_the_place_of_a_closed_stream(closed, tmp_path):
 
 @pytest.mark.parametrize("work, status", [("print('x')", 2), ("print('x'), sys.exit(0)", 2), ("sys.exit(75)", 75)])
 def test_a_command_that_cannot_print_says_so_in_one_sentence(work, status):
-    program = (
-        f"import sys\nfrom keras_moco.command_line.standard_streams import plain_output\n"
-        f"with plain_output():\n    {work}"
-    )
+    start = "from keras_moco.command_line.standard_streams import plain_output"
+    program = f"{WITHOUT_TENSORFLOW}{start}\nwith plain_output():\n    {work}"
     with broken_pipe() as pipe:
         done = python(program, stdout=pipe, stderr=subprocess.PIPE)
     assert done.returncode == status

@@ -16,7 +16,7 @@ from sklearn.model_selection import train_test_split
 
 import keras_moco
 from keras_moco import callbacks, data
-from keras_moco.config.training import read_flagfile
+from keras_moco.config.flagfiles import read_flagfile
 from keras_moco.evaluation import representation_measures
 from keras_moco.methods import MoCo
 from keras_moco.runs import build, load

@@ -1,56 +1,34 @@
-"""Every setting is a field, a flag and a line of a flagfile, and is refused outside of its range."""
+"""Every setting is a flag, is refused outside of its range, and may or may not change when a run resumes."""
 
 import dataclasses
 import importlib
 import math
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from absl import flags
 
-import keras_moco
 from keras_moco.checks.ranges import RANGES, broken_rule
 from keras_moco.config import Config, EvaluationConfig
-from keras_moco.config.settings import choices_of, define_flags, from_flags
-from keras_moco.config.training import changeable, read_flagfile
-from tests.data.written import time_limit
+from keras_moco.config.flags import define_flags, from_flags, help_of
+from keras_moco.config.settings import choices_of, kinds_of
 
-FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+KINDS = {Config: {}, EvaluationConfig: {"workdir": "x"}}  # with what has to be given
+ALL = [(kind, field) for kind in KINDS for field in dataclasses.fields(kind)]
 
 
 def kind_of(field):
-    """The type of a field's value where there is one."""
-    return getattr(field.type, "__args__", (field.type,))[0]
+    return kinds_of(field)[0]
 
 
 def is_number(field):
     return kind_of(field) in (int, float)
 
 
-def other_value(field):
-    """Another valid value than the default, with digits or characters that a flagfile could spoil."""
-    if field.name == "allow_config_change":
-        return ("epochs", "temperature")
-    if isinstance(field.default, tuple):
-        return (1 / 3, 0.1 + 0.2, 1e-7)
-    if field.metadata["choices"]:
-        return next(choice for choice in field.metadata["choices"] if choice != field.default)
-    if kind_of(field) is bool:
-        return not field.default
-    if kind_of(field) is int:
-        return (field.default or 0) + 2**31
-    if kind_of(field) is float:
-        return (field.default or 0.5) / 3  # inside of each range of which the default is
-    return f"my {field.name}, a=b #1"
-
-
-OTHER = {name: other_value(field) for name, field in FIELDS.items()}
-KEPT = [name for name, field in FIELDS.items() if field.metadata["kept"]]
+def is_text(field):
+    return kind_of(field) is str and not field.metadata["choices"]
 
 
 def parse(*arguments):
@@ -69,11 +47,26 @@ def with_flags(*arguments):
 
 def test_flags_are_the_fields_with_default_and_help():
     values = parse()
-    assert set(values) == set(FIELDS)
+    assert set(values) == {field.name for field in dataclasses.fields(Config)}
     assert from_flags(Config, values) == Config()
-    for name, field in FIELDS.items():
-        assert values[name].help == field.metadata["help"], name
-        assert len(values[name].help) > 10 and values[name].help.endswith((".", ".)")), name
+    for _, field in ALL:
+        assert re.fullmatch(r"[A-Z].{9,}\.", field.metadata["help"]), field.name
+    assert values["queue_size"].help.endswith(" Used by moco.")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_help_lists_every_flag_once_in_its_group(kind):
+    text = help_of(kind)
+    assert re.findall(r"^  --(?:\[no\])?(\w+): ", text, re.M) == [field.name for field in dataclasses.fields(kind)]
+    groups = re.findall(r"^(\w.*):$", text, re.M)
+    assert groups == list(dict.fromkeys(groups)) and len(groups) > 5
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_help_says_defaults_and_switches():
+    text = help_of(Config)
+    assert "  --batch_size: Images per step, over all replicas. Default: 256\n" in text
+    assert re.search(r"^  --\[no\]symmetric: ", text, re.M) and "Default: None" not in text
 
 
 def test_flags_may_be_switches_and_lists_and_are_checked():
@@ -85,64 +78,7 @@ def test_flags_may_be_switches_and_lists_and_are_checked():
         with_flags("--temperature=-1")
 
 
-# Flagfiles
-
-
-def test_flagfile_keeps_each_setting_alone_and_together(tmp_path):
-    def round_trip(config):
-        path = tmp_path / "flags.cfg"
-        path.write_text(config.to_flagfile())
-        return read_flagfile(path)
-
-    for name in KEPT:
-        config = Config(**{name: OTHER[name]})
-        read = round_trip(config)
-        assert read == config and type(getattr(read, name)) is type(OTHER[name]), name
-    # What is asked for once, as a dry run, is not in it.
-    assert round_trip(Config(**OTHER)) == Config(**{name: OTHER[name] for name in KEPT})
-    assert round_trip(Config()) == Config() and not {"dry_run", "allow_config_change"} & set(KEPT)
-
-
-def test_flagfile_may_have_comments_and_a_broken_one_is_named(tmp_path):
-    path = tmp_path / "flags.cfg"
-    path.write_text("# --epochs=7\n\n--queue_size=512\n// --batch_size=7\n")
-    assert read_flagfile(path) == Config(queue_size=512)
-
-    for line in ("--quesize=3", "--queue_size=many"):
-        path.write_text(f"--epochs=3\n{line}\n")
-        with pytest.raises(ValueError, match=r"flags\.cfg with .*que.*size"):
-            read_flagfile(path)
-
-
-def test_flagfile_is_utf8_whatever_the_locale_says(tmp_path):
-    config = Config(dataset="folder:/data/Käthe")
-    (tmp_path / "flags.cfg").write_text(config.to_flagfile(), encoding="utf-8")
-    read = (
-        "import sys, types; package = sys.modules['keras_moco'] = types.ModuleType('keras_moco'); "
-        f"package.__path__ = {keras_moco.__path__!r}; "  # without what it imports, which takes seconds
-        "from keras_moco.config import read_flagfile; print(ascii(read_flagfile('flags.cfg').dataset))"
-    )
-    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = subprocess.run([sys.executable, "-c", read], cwd=tmp_path, env=plain, capture_output=True, text=True)
-    assert done.stdout == ascii(config.dataset) + "\n", done.stderr
-
-
-def test_flagfile_that_cannot_be_read_is_refused_and_not_waited_for(tmp_path):
-    path, outer = tmp_path / "flags.cfg", tmp_path / "outer.cfg"
-    outer.write_text(f"--flagfile={path}\n")
-    path.write_text(f"--flagfile={outer}\n")
-    with pytest.raises(ValueError, match=f"must not include itself. Received: {outer}"):
-        read_flagfile(outer)
-    path.write_bytes(b"--dataset=caf\xe9\n")
-    with pytest.raises(ValueError, match=f"Received: {path}, 'utf-8' codec can't decode byte 0xe9"):
-        read_flagfile(outer)
-    path.unlink()
-    os.mkfifo(path)
-    with time_limit(20), pytest.raises(ValueError, match=f"Received: {path}, a named pipe"):
-        read_flagfile(outer)
-
-
-# Differences between two starts of one run
+# Changes when a run resumes
 
 
 def test_run_may_resume_elsewhere_and_with_other_reports():
@@ -162,22 +98,23 @@ def test_run_may_not_resume_with_what_decides_the_weights():
     assert Config(**settings).differences(Config()).keys() == settings.keys()
 
 
-def test_what_is_not_given_and_follows_from_the_data_differs_from_nothing():
+def test_setting_that_follows_from_the_data_differs_from_nothing():
     assert Config().differences(Config(queue_size=512)) == {}  # before the data are opened
     assert Config(queue_size=256).differences(Config(queue_size=512)) == {"queue_size": "512 -> 256"}
     assert Config(queue_size=65536, knn_k=200).changed() == []  # as earlier flagfiles have it
     assert Config(queue_size=65535).changed() == ["queue_size"]
 
 
-def test_what_may_be_allowed_to_change_keeps_the_shape_of_what_is_saved():
-    allowed = set(changeable())
+def test_settings_that_may_be_allowed_to_change_keep_the_shape_of_checkpoints():
+    allowed = set(Config.changeable())
     assert allowed >= {"epochs", "temperature", "base_learning_rate", "weight_decay", "schedule", "augment"}
     shapes = "method backbone backbone_width stem head embedding_dim queue_size num_negatives separate_encoders"
     assert not allowed & {*shapes.split(), "optimizer", "precision", "batch_size", "image_size", "seed"}
-    assert not [name for name in allowed if FIELDS[name].metadata["resumable"]]  # those may change without
+    for _, field in ALL:
+        assert not (field.metadata["changeable"] and field.metadata["resumable"]), field.name  # may change without
 
 
-def test_other_changes_cannot_be_allowed():
+def test_other_settings_cannot_be_allowed_to_change():
     for names, received in (("epochs,backbone,knn_k", "backbone, knn_k"), ("epochs temperature", "epochs temperature")):
         with pytest.raises(ValueError, match=rf"`allow_config_change` .*: dataset, .*Received: {received}\. "):
             with_flags(f"--allow_config_change={names}")
@@ -221,15 +158,6 @@ def test_seed_is_one_that_numpy_takes():
         np.random.RandomState(2**32)
 
 
-KINDS = {Config: {}, EvaluationConfig: {"workdir": "x"}}  # with what has to be given
-ALL = [(kind, field) for kind in KINDS for field in dataclasses.fields(kind)]
-# Any text will do, or what is right is known only when the data or the model is opened.
-FREE = {
-    *("dataset", "data_dir", "workdir", "init_from", "allow_config_change"),
-    *("checkpoint", "model", "output", "data_licence", "queries"),
-}
-
-
 def refusal(kind, name, value):
     with pytest.raises(ValueError) as caught:
         kind(**{**KINDS[kind], name: value})
@@ -238,13 +166,9 @@ def refusal(kind, name, value):
     return message
 
 
-def test_every_number_has_a_range_and_every_word_its_choices():
+def test_every_number_has_a_range_or_choices():
     for _, field in ALL:
-        if is_number(field):
-            assert field.metadata["range"] in RANGES or field.metadata["choices"], field.name
-        elif kind_of(field) is str:
-            assert bool(field.metadata["choices"]) != (field.name in FREE), field.name
-    assert FREE <= {field.name for _, field in ALL}
+        assert not is_number(field) or field.metadata["range"] in RANGES or field.metadata["choices"], field.name
 
 
 def test_no_number_may_be_negative_or_not_finite():
@@ -272,9 +196,7 @@ def test_every_value_must_be_of_its_kind():
 
 
 def test_text_that_a_line_of_a_flagfile_cannot_hold_is_refused():
-    texts = [(kind, field) for kind, field in ALL if kind_of(field) is str and not field.metadata["choices"]]
-    assert {field.name for _, field in texts} == FREE
-    for kind, field in texts:
+    for kind, field in [(kind, field) for kind, field in ALL if is_text(field)]:
         for bad in ("a\n--epochs=3", "a\r", "a\x1b]0;b", "runs/a ", "a\u3000", "a\u2028b", "a\udcff", Path("a\nb")):
             value = (str(bad),) if isinstance(field.default, tuple) else bad
             message = refusal(kind, field.name, value)
@@ -282,7 +204,7 @@ def test_text_that_a_line_of_a_flagfile_cannot_hold_is_refused():
     assert Config(workdir=" Zoë's\u3000runs/1").workdir == " Zoë's\u3000runs/1"
 
 
-def test_what_is_right_is_kept_as_plain_python():
+def test_values_become_plain_python():
     config = Config(
         workdir=Path("runs/a"), epochs=np.int64(3), temperature=np.float32(0.5), image_mean=[0, np.float64(1)]
     )
@@ -295,7 +217,7 @@ CHOOSING = [(kind, field) for kind, field in ALL if field.metadata["choices"]]
 
 
 @pytest.mark.parametrize("kind, field", CHOOSING, ids=[f"{kind.__name__}.{field.name}" for kind, field in CHOOSING])
-def test_choices_are_those_there_are_and_the_help_lists_them(kind, field, monkeypatch):
+def test_choices_are_the_known_names_and_the_help_lists_them(kind, field, monkeypatch):
     choices = field.metadata["choices"]
     for choice in choices:
         assert getattr(kind(**{**KINDS[kind], field.name: choice}), field.name) == choice
@@ -329,7 +251,7 @@ def test_edges_of_ranges():
         refusal(Config, name, bad)
 
 
-# What follows
+# What follows from the settings
 
 
 def test_learning_rate_scales_with_the_batch_and_changes_are_listed():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import tests.tiny  # noqa: F401 (the backbone of that name)
-from keras_moco.config.training import read_flagfile
+from keras_moco.config.flagfiles import read_flagfile
 from keras_moco.convert import from_pytorch, to_pytorch
 from keras_moco.methods import presets
 

@@ -172,14 +172,14 @@ MUTATIONS = [
         ["tests/command_line/test_command_line_signals.py"],
     ),
     Mutation(
-        "keras_moco/command_line/arguments.py",
-        "TEMPORARY_FAILURE = 75",
+        "keras_moco/command_line/exit_status.py",
+        'TEMPORARY_FAILURE = getattr(os, "EX_TEMPFAIL", 75)',
         "TEMPORARY_FAILURE = 2",
         "a stopped run looks like a failure to a batch queue",
         ["tests/command_line/test_command_line_flags.py"],
     ),
     Mutation(
-        "keras_moco/config/training.py",
+        "keras_moco/config/resuming.py",
         'if not field.metadata["resumable"]]',
         'if not field.metadata["changeable"]]',
         "a resume compares other settings",

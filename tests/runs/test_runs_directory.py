@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 
 from keras_moco.config import Config
-from keras_moco.config.training import read_flagfile
+from keras_moco.config.flagfiles import read_flagfile
 from keras_moco.runs.checkpoint_index import find_whole
 from keras_moco.runs.directory import RunDirectory
 from tests.data.written import time_limit

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from keras_moco.runs.results import Results
+from tests.user_environment import WITHOUT_TENSORFLOW
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = """
@@ -24,10 +25,8 @@ for number in range(50):
 def test_nothing_is_lost_where_several_processes_record_at_once(tmp_path):
     path = tmp_path / "results.json"
     path.write_text('{"before": 1}')
-    environment = {**os.environ, "KERAS_MOCO_LAZY": "1"}  # without TensorFlow
-    processes = [
-        subprocess.Popen([sys.executable, "-c", RECORD, str(path), name], cwd=ROOT, env=environment) for name in "abcd"
-    ]
+    program = WITHOUT_TENSORFLOW + RECORD
+    processes = [subprocess.Popen([sys.executable, "-c", program, str(path), name], cwd=ROOT) for name in "abcd"]
     while any(process.poll() is None for process in processes):
         assert json.loads(path.read_text())["before"] == 1  # never half a file, nor none
         time.sleep(0.002)

@@ -15,7 +15,7 @@ import pytest
 
 from keras_moco import MoCo
 from keras_moco.commands.pretrain import pretrain
-from keras_moco.config.training import read_flagfile
+from keras_moco.config.flagfiles import read_flagfile
 from keras_moco.runs.load import load_backbone, load_encoder
 from tests.tiny import TINY_RUN
 

@@ -12,6 +12,7 @@ import pytest
 from keras_moco.storage import locks
 from keras_moco.storage.locks import LockedError, locked
 from tests.permissions import as_a_user
+from tests.user_environment import WITHOUT_TENSORFLOW
 
 HOLD = """
 import sys
@@ -29,14 +30,13 @@ path = Path(sys.argv[1])
 for _ in range(100):
     update_text(path, lambda: str(int(path.read_text()) + 1))
 """
-ENVIRONMENT = {**os.environ, "KERAS_MOCO_LAZY": "1"}  # without TensorFlow
 
 
 @pytest.fixture
 def holder(tmp_path):
     """A process that holds the lock of `tmp_path / "file"`."""
-    command = [sys.executable, "-c", HOLD, str(tmp_path / "file")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as holder:
+    command = [sys.executable, "-c", WITHOUT_TENSORFLOW + HOLD, str(tmp_path / "file")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "held\n"
         yield holder
         holder.kill()
@@ -56,7 +56,7 @@ def test_a_second_process_is_refused_only_while_the_first_one_lives(holder, tmp_
 
 def test_a_waiting_process_gets_the_lock_next(holder, tmp_path):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    waiting = subprocess.Popen(holder.args, env=ENVIRONMENT, **pipes)
+    waiting = subprocess.Popen(holder.args, **pipes)
     holder.communicate("")
     with waiting:
         assert waiting.communicate("")[0] == "held\n"
@@ -66,8 +66,8 @@ def test_a_waiting_process_gets_the_lock_next(holder, tmp_path):
 def test_processes_that_update_one_file_lose_no_update(tmp_path):
     """Each of them waits for, deletes and recreates the same lock file all the time."""
     (tmp_path / "file").write_text("0")
-    command = [sys.executable, "-c", ADD, str(tmp_path / "file")]
-    for process in [subprocess.Popen(command, env=ENVIRONMENT) for _ in range(4)]:
+    command = [sys.executable, "-c", WITHOUT_TENSORFLOW + ADD, str(tmp_path / "file")]
+    for process in [subprocess.Popen(command) for _ in range(4)]:
         assert process.wait() == 0
     assert (tmp_path / "file").read_text() == "400" and os.listdir(tmp_path) == ["file"]
 

@@ -1,0 +1,42 @@
+"""Settings of a run, which is started more than once: what is written down, and what may differ when it resumes."""
+
+import dataclasses
+
+from keras_moco.config.settings import Settings, to_text
+from keras_moco.errors import UserError
+
+
+class RunSettings(Settings):
+    """Base of `Config`."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        fixed = [name for name in self.allow_config_change if name not in self.changeable()]
+        if fixed:
+            raise UserError(
+                f"`allow_config_change` must name settings that can change: {', '.join(self.changeable())}. "
+                f"Received: {', '.join(fixed)}. Begin a new run with them in another --workdir, if need be from these "
+                "weights (--init_from)."
+            )
+
+    @classmethod
+    def changeable(cls):
+        """Names of the settings that `allow_config_change` may name: a list."""
+        return [field.name for field in dataclasses.fields(cls) if field.metadata["changeable"]]
+
+    def differences(self, other):
+        """The settings that affect the result and differ from earlier ones: a dict of names to `"theirs -> ours"`.
+
+        What is not given here and follows from the data differs from nothing, as long as `Plan` has not settled it.
+        """
+        fixed = [field for field in dataclasses.fields(self) if not field.metadata["resumable"]]
+        open_ones = [field for field in fixed if field.metadata["auto_up_to"] and getattr(self, field.name) is None]
+        names = [field.name for field in fixed if field not in open_ones]
+        pairs = ((name, getattr(other, name), getattr(self, name)) for name in names)
+        return {name: f"{theirs} -> {ours}" for name, theirs, ours in pairs if theirs != ours}
+
+    def to_flagfile(self):
+        """The whole configuration as an absl flagfile, one line per field."""
+        names = [field.name for field in dataclasses.fields(self) if field.metadata["in_flagfile"]]
+        texts = ((name, to_text(getattr(self, name))) for name in names)
+        return "".join(f"--{name}={text}\n" for name, text in texts if text is not None)
