@@ -1,5 +1,6 @@
 """Training and prediction on images with labels, and the check of the labels."""
 
+import math
 import sys
 
 import numpy as np
@@ -47,6 +48,11 @@ def check_labels(name, labels, num_classes=None, shape=None, every_class=False):
             "Add images, or remove those classes."
         )
     return labels
+
+
+def held_out_tenth(count, seed):
+    """Random indices of a tenth of `count` images, and of the others."""
+    return np.split(np.random.default_rng(seed).permutation(count), [math.ceil(0.1 * count)])
 
 
 def fit_labelled(model, source, augmentation, batch_size, epochs, seed, callbacks=(), verbose=0, unfinished=None):

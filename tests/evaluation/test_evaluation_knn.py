@@ -69,7 +69,7 @@ def test_several_k_and_temperatures_equal_single_calls(block):
 def test_bad_arguments_are_refused():
     sound = as_features(np.eye(4), np.array([0, 1, 2, 0]))
     for change, variable in (
-        ({"ks": (1, 5)}, "k=5, bank of 4"),
+        ({"ks": (1, 5)}, "k=5, reference set of 4"),
         ({"temperatures": (0.1, 0.0)}, "temperature=0.0"),
         ({"bank": as_features(np.eye(4), np.array([0, -1, 0, 0]))}, "4 labels from -1 to 0"),
         ({"bank": as_features(np.eye(4), np.array([0, 1]))}, "bank_labels of shape (2,)"),

@@ -91,7 +91,7 @@ def unread():
 def test_bad_arguments_are_refused(streamed):
     for change, variable in (
         ({"queries": np.ones((2, 3))}, "shapes (4, 4) and (2, 3)"),
-        ({"k": 5}, "k=5, bank of 4"),
+        ({"k": 5}, "k=5, reference set of 4"),
         ({"queries": np.array([[1, 1, np.nan, 1]])}, "NaN or infinite"),
         ({"bank": np.array([[1, 1, 1, -np.inf], [1, 1, 1, 1]])}, "NaN or infinite"),
         ({"chunk_size": 0}, "chunk_size=0"),
@@ -105,7 +105,7 @@ def test_bad_arguments_are_refused(streamed):
 
 
 def test_a_stream_is_refused_as_soon_as_it_can_be():
-    with pytest.raises(ValueError, match="k=0, bank of unknown size"):
+    with pytest.raises(ValueError, match="k=0, reference set of unknown size"):
         nearest_neighbours(unread(), np.ones((2, 4)), 0)
     with pytest.raises(ValueError, match=r"shapes \(2, 3\) and \(1, 4\)"):
         nearest_neighbours([np.ones((2, 4)), np.ones((2, 3))], np.ones((1, 4)), 1)
