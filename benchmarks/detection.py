@@ -1,11 +1,11 @@
-"""Does pre-training help to find things? The same detector from the exported backbone and from random weights.
+"""Does pre-training help detection? The same detector from the exported backbone and from random weights.
 
     python benchmarks/detection.py [--backbone PATH] [--quick] [--json PATH]
 
-A RetinaNet (keras-cv) on the stages of the backbone learns to find and to name scikit-learn's handwritten digits on
-noisy canvases of 64 x 64 pixels; the digits of the canvases it is measured on are those that pre-training has not
-seen. Both start with the same heads, see the same canvases and train by the same settings; a seed is another set of
-canvases and other heads. Measured is the average precision at an overlap (IoU) of 0.5, mean of the ten digits.
+A RetinaNet (keras-cv) on the stages of the backbone learns to detect scikit-learn's handwritten digits on noisy canvases
+of 64 x 64 pixels; the test canvases show digits that pre-training has not seen. Both detectors start with the same
+heads, see the same canvases and train with the same settings; each seed has other canvases and heads. The metric is the
+average precision at an overlap (IoU) of 0.5, averaged over the ten digits.
 """
 
 import argparse
@@ -26,14 +26,14 @@ from keras_moco.data import open_source
 
 CLASSES = 10
 STARTS = ("pre-trained", "random")
-# keras-cv names its input and is then given images without the name.
+# keras-cv names its input, and is given images without a name.
 warnings.filterwarnings("ignore", "The structure of `inputs` doesn't match", UserWarning)
 
 
 def canvases(pictures, labels, count, rng):
-    """Noisy canvases of 64 x 64 pixels with one to four of the pictures, 12 to 28 pixels wide, and where they are."""
+    """Noisy canvases of 64 x 64 pixels with one to four of the pictures, 12 to 28 pixels wide, and their boxes."""
     images = rng.normal(60, 30, (count, 64, 64, 1)).clip(0, 255).astype("float32")
-    boxes = np.full((count, 4, 4), -1, "float32")  # left, top, right, bottom; -1 where there is none
+    boxes = np.full((count, 4, 4), -1, "float32")  # left, top, right, bottom; -1 for no box
     classes = np.full((count, 4), -1, "float32")
     for image, box, label in zip(images, boxes, classes, strict=True):
         quarters = rng.permutation([(0, 0), (0, 32), (32, 0), (32, 32)])[: rng.integers(1, 5)]
@@ -48,7 +48,7 @@ def canvases(pictures, labels, count, rng):
 
 def detector(backbone, classes, width=32):
     """RetinaNet with a feature pyramid on the last three stages: strides 2, 4, 8 with the CIFAR stem."""
-    backbone.pyramid_level_inputs = {"P3": "layer2", "P4": "layer3", "P5": "layer4"}  # what keras-cv asks for
+    backbone.pyramid_level_inputs = {"P3": "layer2", "P4": "layer3", "P5": "layer4"}  # required by keras-cv
     stages = {
         level: keras.Input((None, None, backbone.get_layer(name).output.shape[-1]), name=level)
         for level, name in backbone.pyramid_level_inputs.items()
@@ -63,7 +63,7 @@ def detector(backbone, classes, width=32):
         return keras.Sequential([*hidden, keras.layers.Conv2D(channels, 3, padding="same", bias_initializer=bias)])
 
     scales = [1, 2 ** (1 / 3), 2 ** (2 / 3)]
-    rare = keras.initializers.Constant(-np.log(99))  # at first 1 % for every class, as in the paper (Lin et al. 2017)
+    rare = keras.initializers.Constant(-np.log(99))  # initially 1 % for every class, as in the paper (Lin et al. 2017)
     return keras_cv.models.RetinaNet(
         backbone,
         num_classes=classes,
@@ -79,7 +79,7 @@ def detector(backbone, classes, width=32):
 
 
 def hits(found, truth, threshold=0.5):
-    """Which of the boxes `found` (f, 4), the surest first, cover one of `truth` (t, 4) that none before has covered.
+    """Which of the boxes `found` (f, 4), by decreasing confidence, are the first to cover a box of `truth` (t, 4).
 
     Covered means intersection over union of at least `threshold`; the best of those still free counts, as in COCO.
     """
@@ -113,7 +113,7 @@ def average_precision(truth, found, classes=CLASSES):
             hit.append(hits(found["boxes"][image][said], there) if both else np.zeros(len(said), bool))
         confidences, hit = np.concatenate(confidences), np.concatenate(hit)
         if total:
-            # scikit-learn's recall is of those that were found at all.
+            # scikit-learn's recall counts only the boxes that were found.
             areas.append(average_precision_score(hit, confidences) * hit.sum() / total if hit.any() else 0.0)
     return 100 * float(np.mean(areas))
 
@@ -130,9 +130,11 @@ def measure(start, train, test, steps):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="runs/quickstart/export/backbone.keras", help="what export has written")
+    parser.add_argument(
+        "--backbone", default="runs/quickstart/export/backbone.keras", help="a .keras file of an export"
+    )
     parser.add_argument("--quick", action="store_true", help="one seed, few steps")
-    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
+    parser.add_argument("--json", metavar="PATH", help="also write the results to this file")
     arguments = parser.parse_args()
     if not Path(arguments.backbone).exists():
         sys.exit(f"error: --backbone must be a file. Received: {arguments.backbone}. `make quickstart` writes one.")

@@ -35,7 +35,7 @@ def test_chunks_and_lengths_change_nothing(monkeypatch):
     np.testing.assert_allclose(chunks, whole, atol=1e-5)
 
 
-def test_shares_of_the_vote_are_those_of_the_formula():
+def test_votes_follow_the_formula():
     similarity, labels = np.array([[0.9, 0.5, 0.5, -0.2], [1.0, 1.0, 0.0, 0.0]]), np.array([[2, 0, 2, 1], [0, 1, 1, 1]])
     weights = np.exp(similarity / 0.07)
     expected = np.array([[weights[row][labels[row] == label].sum() for label in range(4)] for row in range(2)])
