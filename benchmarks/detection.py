@@ -2,10 +2,10 @@
 
     python benchmarks/detection.py [--backbone PATH] [--quick] [--json PATH]
 
-A RetinaNet (keras-cv) on the stages of the backbone learns to detect scikit-learn's handwritten digits on noisy canvases
-of 64 x 64 pixels; the test canvases show digits that pre-training has not seen. Both detectors start with the same
-heads, see the same canvases and train with the same settings; each seed has other canvases and heads. The metric is the
-average precision at an overlap (IoU) of 0.5, averaged over the ten digits.
+A RetinaNet (keras-cv) on the stages of the backbone learns to detect scikit-learn's handwritten digits on noisy
+canvases of 64 x 64 pixels; the test canvases show digits that pre-training has not seen. Both detectors start with the
+same heads, see the same canvases and train with the same settings; each seed has other canvases and heads. The metric is
+the average precision at an overlap (IoU) of 0.5, averaged over the ten digits.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def detector(backbone, classes, width=32):
 def hits(found, truth, threshold=0.5):
     """Which of the boxes `found` (f, 4), by decreasing confidence, are the first to cover a box of `truth` (t, 4).
 
-    Covered means intersection over union of at least `threshold`; the best of those still free counts, as in COCO.
+    Covered means intersection over union of at least `threshold`; the best free box counts, as in COCO.
     """
     overlaps = np.array(keras_cv.bounding_box.compute_iou(found, truth, "xyxy"))
     hit = np.zeros(len(found), bool)
@@ -89,7 +89,7 @@ def hits(found, truth, threshold=0.5):
         best = overlap.argmax()
         if overlap[best] >= threshold:
             hit[index] = True
-            overlaps[:, best] = 0  # found once
+            overlaps[:, best] = 0  # covered only once
     return hit
 
 
@@ -97,8 +97,8 @@ def average_precision(truth, found, classes=CLASSES):
     """Area under precision over recall in percent, without interpolation, mean over the classes that occur.
 
     Args:
-        truth: dict of `boxes` (n, t, 4) and `classes` (n, t), `-1` where there is none.
-        found: dict of `boxes` (n, f, 4), `classes` and `confidence` (n, f), as `RetinaNet.predict` gives them.
+        truth: dict of `boxes` (n, t, 4) and `classes` (n, t), `-1` for no box.
+        found: dict of `boxes` (n, f, 4), `classes` and `confidence` (n, f), as `RetinaNet.predict` returns them.
     """
     areas = []
     for label in range(classes):
@@ -130,9 +130,7 @@ def measure(start, train, test, steps):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--backbone", default="runs/quickstart/export/backbone.keras", help="a .keras file of an export"
-    )
+    parser.add_argument("--backbone", default="runs/quickstart/export/backbone.keras", help="the .keras file")
     parser.add_argument("--quick", action="store_true", help="one seed, few steps")
     parser.add_argument("--json", metavar="PATH", help="also write the results to this file")
     arguments = parser.parse_args()

@@ -4,9 +4,9 @@
 
 k=200, unit vectors of 128 numbers in clusters, like trained features. faiss is `IndexFlatIP`, scikit-learn
 `NearestNeighbors(algorithm="brute", metric="cosine")`; both are exact as well, and all have the same number of threads.
-The time is from arrays to arrays, so it includes building the index. Candidates take turns, several times over, so that
-changes of the machine's speed affect all of them alike; a ratio is the median over rounds, ours over theirs. Peak memory
-is that of our search beyond its inputs, in a fresh process, with the large reference set streamed in blocks.
+The time is from arrays to arrays, so it includes building the index. Candidates take turns, several times over, so
+that changes of the machine's speed affect all of them alike; a ratio is the median over rounds, ours over theirs. Peak
+memory is that of our search beyond its inputs, in a fresh process, with the large reference set streamed in blocks.
 """
 
 import argparse
