@@ -4,7 +4,7 @@
 
 A RetinaNet (keras-cv) on the stages of the backbone learns to detect scikit-learn's handwritten digits on noisy
 canvases of 64 x 64 pixels; the test canvases show digits that pre-training has not seen. Both detectors start with the
-same heads, see the same canvases and train with the same settings; each seed has other canvases and heads. The metric is
+same heads, see the same canvases and train with the same settings; a seed has other canvases and heads. The metric is
 the average precision at an overlap (IoU) of 0.5, averaged over the ten digits.
 """
 

@@ -66,7 +66,7 @@ def fit_labelled(model, source, augmentation, batch_size, epochs, seed, callback
         callbacks, verbose: as for `keras.Model.fit`.
         unfinished: `Unfinished`, from which an interrupted training run resumes. Defaults to `None`.
     """
-    done = unfinished.begin(model, source) if unfinished else 0
+    done = unfinished.restore(model, source) if unfinished else 0
     if done >= epochs:
         return
     model.fit(

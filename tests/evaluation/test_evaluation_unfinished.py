@@ -51,7 +51,7 @@ def kept(tmp_path):
     """The file after two epochs of training, and the variables: `(path, arrays)`."""
     trained, path = make_classifier(), tmp_path / "kept.npz"
     callback = Unfinished(path)
-    assert callback.begin(trained, source_with({7: "x.png, cut off"})) == 0
+    assert callback.restore(trained, source_with({7: "x.png, cut off"})) == 0
     callback.set_model(trained)
     trained.train_on_batch(np.ones((4, SIZE, SIZE, 1)), np.ones((4, 10)))
     callback.on_epoch_end(1)
@@ -63,7 +63,7 @@ def test_complete_state_is_saved(kept):
     path, expected = kept
     model, source = make_classifier(), source_with({})
     assert not equal(arrays(model), expected)
-    assert Unfinished(path).begin(model, source) == 2
+    assert Unfinished(path).restore(model, source) == 2
     assert equal(arrays(model), expected)
     assert source.bad.met == {7: "x.png, cut off"}  # which keeps the order of the other images
 
@@ -76,7 +76,7 @@ def test_damaged_or_foreign_file_is_not_used(kept, capsys):
         path.write_bytes(content)
         model = make_classifier(units)
         before = arrays(model)
-        assert Unfinished(path).begin(model, source_with({})) == 0
+        assert Unfinished(path).restore(model, source_with({})) == 0
         assert equal(arrays(model), before)
         (line,) = capsys.readouterr().out.splitlines()
         assert line.startswith(f"note: {path} cannot be used (") and line.endswith("training starts from the beginning")
@@ -86,7 +86,7 @@ def test_full_disk_does_not_stop_training(kept, capsys, monkeypatch):
     path, _ = kept
     before = path.read_bytes()
     callback = Unfinished(path)
-    callback.begin(model := make_classifier(), source_with({}))
+    callback.restore(model := make_classifier(), source_with({}))
     callback.set_model(model)
     capsys.readouterr()
     with monkeypatch.context() as patch:
