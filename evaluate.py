@@ -1,18 +1,18 @@
-"""Evaluates what was learnt, and puts it to use: python evaluate.py MODE --workdir=runs/quickstart
+"""Evaluates a pre-trained encoder, or uses its features: python evaluate.py MODE --workdir=runs/quickstart
 
 Modes:
   knn        weighted k-nearest-neighbour accuracy
-  linear     a linear classifier by SGD, as the authors train it (--linear_on=features: in a minute)
+  linear     linear classifiers by SGD, as the authors train them (a minute with --linear_on=features)
   logistic   logistic regression on the frozen features
   semi       fine-tuning on 1 % and 10 % of the labels, beside the same network from random weights
-  finetune   fine-tuning on all labels
+  finetune   fine-tuning on all labels; saves the classifier
   retrieve   the most similar training images, as a picture
   embed      the features of all images, in a file for NumPy
-  measures   alignment, uniformity, spread and effective rank; needs no labels
+  measures   alignment, uniformity, embedding std and effective rank; needs no labels
   export     SavedModel and .keras file of the backbone, again
 
-In place of a run, --model takes a .keras file, a checkpoint of PyTorch or, with --trust_saved_model, a SavedModel, and
---dataset the images. Figures are printed, added to results.json, and told in a model card. Every flag is a field of
+Instead of a run, --model takes a .keras file, a PyTorch checkpoint or, with --trust_saved_model, a SavedModel, and
+--dataset the images. Metrics are printed, added to results.json, and listed in a model card. Every flag is a field of
 `keras_moco.config.evaluation.EvaluationConfig`.
 """
 

@@ -1,11 +1,11 @@
-"""Does pre-training help to find things? The same detector from the exported backbone and from random weights.
+"""Does pre-training help detection? The same detector from the exported backbone and from random weights.
 
     python benchmarks/detection.py [--backbone PATH] [--quick] [--json PATH]
 
-A RetinaNet (keras-cv) on the stages of the backbone learns to find and to name scikit-learn's handwritten digits on
-noisy canvases of 64 x 64 pixels; the digits of the canvases it is measured on are those that pre-training has not
-seen. Both start with the same heads, see the same canvases and train by the same settings; a seed is another set of
-canvases and other heads. Measured is the average precision at an overlap (IoU) of 0.5, mean of the ten digits.
+A RetinaNet (keras-cv) on the stages of the backbone learns to detect scikit-learn's handwritten digits on noisy
+canvases of 64 x 64 pixels; the test canvases show digits that pre-training has not seen. Both detectors start with the
+same heads, see the same canvases and train with the same settings; a seed has other canvases and heads. The metric is
+the average precision at an overlap (IoU) of 0.5, averaged over the ten digits.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from keras_moco.data import open_source
 
 CLASSES = 10
 STARTS = ("pre-trained", "random")
-# keras-cv names its input and is then given images without the name.
+# keras-cv names its input, and is given images without a name.
 warnings.filterwarnings("ignore", "The structure of `inputs` doesn't match", UserWarning)
 
 
@@ -79,9 +79,9 @@ def detector(backbone, classes, width=32):
 
 
 def hits(found, truth, threshold=0.5):
-    """Which of the boxes `found` (f, 4), the surest first, cover one of `truth` (t, 4) that none before has covered.
+    """Which of the boxes `found` (f, 4), by decreasing confidence, are the first to cover a box of `truth` (t, 4).
 
-    Covered means intersection over union of at least `threshold`; the best of those still free counts, as in COCO.
+    Covered means intersection over union of at least `threshold`; the best free box counts, as in COCO.
     """
     overlaps = np.array(keras_cv.bounding_box.compute_iou(found, truth, "xyxy"))
     hit = np.zeros(len(found), bool)
@@ -89,7 +89,7 @@ def hits(found, truth, threshold=0.5):
         best = overlap.argmax()
         if overlap[best] >= threshold:
             hit[index] = True
-            overlaps[:, best] = 0  # found once
+            overlaps[:, best] = 0  # covered only once
     return hit
 
 
@@ -113,7 +113,7 @@ def average_precision(truth, found, classes=CLASSES):
             hit.append(hits(found["boxes"][image][said], there) if both else np.zeros(len(said), bool))
         confidences, hit = np.concatenate(confidences), np.concatenate(hit)
         if total:
-            # scikit-learn's recall is of those that were found at all.
+            # scikit-learn's recall counts only the boxes that were found.
             areas.append(average_precision_score(hit, confidences) * hit.sum() / total if hit.any() else 0.0)
     return 100 * float(np.mean(areas))
 
@@ -130,7 +130,7 @@ def measure(start, train, test, steps):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="runs/quickstart/export/backbone.keras", help="what export has written")
+    parser.add_argument("--backbone", default="runs/quickstart/export/backbone.keras", help="the .keras file")
     parser.add_argument("--quick", action="store_true", help="one seed, few steps")
     parser.add_argument("--json", metavar="PATH", help="also write the results there")
     arguments = parser.parse_args()

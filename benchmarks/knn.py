@@ -2,11 +2,11 @@
 
     python benchmarks/knn.py [--quick] [--json PATH]
 
-k=200 of unit vectors of 128 numbers that lie in clusters, as trained features do. faiss is `IndexFlatIP`, scikit-learn
+k=200, unit vectors of 128 numbers in clusters, like trained features. faiss is `IndexFlatIP`, scikit-learn
 `NearestNeighbors(algorithm="brute", metric="cosine")`; both are exact as well, and all have the same number of threads.
-A turn begins with arrays and ends with arrays, so it includes building the index. Candidates take turns, several times
-over, so that a change of the machine's speed meets all of them alike; ratios are medians of those of one round, ours
-over theirs. Peak memory of ours is beyond the inputs, in a fresh process each, the large bank streamed past in blocks.
+The time is from arrays to arrays, so it includes building the index. Candidates take turns, several times over, so
+that changes of the machine's speed affect all of them alike; a ratio is the median over rounds, ours over theirs. Peak
+memory is that of our search beyond its inputs, in a fresh process, with the large reference set streamed in blocks.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import numpy as np  # noqa: E402
 from keras_moco.evaluation import nearest_neighbours  # noqa: E402
 
 K, WIDTH, CLUSTERS, BLOCK = 200, 128, 1000, 8192
-SIZES = {"60000": (60_000, 10_000), "1280000": (1_280_000, 1_000)}  # bank rows, queries
+SIZES = {"60000": (60_000, 10_000), "1280000": (1_280_000, 1_000)}  # reference rows, queries
 QUICK_SIZES = {"60000": (60_000, 1_000), "1280000": (100_000, 200)}
 ROUNDS = {"60000": 3, "1280000": 2}
 
@@ -44,7 +44,7 @@ def blocks(rows, seed):
 
 
 def candidates():
-    """name: function of bank and queries to bank rows `(n, K)`."""
+    """Name to function of reference set and queries to rows `(n, K)`: a dict."""
     from sklearn.neighbors import NearestNeighbors
 
     def with_sklearn(bank, queries):
@@ -87,7 +87,7 @@ def peak_megabytes(rows, queries, stream):
     """Peak memory of a search beyond its inputs, in MB, in this process, which must be fresh."""
     import resource
 
-    # A first search brings in what is loaded on demand, and is small.
+    # A small first search loads everything that is loaded on demand.
     nearest_neighbours(np.eye(WIDTH, dtype="float32"), np.eye(WIDTH, dtype="float32"), 1)
     inputs = np.concatenate(list(blocks(queries, seed=2)))
     bank = blocks(rows, seed=1) if stream else np.concatenate(list(blocks(rows, seed=1)))
@@ -113,11 +113,11 @@ def main():
     if arguments.json and not Path(arguments.json).resolve().parent.is_dir():
         parser.error(f"--json must be in an existing folder. Received: {arguments.json}. Make its folder first.")
     sizes = QUICK_SIZES if arguments.quick else SIZES
-    # First of all: the peak of a process begins with that of the one that started it.
+    # First: the peak of a process starts with that of its parent.
     peaks = {label: peak_in_fresh_process(*size, stream=label == "1280000") for label, size in sizes.items()}
     searches = candidates()
     report = {"seconds": {}, "ratios": {}, "peak_megabytes": peaks}
-    print(f"{'bank':>9} {'queries':>7} {'':12} {'seconds':>8} {'ours / theirs':>14} {'peak MB':>8}")
+    print(f"{'rows':>9} {'queries':>7} {'':12} {'seconds':>8} {'ours / theirs':>14} {'peak MB':>8}")
     for label, (rows, count) in sizes.items():
         large = label == "1280000"
         bank, queries = (np.concatenate(list(blocks(size, seed))) for size, seed in ((rows, 1), (count, 2)))

@@ -1,4 +1,4 @@
-"""Batches of images with their labels, in the forms in which data sets give them."""
+"""Batches of images with their labels, in all forms of data sets that Keras takes."""
 
 from collections.abc import Mapping
 
@@ -7,38 +7,38 @@ import keras
 from keras_moco.checks.pixel_range import check_pixels
 from keras_moco.errors import UserError
 
-ARRAYS = 256  # images of a batch out of whole arrays
+ARRAYS = 256  # batch size for whole arrays
 
 
 def named_batches(dataset):
-    """The batches of a data set as dictionaries; those of the first one are known to have values in 0..255.
+    """The batches of a data set as dictionaries; the images of the first are checked to have values in 0..255.
 
     Args:
-        dataset: `tf.data.Dataset`, `keras.utils.PyDataset` or other iterable of batches as `named` takes them; or whole
-            arrays, `(images, labels)` or a dictionary of them.
+        dataset: `tf.data.Dataset`, `keras.utils.PyDataset` or other iterable of batches in any form that `named` takes;
+            or whole arrays, `(images, labels)` or a dictionary of them.
 
     Returns:
-        `tf.data.Dataset`, or an iterator, of dictionaries as of `named`.
+        `tf.data.Dataset`, or an iterator, of dictionaries such as `named` returns.
 
     Raises:
-        ValueError: while it is read, if there is no image in a batch.
+        ValueError: while it is read, if a batch has no images.
     """
     if not hasattr(dataset, "element_spec") or hasattr(dataset, "__next__"):
         return _one_by_one(dataset)
     if not hasattr(dataset, "map"):
-        return dataset  # distributed, which Keras takes as it is
+        return dataset  # a distributed data set, which Keras takes as it is
     return dataset.map(lambda *batch: named(batch)).enumerate().map(_first_checked)
 
 
 def named(batch):
-    """A batch as a dictionary of `"image"` `(b, H, W, C)` and, where it has them, `"label"` and `"index"`, `(b,)`.
+    """A batch as a dictionary of `"image"` `(b, H, W, C)` and, if it has them, `"label"` and `"index"`, `(b,)`.
 
     Args:
-        batch: such a dictionary, which may hold more; `(image, label)` or `(image,)`, as of Keras; or images alone. Of
-            tensors, arrays, or their specs.
+        batch: such a dictionary, possibly with other keys; `(image, label)` or `(image,)`, as in Keras; or images
+            alone. Entries are tensors, arrays, or their specs.
 
     Raises:
-        ValueError: if there are no images in it, or no batch of them, or the labels are no numbers of classes.
+        ValueError: if it has no batch of images, or the labels are not numbers of classes.
     """
     entries = _entries(batch)
     if "image" not in entries:
@@ -53,29 +53,29 @@ def named(batch):
 
 
 def check_batches(name, dataset, image_shape, labelled=True):
-    """Raises `ValueError` unless a data set can be read again and again, to its end, and its batches embedded.
+    """Raises `ValueError` unless a data set can be read repeatedly, is finite, and has images that fit the encoder.
 
     Args:
-        name: str, of the data set, for the message.
+        name: str, the name of the data set in the message.
         dataset: as for `named_batches`.
-        image_shape: `(H, W, C)` that the encoder takes, `None` where any size goes.
+        image_shape: `(H, W, C)` that the encoder takes, `None` for sides of any size.
         labelled: bool, whether images must have labels. Defaults to `True`.
     """
     if hasattr(dataset, "__next__"):
         raise UserError(
-            f"`{name}` must be a data set that can be read again, after every epoch. "
-            f"Received: a {type(dataset).__name__}, which is read once. Give a `tf.data.Dataset`, or a list of batches."
+            f"`{name}` must be a data set that can be read after every epoch. "
+            f"Received: a {type(dataset).__name__}, read only once. Give a `tf.data.Dataset` or a list of batches."
         )
     if hasattr(dataset, "cardinality") and int(dataset.cardinality()) == -1:
         raise UserError(
-            f"`{name}` must be finite, or measuring never ends. "
-            "Received: an infinite data set. Leave out `.repeat()`, or add `.take(16)`."
+            f"`{name}` must be finite, or the evaluation never ends. "
+            "Received: an infinite data set. Remove `.repeat()`, or add `.take(16)`."
         )
     batch = named(dataset.element_spec) if hasattr(dataset, "element_spec") else named(next(iter(_batches(dataset))))
     if labelled and "label" not in batch:
         raise UserError(
             f"`{name}` must have labels, as dictionaries with 'image' and 'label' or as tuples (image, label). "
-            f"Received: batches with {', '.join(map(repr, batch))}. Add them, or leave this callback out."
+            f"Received: batches with {', '.join(map(repr, batch))}. Add labels, or remove this callback."
         )
     shape = tuple(batch["image"].shape[1:]) if _rank(batch["image"]) else image_shape
     if any(None not in sides and sides[0] != sides[1] for sides in zip(shape, image_shape, strict=False)):
@@ -112,7 +112,7 @@ def _classes(label):
         return label[:, 0] if hasattr(label, "__getitem__") else label  # a column, as of `keras.datasets`; or its spec
     if rank not in (None, 1) or kind.startswith(("str", "bytes", "object")):
         raise UserError(
-            "Labels must be one number of a class per image, (b,). "
+            "Labels must be one class number per image, (b,). "
             f"Received: labels of shape {label.shape} and type {kind}. Number the classes: of one-hot labels take "
             '`tf.argmax(label, -1)`, of `image_dataset_from_directory` `label_mode="int"`.'
         )
@@ -120,15 +120,15 @@ def _classes(label):
 
 
 def _batches(dataset):
-    """The batches of what is no `tf.data.Dataset`."""
-    if isinstance(dataset, keras.utils.PyDataset):  # which Python itself would read for ever
+    """The batches of a data set other than `tf.data.Dataset`."""
+    if isinstance(dataset, keras.utils.PyDataset):  # over which Python iterates for ever
         return (dataset[number] for number in range(len(dataset)))
     parts = _whole(dataset)
     if parts is None:
         return dataset
     lengths = {name: len(values) for name, values in parts.items()}
     if len(set(lengths.values())) > 1:
-        raise UserError(f"Images and labels must be equally many. Received: {lengths}. Take both from the same data.")
+        raise UserError(f"Images and labels must have one length. Received: {lengths}. Take both from the same data.")
     return (
         {name: values[start : start + ARRAYS] for name, values in parts.items()}
         for start in range(0, lengths["image"], ARRAYS)
@@ -136,7 +136,7 @@ def _batches(dataset):
 
 
 def _whole(dataset):
-    """The arrays of a data set that is given as such, by name; `None` of any other."""
+    """Whole arrays by name; `None` for any other data set."""
     if isinstance(dataset, list) or not isinstance(dataset, Mapping | tuple) and not hasattr(dataset, "shape"):
         return None
     if isinstance(dataset, tuple) and [_rank(part) for part in dataset] not in ([4], [4, 1], [4, 2]):
@@ -158,7 +158,7 @@ def _first_checked(number, batch):
 
 
 def _rank(part):
-    """The number of axes of an array, a tensor or its spec; `None` where it is not known."""
+    """The number of axes of an array, a tensor or its spec; `None` if it is unknown."""
     shape = getattr(part, "shape", None)
     return getattr(shape, "rank", None) if shape is None or hasattr(shape, "rank") else len(shape)
 

@@ -1,5 +1,6 @@
 """Training and prediction on images with labels, and the check of the labels."""
 
+import math
 import sys
 
 import numpy as np
@@ -49,6 +50,11 @@ def check_labels(name, labels, num_classes=None, shape=None, every_class=False):
     return labels
 
 
+def held_out_tenth(count, seed):
+    """Random indices of a tenth of `count` images, and of the others."""
+    return np.split(np.random.default_rng(seed).permutation(count), [math.ceil(0.1 * count)])
+
+
 def fit_labelled(model, source, augmentation, batch_size, epochs, seed, callbacks=(), verbose=0, unfinished=None):
     """Trains a compiled model, whose optimizer is built, on augmented images with their labels.
 
@@ -60,7 +66,7 @@ def fit_labelled(model, source, augmentation, batch_size, epochs, seed, callback
         callbacks, verbose: as for `keras.Model.fit`.
         unfinished: `Unfinished`, from which an interrupted training run resumes. Defaults to `None`.
     """
-    done = unfinished.begin(model, source) if unfinished else 0
+    done = unfinished.restore(model, source) if unfinished else 0
     if done >= epochs:
         return
     model.fit(

@@ -14,7 +14,7 @@ from keras_moco.errors import UserError
 from keras_moco.evaluation.accuracy import Accuracy, accuracy_of, in_words, rounded
 from keras_moco.evaluation.features import IMAGE_SETTINGS, extract_features
 from keras_moco.evaluation.guard import frozen
-from keras_moco.evaluation.labelled import check_labels, fit_labelled, fit_verbosity, predict_labelled
+from keras_moco.evaluation.labelled import check_labels, fit_labelled, fit_verbosity, held_out_tenth, predict_labelled
 from keras_moco.evaluation.linear_heads import LinearHeads
 from keras_moco.evaluation.plots import draw_confusion
 from keras_moco.evaluation.unfinished import delete_outdated, unfinished_run
@@ -23,7 +23,6 @@ from keras_moco.optimizers.schedules import learning_rate
 
 SETTINGS = (*IMAGE_SETTINGS, "features", "linear_on", "rates", "epochs", "crop_min_area", "seed", "pictures")
 RATES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-_HELD_OUT = 0.1
 
 
 def run(target):
@@ -216,9 +215,8 @@ def _split(count, rates, seed):
     """Indices of the training images, and of those held out to choose among several rates."""
     if len(rates) == 0 or min(rates) <= 0:
         raise UserError(f"`rates` must be positive numbers. Received: rates={rates}. The authors use 30.")
-    order = np.random.default_rng(seed).permutation(count)
-    held_out = math.ceil(_HELD_OUT * count) if len(rates) > 1 else 0
-    return order[held_out:], order[:held_out]
+    held_out, rest = held_out_tenth(count, seed)
+    return (rest, held_out) if len(rates) > 1 else (np.concatenate([held_out, rest]), held_out[:0])
 
 
 def _compile(model, rates, epochs, steps, batch_size):

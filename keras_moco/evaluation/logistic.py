@@ -8,10 +8,9 @@ import numpy as np
 from keras_moco.errors import UserError
 from keras_moco.evaluation.features import IMAGE_SETTINGS, extract_features
 from keras_moco.evaluation.guard import frozen
-from keras_moco.evaluation.labelled import check_labels
+from keras_moco.evaluation.labelled import check_labels, held_out_tenth
 
 SETTINGS = (*IMAGE_SETTINGS, "features")
-_HELD_OUT = 0.1
 
 
 def run(target):
@@ -109,8 +108,7 @@ def linear_accuracy(train, test, c_values=(0.001, 0.01, 0.1, 1.0), max_iter=300,
     100.0
     """
     _check(train, test, c_values)
-    order = np.random.default_rng(seed).permutation(len(train.labels))
-    held_out, rest = np.split(order, [int(np.ceil(_HELD_OUT * len(order)))])
+    held_out, rest = held_out_tenth(len(train.labels), seed)
     sweep = {}
     if len(c_values) > 1:
         part, labels = train.features[rest], train.labels[rest]

@@ -46,7 +46,7 @@ class Unfinished(keras.callbacks.Callback):
         self._last = None  # the time of the last write
         self._duration = 0.0  # of that write, in seconds
 
-    def begin(self, model, source):
+    def restore(self, model, source):
         """Restores the state that an earlier process saved.
 
         Args:

@@ -86,7 +86,7 @@ def test_a_model_that_has_been_trained_has_no_accuracy_before_training(model):
 
 
 def test_bad_settings_are_refused_before_the_first_step(model):
-    with pytest.raises(ValueError, match="k=101, bank of 100"):
+    with pytest.raises(ValueError, match="k=101, reference set of 100"):
         model.fit(batches(), steps_per_epoch=1, verbose=0, callbacks=[monitor(k=101)])
     assert model.steps_done == 0
     for bank, received in (

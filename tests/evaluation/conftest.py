@@ -1,4 +1,4 @@
-"""One finished run for all tests that evaluate one."""
+"""A finished run that all tests of evaluations share."""
 
 import shutil
 
@@ -16,13 +16,13 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def run(trained, tmp_path):
-    """A copy of its folder, for this test alone."""
+    """A copy of the folder of the run, for one test."""
     return shutil.copytree(trained.path, tmp_path / "run")
 
 
 @pytest.fixture(scope="session")
 def features(trained):
-    """Of its backbone, by split."""
+    """Features of the backbone of the run, by split."""
     return {
         split: extract_features(trained.encoder.features, evaluation_dataset(open_source("digits", split), SIZE))
         for split in ("train", "test")

@@ -23,15 +23,15 @@ SIZE = TINY_RUN["image_size"]
 
 
 def make_run(folder):
-    """A run with one checkpoint, of random weights: the tests do not depend on how good they are."""
+    """A run with one checkpoint of random weights."""
     run = RunDirectory(folder)
-    # The size of the data, so that opening the run need not open them; a third of the images may be unreadable.
+    # With the size of the data, so that opening the run reads no images; a third of them may be unreadable.
     config = tiny_config(folder, train_examples=1437, channels=1, max_bad_fraction=0.3)
     keras.utils.set_random_seed(0)
     model = build_model(plan_of(config, 1), distribution.make_strategy("one"))
-    for weight in model.encoder.trainable_weights:  # weights that no seed gives
+    for weight in model.encoder.trainable_weights:  # weights that no seed produces
         weight.assign(1.05 * weight)
-    for _ in range(3):  # BatchNorm's statistics leave their first values
+    for _ in range(3):  # moves BatchNorm's statistics from their initial values
         model.encoder(np.random.default_rng(0).uniform(0, 255, (32, SIZE, SIZE, 1)), training=True)
     run.claim(config)
     save(model, run.checkpoints)
@@ -41,7 +41,7 @@ def make_run(folder):
 
 
 def train_on(folder, epochs=1):
-    """A newer checkpoint of a run, as if it had been trained on: its model."""
+    """Saves a newer checkpoint of a run, as further training would, and returns its model."""
     _, model = load_model(folder)
     model.step.assign(model.steps_done + 11 * epochs)
     for weight in model.encoder.trainable_weights:
@@ -60,14 +60,14 @@ def results(folder):
 
 
 def refusal(mode, **settings):
-    """What the error says."""
+    """The message of the error that an evaluation raises."""
     with pytest.raises(ValueError) as caught:
         evaluate(mode, EvaluationConfig(**settings))
     return str(caught.value)
 
 
 def write_images(folder, *names, shape=(9, 9)):
-    """An image file for each name, each of one grey."""
+    """Writes an image file of uniform grey for each name, and returns the name of the data set."""
     for number, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full(shape, 20 * number + 20, "uint8")).save(folder / name)

@@ -95,7 +95,7 @@ def test_a_folder_read_by_keras_is_a_data_set(tmp_path):
     assert labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
-def test_what_is_no_batch_of_labelled_images_is_refused():
+def test_other_forms_of_batches_are_refused():
     def sliced(*parts):
         return tf.data.Dataset.from_tensor_slices(parts)
 
@@ -146,7 +146,7 @@ def test_blocks_are_whole_batches_and_together_the_data_set():
         np.testing.assert_array_equal(index, whole.index)
 
 
-def test_blocks_are_embedded_when_they_are_asked_for():
+def test_blocks_are_embedded_lazily():
     read = []
 
     def batches():
@@ -180,7 +180,7 @@ def test_both_levels_come_from_one_pass_with_the_rows_of_each_alone():
         at_levels(encoder, ("head",))
 
 
-def test_labels_that_no_int32_holds_are_refused():
+def test_labels_beyond_int32_are_refused():
     batch = {"image": np.zeros((2, 4, 4, 1), "float32"), "label": np.array([1, 2**32])}
     with pytest.raises(ValueError, match=f"labels from 1 to {2**32}"):
         extract_features(lambda images: ops.mean(images, axis=(1, 2)), tf.data.Dataset.from_tensors(batch))

@@ -42,7 +42,7 @@ def test_every_variable_moves_and_the_classes_are_found():
 
 
 @pytest.mark.slow
-def test_the_seed_decides_everything():
+def test_training_is_reproducible_by_seed():
     start = values(backbone())
 
     def trained(seed):

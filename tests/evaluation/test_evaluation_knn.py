@@ -35,7 +35,7 @@ def test_chunks_and_lengths_change_nothing(monkeypatch):
     np.testing.assert_allclose(chunks, whole, atol=1e-5)
 
 
-def test_shares_of_the_vote_are_those_of_the_formula():
+def test_votes_follow_the_formula():
     similarity, labels = np.array([[0.9, 0.5, 0.5, -0.2], [1.0, 1.0, 0.0, 0.0]]), np.array([[2, 0, 2, 1], [0, 1, 1, 1]])
     weights = np.exp(similarity / 0.07)
     expected = np.array([[weights[row][labels[row] == label].sum() for label in range(4)] for row in range(2)])
@@ -69,7 +69,7 @@ def test_several_k_and_temperatures_equal_single_calls(block):
 def test_bad_arguments_are_refused():
     sound = as_features(np.eye(4), np.array([0, 1, 2, 0]))
     for change, variable in (
-        ({"ks": (1, 5)}, "k=5, bank of 4"),
+        ({"ks": (1, 5)}, "k=5, reference set of 4"),
         ({"temperatures": (0.1, 0.0)}, "temperature=0.0"),
         ({"bank": as_features(np.eye(4), np.array([0, -1, 0, 0]))}, "4 labels from -1 to 0"),
         ({"bank": as_features(np.eye(4), np.array([0, 1]))}, "bank_labels of shape (2,)"),

@@ -12,16 +12,16 @@ from keras_moco.evaluation import Features, LinearHeads, linear, linear_sweep, l
 FEATURES, CLASSES = 5, 3
 
 
-def clusters(count=60, seed=0, spread=0.7):
-    """Features of three classes that overlap somewhat."""
+def clusters(count=60, seed=0, noise=0.7):
+    """Features of three classes that overlap slightly."""
     random = np.random.default_rng(seed)
     labels = np.arange(count) % CLASSES
-    features = np.eye(CLASSES, FEATURES)[labels] + spread * random.normal(size=(count, FEATURES))
+    features = np.eye(CLASSES, FEATURES)[labels] + noise * random.normal(size=(count, FEATURES))
     return Features(features.astype("float32"), labels, np.arange(count))
 
 
 def trained_in_numpy(data, kernel, rate, epochs):
-    """Softmax regression by SGD with momentum, all images in every step; a tenth of the rate from 60 and 80 % on."""
+    """Softmax regression by SGD with momentum, all images in every step; the rate falls at 60 and 80 %."""
     kernel, bias = kernel.astype("float64"), np.zeros(CLASSES)
     velocities = [np.zeros_like(kernel), np.zeros_like(bias)]
     for epoch in range(epochs):
@@ -35,7 +35,7 @@ def trained_in_numpy(data, kernel, rate, epochs):
     return kernel, bias
 
 
-def test_every_head_is_trained_as_it_would_be_alone_in_numpy():
+def test_every_head_trains_as_if_alone_in_numpy():
     data, rates, epochs = clusters(), (0.1, 1.0, 30.0), 20
     heads = LinearHeads(CLASSES, len(rates), seed=3)
     model = keras.Sequential([keras.Input((FEATURES,)), heads])
@@ -73,8 +73,8 @@ def test_the_rate_is_chosen_by_the_held_out_images():
 
 @pytest.mark.slow
 def test_a_single_rate_is_trained_on_all_images():
-    train = clusters(30, spread=0.0)
-    # The only image of its class lies in the last batch, if anywhere.
+    train = clusters(30, noise=0.0)
+    # The only image of its class is in the last batch, if anywhere.
     rare = train._replace(
         features=np.concatenate([train.features, [[0, 0, 0, 9, 0]]]).astype("float32"),
         labels=np.append(train.labels, 3),
@@ -88,7 +88,7 @@ def test_a_single_rate_is_trained_on_all_images():
 
 
 class Tint(keras.layers.Layer):
-    """Features of a colour: its three channels, through BatchNorm, whose statistics must stay."""
+    """Three colour channels as features, through BatchNorm, whose statistics must stay."""
 
     def __init__(self, cheat=False):
         super().__init__()
@@ -130,7 +130,7 @@ class Interrupt(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("callbacks, ends_in", [([], nullcontext()), ([Interrupt()], pytest.raises(KeyboardInterrupt))])
-def test_what_is_trainable_stays_trainable_and_what_is_frozen_frozen(callbacks, ends_in):
+def test_trainable_flags_of_the_backbone_stay(callbacks, ends_in):
     layers = [keras.layers.Dense(3, name="frozen"), keras.layers.Dense(3, name="trained")]
     model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D(), *layers])
     layers[0].trainable = False

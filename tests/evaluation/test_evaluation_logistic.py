@@ -1,4 +1,4 @@
-"""Logistic regression on frozen features, against scikit-learn; and the guard of what is frozen."""
+"""Logistic regression on frozen features, against scikit-learn; and the guard of frozen models."""
 
 import keras
 import numpy as np
@@ -92,7 +92,7 @@ def test_one_changed_bit_fails():
         with pytest.raises(RuntimeError, match=f"Received: 1 changed variable.*: {variable.path}"):
             with frozen(encoder):
                 variable.assign(values)
-    with frozen(encoder):  # what is put back is no change
+    with frozen(encoder):  # a restored value is no change
         before = encoder.variables[0].numpy()
         encoder.variables[0].assign(before + 1)
         encoder.variables[0].assign(before)
@@ -115,7 +115,7 @@ def test_one_changed_bit_fails():
         raise ZeroDivisionError
 
 
-def test_what_cannot_be_probed_is_refused():
+def test_missing_labels_and_single_classes_are_refused():
     train, test = digits()
     none, one_class = (train._replace(labels=np.full_like(train.labels, label)) for label in (-1, 4))
     few = Features(*(rows[:5] for rows in train))

@@ -101,7 +101,7 @@ def test_lengths_beyond_what_can_be_squared_change_nothing():
         assert representation_measures(factor * FIRST, SECOND) == pytest.approx(representation_measures(FIRST, SECOND))
 
 
-def test_zeros_are_one_point_and_half_precision_is_measured_in_double():
+def test_zero_vectors_are_identical_and_half_precision_is_measured_in_double():
     zeros = np.zeros((5, 3))
     assert representation_measures(zeros, zeros) == pytest.approx((0, 0, 0, 1), abs=1e-4)
     half = FIRST.astype("float16")

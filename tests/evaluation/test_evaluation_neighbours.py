@@ -1,4 +1,4 @@
-"""Exact search of neighbours, against sorting everything; against scikit-learn with the vote of kNN."""
+"""Exact search for neighbours, against a full sort."""
 
 import subprocess
 import sys
@@ -10,13 +10,13 @@ from keras_moco.evaluation import nearest_neighbours
 
 
 def whole_numbers(rows, seed, width=3):
-    """Vectors along axes, with which everything is computed exactly, in whatever order; most of them are tied."""
+    """Vectors along axes, whose products are exact in any order; most of them are tied."""
     axes = np.concatenate([np.eye(width), -np.eye(width), np.zeros((1, width))])
     return axes[np.random.default_rng(seed).integers(0, len(axes), rows)].astype("float32")
 
 
 def reference(bank, queries, k):
-    """Everything sorted in float64, equals by position."""
+    """A full sort in float64, equals by position."""
     bank, queries = (
         rows.astype("float64") / np.maximum(np.linalg.norm(rows.astype("float64"), axis=1, keepdims=True), 1e-300)
         for rows in (bank, queries)
@@ -33,12 +33,12 @@ def assert_equal(found, expected):
 
 
 @pytest.mark.parametrize("k", [1, 90, 1500])
-def test_it_finds_what_sorting_everything_finds(k):
+def test_search_equals_full_sort(k):
     rng = np.random.default_rng(0)
     bank, queries = rng.standard_normal((1500, 16)), rng.standard_normal((40, 16))
     found, (similarity, rows) = nearest_neighbours(bank, queries, k), reference(bank, queries, k)
     np.testing.assert_allclose(found.similarity, similarity, atol=1e-6)
-    # float32 cannot tell all of 60,000 apart; those that it has swapped are as similar.
+    # float32 does not distinguish all 60,000; those that are swapped are equally similar.
     assert np.mean(found.rows == rows) > 0.999
     assert all(len(set(row)) == k for row in found.rows)
     assert (found.similarity.dtype, found.rows.dtype) == ("float32", "int64")
@@ -46,20 +46,20 @@ def test_it_finds_what_sorting_everything_finds(k):
 
 @pytest.mark.parametrize("bank_chunk", [7, 499, 500, 8192])
 @pytest.mark.parametrize("k", [3, 40])
-def test_among_equals_the_first_in_the_bank_wins_whatever_the_chunks(k, bank_chunk):
+def test_first_of_equal_rows_wins_for_any_chunk_size(k, bank_chunk):
     bank, queries = whole_numbers(500, seed=1), whole_numbers(23, seed=2)
     found = nearest_neighbours(bank, queries, k, chunk_size=7, bank_chunk=bank_chunk)
     assert_equal(found, reference(bank, queries, k))
 
 
 @pytest.mark.parametrize("size", [1, 333, 1500])
-def test_a_streamed_bank_gives_what_an_array_gives(size):
+def test_streamed_reference_set_equals_array(size):
     bank, queries = whole_numbers(1500, seed=1, width=16), whole_numbers(20, seed=2, width=16)
     blocks = (bank[start : start + size] for start in range(0, len(bank), size))
     assert_equal(nearest_neighbours(blocks, queries, 50, bank_chunk=400), reference(bank, queries, 50))
 
 
-def test_blocks_may_share_a_buffer_and_a_bank_may_be_on_disk(tmp_path):
+def test_blocks_may_share_a_buffer_or_be_on_disk(tmp_path):
     bank, queries = whole_numbers(1500, seed=1, width=16), whole_numbers(20, seed=2, width=16)
     buffer, expected = np.empty((100, 16), "float32"), reference(bank, queries, 50)
 
@@ -91,7 +91,7 @@ def unread():
 def test_bad_arguments_are_refused(streamed):
     for change, variable in (
         ({"queries": np.ones((2, 3))}, "shapes (4, 4) and (2, 3)"),
-        ({"k": 5}, "k=5, bank of 4"),
+        ({"k": 5}, "k=5, reference set of 4"),
         ({"queries": np.array([[1, 1, np.nan, 1]])}, "NaN or infinite"),
         ({"bank": np.array([[1, 1, 1, -np.inf], [1, 1, 1, 1]])}, "NaN or infinite"),
         ({"chunk_size": 0}, "chunk_size=0"),
@@ -104,8 +104,8 @@ def test_bad_arguments_are_refused(streamed):
         assert f"Received: {variable}" in str(error.value)
 
 
-def test_a_stream_is_refused_as_soon_as_it_can_be():
-    with pytest.raises(ValueError, match="k=0, bank of unknown size"):
+def test_bad_stream_is_refused_early():
+    with pytest.raises(ValueError, match="k=0, reference set of unknown size"):
         nearest_neighbours(unread(), np.ones((2, 4)), 0)
     with pytest.raises(ValueError, match=r"shapes \(2, 3\) and \(1, 4\)"):
         nearest_neighbours([np.ones((2, 4)), np.ones((2, 3))], np.ones((1, 4)), 1)
@@ -136,10 +136,10 @@ print(once - start, peak() - once)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak of memory from /proc")
-def test_memory_is_bounded_by_the_chunk_however_large_the_bank():
+def test_memory_is_bounded_by_the_chunk_size():
     command = [sys.executable, "-c", PEAK.format(rows=400_000)]
     found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     first, doubled = map(float, found.split())
-    bound = (20 * 32768 * 128 + 40 * 100 * (32768 + 2 * 50)) / 2**20  # as the docstring says: 205 MB
+    bound = (20 * 32768 * 128 + 40 * 100 * (32768 + 2 * 50)) / 2**20  # from the docstring: 205 MB
     assert 16 < first < bound, found  # one chunk is 16 MB
-    assert doubled < 16, found  # the bank itself grew by 195 MB
+    assert doubled < 16, found  # the reference set grew by 195 MB

@@ -22,7 +22,7 @@ from tests.evaluation.finished_run import SIZE, refusal, results, train_on
 from tests.processes import ROOT
 
 
-def test_a_model_is_evaluated_in_a_folder_of_its_own(trained, tmp_path, monkeypatch):
+def test_model_has_its_own_output_folder(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = {"dataset": "digits", "image_size": SIZE}
     votes = {"knn_k": (5,), "pictures": False}
@@ -40,7 +40,7 @@ def test_a_model_is_evaluated_in_a_folder_of_its_own(trained, tmp_path, monkeypa
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_every_figure_and_file_says_which_checkpoint_it_is_of(run):
+def test_metrics_and_files_are_recorded_with_their_checkpoint(run):
     config = EvaluationConfig(workdir=str(run))
     first = EvaluationTarget(config)
     share = {"settings": {"checkpoint": first.checkpoint}, "a": [7.0]}
@@ -75,7 +75,7 @@ def test_every_figure_and_file_says_which_checkpoint_it_is_of(run):
         assert row in card.splitlines()
 
 
-def test_what_cannot_be_written_is_found_out_before_any_work(run, silent, tmp_path, monkeypatch):
+def test_unwritable_output_is_refused_before_any_work(run, silent, tmp_path, monkeypatch):
     monkeypatch.setattr(target, "open_trained_encoder", lambda *_: pytest.fail("the encoder was loaded"))
     (tmp_path / "file").touch()
     for output in ("file", "file/new"):
@@ -95,7 +95,7 @@ def test_what_cannot_be_written_is_found_out_before_any_work(run, silent, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="no setpriv, by which permissions bind root too")
-def test_a_run_that_only_may_be_read_is_evaluated_elsewhere(run, tmp_path):
+def test_read_only_run_is_evaluated_into_another_folder(run, tmp_path):
     program = "from tests import tiny; import runpy; runpy.run_path('evaluate.py', run_name='__main__')"
     command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", program, "embed"]
     run.chmod(0o555)
@@ -112,7 +112,7 @@ def test_a_run_that_only_may_be_read_is_evaluated_elsewhere(run, tmp_path):
     assert (tmp_path / "out" / "features_test.npz").exists() and not (run / "evaluation").exists()
 
 
-def test_two_models_that_are_evaluated_into_one_folder_at_once_are_not_mixed(trained, tmp_path):
+def test_two_models_cannot_share_an_output(trained, tmp_path):
     settings = {"dataset": "digits", "image_size": SIZE, "output": str(tmp_path / "out")}
     first, second = (
         EvaluationTarget(EvaluationConfig(model=str(path), **settings))
@@ -125,7 +125,7 @@ def test_two_models_that_are_evaluated_into_one_folder_at_once_are_not_mixed(tra
 
 
 @pytest.mark.parametrize("dataset", [None, "folder:elsewhere"])
-def test_evaluations_side_by_side_keep_the_figures_of_both(run, dataset, monkeypatch):
+def test_concurrent_evaluations_keep_the_metrics_of_both(run, dataset, monkeypatch):
     """Each is there before the other has written."""
     first, second = (EvaluationTarget(EvaluationConfig(workdir=str(run), dataset=dataset)) for _ in range(2))
     settings = {"epochs": 1, "checkpoint": first.checkpoint}
@@ -148,7 +148,7 @@ def test_evaluations_side_by_side_keep_the_figures_of_both(run, dataset, monkeyp
     assert set(recorded["checkpoints"]) == {"knn_top1", "linear_top1", "semi"}
 
 
-def test_a_card_shows_names_of_others_as_they_are(run, tmp_path):
+def test_card_escapes_foreign_names(run, tmp_path):
     ugly = "a|b`c` [x](javascript:y) <script>alert(1)</script> # *z* $w$ \\|\n# new"
     (run / "results.json").write_text(
         json.dumps({"other_data": {ugly: {"knn_top1": 9.5}}, "data_licence": ugly, "converted_from": ugly})

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: what they show. That they are drawn at all, `DRAW` at the end sees."""
+"""Plots of an evaluation: their contents, and, with `DRAW`, that they are written."""
 
 import sys
 from pathlib import Path
@@ -23,7 +23,7 @@ RESULTS = {"fine-tuned": {0.1: [83.0, 84.0, 85.5], 0.01: [70.0, 72.0], 1: [90.0]
 
 @pytest.fixture
 def figures(monkeypatch):
-    """All figures that would be saved; most of the time goes into painting them, which is not done."""
+    """All figures that would be saved; rendering, which takes most of the time, is skipped."""
     saved = []
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: (saved.append(self), Path(path).write_bytes(b"")))
     return saved
@@ -34,7 +34,7 @@ def texts_of(labels):
 
 
 def size(path):
-    """Width and height of a PNG file that is no single colour."""
+    """Width and height of a PNG file of more than one colour."""
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 5
@@ -56,13 +56,13 @@ SHOWN = (r"$\frac", "a_b$c$d", " _nolegend_", r"cut \$ off", "tab here new line"
 
 
 def shown(labels):
-    """What matplotlib paints of each; nothing of it as a formula."""
+    """The text that matplotlib shows for each label; none is a formula."""
     texts = texts_of(labels)
     assert not any(map(cbook.is_math_text, texts))
     return [text.replace(r"\$", "$") for text in texts]
 
 
-def test_names_of_classes_are_shown_as_they_are(tmp_path, figures, quick):
+def test_class_names_are_shown_literally(tmp_path, figures, quick):
     order, pixels = np.arange(6), IMAGES[:6]
     draw_confusion(tmp_path / "a.png", order, order, UGLY)
     draw_neighbours(tmp_path / "b.png", pixels, pixels[:, None], np.ones((6, 1)), order, order[:, None], UGLY)
@@ -180,7 +180,7 @@ DRAW = {
 
 
 @pytest.mark.parametrize("draw, expected", DRAW.values(), ids=DRAW)
-def test_a_picture_replaces_another_and_changes_nothing_else(draw, expected, tmp_path):
+def test_picture_replaces_a_file_and_leaves_matplotlib_unchanged(draw, expected, tmp_path):
     pyplot_before, settings = "matplotlib.pyplot" in sys.modules, dict(matplotlib.rcParams)
     path = tmp_path / "a.png"
     path.write_text("not a picture")
@@ -204,10 +204,10 @@ def test_a_picture_that_cannot_be_written_leaves_the_one_before_it(tmp_path, mon
     assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
 
 
-# What is refused; nothing may be written then.
+# Refused arguments; no file may be written.
 
 
-def test_what_does_not_fit_is_refused(tmp_path):
+def test_bad_arguments_are_refused(tmp_path):
     names = ("cat", "dog", "cow")
     queries, neighbours, similarity, labels = neighbours_of_digits()
     for draw, *arguments, received in (

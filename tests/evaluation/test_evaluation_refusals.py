@@ -28,7 +28,7 @@ def test_settings_are_checked():
     assert "Received: fly." in said and all(mode in said for mode in EVALUATIONS)
 
 
-def test_a_mode_refuses_what_only_others_have_a_use_for():
+def test_settings_of_other_modes_are_refused():
     for mode, setting, value, owners in (
         ("knn", "rates", (1.0, 3.0), "linear"),
         ("knn", "split", "train", "retrieve or embed or measures"),
@@ -47,7 +47,7 @@ def test_a_mode_refuses_what_only_others_have_a_use_for():
         assert f"Received: {setting}={to_text(value)}. Omit --{setting}, or choose the mode {owners}." in said
 
 
-def test_linear_refuses_what_it_has_no_use_for_on_these_inputs(run, silent):
+def test_linear_refuses_settings_of_its_other_input(run, silent):
     assert "Received: features=embedding." in refusal("linear", workdir=str(run), features="embedding")
     settings = {"linear_on": "features", "crop_min_area": 0.5}
     assert "Received: crop_min_area=0.5." in refusal("linear", workdir=str(run), **settings)
@@ -58,7 +58,7 @@ def test_no_more_neighbours_than_images(run, silent):
     assert "Received: neighbours=2000, 1437 images" in refusal("retrieve", workdir=str(run), neighbours=2000)
 
 
-def test_labels_must_be_there(run, silent, tmp_path):
+def test_labels_are_required(run, silent, tmp_path):
     dataset = write_images(tmp_path / "flat", "0.png", "1.png", "2.png")
     before = results(run)
     for mode in ("knn", "linear", "logistic", "semi", "finetune"):
@@ -87,7 +87,7 @@ def test_best_checkpoint_must_have_been_measured(run):
     assert "Received: best, in " in refusal("knn", workdir=str(run), checkpoint="best")
 
 
-def test_what_a_model_alone_does_not_have(trained, tmp_path):
+def test_model_without_dataset_or_head_is_refused(trained, tmp_path):
     output = {"output": str(tmp_path / "x"), "image_size": SIZE}
     assert f"{trained.export} without --dataset" in refusal("knn", model=str(trained.export), **output)
     settings = {"dataset": "digits", "features": "embedding", **output}
@@ -98,7 +98,7 @@ def test_what_a_model_alone_does_not_have(trained, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_what_holds_no_backbone(tmp_path):
+def test_files_without_a_backbone_are_refused(tmp_path):
     images = keras.Input((8, 8, 1))
     keras.Model(images, keras.layers.Conv2D(2, 3)(images)).save(tmp_path / "maps.keras")
     (tmp_path / "x.h5").write_bytes(b"x")

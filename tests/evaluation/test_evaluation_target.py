@@ -67,8 +67,8 @@ def test_a_model_is_fine_tuned(form, trained, tmp_path, monkeypatch):
     assert classifier.output_shape == (None, 10)
 
 
-def test_of_a_run_the_encoder_alone_is_made(run, monkeypatch):
-    """Neither key encoder nor queue nor optimizer; the same bits as in the whole model."""
+def test_only_the_encoder_of_a_run_is_built(run, monkeypatch):
+    """Neither key encoder nor queue nor optimizer; bits identical to those of the whole model."""
     expected = load_model(run)[1].encoder.weights
     for owner, name in ((FeatureQueue, "__init__"), (MoCo, "__init__"), (SGD, "__init__"), (SGD, "build")):
         monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail("more than the encoder was made"))
@@ -103,7 +103,7 @@ def test_any_checkpoint_can_be_evaluated(several):
         for load in (load_encoder, lambda *args, **named: open_trained_encoder(*args, **named)[0]):
             np.testing.assert_array_equal(load(run, checkpoint=checkpoint).weights[0], expected[step], checkpoint)
 
-    # Results of an older one are kept apart.
+    # Results of an older checkpoint are stored apart.
     before = results(run)
     evaluate("embed", EvaluationConfig(workdir=str(run), checkpoint="best"))
     assert results(run) == before
@@ -114,7 +114,7 @@ def test_any_checkpoint_can_be_evaluated(several):
         assert "of 0, 11, 22. " in said and f"Received: {checkpoint}, in {run / 'checkpoints'}" in said
 
 
-def test_a_backbone_beside_the_checkpoints_of_a_run_is_not_taken_for_it(run, trained, tmp_path):
+def test_checkpoint_of_a_run_is_preferred_to_a_backbone_file(run, trained, tmp_path):
     other = keras.Sequential([keras.Input((SIZE, SIZE, 1)), keras.layers.Flatten()])
     other.save(run / "backbone.keras")
     (run / "saved_model.pb").write_bytes(b"x")
@@ -125,19 +125,19 @@ def test_a_backbone_beside_the_checkpoints_of_a_run_is_not_taken_for_it(run, tra
     assert f"Received: {run} without one. Train" in refusal("embed", workdir=str(run))
 
 
-def test_all_of_an_evaluation_is_of_the_checkpoint_that_it_began_with(run):
+def test_newer_checkpoints_do_not_change_the_target(run):
     evaluated = EvaluationTarget(EvaluationConfig(workdir=str(run)))
     expected = evaluated.backbone().get_weights()
     train_on(run)
-    shutil.rmtree(run / "checkpoints" / "step-000000000")  # not kept any longer
+    shutil.rmtree(run / "checkpoints" / "step-000000000")  # no longer kept
     backbone = evaluated.backbone()
     for ours, theirs in zip(backbone.get_weights(), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    backbone.weights[0].assign(backbone.weights[0] + 1)  # each call gives a new one
+    backbone.weights[0].assign(backbone.weights[0] + 1)  # each call returns a new model
     np.testing.assert_array_equal(evaluated.backbone().weights[0], expected[0])
 
 
-def test_a_model_that_is_replaced_meanwhile_is_refused(tmp_path):
+def test_replaced_model_file_is_refused(tmp_path):
     def write(seed):
         keras.utils.set_random_seed(seed)
         keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(2)]).save(path)
@@ -151,7 +151,7 @@ def test_a_model_that_is_replaced_meanwhile_is_refused(tmp_path):
         evaluated.backbone()
 
 
-def test_a_step_is_a_number_or_its_digits(trained):
+def test_step_may_be_a_number_or_text(trained):
     for checkpoint in (0, "0", np.int64(0)):
         found = load_backbone(trained.path, checkpoint=checkpoint)
         for ours, theirs in zip(found.get_weights(), trained.encoder.backbone.get_weights(), strict=True):

@@ -1,4 +1,4 @@
-"""Trainings with labels that are interrupted, and resume."""
+"""Training runs with labels that are interrupted and resume."""
 
 import errno
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ SIZE = 8
 
 
 def make_backbone(units=8):
-    """A network with all that a training changes: weights, moving statistics, and random numbers."""
+    """A network with all kinds of state: weights, moving statistics, and random seeds."""
     keras.utils.set_random_seed(1)
     layers = [keras.layers.Flatten(), keras.layers.Dense(units), keras.layers.BatchNormalization()]
     return keras.Sequential(
@@ -39,7 +39,7 @@ def equal(ours, theirs):
     return all(np.array_equal(*pair) for pair in zip(ours, theirs, strict=True))
 
 
-# Stands for a source of files, one of which cannot be read.
+# Stands for a source of files with unreadable images.
 def source_with(met):
     bad = SimpleNamespace(met=met)
     bad.remember = lambda met: bad.met.update({int(index): name for index, name in met.items()})
@@ -48,10 +48,10 @@ def source_with(met):
 
 @pytest.fixture
 def kept(tmp_path):
-    """What two epochs of a training left behind: `(path, its variables)`."""
+    """The file after two epochs of training, and the variables: `(path, arrays)`."""
     trained, path = make_classifier(), tmp_path / "kept.npz"
     callback = Unfinished(path)
-    assert callback.begin(trained, source_with({7: "x.png, cut off"})) == 0
+    assert callback.restore(trained, source_with({7: "x.png, cut off"})) == 0
     callback.set_model(trained)
     trained.train_on_batch(np.ones((4, SIZE, SIZE, 1)), np.ones((4, 10)))
     callback.on_epoch_end(1)
@@ -59,16 +59,16 @@ def kept(tmp_path):
     return path, arrays(trained)
 
 
-def test_everything_that_a_training_changes_is_kept(kept):
+def test_complete_state_is_saved(kept):
     path, expected = kept
     model, source = make_classifier(), source_with({})
     assert not equal(arrays(model), expected)
-    assert Unfinished(path).begin(model, source) == 2
+    assert Unfinished(path).restore(model, source) == 2
     assert equal(arrays(model), expected)
-    assert source.bad.met == {7: "x.png, cut off"}  # by which the order of the others is the same
+    assert source.bad.met == {7: "x.png, cut off"}  # which keeps the order of the other images
 
 
-def test_what_is_damaged_or_of_another_model_is_not_used(kept, capsys):
+def test_damaged_or_foreign_file_is_not_used(kept, capsys):
     path, _ = kept
     whole = path.read_bytes()
     flipped = whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:]
@@ -76,17 +76,17 @@ def test_what_is_damaged_or_of_another_model_is_not_used(kept, capsys):
         path.write_bytes(content)
         model = make_classifier(units)
         before = arrays(model)
-        assert Unfinished(path).begin(model, source_with({})) == 0
+        assert Unfinished(path).restore(model, source_with({})) == 0
         assert equal(arrays(model), before)
         (line,) = capsys.readouterr().out.splitlines()
         assert line.startswith(f"note: {path} cannot be used (") and line.endswith("training starts from the beginning")
 
 
-def test_a_full_disk_ends_no_training(kept, capsys, monkeypatch):
+def test_full_disk_does_not_stop_training(kept, capsys, monkeypatch):
     path, _ = kept
     before = path.read_bytes()
     callback = Unfinished(path)
-    callback.begin(model := make_classifier(), source_with({}))
+    callback.restore(model := make_classifier(), source_with({}))
     callback.set_model(model)
     capsys.readouterr()
     with monkeypatch.context() as patch:
@@ -106,7 +106,7 @@ class Interrupt(keras.callbacks.Callback):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["fine-tuned", "linear"])
-def test_a_training_ends_in_the_same_bits_as_an_undisturbed_one(way, tmp_path, capsys):
+def test_resumed_run_ends_with_identical_bits(way, tmp_path, capsys):
     train, path = subset(open_source("digits"), range(160)), tmp_path / "kept.npz"
     settings = {"image_size": SIZE, "epochs": 3, "batch_size": 64, "seed": 5}
 

@@ -33,7 +33,7 @@ from keras_moco.runs.build import build_augmentation
 from keras_moco.runs.directory import RunDirectory
 from tests.evaluation.finished_run import SIZE, digits, refusal, results, train_on, write_images
 
-ONE_IMAGE = 100 / 360  # percent; rounding that differs from processor to processor may decide a close vote
+ONE_IMAGE = 100 / 360  # percent; rounding, which differs between processors, may decide a close vote
 
 
 def test_knn_votes_for_every_k_and_temperature(run, features, capsys, monkeypatch):
@@ -51,11 +51,11 @@ def test_knn_votes_for_every_k_and_temperature(run, features, capsys, monkeypatc
     assert found["knn_top1_backbone"] == found["knn_backbone"]["k=5, temperature=0.002"][0]
     assert matplotlib.image.imread(run / "evaluation" / "confusion_knn_backbone.png").shape[0] > 200
     assert {name: rows.shape for name, rows in maps.items()} == {"projection_backbone.png": (360, 8)}
-    assert found["steps"] == 22 and "knn_top1_embedding" not in found  # what was there stays
+    assert found["steps"] == 22 and "knn_top1_embedding" not in found  # earlier results stay
     assert f"{found['knn_top1_backbone']:.2f} %" in capsys.readouterr().out
 
 
-def test_as_many_neighbours_vote_as_suit_the_data(run, features, capsys):
+def test_default_k_follows_from_the_data(run, features, capsys):
     evaluate("knn", EvaluationConfig(workdir=str(run), features="backbone", pictures=False))
     train, test = features["train"], features["test"]
     k = np.bincount(train.labels).min() - 1  # less than 143, a tenth
@@ -65,7 +65,7 @@ def test_as_many_neighbours_vote_as_suit_the_data(run, features, capsys):
 
 
 class Count(keras.layers.Layer):
-    """Counts the images that go through."""
+    """Counts the images that pass."""
 
     def build(self, shape):
         self.seen = self.add_weight((), "zeros", dtype="int32", trainable=False)
@@ -114,7 +114,7 @@ def test_linear_trains_all_rates_and_not_the_encoder(on, run, capsys):
 def test_logistic_is_on_the_card_with_what_the_backbone_is(run, trained, features):
     evaluate("logistic", EvaluationConfig(workdir=str(run)))
     found = results(run)
-    # Three images: the solver multiplies what rounding makes of features.
+    # Three images: the solver amplifies the rounding of features.
     assert found["logistic_top1"] == pytest.approx(linear_accuracy(*features.values()).accuracy, abs=3 * ONE_IMAGE)
     assert 40 < found["logistic_top1"] <= 100
     card = (run / "export" / "MODEL_CARD.md").read_text()
@@ -126,7 +126,7 @@ def test_logistic_is_on_the_card_with_what_the_backbone_is(run, trained, feature
 
 @pytest.mark.slow
 def test_semi_compares_shares_of_the_labels_and_random_weights(trained, tmp_path, capsys, monkeypatch):
-    """What it trains and keeps; the training itself is replaced."""
+    """The training itself is replaced; what is trained on, recorded and kept is checked."""
     seen = []
 
     def fine_tune(backbone, train, size, **settings):
@@ -148,12 +148,12 @@ def test_semi_compares_shares_of_the_labels_and_random_weights(trained, tmp_path
     assert [(count, seed) for count, seed, _ in seen] == [(29, 0), (29, 1)] * 2 + [(144, 0), (144, 1)] * 2
     weights = [weight for *_, weight in seen]
     assert weights[0] == weights[1] == weights[4] and len(set(weights)) == 3  # one pre-trained, random ones by seed
-    told = f"87.50 +- {np.std([100, 75], ddof=1):.2f} %, 2 seeds"
-    assert f"random weights: top-1 {told}" in capsys.readouterr().out
-    assert f"| semi, 2 %, random weights | {told} |" in (tmp_path / "MODEL_CARD.md").read_text()
+    text = f"87.50 +- {np.std([100, 75], ddof=1):.2f} %, 2 seeds"
+    assert f"random weights: top-1 {text}" in capsys.readouterr().out
+    assert f"| semi, 2 %, random weights | {text} |" in (tmp_path / "MODEL_CARD.md").read_text()
     assert (tmp_path / "label_fractions.png").exists()
 
-    # What an interrupted evaluation had found is kept, under the same settings only.
+    # Results of an interrupted evaluation are kept, but only with the same settings.
     stopped = results(tmp_path)
     del stopped["other_data"]["digits"]["semi"]["10 %"]["random weights"][1:]
     (tmp_path / "results.json").write_text(json.dumps(stopped))
@@ -188,7 +188,7 @@ def test_finetune_saves_a_classifier(run, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode, file", [("finetune", "classifier.keras"), ("semi", "label_fractions.png")])
-def test_an_interrupted_training_resumes_unless_the_encoder_was_trained_on(mode, file, run, monkeypatch):
+def test_interrupted_run_resumes_unless_the_encoder_has_changed(mode, file, run, monkeypatch):
     settings = {"epochs": 3, "batch_size": 128, "pictures": mode == "semi"}
     settings |= {"fractions": (100.0,), "seeds": 1, "random_weights": False} if mode == "semi" else {}
     config = EvaluationConfig(workdir=str(run), **settings)
@@ -205,7 +205,7 @@ def test_an_interrupted_training_resumes_unless_the_encoder_was_trained_on(mode,
         evaluate(mode, config)
     (left,) = folder.iterdir()
     with pytest.raises(KeyboardInterrupt):
-        evaluate(mode, dataclasses.replace(config, learning_rate=0.2))  # other settings: anew, and beside the other one
+        evaluate(mode, dataclasses.replace(config, learning_rate=0.2))  # other settings: a second file
     assert epochs[3:] == [(0, 0), (1, 11), (2, 22)] and len(list(folder.iterdir())) == 2
     evaluate(mode, config)
     assert epochs[6:] == [(2, 22)] and file in os.listdir(folder) and not left.exists()
@@ -250,9 +250,9 @@ def test_retrieve_finds_the_most_similar_training_images(run, features, monkeypa
     assert drawn["similarity"][0, 0] == pytest.approx(1, abs=1e-5)
 
 
-def test_images_behind_one_that_cannot_be_read_keep_their_numbers(tmp_path, monkeypatch):
-    """Images of one colour each, which is all that the backbone sees; number 50 of 101 is damaged."""
-    angles = np.linspace(0, 1, 101) ** 1.5 * np.pi / 2  # uneven, so that no two neighbours are equally near
+def test_images_after_an_unreadable_one_keep_their_numbers(tmp_path, monkeypatch):
+    """Images of one colour each, which is their only feature; number 50 of 101 is damaged."""
+    angles = np.linspace(0, 1, 101) ** 1.5 * np.pi / 2  # uneven, so that no two neighbours are at the same distance
     colors = np.round(np.stack([250 * np.cos(angles), 250 * np.sin(angles), 40 + 0 * angles], axis=1)).astype("uint8")
     names = [f"{'ab'[number >= 60]}/{number:03}.png" for number in range(101)]
     for name, color in zip(names, colors, strict=True):
@@ -284,7 +284,7 @@ def test_images_behind_one_that_cannot_be_read_keep_their_numbers(tmp_path, monk
         np.testing.assert_allclose(found["features"], np.delete(colors, 50, axis=0), atol=1e-3)
 
 
-def test_a_query_that_cannot_be_read_is_refused(run, tmp_path):
+def test_unreadable_query_is_refused(run, tmp_path):
     dataset = write_images(tmp_path / "images", *(f"train/a/{number}.png" for number in range(9)))
     (tmp_path / "images" / "train" / "a" / "4.png").write_bytes(b"damaged")
     settings = {"workdir": str(run), "dataset": dataset, "split": "train", "neighbours": 2}
@@ -341,10 +341,10 @@ def test_a_backbone_without_a_head_is_exported(trained, tmp_path):
     np.testing.assert_allclose(served, expected, atol=1e-5)
 
 
-# Where results are kept
+# Where results are stored
 
 
-def test_the_card_says_what_was_recorded_in_training_and_opens_no_data(run, monkeypatch):
+def test_card_lists_recorded_facts_and_opens_no_data(run, monkeypatch):
     monkeypatch.setattr(target.data, "open_source", lambda *_, **__: pytest.fail("a data set was opened"))
     monkeypatch.setattr(export, "export_backbone", lambda encoder, folder: folder)
     flags = RunDirectory(run).flagfile
@@ -353,7 +353,7 @@ def test_the_card_says_what_was_recorded_in_training_and_opens_no_data(run, monk
         ({}, "1,234 images", "not recorded; look it up"),
         ({"train_examples": 9876, "train_licence": None}, "9,876 images", "not stated by the data set; look it up"),
         ({"train_licence": "CC BY 4.0"}, "9,876 images", "CC BY 4.0 |"),
-        ({"data_licence": "MIT"}, "9,876 images", "MIT |"),  # what somebody has looked up
+        ({"data_licence": "MIT"}, "9,876 images", "MIT |"),  # looked up by a person
     ):
         RunDirectory(run).results.record(**recorded)
         evaluate("export", EvaluationConfig(workdir=str(run)))
@@ -363,7 +363,7 @@ def test_the_card_says_what_was_recorded_in_training_and_opens_no_data(run, monk
 
 
 @pytest.mark.slow
-def test_results_on_other_images_stand_apart(run, tmp_path):
+def test_results_on_other_images_are_stored_apart(run, tmp_path):
     dataset = write_images(
         tmp_path / "images",
         *(f"train/{'ab'[number % 2]}/{number}.png" for number in range(6)),
@@ -373,14 +373,14 @@ def test_results_on_other_images_stand_apart(run, tmp_path):
     evaluate("knn", EvaluationConfig(workdir=str(run), dataset=dataset, knn_k=(1,), pictures=False))
     found = results(run)
     others = found.pop("other_data")
-    figures = {"knn_top1_backbone", "knn_top1_embedding", "knn_backbone", "knn_embedding"}
-    assert set(others[dataset]) == {*figures, "checkpoints"}
+    metrics = {"knn_top1_backbone", "knn_top1_embedding", "knn_backbone", "knn_embedding"}
+    assert set(others[dataset]) == {*metrics, "checkpoints"}
     assert found == before
     assert dataset in (run / "export" / "MODEL_CARD.md").read_text()
     assert not (run / "evaluation").exists()  # no pictures
 
 
-def test_a_map_of_too_few_images_is_left_out_and_the_rest_is_done(run, tmp_path, capsys):
+def test_projection_of_too_few_images_is_skipped(run, tmp_path, capsys):
     names = [f"{split}/{name}.png" for split in ("train", "test") for name in ("a/0", "a/1", "b/0")]
     evaluate("knn", EvaluationConfig(workdir=str(run), dataset=write_images(tmp_path / "images", *names)))
     out = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What docs/transfer.md says does not work: once one of these fails, the page has a limit less."""
+"""The limits that docs/transfer.md lists: when one of these tests fails, that limit is gone."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ def export(folder):
 
 
 def shown(message):
-    """What an error must say: the words that the page shows of it."""
+    """An error message, which the page must show: a pattern."""
     assert f"`{message}`" in " ".join(PAGE.split())
     return re.escape(message)
 
@@ -33,20 +33,20 @@ def classifier(backbone):
 
 
 def moved_by_training_mode(backbone):
-    """How many variables a call in training mode changes."""
+    """The number of variables that a call in training mode changes."""
     before = [np.array(variable.value) for variable in backbone.variables]
     backbone(IMAGES, training=True)
     return sum(np.any(variable.value != old) for variable, old in zip(backbone.variables, before, strict=True))
 
 
-def test_statistics_follow_the_train_endpoint_alone(export):
+def test_statistics_follow_only_the_train_endpoint(export):
     plain = layer(export, trainable=True)
     np.testing.assert_array_equal(plain(IMAGES, training=True), plain(IMAGES, training=False))
     assert moved_by_training_mode(plain) == 0 and len(plain.variables) == 60
     assert moved_by_training_mode(layer(export, call_training_endpoint="train", trainable=False)) == 24
 
 
-def test_an_optimizer_that_fit_builds_fails_over_names(export):
+def test_optimizer_built_by_fit_fails_over_names(export):
     model = classifier(layer(export, call_training_endpoint="train", trainable=True))
     model.compile(optimizer=keras.optimizers.SGD(0.01, momentum=0.9), loss="mse")
     with pytest.raises(ValueError, match=shown("'conv1_kernel:0_momentum' is not a valid scope name")):

@@ -1,4 +1,4 @@
-"""The programs of docs/transfer.md as they stand, each in a process of its own that cannot import this package."""
+"""The programs of docs/transfer.md, unchanged, each in its own process, which cannot import this package."""
 
 import re
 import subprocess
@@ -52,7 +52,7 @@ def moved(variables, before):
 
 
 def check_stages(backbone, fresh, trained):
-    "All weights of a layer have moved, moving statistics too, where its stage was trained; elsewhere no bit has."
+    "All weights of a layer have moved, moving statistics too, if its stage was trained; otherwise no bit has."
     stages = set()
     for layer, old in zip(backbone.layers, fresh.layers, strict=True):
         if layer.weights:
@@ -62,7 +62,7 @@ def check_stages(backbone, fresh, trained):
     assert stages == {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4"}
 """
 
-# By heading: what is done before a line of the program, and what must hold at its end.
+# By heading: statements inserted before lines of the program, and what must hold at its end.
 CHECKS = {
     "TensorFlow alone": (
         {"import tensorflow": 'sys.modules["keras"] = None  # TensorFlow imports Keras where it can'},
@@ -163,7 +163,7 @@ assert np.abs(found - wanted).max() < 1e-5 * wanted.max()
 
 
 def with_checks(source, before, after):
-    """The program with checks within it and at its end; its own lines stay as they are."""
+    """The program with checks in it and at its end; its own lines stay unchanged."""
     for line, inserted in before.items():
         [place] = [match.start() for match in re.finditer(f"^{re.escape(line)}", source, flags=re.MULTILINE)]
         source = f"{source[:place]}{inserted}\n{source[place:]}"
