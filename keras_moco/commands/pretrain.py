@@ -23,7 +23,7 @@ from keras_moco.errors import UserError
 from keras_moco.evaluation.knn import USUAL_K, told_usual_k, usual_k
 from keras_moco.evaluation.model_card import write_card
 from keras_moco.evaluation.target import Subject
-from keras_moco.export import export_backbone
+from keras_moco.export.backbone import export_backbone
 from keras_moco.runs.build import build_augmentation, build_model, open_split
 from keras_moco.runs.directory import RunDirectory
 from keras_moco.runs.initial_weights import initial_weights

@@ -12,7 +12,7 @@ from keras_moco.config import Config
 from keras_moco.data.source import check_same_classes
 from keras_moco.errors import UserError, UserOSError
 from keras_moco.evaluation import at_level, at_levels
-from keras_moco.export import standalone_backbone
+from keras_moco.export.backbone import standalone_backbone
 from keras_moco.networks import Encoder
 from keras_moco.runs.directory import RunDirectory
 from keras_moco.runs.load import load_backbone, load_encoder

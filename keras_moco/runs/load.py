@@ -6,8 +6,7 @@ import keras
 
 from keras_moco.convert import encoder_from_pytorch
 from keras_moco.errors import UserError
-from keras_moco.export import standalone_backbone
-from keras_moco.export.backbone import KERAS_FILE, SAVED_MODEL
+from keras_moco.export.backbone import KERAS_FILE, SAVED_MODEL, standalone_backbone
 from keras_moco.networks import Encoder
 from keras_moco.runs.trained import is_run, load_trained_encoder
 from keras_moco.storage.paths import check_file_or_folder, user_path

@@ -6,7 +6,7 @@ from keras_moco import data
 from keras_moco.errors import UserError
 from keras_moco.evaluation import FeatureExtractor, draw_neighbours, extract_features, nearest_neighbours
 from keras_moco.evaluation.modes.base import IMAGES, mode
-from keras_moco.export import export_backbone
+from keras_moco.export.backbone import export_backbone
 from keras_moco.storage.atomic import replace_when_written
 
 
