@@ -60,7 +60,7 @@ class Launcher:
 
         Args:
             folder: path for its output.
-            command: arguments of `python`, such as `"train.py", "--epochs=1"` or `"-m", "keras_moco", "convert"`.
+            command: the arguments of `python`, such as `"train.py", "--epochs=1"` or `"-m", "keras_moco", "convert"`.
             hold: `Place`, or `None`.
             number: int, the signal.
             replicas: int, logical CPUs.

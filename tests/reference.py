@@ -174,7 +174,7 @@ class MoCoReference:
 
     def step(self, query_images, key_images, learning_rate, permutation=None):
         """One training step; `permutation` (n,) shuffles key images for batch norm. Returns the loss before it."""
-        # Eq. 2, before the keys are encoded, with the query weights after the previous step.
+        # Eq. 2, before the keys are encoded, with the query weights of the previous step.
         for name, value in self.query.items():
             self.key[name] = self.momentum * self.key[name] + (1 - self.momentum) * value
 

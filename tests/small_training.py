@@ -46,7 +46,7 @@ def batches(first_step=0, poison=None, steps=200):
 
 
 def random_batches(steps, batch, seed=0, images=None):
-    """Views of random images for a number of steps; each of the `images` appears once before any repeats."""
+    """Views of random images for a number of steps; each of the `images` comes once before it comes again."""
     rng = np.random.default_rng(seed)
     first, second = rng.uniform(0, 255, (2, steps * batch, *SHAPE)).astype("float32")
     index = np.resize(rng.permutation(images or steps * batch), steps * batch)
@@ -86,7 +86,7 @@ class Crash(Exception):
 
 
 class CrashAt(keras.callbacks.Callback):
-    """Ends `fit` by a `Crash` after a number of steps."""
+    """Ends `fit` by a `Crash` as soon as that number of steps is done."""
 
     def __init__(self, step):
         super().__init__()

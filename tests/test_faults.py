@@ -74,7 +74,7 @@ def test_allowed_changes_apply_from_the_step_of_the_resume(copy):
     assert trained.load_model(copy)[0].config == tiny_config(copy, epochs=3, temperature=0.2)
 
 
-def test_a_resumed_run_does_not_need_its_initial_weights(copy, tmp_path):
+def test_resumed_run_no_longer_needs_the_weights_of_init_from(copy, tmp_path):
     config = tiny_config(tmp_path / "new", init_from=str(copy), epochs=1)
     run = pretrain(config)
     shutil.rmtree(copy)
@@ -199,7 +199,7 @@ def read_only(folder):
         subprocess.run(["umount", folder], check=True)
 
 
-def test_a_run_with_read_only_checkpoints_continues_and_ends_in_the_same_bits(early, undisturbed):
+def test_run_whose_checkpoints_are_read_only_continues_and_ends_in_the_same_bits(early, undisturbed):
     folder, config = early / "checkpoints", tiny_config(early)
     before = contents(folder)
     with read_only(folder):

@@ -156,7 +156,7 @@ def test_a_killed_conversion_leaves_no_incomplete_files(launcher, whole, tmp_pat
 # Moved, copied, shared
 
 
-def test_a_copied_or_moved_run_resumes_in_its_new_folder(launcher, whole, tmp_path):
+def test_a_copied_or_moved_run_resumes_in_its_new_place(launcher, whole, tmp_path):
     run, place = tmp_path / "run", Place(A_STEP, number=5)
     stopped = launcher.run(tmp_path, "train.py", *MOCO, f"--workdir={run}", hold=place, number=signal.SIGTERM)
     assert stopped.status == 75, stopped
@@ -171,7 +171,7 @@ def test_a_copied_or_moved_run_resumes_in_its_new_folder(launcher, whole, tmp_pa
     assert not run.exists()
 
 
-def test_a_second_training_run_in_a_folder_is_refused(launcher, whole, tmp_path):
+def test_a_second_training_is_refused_while_the_first_lives(launcher, whole, tmp_path):
     run = shutil.copytree(whole, tmp_path / "run")
     before = contents(run)
     with locked(run / "training"):

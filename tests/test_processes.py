@@ -78,7 +78,7 @@ def test_a_signal_stops_a_run_and_a_second_one_ends_it_at_once(undisturbed, tmp_
     expect_same(run, undisturbed)
 
 
-def test_a_run_ended_before_or_after_training_resumes(undisturbed, tmp_path):
+def test_signal_before_and_after_training_ends_a_run_which_then_resumes(undisturbed, tmp_path):
     run = tmp_path / "run"
     with Process(run, *MOCO, preexec_fn=heed_signals) as process:
         assert process.reaches(lambda: process.catches(signal.SIGHUP)), process.stderr
@@ -177,7 +177,7 @@ def limit_files(size):
     return limit
 
 
-def test_a_run_that_cannot_write_checkpoints_continues(tmp_path):
+def test_run_that_cannot_write_checkpoints_continues(tmp_path):
     run, limit = tmp_path / "run", limit_files(600_000)  # below the weights, above everything else
     flags = [*MOCO, *EVERY_STEP, "--epochs=1"]
     with Process(run, *flags, preexec_fn=limit, start_new_session=True) as process:
@@ -214,7 +214,7 @@ def fill(path):
 
 
 @pytest.mark.parametrize("room", ["no room for a checkpoint", "no room for a byte"])
-def test_a_run_on_a_full_disk_continues_and_later_ends_in_the_same_bits(room, undisturbed, tmp_path):
+def test_run_on_a_full_disk_continues_and_later_ends_in_the_same_bits(room, undisturbed, tmp_path):
     whole = undisturbed
     checkpoint = sum(path.stat().st_size for path in checkpoints(whole)[-1].iterdir())
     size = int(2.5 * checkpoint) if room == "no room for a checkpoint" else 2**26

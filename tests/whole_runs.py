@@ -127,7 +127,7 @@ def stop_in_mid_epoch(config):
     return str(stop.value)
 
 
-# Contents of a folder
+# What a folder holds
 
 
 def contents(folder):
