@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
-from keras_moco.export import standalone_backbone
+from keras_moco.export.backbone import standalone_backbone
 from keras_moco.methods import EndToEnd, MemoryBank, MoCo, SimCLR
 from keras_moco.networks import Encoder, linear_head
 from keras_moco.networks.weights import duplicate
