@@ -112,5 +112,5 @@ def test_a_command_that_cannot_print_says_so_in_one_sentence(work, status):
     with broken_pipe() as pipe:
         done = python(program, stdout=pipe, stderr=subprocess.PIPE)
     assert done.returncode == status
-    said = "error: The standard output must take what is printed. Received: Broken pipe."
+    said = "error: The standard output must accept what is printed. Received: Broken pipe."
     assert done.stderr.startswith(said) and done.stderr.count("\n") == 1 if status == 2 else done.stderr == ""
