@@ -54,6 +54,7 @@ def setting(
     )
 
 
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """Base of the frozen dataclasses of settings: values are checked, and made plain Python.
 
