@@ -56,7 +56,7 @@ class FormerNames(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
 
 def _warn(message):
-    """Warns of the line that imports a module, which is outside of this package and of Python's `importlib`."""
+    """Warns at the line that imports a module, outside of this package and of `importlib`."""
     frame = sys._getframe()
     while frame.f_back and frame.f_globals["__name__"].partition(".")[0] in ("keras_moco", "importlib"):
         frame = frame.f_back
