@@ -12,12 +12,6 @@ def one_line(text):
 
     It is for names that come with the data, such as those of files, which may hold anything.
 
-    Args:
-        text: str, any text.
-
-    Returns:
-        The text on one line: str.
-
     Example:
 
     >>> one_line("Zoë\\n.jpg")
