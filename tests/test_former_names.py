@@ -15,7 +15,7 @@ def as_in_a_new_process(monkeypatch):
     for name in MOVED | COMMANDS:
         monkeypatch.delitem(sys.modules, f"keras_moco.{name}", raising=False)
         if "." not in name:
-            monkeypatch.delattr(keras_moco, name, raising=False)
+            monkeypatch.delitem(vars(keras_moco), name, raising=False)
 
 
 WAYS = {
