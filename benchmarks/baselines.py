@@ -28,7 +28,7 @@ def main():
     parser.add_argument("flagfile", nargs="?", default="configs/quickstart.cfg", help="configuration of the run")
     parser.add_argument("--data_dir", help="where tfds data sets lie")
     parser.add_argument("--quick", action="store_true", help="without logistic regression")
-    parser.add_argument("--json", metavar="PATH", help="also write the results there")
+    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
     arguments = parser.parse_args()
     config = dataclasses.replace(read_flagfile(arguments.flagfile), data_dir=arguments.data_dir)
     sources = [data.open_source(config.dataset, split, config.data_dir) for split in ("train", "test")]

@@ -1,12 +1,12 @@
-"""The cost of checkpoints at the default interval, and of the check for NaN in every step.
+"""What it costs to lose nothing: checkpoints at the default interval, and the look at every step for NaN.
 
     python benchmarks/checkpoints.py [--quick] [--json PATH]
 
-runs    configs/quickstart.cfg without checkpoints, with those of the default settings and with one after every epoch,
-        interleaved: the ratio of their times, and the share of the time spent in the callback, which does all the work
-        and is less affected by noise
+runs    trainings of configs/quickstart.cfg without checkpoints, with those of the default settings and with one after
+        every epoch, interleaved; beside the ratio of their times the share of the training that went by inside the
+        callback, which a noisy machine does not blur: everything of a checkpoint is done there
 sizes   seconds to save and to restore a checkpoint, and its size, up to ResNet-50 with a queue of 65,536
-steps   training steps without the check of loss and gradients, with it, and with --on_nan=skip, interleaved
+steps   training steps without the look at loss and gradients, with it, and with --on_nan=skip, interleaved
 """
 
 import argparse
@@ -59,7 +59,7 @@ def model_of(config, examples, channels):
 
 
 def measure_runs(epochs, rounds):
-    """Medians over rounds: seconds of a training run, its ratio to none, share of the time in the callback."""
+    """Medians over rounds: seconds of a training, its ratio to none, share of the time in the callback."""
     config = replace(read_flagfile(CONFIGS / "quickstart.cfg"), epochs=epochs)
     source = data.open_source("digits")
     plan, model = model_of(config, source.num_examples, 1)
@@ -155,7 +155,7 @@ def measure_steps(repetitions):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
-    parser.add_argument("--json", metavar="PATH", help="also write the results there")
+    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
     arguments = parser.parse_args()
     quick = arguments.quick
     report = {

@@ -1,4 +1,4 @@
-"""Short training runs, healthy and unhealthy, whose curves docs/reading_the_curves.md shows.
+"""Short trainings, healthy and sick, whose curves docs/reading_the_curves.md shows.
 
     python benchmarks/curves.py [NAME ...]    # all, or some, one after the other
     python benchmarks/plot_curves.py
@@ -75,7 +75,7 @@ def first_steps():
     train = data.open_source("digits", "train")
     model = build_model(Plan.of(config, train, replicas=1), distribution.make_strategy("one"))
     batches = data.pretrain_dataset(train, build_augmentation(config), config.batch_size)
-    # An epoch of a single step has the metrics of that step, not means.
+    # An epoch of a single step has that step's figures, and not means.
     logs = model.fit(batches, steps_per_epoch=1, epochs=STEPS, verbose=0, shuffle=False).history
     names = ("loss", "contrast_top1", "positive_similarity", "negative_similarity", "feature_std", "queue_fill")
     return [{"step": step + 1, **{name: f"{logs[name][step]:.5g}" for name in names}} for step in range(STEPS)]

@@ -31,9 +31,9 @@ warnings.filterwarnings("ignore", "The structure of `inputs` doesn't match", Use
 
 
 def canvases(pictures, labels, count, rng):
-    """Noisy canvases of 64 x 64 pixels with one to four of the pictures, 12 to 28 pixels wide, and their boxes."""
+    """Noisy canvases of 64 x 64 pixels with one to four of the pictures, 12 to 28 pixels wide, and where they are."""
     images = rng.normal(60, 30, (count, 64, 64, 1)).clip(0, 255).astype("float32")
-    boxes = np.full((count, 4, 4), -1, "float32")  # left, top, right, bottom; -1 for padding
+    boxes = np.full((count, 4, 4), -1, "float32")  # left, top, right, bottom; -1 where there is none
     classes = np.full((count, 4), -1, "float32")
     for image, box, label in zip(images, boxes, classes, strict=True):
         quarters = rng.permutation([(0, 0), (0, 32), (32, 0), (32, 32)])[: rng.integers(1, 5)]
@@ -48,7 +48,7 @@ def canvases(pictures, labels, count, rng):
 
 def detector(backbone, classes, width=32):
     """RetinaNet with a feature pyramid on the last three stages: strides 2, 4, 8 with the CIFAR stem."""
-    backbone.pyramid_level_inputs = {"P3": "layer2", "P4": "layer3", "P5": "layer4"}  # read by keras-cv
+    backbone.pyramid_level_inputs = {"P3": "layer2", "P4": "layer3", "P5": "layer4"}  # what keras-cv asks for
     stages = {
         level: keras.Input((None, None, backbone.get_layer(name).output.shape[-1]), name=level)
         for level, name in backbone.pyramid_level_inputs.items()
@@ -63,7 +63,7 @@ def detector(backbone, classes, width=32):
         return keras.Sequential([*hidden, keras.layers.Conv2D(channels, 3, padding="same", bias_initializer=bias)])
 
     scales = [1, 2 ** (1 / 3), 2 ** (2 / 3)]
-    rare = keras.initializers.Constant(-np.log(99))  # 1 % for every class at first, as in the paper (Lin et al. 2017)
+    rare = keras.initializers.Constant(-np.log(99))  # at first 1 % for every class, as in the paper (Lin et al. 2017)
     return keras_cv.models.RetinaNet(
         backbone,
         num_classes=classes,
@@ -97,7 +97,7 @@ def average_precision(truth, found, classes=CLASSES):
     """Area under precision over recall in percent, without interpolation, mean over the classes that occur.
 
     Args:
-        truth: dict of `boxes` (n, t, 4) and `classes` (n, t), `-1` for padding.
+        truth: dict of `boxes` (n, t, 4) and `classes` (n, t), `-1` where there is none.
         found: dict of `boxes` (n, f, 4), `classes` and `confidence` (n, f), as `RetinaNet.predict` gives them.
     """
     areas = []
@@ -132,7 +132,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="runs/quickstart/export/backbone.keras", help="what export has written")
     parser.add_argument("--quick", action="store_true", help="one seed, few steps")
-    parser.add_argument("--json", metavar="PATH", help="also write the results there")
+    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
     arguments = parser.parse_args()
     if not Path(arguments.backbone).exists():
         sys.exit(f"error: --backbone must be a file. Received: {arguments.backbone}. `make quickstart` writes one.")

@@ -45,7 +45,7 @@ def turn(deterministic, epochs):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
-    parser.add_argument("--json", metavar="PATH", help="also write the results there")
+    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
     parser.add_argument("--turn", choices=("plain", "deterministic"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     epochs = 2 if arguments.quick else 8

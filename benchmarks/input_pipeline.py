@@ -5,7 +5,7 @@
 The recipe is MoCo v1's. Its peers are keras-cv's own layers in tf.data, and, where it is installed, torchvision's
 transforms on PIL images in two worker processes. Every candidate runs for a while in turn, several times over, so that
 a change of the machine's speed meets all of them alike. In its turn it has the machine to itself: a pipeline is started
-for it and stopped after it, or it would fill its buffers in the turns of the others. Results are medians; only the
+for it and stopped after it, or it would fill its buffers in the turns of the others. Figures are medians; only the
 ratios travel to other machines.
 """
 
@@ -56,7 +56,7 @@ def torchvision_candidates(photos, thumbs, paths, batches):
         import torch
         from torchvision import transforms
     except ImportError as error:
-        print(f"torchvision is skipped: {error}")
+        print(f"torchvision is left out: {error}")
         return {}
 
     class Views(torch.utils.data.Dataset):
@@ -90,7 +90,7 @@ def torchvision_candidates(photos, thumbs, paths, batches):
 
 
 class Workers:
-    """Processes that keep running: no new ones can be started next to TensorFlow. `iter` drains what was waiting."""
+    """Processes that stay at work: they cannot be started anew beside TensorFlow. `iter` drains what was waiting."""
 
     def __init__(self, batches):
         self.batches = batches
@@ -193,7 +193,7 @@ def measure(candidates, batches, seconds, repetitions):
 
 
 def ratios_of(speeds):
-    """How many times as fast as each other candidate; candidates that did not run are skipped."""
+    """How many times as fast as each other candidate; those whose candidate did not run are left out."""
     pairs = {
         "224_decoded_vs_keras_cv": ("decoded_224", "keras_cv"),
         "224_decoded_vs_torchvision": ("decoded_224", "torchvision"),
@@ -214,10 +214,10 @@ def main():
     parser.add_argument(
         "--quick", action="store_true", help="one short turn of each, without the exact path: under a minute"
     )
-    parser.add_argument("--json", metavar="PATH", help="also write the results there")
+    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
     arguments = parser.parse_args()
     if arguments.json and not Path(arguments.json).resolve().parent.is_dir():
-        parser.error(f"--json must be in an existing folder. Received: {arguments.json}. Make its folder first.")
+        parser.error(f"--json must lie in an existing folder. Received: {arguments.json}. Make its folder first.")
     count, seconds, repetitions = (32, 0.2, 1) if arguments.quick else (128, 1.0, 6)
     batches = {"decoded_224": 16, "jpeg_224": 16, "decoded_32": 256}
     photos, thumbs = photographs(count, PHOTO), photographs(8 * count, (SMALL, SMALL))

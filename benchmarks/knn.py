@@ -55,7 +55,7 @@ def candidates():
     try:
         import faiss
     except ImportError as error:
-        print(f"faiss is skipped: {error}")
+        print(f"faiss is left out: {error}")
         return found
     faiss.omp_set_num_threads(THREADS)
 
@@ -104,14 +104,14 @@ def peak_in_fresh_process(rows, queries, stream):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rows and rounds: under a minute")
-    parser.add_argument("--json", metavar="PATH", help="also write the results there")
+    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
     parser.add_argument("--peak", nargs=3, type=int, help=argparse.SUPPRESS)  # what a fresh process is asked
     arguments = parser.parse_args()
     if arguments.peak:
         print(peak_megabytes(*arguments.peak))
         return
     if arguments.json and not Path(arguments.json).resolve().parent.is_dir():
-        parser.error(f"--json must be in an existing folder. Received: {arguments.json}. Make its folder first.")
+        parser.error(f"--json must lie in an existing folder. Received: {arguments.json}. Make its folder first.")
     sizes = QUICK_SIZES if arguments.quick else SIZES
     # First of all: the peak of a process begins with that of the one that started it.
     peaks = {label: peak_in_fresh_process(*size, stream=label == "1280000") for label, size in sizes.items()}

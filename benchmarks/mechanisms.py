@@ -5,7 +5,7 @@
 
 Every cell is one training with one seed (accuracy), or one measurement of step time and peak memory in a process of its
 own (cost). A finished cell is a line of JSON in PATH (docs/mechanisms.jsonl) and is not run again, so that a stopped
-benchmark resumes where it was; delete a line to repeat its cell. All seeds' first cells come before any second ones, so
+benchmark goes on where it was; delete a line to repeat its cell. All seeds' first cells come before any second ones, so
 that what is there is always a whole picture. `--quick` runs a few tiny cells on the digits, into another file.
 """
 
@@ -120,7 +120,7 @@ def accuracy_cell(method, k, seed, epochs=EPOCHS, momentum=None, batch_norm=None
 
 
 def accuracy_cells(seeds=SEEDS, sizes=SIZES, batches=BATCHES, k=DEFAULT_K, epochs=EPOCHS, long=LONG):
-    """All training runs, seed after seed, and a few longer ones after the first."""
+    """All trainings, seed after seed, and a few longer ones after the first."""
 
     def cell(*arguments, **settings):
         return accuracy_cell(*arguments, **{"epochs": epochs, **settings})
@@ -158,7 +158,7 @@ def subset(source, count):
 
 
 def run_accuracy(cell, config, train, test):
-    """Trains a cell and evaluates the encoder."""
+    """Trains a cell and evaluates what it has learnt."""
     plan = Plan.of(config, train, replicas=1)
     model = build_model(plan, distribution.make_strategy("one"))
     if cell["batch_norm"] == "unshuffled":
@@ -220,7 +220,7 @@ def run_cost(cell, arguments):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", help="where tfds data sets lie")
-    parser.add_argument("--study", choices=("accuracy", "cost"), help="only one of the two")
+    parser.add_argument("--study", choices=("accuracy", "cost"), help="one of both only")
     parser.add_argument("--quick", action="store_true", help="a few tiny cells")
     parser.add_argument("--json", metavar="PATH", help="where cells are kept")
     parser.add_argument("--cost_cell", help=argparse.SUPPRESS)
@@ -254,7 +254,7 @@ def main():
     arguments = parse_arguments()
     if not arguments.json.parent.is_dir():
         raise ValueError(
-            f"`json` must be in an existing folder. Received: {arguments.json}. Create the folder, or run this in the "
+            f"`json` must lie in an existing folder. Received: {arguments.json}. Create the folder, or run this in the "
             "checkout."
         )
     recipe = dataclasses.replace(RECIPE, data_dir=arguments.data_dir, **(QUICK if arguments.quick else {}))
@@ -284,4 +284,4 @@ if __name__ == "__main__":
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted. The same command resumes with the unfinished cells.")
+        sys.exit("interrupted. The same command goes on with the cells that are not finished.")

@@ -1,4 +1,4 @@
-"""Plots and tables of docs/reading_the_curves.md from the logs of our own runs.
+"""Figures and tables of docs/reading_the_curves.md from the logs of our own runs.
 
     python benchmarks/plot_curves.py [--out DIR]
 
@@ -187,7 +187,7 @@ FIGURES = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", metavar="DIR", default=DOCS, type=Path, help="where the plots are saved")
+    parser.add_argument("--out", metavar="DIR", default=DOCS, type=Path, help="where the figures go")
     out, logs = parser.parse_args().out, read_all()
     for name, draw in FIGURES.items():
         draw(logs, out / f"{name}.png")

@@ -1,4 +1,4 @@
-"""Plots and tables of docs/mechanisms.md from the cells that benchmarks/mechanisms.py has stored.
+"""Figures and tables of docs/mechanisms.md from the cells that benchmarks/mechanisms.py has stored.
 
     python benchmarks/plot_mechanisms.py [--json PATH] [--out DIR]
 
@@ -45,7 +45,7 @@ def sizes_of(cells, **wanted):
 
 
 def summary(cells, name):
-    """Mean and standard deviation over seeds of a metric; `None` if it is missing."""
+    """Mean and standard deviation over seeds of a figure, `None` where there is none."""
     values = [cell[name] for cell in cells]
     if not values:
         return None
@@ -110,7 +110,7 @@ def batch_norm_table(cells):
 
 
 def longer_table(cells):
-    """Longer training runs next to shorter ones of the same seed."""
+    """Longer trainings, beside those of the same seed that were not."""
     rows = []
     for method in NAMES:
         for longer in dictionary_cells(cells, method, epochs=32):
@@ -214,7 +214,7 @@ def draw_cost(cells, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", metavar="PATH", default="docs/mechanisms.jsonl", help="the stored cells")
-    parser.add_argument("--out", metavar="DIR", default="docs", help="where the plots are saved")
+    parser.add_argument("--out", metavar="DIR", default="docs", help="where the figures go")
     arguments = parser.parse_args()
     cells, out = read_cells(arguments.json), Path(arguments.out)
     draw_accuracy(cells, out / "mechanisms_accuracy.png")

@@ -91,7 +91,7 @@ def main():
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the encoders")
     parser.add_argument("--quick", action="store_true", help="a step instead of three")
     parser.add_argument("--trace", metavar="DIR", help="keep the trace there")
-    parser.add_argument("--json", type=new_file, metavar="PATH", help="also write the results there")
+    parser.add_argument("--json", type=new_file, metavar="PATH", help="write the figures there too")
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if arguments.precision == "bfloat16" and (reason := bfloat16.reason_to_skip()):

@@ -2,12 +2,12 @@
 
     python benchmarks/replicas.py [--quick] [--json PATH]
 
-Times whole training steps on two logical CPU devices. Candidates differ in how keys get into other BatchNorm groups
-than their queries. Repetitions are interleaved, so that a change of the machine's speed affects all of them equally:
+Times whole training steps on two logical CPU devices. Candidates differ in how keys get into other company than their
+queries, and repetitions of all are interleaved, so that a change of the machine's speed meets all of them alike:
 
 gather      the step gathers all replicas' key images, and each replica encodes its share of the shuffled batch (what
             `bn_mode="shuffle"` does)
-permuted    the input pipeline delivers key images in shuffled order, so that the step gathers only features
+permuted    the input pipeline hands out key images in shuffled order, so that the step gathers features alone
 plain       nothing is shuffled: the lower bound
 unaveraged  as gather, without the average of BatchNorm's moving statistics over replicas in every step
 
@@ -101,7 +101,7 @@ def measure(setting, repetitions):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
-    parser.add_argument("--json", metavar="PATH", help="also write the results there")
+    parser.add_argument("--json", metavar="PATH", help="write the figures there too")
     arguments = parser.parse_args()
     [cpu] = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, 2 * [tf.config.LogicalDeviceConfiguration()])

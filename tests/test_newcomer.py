@@ -90,7 +90,7 @@ def shell(tmp_path_factory):
     return Shell(folder)
 
 
-def test_every_command_is_run_or_skipped():
+def test_every_command_of_the_pages_is_run_or_listed_as_skipped():
     assert [command for command in commands(README) if not SKIPPED.match(command)] == [*RUN]
     assert {mode.partition(" ")[0] for mode in modes()} == set(MODES)
 
