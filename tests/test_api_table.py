@@ -9,8 +9,8 @@ from tests.api_table import PAGE, render
 README = PAGE.parents[1] / "README.md"
 
 
-def test_page_lists_all_public_names(monkeypatch):
-    monkeypatch.delitem(RESNETS, "tiny", raising=False)  # registered by tests/tiny.py if another test has imported it
+def test_the_page_lists_everything_public_and_nothing_else(monkeypatch):
+    monkeypatch.delitem(RESNETS, "tiny", raising=False)  # of tests/tiny.py, if another test has imported it
     assert PAGE.read_text(encoding="utf-8") == render(), "run: python -m tests.api_table"
 
 
