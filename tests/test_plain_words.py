@@ -20,7 +20,7 @@ WORDS = {
     r"trainings": "training runs",
     # Correct before another noun: "a training step".
     r"a training(?=[.,;:)]| (?:is|was|has|may|of|in|that|which|goes|from|to|by|with|at|ends|and|or))": "a training run",
-    r"(?:all|nearly|are|is) (?:are |is |all )?one(?=\s?[.,:;)(])": "identical",
+    r"(?:all|nearly|are) (?:are |is |all )?one(?=\s?[.,:;)(])": "identical",
     r"lies(?! between| (?:in|within) \[)": "is, is stored",
     r"lie (?:beside|in (?:memory|the|a|other|files|it)|now|here|there|together)|lying": "are, are stored",
     r"learnt": "learned; the pre-trained weights",
