@@ -24,7 +24,7 @@ WORDS = {
     r"lies(?! between| (?:in|within) \[)": "is, is stored",
     r"lie (?:beside|in (?:memory|the|a|other|files|it)|now|here|there|together)|lying": "are, are stored",
     r"learnt": "learned; the pre-trained weights",
-    r"(?<!pyplot.)(?<!pyplot's.)figures|(?:an?|one|this|that|each|every|the) figure(?!\s?[,=(])": "metrics, values; plots",
+    r"(?<!pyplot.)(?<!pyplot's.)figures|(?:an?|one|this|that|each|every|the) figure(?!\s?[,=(])": "metrics; plots",
     r"(?:uniform|random|same|several|three|ten|of|their|the) draws?": "random numbers; random subsets",
     r"so many": "a number of, n",
     r"no use for": "does not use",
