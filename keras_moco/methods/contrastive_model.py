@@ -111,7 +111,7 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
         with self.batch_norm.grouping(), self.after(views):
             views = self._finish(views)
             statistics = moving_statistics(self)
-            before = [ops.copy(statistic) for statistic in statistics] if self.skip_not_finite else None
+            before = [ops.copy(statistic) for statistic in statistics] if self.skip_not_finite else []
 
             self.before_step()
             targets = self.encode_targets(views)

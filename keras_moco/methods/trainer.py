@@ -1,6 +1,7 @@
 """The training loop on several replicas and workers with TensorFlow, where Keras's own stops or counts wrongly."""
 
 import functools
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -29,6 +30,7 @@ class ReplicatedTrainer(keras.Model):
     another backend of Keras would offer the same methods.
     """
 
+    train_function: Callable | None
     data_wait = 0.0
     stop_requested = False
     _agreed = False
@@ -77,8 +79,6 @@ class ReplicatedTrainer(keras.Model):
     def resuming_epoch(self):
         """Whether `fit` is about to resume an epoch in the middle."""
         return 0 < self._initial_step == self._steps_taken
-
-    # For `train_step`.
 
     @staticmethod
     def after(tensors):
