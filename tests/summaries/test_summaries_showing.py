@@ -94,7 +94,7 @@ def test_what_cannot_be_drawn_is_reported_and_the_rest_is_written(run, capsys):
     show_end(run, CONFIG, COLLAPSED, array_source(IMAGES))
     first, second = capsys.readouterr().out.splitlines()
     assert f"{run.neighbours} was not written (" in first
-    assert second == f"note: {run.embedding} is not drawn, of features that are all one"
+    assert second == f"note: {run.embedding} is not drawn, of features that are all identical"
     assert not run.embedding.exists() and (run.events / "projector_config.pbtxt").exists()
     assert list(run.path.rglob(".*")) == []
 
