@@ -35,7 +35,7 @@ def to_pytorch(model, path, epoch=0, overwrite=False):
     Example:
 
     >>> import pathlib, tempfile
-    >>> from keras_moco import presets
+    >>> from keras_moco.methods import presets
     >>> from keras_moco.convert import encoder_from_pytorch
     >>> encoder = presets.moco("moco_v1_resnet18_cifar10", queue_size=16).encoder
     >>> folder = tempfile.TemporaryDirectory()
