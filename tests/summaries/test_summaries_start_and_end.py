@@ -95,11 +95,7 @@ def test_what_cannot_be_drawn_is_reported_and_the_rest_is_written(run, capsys):
     show_end(run, CONFIG, COLLAPSED, array_source(IMAGES))
     first, second = capsys.readouterr().out.splitlines()
     assert f"{run.neighbours} was not written (" in first
-<<<<<<< HEAD:tests/summaries/test_summaries_start_and_end.py
     assert second.startswith(f"note: {run.embedding} is not drawn")
-=======
-    assert second == f"note: {run.embedding} is not drawn, of features that are all identical"
->>>>>>> wt-evaluation:tests/summaries/test_summaries_showing.py
     assert not run.embedding.exists() and (run.events / "projector_config.pbtxt").exists()
     assert list(run.path.rglob(".*")) == []
 
