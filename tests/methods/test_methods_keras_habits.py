@@ -250,7 +250,7 @@ class HandsOver(Hands):
 
 
 def test_backbones_that_cannot_be_made_again_are_refused():
-    for kind, received in ((Hands, "'hands' of class Hands.*`get_config`"), (HandsOver, "hands over .*kernel itself")):
+    for kind, received in ((Hands, "'hands' of class Hands.*`get_config`"), (HandsOver, "returns .*kernel itself")):
         encoder = Encoder(functional(kind(layers.Conv2D(6, 3), name="hands")), linear_head(6, 8))
         with pytest.raises(ValueError, match=received):
             MoCo(encoder, queue_size=32)

@@ -27,7 +27,7 @@ from keras_moco.summaries.projector import write_projector
 from tests.evaluation.finished_run import write_images
 from tests.small_encoder import small_encoder
 from tests.small_training import make_model
-from tests.summaries.test_summaries_projector import looked
+from tests.summaries.test_summaries_projector import embedded
 from tests.whole_runs import TINY_FLAGS, call
 
 
@@ -87,7 +87,7 @@ def test_functions_that_write_expand_the_home_directory(home):
         export_backbone(small_encoder(), "~/export"),
         to_pytorch(Encoder(resnet("tiny", 8, "cifar", (8, 8, 1)), linear_head(8), 0.5, 0.25), "~/encoder.safetensors"),
         draw_confusion("~/confusion.png", [0, 1], [0, 1], ["a", "b"]),
-        write_projector("~/points", looked(3)),
+        write_projector("~/points", embedded(3)),
         atomic.replace_when_written("~/a.txt", lambda path: path.write_text("a")),
         RunDirectory("~/run").path,
         Results("~/run/results.json").path,
