@@ -1,9 +1,15 @@
 """Errors that a command ends with in one sentence. Any other error is a bug, and shows its traceback."""
 
-__all__ = ["MissingPackageError", "Stopped", "UserError", "UserOSError", "WorkerLost", "one_line"]
+__all__ = [
+    "MissingPackageError",
+    "Stopped",
+    "UserError",
+    "UserOSError",
+    "WorkerLost",
+]
 
 
-def one_line(text):
+def one_line(text: str) -> str:
     """A text with everything escaped that is not printed as it stands, such as line ends and what a terminal obeys.
 
     For names that come with the data, such as those of files: they may hold anything.
