@@ -1,4 +1,4 @@
-"""What can be run: python -m keras_moco [COMMAND]"""
+"""Runs a command, or lists all of them: python -m keras_moco [COMMAND]"""
 
 import importlib
 import sys
@@ -7,15 +7,15 @@ from keras_moco import __version__
 from keras_moco.command_line.standard_streams import plain_output
 from keras_moco.errors import one_line
 
-# Each is `main` of the file of its name in `keras_moco.commands`.
+# Each runs `main` of the module of its name in `keras_moco.commands`.
 COMMANDS = {
-    "convert": "weights from PyTorch, and to it",
-    "preview": "a picture of what an augmentation makes of images",
-    "import_idx": "turns MNIST-like files into a set of TensorFlow Datasets",
+    "convert": "converts weights from and to PyTorch",
+    "preview": "draws random views of images",
+    "import_idx": "imports MNIST-like files as a data set of TensorFlow Datasets",
 }
 SCRIPTS = {
-    "python train.py": "pre-trains an encoder by a configuration and flags (in a checkout)",
-    "python evaluate.py": "evaluates what was trained, searches with it, exports it (in a checkout)",
+    "python train.py": "pre-trains an encoder (in a checkout)",
+    "python evaluate.py": "evaluates an encoder, finds similar images, exports the backbone (in a checkout)",
 }
 
 
@@ -35,9 +35,7 @@ def main(argv):
         width = max(map(len, rows))
         for command, what in rows.items():
             print(f"  {command:{width}}  {what}")
-        print(
-            "\nEach says more with --help. In Python, begin with `import keras_moco`; docs/api.md lists what there is."
-        )
+        print("\n--help lists the options of each. In Python, start with `import keras_moco` (docs/api.md).")
     return 0
 
 

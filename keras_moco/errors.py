@@ -1,24 +1,16 @@
-"""Errors that a command ends with in one sentence. Any other error is a bug, and shows its traceback."""
+"""Errors after which a command ends with one sentence. Any other error is a bug, and shows its traceback.
 
-__all__ = [
-    "MissingPackageError",
-    "Stopped",
-    "UserError",
-    "UserOSError",
-    "WorkerLost",
-]
+Here are those that several rooms raise or catch. An error of one room is defined there, as a `UserError`:
+`BadImagesError` in `data`, `LockedError` in `storage`, `NotFiniteError` in `runs`.
+"""
+
+__all__ = ["MissingPackageError", "Stopped", "UserError", "UserOSError", "WorkerLost"]
 
 
 def one_line(text: str) -> str:
-    """A text with everything escaped that is not printed as it stands, such as line ends and what a terminal obeys.
+    """A text in which all that is not printable is escaped, such as line ends and control codes of terminals.
 
-    For names that come with the data, such as those of files: they may hold anything.
-
-    Args:
-        text: str.
-
-    Returns:
-        str.
+    It is for names that come with the data, such as those of files, which may hold anything.
 
     Example:
 
@@ -31,16 +23,15 @@ def one_line(text: str) -> str:
 
 
 def plain_lines(text):
-    """`one_line` of a message, whose own further lines, such as those of a list, begin with two blanks."""
+    """`one_line` of each line of a message; lines after the first, such as those of a list, begin with two blanks."""
     return "\n  ".join(map(one_line, text.split("\n  ")))
 
 
 class UserError(ValueError):
-    """Something that the user can mend: an argument, a setting, a file, data.
+    """A mistake that the user can correct: in an argument, a setting, a file, the data.
 
-    The message says in one or more sentences what must hold, what was received, and what to do. Commands print it
-    without a traceback and exit with status 2; any other error but those of the operating system is a bug, and shows
-    its traceback.
+    The message says what must hold, what was received, and what to do. Commands print it without a traceback and exit
+    with status 2, as they do after an `OSError`.
 
     Example:
 
@@ -48,7 +39,7 @@ class UserError(ValueError):
     True
     """
 
-    # AutoGraph, which rewrites functions such as those of `tf.data.Dataset.map`, would make another error of this one,
+    # AutoGraph, which rewrites functions such as those of `tf.data.Dataset.map`, would raise another error instead,
     # and Keras one that begins with the layer that was called and ends with its arguments.
     ag_pass_through = True
     _keras_call_info_injected = True
@@ -58,16 +49,16 @@ class UserError(ValueError):
 
 
 class MissingPackageError(UserError, ImportError):
-    """A package that only some uses need is not installed, or is too old."""
+    """A package that is needed is not installed, too old, or configured for something else."""
 
 
 class UserOSError(UserError, OSError):
-    """Something could not be written for a reason that the operating system gives."""
+    """A file could not be written, for a reason that the operating system gives."""
 
 
 class Stopped(Exception):
-    """Training was asked to stop and has stopped; the message says after which step, and whether that is saved."""
+    """Training has stopped because it was asked to; the message says after which step, and whether it was saved."""
 
 
 class WorkerLost(RuntimeError):
-    """Another worker of the run has stopped, so that this one cannot continue."""
+    """Another worker of the run has stopped, so this one cannot continue."""

@@ -56,12 +56,12 @@ class FormerNames(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
 
 def _warn(message):
-    """Warns of the line that imports a module, which is outside of this package and of Python's `importlib`."""
+    """Warns at the line that imports a module, outside of this package and of `importlib`."""
     frame = sys._getframe()
     while frame.f_back and frame.f_globals["__name__"].partition(".")[0] in ("keras_moco", "importlib"):
         frame = frame.f_back
-    module, registry = frame.f_globals["__name__"], frame.f_globals.setdefault("__warningregistry__", {})
-    warnings.warn_explicit(message, FutureWarning, frame.f_code.co_filename, frame.f_lineno, module, registry)
+    registry = frame.f_globals.setdefault("__warningregistry__", {})  # which keeps a line from warning twice
+    warnings.warn_explicit(message, FutureWarning, frame.f_code.co_filename, frame.f_lineno, registry=registry)
 
 
 sys.meta_path.append(FormerNames())

@@ -1,4 +1,4 @@
-"""docs/api.md lists every public name, the README the most important ones."""
+"""docs/api.md lists every public name, and the names in the README exist."""
 
 import importlib
 import re

@@ -1,4 +1,4 @@
-"""The Python blocks of README and `docs/` run as they stand, and the launch scripts start every worker."""
+"""The Python blocks of README and `docs/` run unchanged, and the launch scripts start every worker."""
 
 import os
 import re
@@ -13,8 +13,8 @@ from keras_moco.methods import presets
 from tests.user_environment import user_environment
 
 ROOT = Path(__file__).resolve().parents[1]
-# tests/transfer runs the programs of transfer.md, in processes without this package; test_docs_your_own_images.py
-# runs that page as a whole, since each of its blocks needs what the one before has left.
+# tests/transfer runs the programs of transfer.md in processes without this package. test_docs_your_own_images.py runs
+# that page as a whole, since each block needs the results of the one before.
 ELSEWHERE = {ROOT / "docs" / "transfer.md", ROOT / "docs" / "your_own_images.md"}
 PAGES = sorted({ROOT / "README.md", *(ROOT / "docs").glob("*.md")} - ELSEWHERE)
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
@@ -29,7 +29,7 @@ def blocks(*languages):
 
 
 def python_blocks():
-    """Those that read PyTorch's files belong to the tier `torch`."""
+    """Blocks that read PyTorch files are in the tier `torch`."""
     for source, name in blocks("python"):
         tier = pytest.mark.torch if "keras_moco.convert" in source else pytest.mark.slow
         yield pytest.param(source, id=name, marks=tier)
@@ -54,7 +54,7 @@ def test_python_block_runs(source, tmp_path, monkeypatch, request):
 
 
 def launched(text, folder, after="", **environment):
-    """The clusters that the launch script with such a text gives its workers, in place of starting them."""
+    """The clusters that the launch script with this text passes to its workers, which are not started."""
     [script] = [source for source, _ in blocks("bash", "yaml") if text in source]
     tools = {
         "python": 'echo "$TF_CONFIG" >> configs; echo "$*" >> commands',

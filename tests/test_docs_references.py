@@ -1,4 +1,4 @@
-"""What the pages refer to is there: other pages and their headings, and flags."""
+"""The links, files and flags that the pages name exist."""
 
 import dataclasses
 import re
@@ -41,6 +41,21 @@ def broken_links(page, text):
 
 def test_links_lead_somewhere():
     assert found_on(PAGES, broken_links) == {}
+
+
+# Files
+
+
+def missing_files(page, text):
+    """Files named in `code` that are neither in the checkout nor in the package."""
+    for path in re.findall(r"`((?:\w+/)+\w+\.(?:py|cfg))`", text):
+        if "NAME" not in path and not any((folder / path).exists() for folder in (ROOT, ROOT / "keras_moco")):
+            yield path
+
+
+def test_files_exist():
+    # docs/api.md repeats docstrings, which name files of other repositories.
+    assert found_on([page for page in PAGES if page.name != "api.md"], missing_files) == {}
 
 
 # Flags

@@ -1,7 +1,7 @@
-"""docs/your_own_images.md from its first block to its last, in their order, on crops of two photographs.
+"""All blocks of docs/your_own_images.md, in their order, on crops of two photographs.
 
-Commands stand in the page as for 30,000 images of 128 pixels. Here flags are appended to those that train (`SMALLER`);
-nothing else is changed, and nothing skipped.
+The page assumes 30,000 images of 128 pixels. Here flags are appended to the commands that train (`SMALLER`); nothing
+else is changed or skipped.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ def save_crops(folder, count, rng, names=("china", "flower")):
 
 
 def make_photos(folder):
-    """Everything that the page speaks of before its first block."""
+    """The files that the page assumes."""
     rng = np.random.default_rng(0)
     save_crops(folder / "photos", PHOTOS // 2 - 1, rng)
     Image.fromarray(rng.integers(0, 256, (40, 30), dtype="uint8")).save(folder / "photos" / "gray.png")

@@ -1,4 +1,4 @@
-"""Every example in a docstring runs and prints what it says."""
+"""Every example in a docstring runs and prints what it shows."""
 
 import doctest
 import importlib
@@ -20,12 +20,12 @@ SOURCES = {
 SLOW = {"keras_moco.convert.detectron2", "keras_moco.convert.writing", "keras_moco.methods.presets"}
 WITH_EXAMPLES = {name for name, source in SOURCES.items() if ">>>" in source}
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-# What examples may use without importing it, beside the names of their own module.
+# Names that examples may use without an import, besides those of their own module.
 GIVEN = {"keras": keras, "np": np, "ops": ops}
 
 
 def run_examples(name):
-    """Runs the examples of a module, from one seed: how many there are."""
+    """Runs the examples of a module with a fixed seed, and returns their number."""
     keras.backend.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     module, report = importlib.import_module(name), []

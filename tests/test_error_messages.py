@@ -77,7 +77,7 @@ def test_refusals_begin_with_the_rule_and_end_with_the_way_out():
     assert all(any(text.startswith(start) for _, text in texts) for start in JOINED), "one of JOINED is gone"
 
 
-def test_a_name_in_a_message_cannot_end_its_line_or_reach_the_terminal():
+def test_name_in_a_message_cannot_end_its_line_or_control_the_terminal():
     names = "a\nerror: b", "\x1b]0;c", "Zoë\udcff", "d\u202egpj"
     assert str(UserError("Received: {}, {}, {}, {}.\n  - x".format(*names))) == (
         "Received: a\\nerror: b, \\x1b]0;c, Zoë\\udcff, d\\u202egpj.\n  - x"
@@ -85,7 +85,7 @@ def test_a_name_in_a_message_cannot_end_its_line_or_reach_the_terminal():
     assert str(UserOSError("none\r\n")) == "none\\r\\n"
 
 
-def test_the_grammar_refuses_a_message_that_lacks_a_part():
+def test_grammar_refuses_a_message_that_lacks_a_part():
     assert GRAMMAR.fullmatch("`k` must be positive. Received: k={}. Choose 1 or more.")
     assert not GRAMMAR.fullmatch("`k` must be positive. Received: k={}.")
     assert not GRAMMAR.fullmatch("`k` must be positive Received: k={}. Choose 1 or more.")

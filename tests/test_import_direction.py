@@ -66,7 +66,7 @@ def test_design_lists_every_room():
     assert {room for room in FLOOR.keys() - {*FLOORS[-1].split()} if f"`{room}`" not in design} == set()
 
 
-def test_checks_find_violations():
+def test_the_checks_find_wrong_imports():
     for module, source, expected in [
         ("keras_moco.layers.x", "from keras_moco import distribution", []),
         ("keras_moco.layers.x", "def f():\n    import keras_moco.commands.pretrain", ["commands"]),

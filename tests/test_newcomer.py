@@ -32,7 +32,8 @@ RUN = {
     EVALUATE.format("knn"): r"top-1 [\d.]+ %",
     LINEAR: r"top-1 [\d.]+ %",
 }
-# Not run: this test itself, a server, what takes hours or a download (.ci/run trains on Fashion-MNIST for an epoch).
+# Not run: this test itself, a server, commands that take hours or download data (.ci/run trains on Fashion-MNIST for an
+# epoch).
 SKIPPED = re.compile(r"make test|tensorboard|.*fashion_mnist|.*\$TUNE ")
 # Flags appended to a command, or a mode, that trains for long.
 SHORTER = {
@@ -56,7 +57,7 @@ def modes():
 
 
 class Shell:
-    """Runs commands in a folder, as somebody would who has activated its environment: what they print."""
+    """Runs commands in a folder whose environment is activated, and returns their output."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -90,7 +91,7 @@ def shell(tmp_path_factory):
     return Shell(folder)
 
 
-def test_every_command_is_run_or_skipped():
+def test_every_command_of_the_pages_is_run_or_listed_as_skipped():
     assert [command for command in commands(README) if not SKIPPED.match(command)] == [*RUN]
     assert {mode.partition(" ")[0] for mode in modes()} == set(EVALUATIONS)
 

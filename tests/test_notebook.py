@@ -57,7 +57,7 @@ def test_notebook_runs_and_its_results_match_its_text(tmp_path, monkeypatch):
         assert kinds[0] == kinds[1]
 
 
-def test_stored_notebook_is_executed_in_order_and_has_no_local_paths():
+def test_the_stored_notebook_was_executed_in_order_and_holds_no_local_paths():
     notebook = stored()
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]

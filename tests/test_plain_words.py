@@ -15,20 +15,20 @@ WORDS = {
     r"company": "group, batch statistics",
     r"tells?|told": "reports, logs, says; distinguishes",
     r"(?:left|leaves?|leaving) out": "skipped, omitted, without",
-    r"(?:go|goes|going|gone|went) on": "resumes, continues",
+    r"(?:go|goes|going|gone|went) on(?! with this run)": "resumes, continues",  # that is in flagfiles of before
     r"by lot": "at random",
     r"trainings": "training runs",
     # Correct before another noun: "a training step".
     r"a training(?=[.,;:)]| (?:is|was|has|may|of|in|that|which|goes|from|to|by|with|at|ends|and|or))": "a training run",
-    r"(?:all|nearly|are|is) (?:are |is |all )?one(?= ?[.,:;)(])": "identical",
-    r"lies(?! (?:in|within|between) \[)": "is, is stored",
+    r"(?:all|nearly|are) (?:are |is |all )?one(?=\s?[.,:;)(])": "identical",
+    r"lies(?! between| (?:in|within) \[)": "is, is stored",
     r"lie (?:beside|in (?:memory|the|a|other|files|it)|now|here|there|together)|lying": "are, are stored",
     r"learnt": "learned; the pre-trained weights",
-    r"figures|(?:an?|one|this|that|each|every|the) figure": "metrics, values; plots",
+    r"(?<!pyplot.)(?<!pyplot's.)figures|(?:an?|one|this|that|each|every|the) figure(?!\s?[,=(])": "metrics; plots",
     r"(?:uniform|random|same|several|three|ten|of|their|the) draws?": "random numbers; random subsets",
     r"so many": "a number of, n",
     r"no use for": "does not use",
-    r"there (?:is|are) none(?! of)": "missing; if any; or None",
+    r"where there (?:is|are) none": "missing; if any; or None",
     r"anew": "again, from scratch",
     r"spread(?! (?:over|out|across|on)|\()": "embedding std",
     r"chance loss|loss of chance": "loss at chance level",
@@ -42,7 +42,7 @@ WORDS = {
     r"turns? (?:of )?the hue|resize turned|turn hue": "shifts the hue; transposed",
     r"of everything random": "random seed",
 }
-SPACE = r"""[\s"'#]+f?["']?"""
+SPACE = r"""[\s"'#\\]+f?["']?"""
 PATTERNS = [
     (re.compile(rf"(?<![\w.])(?:{word})(?!\w)".replace(" ", SPACE), re.IGNORECASE), instead)
     for word, instead in WORDS.items()

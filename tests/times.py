@@ -1,8 +1,8 @@
-"""How long the tests of each file take in each tier: a Markdown table out of pytest's own reports.
+"""The time of each test file in each tier: a Markdown table from pytest's reports.
 
     python -m tests.times default=default.xml slow=slow.xml
 
-Seconds of all processes together, setting up included. `make test-times` makes the reports; docs/tests.md keeps the
+Seconds of all test processes together, set-up included. `make test-times` makes the reports; docs/tests.md keeps the
 table.
 """
 

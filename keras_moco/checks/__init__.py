@@ -1,1 +1,1 @@
-"""What must hold for numbers and images, in Python and inside a compiled graph."""
+"""Checks of numbers and images, in Python and inside compiled graphs."""

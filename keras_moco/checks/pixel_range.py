@@ -1,4 +1,4 @@
-"""Whether images have values in 0..255, which everything here takes, and not in 0..1 or -1..1."""
+"""Checks that images have values in 0..255, as everything here expects, and not in 0..1 or -1..1."""
 
 import tensorflow as tf
 
@@ -6,32 +6,32 @@ from keras_moco.checks.graph import require
 from keras_moco.errors import UserError
 
 RULE = "`images` must have values in 0..255, as they are in files."
-WAY_OUT = "Leave out what scales them, or multiply by 255 what is in 0..1."
-ROWS = 4  # of each image, in which a graph looks for values that cannot be
-MARGIN = 64  # a quarter of the range: what noise, sharpening or cubic resizing may leave beyond it
-STANDARDIZED = 16  # what images of mean 0 and deviation 1 do not exceed
+WAY_OUT = "Remove what scales them, or multiply images in 0..1 by 255."
+ROWS = 4  # rows of each image that a graph checks first
+MARGIN = 64  # a quarter of the range: how far noise, sharpening or cubic resizing may exceed it
+STANDARDIZED = 16  # bound on images of mean 0 and standard deviation 1
 
 
 def check_pixels(images):
-    """The same images, once it is known that their values can be pixels in 0..255.
+    """Refuses images whose values cannot be pixels in 0..255.
 
-    Refused are values in 0..1 with fractions, as of images that were divided by 255, and values on both sides of 0
-    that are nowhere beyond 16, as of images in -1..1 or of mean 0 and deviation 1: of images in 0..255 all of them
-    would be black. So are values more than 64 beyond 0..255, as of images without their mean, or of 16 bits; noise,
-    sharpening and cubic resizing do not reach that far. Whole numbers from 0 are never taken for scaled, however dark,
-    and uint8 is not looked at.
+    These are fractional values in 0..1, as after division by 255, and fractional values from below 0 to 16 at most, as
+    of images in -1..1 or of mean 0 and standard deviation 1: read as 0..255 such images would be black. Values more
+    than 64 outside of 0..255 are refused too, as after subtraction of the mean, or of 16 bits; noise, sharpening and
+    cubic resizing do not reach that far. Whole numbers from 0 are never considered scaled, however dark the image, and
+    uint8 is not checked.
 
-    Within a graph, four rows of each image are looked at, and all of them only before they would be refused, so that it
-    costs less than a hundredth of two augmented views. XLA leaves the check out.
+    A graph checks four rows of each image, and all rows only before it refuses them. This costs less than one percent
+    of two augmented views. XLA omits the check.
 
     Args:
         images: tensor or array `(n, H, W, C)`, any numeric dtype.
 
     Returns:
-        The images, as a tensor.
+        The same images, as a tensor.
 
     Raises:
-        ValueError: outside of a graph, at once; within one the step fails, see `step_checks.plain_failures`.
+        ValueError: outside of a graph, immediately; in a graph the step fails, see `keras_moco.checks.graph`.
 
     Example:
 
@@ -48,7 +48,7 @@ def check_pixels(images):
         low, high, wrong = _examine(images)
     else:
         low, high = _range(_some_rows(images))
-        # NaN is no matter of scale, and passes: whoever trains on it hears of a loss that is not finite.
+        # NaN passes, since it is no matter of scale: the loss will be reported as not finite.
         doubtful = (low < 0) | (high > 255) | (high <= 1)
         low, high, wrong = tf.cond(doubtful, lambda: _examine(images), lambda: (low, high, False))
     check = require(~wrong, RULE, ("values from", low, "to", high), WAY_OUT)
@@ -57,12 +57,12 @@ def check_pixels(images):
 
 
 def refusal(low, high):
-    """The error that says between which values images were found."""
+    """The error for images with values from `low` to `high`."""
     return UserError(f"{RULE} Received: values from {low:g} to {high:g}. {WAY_OUT}")
 
 
 def _examine(images):
-    """The least and the greatest value of all, and whether they are none of pixels."""
+    """The lowest and the highest value, and whether the images are refused."""
     low, high = _range(images)
     outside = (low < -MARGIN) | (high > 255 + MARGIN)
     scaled = tf.constant(False)

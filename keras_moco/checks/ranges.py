@@ -1,4 +1,4 @@
-"""The ranges that settings and arguments must lie in, by the words that a refusal says."""
+"""Ranges of settings and arguments, named by the words of the error message."""
 
 import math
 import numbers
@@ -18,7 +18,7 @@ RANGES = {
 
 
 def broken_rule(value, range, whole=False):
-    """What a value should be and is not, in words; `None` if it is a finite number (`whole`: an integer) in a range.
+    """The rule that a value breaks, in words; `None` if it is a finite number (`whole`: an integer) in the range.
 
     Example:
 
@@ -34,14 +34,14 @@ def broken_rule(value, range, whole=False):
 
 
 def check_number(name, value, range, way_out, whole=False):
-    """Refuses an argument that is no finite number of a range.
+    """Refuses an argument that is not a finite number in a range.
 
     Args:
-        name: str, of the argument.
-        value: what was given.
+        name: str, name of the argument.
+        value: the argument.
         range: str, a key of `RANGES`.
-        way_out: str, a sentence that says what to give.
-        whole: bool, whether it must be an integer. Defaults to `False`.
+        way_out: str, a sentence on what to give instead.
+        whole: bool, whether the argument must be an integer. Defaults to `False`.
 
     Raises:
         ValueError: if it is not.

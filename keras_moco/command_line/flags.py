@@ -42,17 +42,12 @@ def run(main, kind):
 
     def work(arguments):
         config = from_flags(kind, flags.FLAGS)
-        _import_package()
+        package = sys.modules["keras_moco"]
+        if not hasattr(package, "__version__"):  # train.py and evaluate.py have put off its `__init__.py`
+            package.__spec__.loader.exec_module(package)
         main(arguments, config)
 
     app.run(lambda argv: sys.exit(status_of(lambda: work(argv[1:]), "error", AGAIN)), flags_parser=parse)
-
-
-def _import_package():
-    """Executes `keras_moco/__init__.py`, which train.py and evaluate.py have put off."""
-    package = sys.modules["keras_moco"]
-    if not hasattr(package, "__version__"):
-        package.__spec__.loader.exec_module(package)
 
 
 def _refuse(reason):

@@ -1,30 +1,30 @@
-"""The signals by which somebody, or a batch queue, asks a command to end."""
+"""Signals by which a person or a batch queue asks a command to end."""
 
 import contextlib
 import signal
 import threading
 
-# The end of a job, a lost connection, and Slurm's warning (`--signal=USR1@60`); Windows has the first alone.
+# The end of a job, a lost connection, and Slurm's warning (`--signal=USR1@60`); Windows has only the first.
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
 
 
 class Ended(BaseException):
-    """A signal has ended a command where no training had to be saved; the message is the name of the signal.
+    """A signal has ended a command outside of training; the message is the name of the signal.
 
-    No `Exception`, as `KeyboardInterrupt` is none: a library that tries something else after an error must not go on.
+    Like `KeyboardInterrupt` it is not an `Exception`: a library that recovers from errors must not recover from this.
     """
 
 
 def handle(numbers, handler):
-    """Sets a handler for signals, but for those that are ignored: `nohup` and shells have their reasons.
+    """Sets a handler for signals, except those that are ignored, for example under `nohup`.
 
     Args:
         numbers: the signals.
-        handler: as `signal.signal` takes it.
+        handler: a handler of `signal.signal`.
 
     Returns:
-        dict of signals to their handlers before, for `restore`; empty in another thread than the main one, to which
-        alone Python hands signals.
+        dict of signals to their previous handlers, for `restore`; empty outside of the main thread, the only one that
+        receives signals.
     """
     if threading.current_thread() is not threading.main_thread():
         return {}
@@ -38,16 +38,16 @@ def handle(numbers, handler):
 def restore(before):
     """Sets the handlers that `handle` returned."""
     for number, handler in before.items():
-        # None: it was not Python that had set it.
+        # None: the handler was not set by Python.
         signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 @contextlib.contextmanager
 def ending():
-    """Has the first signal of a kind raise `Ended` in its block; a second one ends the process at once.
+    """Raises `Ended` in its block at the first signal of a kind; a second one ends the process at once.
 
     Raises:
-        Ended: when a signal comes.
+        Ended: when a signal arrives.
 
     Example:
 
@@ -65,7 +65,7 @@ def ending():
     try:
         yield
     except Exception as error:
-        if asked:  # a function that TensorFlow calls was interrupted, of which it makes an error of its own
+        if asked:  # TensorFlow raises an error of its own when a function that it calls is interrupted
             raise Ended(asked[0]) from error
         raise
     finally:

@@ -1,24 +1,24 @@
-"""Standard input, output and error of the commands: there may be none, they may break, and they may be a terminal."""
+"""Standard input, output and error of the commands, which may be closed, may break, and may be a terminal."""
 
 import contextlib
 import os
 import re
 import sys
 
-# What a terminal would obey. Left are line ends, tabs, and what progress bars are made of: the begin of the line
-# (\r), backspaces, colours (ESC [ ... m) and the line above (ESC [ A).
-_OBEYED = re.compile(r"[\x00-\x07\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]|\x1b(?!\[(?:[\d;]*m|A))")
+# Control codes of terminals, without line ends, tabs, and those of progress bars: start of the line (\r), backspace,
+# colours (ESC [ ... m) and the line above (ESC [ A).
+_CONTROL = re.compile(r"[\x00-\x07\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]|\x1b(?!\[(?:[\d;]*m|A))")
 
 
 class Output:
-    """A standard stream that takes every text, and drops what cannot be written.
+    """A standard stream that accepts every text, and drops what cannot be written.
 
-    Characters that its encoding lacks and those that a terminal would obey are escaped, since names of files and
-    messages of libraries may hold any. A broken pipe or a full disk raises nothing wherever something is printed:
-    `lost` says why the stream was lost, and what is written to it from then on is dropped.
+    Characters that its encoding lacks and control codes of terminals are escaped, since names of files and messages of
+    libraries may hold any. A broken pipe or a full disk raises no error: `lost` says why the stream was lost, and
+    everything written to it afterwards is dropped.
 
     Args:
-        stream: the text stream that it stands for.
+        stream: the text stream to write to.
 
     Example:
 
@@ -33,7 +33,7 @@ class Output:
     def write(self, text):
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         plain = text.encode(encoding, "backslashreplace").decode(encoding)
-        self._attempt(self._stream.write, _OBEYED.sub(lambda found: f"\\x{ord(found[0]):02x}", plain))
+        self._attempt(self._stream.write, _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", plain))
         return len(text)
 
     def writelines(self, lines):
@@ -53,22 +53,22 @@ class Output:
         except OSError as error:
             self.lost = error.strerror or str(error)
             with contextlib.suppress(OSError):  # a stream without a descriptor
-                # What the stream still holds would fail again when the process ends.
+                # The buffer of the stream would fail again when the process ends.
                 null = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null, self._stream.fileno())
                 os.close(null)
 
 
 def lost_output():
-    """Why the standard output of a command takes nothing more: a few words, or `None` if it does."""
+    """Why the standard output of a command was lost, in a few words; `None` if it was not."""
     return getattr(sys.stdout, "lost", None)
 
 
 def hold_descriptors():
-    """Opens the null device in the place of each standard stream that is closed, as by `>&-` in a shell.
+    """Opens the null device for each standard stream that is closed, for example by `>&-` in a shell.
 
-    Otherwise the next file that is opened, a checkpoint perhaps, takes its descriptor, and with it whatever libraries
-    print. So it has to be called before anything else opens a file.
+    Otherwise the next file that is opened, perhaps a checkpoint, takes its descriptor, and receives whatever libraries
+    print. So this has to be called before anything else opens a file.
     """
     for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:
@@ -85,10 +85,10 @@ def hold_descriptors():
 
 @contextlib.contextmanager
 def plain_output():
-    """Makes an `Output` of standard output and error, for all that a command does.
+    """Replaces standard output and error by an `Output` while a command runs.
 
     Raises:
-        SystemExit: of status 2 if the command did all that it was to do, and its output could not be written.
+        SystemExit: with status 2 if the command succeeded, but its output could not be written.
 
     Example:
 
@@ -116,8 +116,8 @@ def _check_output():
     sys.stdout.flush()
     if lost_output():
         print(
-            f"error: The standard output must take what is printed. Received: {lost_output()}. All was done, but some "
-            "of the output is missing.",
+            f"error: The standard output must accept what is printed. Received: {lost_output()}. The command was "
+            "completed, but some of its output is missing.",
             file=sys.stderr,
         )
         sys.exit(2)

@@ -8,13 +8,10 @@ from keras_moco.errors import UserError
 
 __all__ = ["EvaluationConfig"]
 
-_model = partial(setting, group="model")
-_images = partial(setting, group="images")
-_features = partial(setting, group="features and kNN")
-_linear = partial(setting, group="linear classifiers")
-_tuning = partial(setting, group="fine-tuning")
-_retrieval = partial(setting, group="retrieval")
-_all = partial(setting, group="all evaluations")
+_model, _images, _features, _linear, _tuning, _retrieval, _all = (
+    partial(setting, group=group)
+    for group in "model|images|features and kNN|linear classifiers|fine-tuning|retrieval|all evaluations".split("|")
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class EvaluationConfig(Settings):
     model: str | None = _model(
         None, "Model to evaluate instead: .keras file, exported folder, SavedModel, .pth, .pth.tar or .safetensors."
     )
-    trust_saved_model: bool = _model(False, "Open a SavedModel of --model, which is a program: trust its author.")
+    trust_saved_model: bool = _model(False, "Allow a SavedModel for --model; it can run any code.")
     output: str | None = _model(
         None, "Folder for results.json, model card and pictures. The run's, or evaluation/<name of the model>."
     )
@@ -55,19 +52,13 @@ class EvaluationConfig(Settings):
         table="keras_moco.evaluation.features:LEVELS",
     )
     knn_k: tuple[int, ...] = _features(
-        (),
-        "Neighbours of kNN, one or several numbers. As suits the data, at most 200 (CIFAR-10 demo), if not given.",
-        range="at least 1",
+        (), "Neighbours of kNN, one or more. As suits the data, at most 200, if not given.", range="at least 1"
     )
     knn_temperature: tuple[float, ...] = _features(
         (0.1,), "Temperatures of the kNN votes (CIFAR-10 demo).", range="positive"
     )
 
-    linear_on: str = _linear(
-        "images",
-        "Input of linear",
-        choices={"images": "augmented, as the authors", "features": "extracted once; fast"},
-    )
+    linear_on: str = _linear("images", "Input of linear", choices={"images": "augmented", "features": "fast"})
     # The authors' 30 is no misprint: features are small, and there is no weight decay.
     rates: tuple[float, ...] = _linear(
         (0.3, 1.0, 3.0, 10.0, 30.0, 100.0),

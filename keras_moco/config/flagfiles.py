@@ -22,11 +22,8 @@ def read_flagfile(path):
     Args:
         path: path of a recipe, or of the flagfile of a run, whose folder then is the `workdir`.
 
-    Returns:
-        `Config`.
-
     Raises:
-        ValueError: if a line is no flag, or its value is not of the flag's kind or range.
+        ValueError: if a line is not a flag, or its value is not of the flag's kind or range.
     """
     values = flags.FlagValues()
     define_flags(Config, values)

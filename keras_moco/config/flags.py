@@ -8,12 +8,7 @@ from absl import flags
 from keras_moco.config.settings import kinds_of, to_text
 from keras_moco.errors import UserError
 
-_DEFINE = {
-    str: flags.DEFINE_string,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    bool: flags.DEFINE_bool,
-}
+_DEFINE = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool}
 
 
 def define_flags(kind, flag_values):

@@ -6,6 +6,7 @@ from keras_moco.config.settings import Settings, to_text
 from keras_moco.errors import UserError
 
 
+@dataclasses.dataclass(frozen=True)
 class RunSettings(Settings):
     """Base of `Config`."""
 
@@ -13,7 +14,8 @@ class RunSettings(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        fixed = [name for name in self.allow_config_change if name not in self.changeable()]
+        allowed = self.allow_config_change  # type: ignore[attr-defined]  # a field of `Config`
+        fixed = [name for name in allowed if name not in self.changeable()]
         if fixed:
             raise UserError(
                 f"`allow_config_change` must name settings that can change: {', '.join(self.changeable())}. "

@@ -23,24 +23,23 @@ def setting(
     in_flagfile=True,
     auto_up_to=None,
 ):
-    """A field of a dataclass of settings; its annotation is `str`, `int`, `float`, `bool`, one of them or `None`, or a
-    tuple. All that is known of it becomes the field's metadata.
+    """A field of a dataclass of settings: all that is known of it becomes its metadata.
+
+    Its annotation is `str`, `int`, `float`, `bool`, one of them or `None`, or a tuple.
 
     Args:
         default: value.
         help: str, help of the flag. Choices and users are added to it.
-        group: str, what a person decides by it; `--help` lists the settings by their groups.
+        group: str, the heading in `--help`: what a person decides by it.
         range: a key of `keras_moco.checks.ranges.RANGES`, of a number, or of each number of a tuple.
         choices: tuple of the possible values, or dict of them to what each means.
         table: `"module:NAME"` of the mapping from these choices to what they mean. It is not imported here, since that
             would load TensorFlow; but once it has been, what was added to it may be chosen too.
         used_by: tuple of the methods, or of the kinds of data source, that use the setting. Defaults to all.
-        resumable: bool. The setting may differ when a run resumes, since it does not affect the result.
-        changeable: bool. It affects the result, not the shape of what is saved, so it may differ where
-            `allow_config_change` names it.
+        resumable: bool. It may differ when a run resumes, since it does not affect the result.
+        changeable: bool. It affects the result, not the shape of what is saved, and may differ if allowed.
         in_flagfile: bool. It is written into the flagfile of a run.
-        auto_up_to: number. Where the setting is not given, it follows from the data, up to this number, which earlier
-            flagfiles hold where nobody gave one.
+        auto_up_to: number. If not given, it follows from the data, up to this number, which earlier flagfiles hold.
     """
     if choices:
         *others, last = [f"{name} ({why})" for name, why in choices.items()] if isinstance(choices, dict) else choices

@@ -9,14 +9,12 @@ from keras_moco.config.settings import setting
 __all__ = ["Config"]
 
 # What a person decides by a setting; `--help` lists them in this order, within a group the most used first.
-_data = partial(setting, group="data")
-_views = partial(setting, group="views")
-_network = partial(setting, group="network")
-_method = partial(setting, group="method")
-_optim = partial(setting, group="optimisation")
-_devices = partial(setting, group="devices", resumable=True)
-_knn = partial(setting, group="evaluation during training", resumable=True)
-_run = partial(setting, group="run", resumable=True)
+_data, _views, _network, _method, _optim = (
+    partial(setting, group=group) for group in ("data", "views", "network", "method", "optimisation")
+)
+_devices, _knn, _run = (
+    partial(setting, group=group, resumable=True) for group in ("devices", "evaluation during training", "run")
+)
 
 
 @dataclass(frozen=True)
@@ -75,10 +73,7 @@ class Config(RunSettings):
     )
     image_size: int = _views(224, "Height and width of the views, in pixels.", range="at least 1")
     crop_min_area: float | None = _views(
-        None,
-        "Smallest random crop, as a fraction of the image's area. The recipe's if not given.",
-        range="in (0, 1]",
-        changeable=True,
+        None, "Smallest crop, a fraction of the area. The recipe's if not given.", range="in (0, 1]", changeable=True
     )
     augment_on: str = _views(
         "host",
@@ -114,10 +109,7 @@ class Config(RunSettings):
         None, "Initial weights of the encoder: the folder of a run, or what --model of evaluate.py takes."
     )
     trust_saved_model: bool = _network(
-        False,
-        "Open a SavedModel of --init_from, which is a program: trust its author.",
-        resumable=True,
-        in_flagfile=False,
+        False, "Allow a SavedModel for --init_from; it can run any code.", resumable=True, in_flagfile=False
     )
     bn_mode: str = _network(
         "auto",
@@ -127,10 +119,7 @@ class Config(RunSettings):
         used_by=("moco", "end_to_end"),
     )
     bn_splits: int = _network(
-        8,
-        "BatchNorm groups in the batch of each replica, for --bn_mode=split.",
-        range="at least 1",
-        used_by=("moco", "end_to_end"),
+        8, "BatchNorm groups per replica, for --bn_mode=split.", range="at least 1", used_by=("moco", "end_to_end")
     )
 
     # Method: what is contrasted with what.
@@ -217,10 +206,7 @@ class Config(RunSettings):
         1, "Epochs between kNN evaluations; 0: only before and after training.", range="at least 0"
     )
     knn_k: int | None = _knn(
-        None,
-        "Neighbours of kNN. As suits the data, at most 200 (CIFAR-10 demo), if not given.",
-        range="at least 1",
-        auto_up_to=200,
+        None, "Neighbours of kNN. As suits the data, at most 200, if not given.", range="at least 1", auto_up_to=200
     )
     knn_temperature: float = _knn(0.1, "Temperature of the kNN votes (CIFAR-10 demo).", range="positive")
     knn_features: str = _knn(

@@ -17,14 +17,7 @@ from keras_moco.errors import UserError
 from keras_moco.layers.nested import nested_layers
 from keras_moco.layers.split_batch_normalization import can_split, split_batch
 
-__all__ = [
-    "BN_MODES",
-    "BatchGrouping",
-    "BatchNorm",
-    "Plain",
-    "Shuffle",
-    "Split",
-]
+__all__ = ["BN_MODES", "BatchGrouping", "BatchNorm", "Plain", "Shuffle", "Split"]
 
 
 class BatchGrouping(abc.ABC):

@@ -1,4 +1,4 @@
-"""What fails within a step reaches the user as it was written, whatever stands in it."""
+"""The failure of a check within a step reaches the user with its message unchanged."""
 
 import pytest
 import tensorflow as tf
@@ -10,7 +10,7 @@ BRACKETS = 'it\'s in [a] [b], "[[{{node x}}]]" or ]C:\\data[\nand ünïcode'
 
 @pytest.mark.parametrize("jit_compile", [None, False])
 @pytest.mark.parametrize("received", [-3, 0.5, "x", BRACKETS, "[", ""])
-def test_the_sentence_arrives_whole(jit_compile, received):
+def test_message_arrives_unchanged(jit_compile, received):
     def step(received):
         require(tf.constant(False), f"`x` must hold: {BRACKETS}.", received, f"Choose {BRACKETS}.")
         return tf.constant(1)
@@ -22,7 +22,7 @@ def test_the_sentence_arrives_whole(jit_compile, received):
         assert str(caught.value) == sentence.replace("\n", "\\n")  # as in all messages
 
 
-def test_what_holds_and_what_xla_leaves_out_pass():
+def test_check_passes_if_it_holds_and_under_xla():
     @tf.function
     def step(x):
         require(x > 0, "`x` must be positive.", x, "Give 1.")
@@ -33,6 +33,6 @@ def test_what_holds_and_what_xla_leaves_out_pass():
         assert int(tf.function(step, jit_compile=True)(tf.constant(-1))) == 0
 
 
-def test_other_failures_stay_what_they_are():
+def test_other_failures_are_not_changed():
     with pytest.raises(tf.errors.InvalidArgumentError, match="mine"), plain_failures():
         tf.debugging.Assert(False, ["mine [a] [b]"])

@@ -1,4 +1,4 @@
-"""Images that were scaled, to 0..1 or otherwise, are refused by the same sentence everywhere; dark ones are not."""
+"""Scaled images are refused with the same message everywhere; dark ones are not."""
 
 import keras
 import numpy as np
@@ -56,7 +56,7 @@ def test_scaled_images_are_refused(scaled, way):
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("pixels", PIXELS.values(), ids=PIXELS)
-def test_pixels_pass_as_they_are_however_dark(pixels, way):
+def test_pixels_pass_unchanged_however_dark(pixels, way):
     images = pixels()
     np.testing.assert_array_equal(way(tf.convert_to_tensor(images)), images)
 
@@ -79,7 +79,7 @@ TAKERS = {
 
 
 @pytest.mark.parametrize("taker", TAKERS.values(), ids=TAKERS)
-def test_all_that_take_images_say_the_same_sentence(taker):
+def test_everything_that_takes_images_refuses_scaled_ones(taker):
     taker(IMAGES)
     with pytest.raises(ValueError) as error, plain_failures():
         taker(IMAGES / 255)
@@ -88,7 +88,7 @@ def test_all_that_take_images_say_the_same_sentence(taker):
 
 
 @pytest.mark.slow
-def test_a_training_on_views_of_scaled_images_ends_in_that_sentence():
+def test_training_on_views_of_scaled_images_is_refused():
     model = make_model()
     size = model.encoder.image_shape[0]
     images = np.resize(IMAGES / 255, (16, 24, 24, model.encoder.image_shape[-1]))

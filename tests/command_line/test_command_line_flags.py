@@ -1,4 +1,4 @@
-"""A mistake on the command line ends in one sentence that says what was received and what to do, and in no damage."""
+"""A mistake on the command line ends with one sentence, and changes nothing."""
 
 import os
 import re
@@ -110,7 +110,7 @@ def test_training_gets_the_settings_of_the_flags(monkeypatch):
 
 # Keras and TensorFlow raise these for what we do wrong.
 @pytest.mark.parametrize("error", [ValueError, TypeError, ImportError])
-def test_a_bug_shows_its_traceback_and_asks_for_a_report(error, monkeypatch):
+def test_bug_shows_its_traceback_and_asks_for_a_report(error, monkeypatch):
     outcome = call_with(monkeypatch, raising(error("operands could not be broadcast")))
     assert outcome.status == 1 and "Traceback (most recent call last)" in outcome.stderr
     assert f"{error.__name__}: operands could not be broadcast\nerror: " in outcome.stderr
@@ -118,7 +118,7 @@ def test_a_bug_shows_its_traceback_and_asks_for_a_report(error, monkeypatch):
 
 
 @pytest.mark.parametrize("command, work", [(convert, "summary"), (preview, "_run"), (import_idx, "import_idx")])
-def test_so_do_the_other_commands(command, work, monkeypatch, capsys):
+def test_other_commands_end_alike(command, work, monkeypatch, capsys):
     arguments = {convert: ["show", "x"], import_idx: ["x", "--name=x", "--data_dir=x"]}.get(command)
     arguments = arguments or ["--source=x", "--recipe=x", "--out=x"]
     monkeypatch.setattr(command, work, lambda *_: 1 / 0)
@@ -142,14 +142,14 @@ def test_so_do_the_other_commands(command, work, monkeypatch, capsys):
         (7, "7"),
     ],
 )
-def test_a_mistake_of_the_operating_system_is_one_sentence_whatever_the_name(name, shown, monkeypatch):
+def test_error_of_the_operating_system_is_one_sentence_whatever_the_name(name, shown, monkeypatch):
     assert call_with(monkeypatch, raising(PermissionError(13, "Permission denied", name))).refusal == (
         "The operating system must let files be read and written. "
         f"Received: {shown}: Permission denied. Correct that, and run the same command again."
     )
 
 
-def test_an_error_of_the_operating_system_without_a_file_is_one_line(monkeypatch):
+def test_error_of_the_operating_system_without_a_file_is_one_line(monkeypatch):
     assert "Received: No space left. " in call_with(monkeypatch, raising(OSError(28, "No space left"))).refusal
     assert call_with(monkeypatch, raising(OSError("a\n  name"))).refusal == "a\\n  name"
 
@@ -163,7 +163,7 @@ def test_interrupted_command_exits_with_130_and_a_stopped_run_with_75(monkeypatc
 
 
 @pytest.mark.parametrize("number", ENDING)
-def test_a_signal_outside_of_training_ends_the_command_in_one_sentence(number, monkeypatch):
+def test_signal_outside_of_training_ends_the_command_in_one_sentence(number, monkeypatch):
     before = signal.signal(number, signal.SIG_DFL)  # under `nohup` it would be ignored
     outcome = call_with(monkeypatch, lambda _: signal.raise_signal(number))
     assert outcome.status == 75 and outcome.sentence.startswith(f"stopped by {number.name}. Run the same command ")

@@ -1,4 +1,4 @@
-"""A signal ends a command where no training has to be saved."""
+"""A signal ends a command outside of training."""
 
 import signal
 
@@ -14,7 +14,7 @@ def number(request):
     signal.signal(request.param, before)
 
 
-def test_the_first_signal_raises_and_a_second_one_is_of_the_system(number):
+def test_first_signal_raises_and_second_one_has_the_default_handler(number):
     with pytest.raises(Ended, match=f"^{number.name}$"), ending():
         try:
             signal.raise_signal(number)
@@ -23,14 +23,14 @@ def test_the_first_signal_raises_and_a_second_one_is_of_the_system(number):
     assert signal.getsignal(number) is signal.SIG_DFL
 
 
-def test_a_signal_that_was_ignored_stays_ignored(number):
+def test_ignored_signal_stays_ignored(number):
     signal.signal(number, signal.SIG_IGN)
     with ending():
         signal.raise_signal(number)
     assert signal.getsignal(number) is signal.SIG_IGN
 
 
-def test_what_a_library_makes_of_it_is_no_bug():
+def test_signal_that_a_library_turns_into_an_error_is_not_a_bug():
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Ended, match="SIGTERM"), ending():
         try:

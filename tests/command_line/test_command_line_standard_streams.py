@@ -1,4 +1,4 @@
-"""What commands print: escaped for terminals, never an error, and there may be nothing to print to."""
+"""Output of commands is escaped for terminals, raises no errors, and may have nowhere to go."""
 
 import io
 import os
@@ -21,13 +21,13 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_what_a_terminal_would_obey_is_escaped():
+def test_control_codes_are_escaped():
     printed = io.StringIO()
     print("a\x1b]0;title\x07b", "\x1b[2J", "\x9b1m", "tab\tand line\n", "\x7f", end="", file=Output(printed))
     assert printed.getvalue() == "a\\x1b]0;title\\x07b \\x1b[2J \\x9b1m tab\tand line\n \\x7f"
 
 
-def test_progress_bars_are_left_as_they_are(monkeypatch):
+def test_progress_bars_are_not_changed(monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 0.0)  # which it shows
 
     def bar(stream):
@@ -42,7 +42,7 @@ def test_progress_bars_are_left_as_they_are(monkeypatch):
     assert ours.getvalue() == raw.getvalue() and {"\r", "\x08", "\x1b"} & set(raw.getvalue())
 
 
-def test_what_the_encoding_lacks_is_escaped():
+def test_characters_outside_of_the_encoding_are_escaped():
     for encoding, expected in (("ascii", b"Zo\\xeb \\udc9b"), ("utf-8", "Zoë \\udc9b".encode())):
         printed = io.BytesIO()
         stream = io.TextIOWrapper(printed, encoding=encoding, errors="surrogateescape")
@@ -63,7 +63,7 @@ def full_disk():
 
 
 @pytest.mark.parametrize("lose, why", [(broken_pipe, "Broken pipe"), (full_disk, "No space left on device")])
-def test_what_cannot_be_written_is_dropped(lose, why):
+def test_output_that_cannot_be_written_is_dropped(lose, why):
     with lose() as stream:  # which writes the rest when it is closed
         output = Output(stream)
         print("epoch 1", file=output)
@@ -106,11 +106,11 @@ def test_no_file_takes_the_place_of_a_closed_stream(closed, start, tmp_path):
 
 
 @pytest.mark.parametrize("work, status", [("print('x')", 2), ("print('x'), sys.exit(0)", 2), ("sys.exit(75)", 75)])
-def test_a_command_that_cannot_print_says_so_in_one_sentence(work, status):
+def test_lost_output_is_reported_in_one_sentence(work, status):
     start = "from keras_moco.command_line.standard_streams import plain_output"
     program = f"{WITHOUT_TENSORFLOW}{start}\nwith plain_output():\n    {work}"
     with broken_pipe() as pipe:
         done = python(program, stdout=pipe, stderr=subprocess.PIPE)
     assert done.returncode == status
-    said = "error: The standard output must take what is printed. Received: Broken pipe."
+    said = "error: The standard output must accept what is printed. Received: Broken pipe."
     assert done.stderr.startswith(said) and done.stderr.count("\n") == 1 if status == 2 else done.stderr == ""

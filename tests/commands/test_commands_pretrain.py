@@ -301,14 +301,17 @@ def test_run_whose_checkpoints_are_all_damaged_is_refused_and_stays_as_it_is(ear
     assert contents(early) == before
 
 
-def test_run_that_another_process_trains_or_that_lost_its_checkpoints_is_refused_and_stays_as_it_is(early, tmp_path):
-    for received in (f"{early}, where process {os.getpid()} on ", f"{early / 'checkpoints'} without any, while "):
+def test_run_in_use_or_without_its_checkpoints_is_refused_and_stays_as_it_is(early, tmp_path):
+    def refused(received):
         before = contents(early)
-        other = locked(early / "training") if "process" in received else contextlib.nullcontext()
-        with other, pytest.raises(ValueError, match=f"Received: {received}"):
+        with pytest.raises(ValueError, match=f"Received: {received}"):
             pretrain(tiny_config(early))
         assert contents(early) == before
-        (early / "checkpoints").rename(tmp_path / "purged")
+
+    with locked(early / "training"):
+        refused(f"{early}, where process {os.getpid()} on ")
+    (early / "checkpoints").rename(tmp_path / "purged")
+    refused(f"{early / 'checkpoints'} without any, while {early / 'log.csv'} has 1 epoch")
 
 
 # Another configuration

@@ -12,7 +12,7 @@ from keras_moco import distribution
 from keras_moco.commands.evaluate import evaluate
 from keras_moco.config import EvaluationConfig
 from keras_moco.data import open_source
-from keras_moco.export import export_backbone
+from keras_moco.export.backbone import export_backbone
 from keras_moco.runs.build import build_model, plan_of
 from keras_moco.runs.checkpoints import save
 from keras_moco.runs.directory import RunDirectory

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
-from keras_moco.export import standalone_backbone
+from keras_moco.export.backbone import standalone_backbone
 from keras_moco.methods import EndToEnd, MemoryBank, MoCo, SimCLR
 from keras_moco.networks import Encoder, linear_head
 from keras_moco.networks.weights import duplicate
@@ -351,7 +351,7 @@ def test_unusable_data_is_refused():
         ({"query": np.zeros((32, *SHAPE))}, "Received: \\['query'\\]"),
         (joined() | {"key": views()["key"]}, "24 in 'query', 8 in 'key'"),
         (views(images=5), "5 in 'query'.*batch_size=32"),
-        (uneven(), "as many images as the first one, here 8 .* Received: 5. Leave out"),
+        (uneven(), "as many images as the first one, here 8 .* Received: 5. Omit"),
     ):
         model = moco()
         with pytest.raises(ValueError, match=received):
@@ -526,5 +526,5 @@ def test_parts_and_images_that_do_not_fit_the_encoder_are_refused():
         moco(lambda: dense, bn_mode="split").fit(batches(), verbose=0)
     with pytest.raises(ValueError, match="`steps_per_epoch` must be given with endless data"):
         model.fit(batches().repeat(), verbose=0)
-    with pytest.raises(ValueError, match="batch_size=4. Leave it out"):
+    with pytest.raises(ValueError, match="batch_size=4. Omit it"):
         model.fit(batches(), batch_size=4, verbose=0)

@@ -80,7 +80,7 @@ def test_methods_have_their_batch_norm():
 def test_batch_without_negatives_is_refused():
     for method in ("end_to_end", "simclr"):
         assert "Received: batch_size=1." in refusal(method, batch_size=1)
-    assert "batch_size=1000, 1000 images in digits" in refusal("memory_bank", batch_size=1000)
+    assert "bank_size=1000, 1000 images in a batch" in refusal("memory_bank", batch_size=1000)
     assert make_plan("memory_bank", batch_size=999).steps_per_epoch == 1
 
 

@@ -1,4 +1,4 @@
-"""Breaks a copy of the package in one place after the other, and says which tier of tests notices: a Markdown table.
+"""Breaks a copy of the package in one place after the other, and reports which tier notices: a Markdown table.
 
     python -m tests.mutations                       # all of them, half an hour
     python -m tests.mutations --only=feature_queue  # those of files with that in their path

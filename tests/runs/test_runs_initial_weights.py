@@ -8,7 +8,7 @@ import pytest
 
 from keras_moco.convert import to_pytorch
 from keras_moco.distribution import make_strategy
-from keras_moco.export import export_backbone
+from keras_moco.export.backbone import export_backbone
 from keras_moco.runs import build
 from keras_moco.runs.checkpoints import save
 from keras_moco.runs.directory import RunDirectory

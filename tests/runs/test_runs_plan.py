@@ -72,7 +72,7 @@ def test_queue_that_is_not_given_is_a_fifth_of_the_images_in_whole_steps(example
 
 def test_batch_that_leaves_no_room_for_a_queue_is_refused():
     refused(
-        "queue_size=200, keys per step=256.* lower --batch_size", queue_size=None, train_examples=200, symmetric=True
+        "queue_size=200, keys per step=256.* lower the batch size", queue_size=None, train_examples=200, symmetric=True
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from keras_moco.export import export_backbone
+from keras_moco.export.backbone import export_backbone
 from keras_moco.networks import Encoder, linear_head, resnet
 
 
