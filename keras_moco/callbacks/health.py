@@ -60,7 +60,7 @@ class Health(keras.callbacks.Callback):
         self.chance_loss = chance_loss
         self.after_epochs = after_epochs
         self.stream = stream
-        self._warned = set()
+        self._warned: set[str] = set()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = logs or {}

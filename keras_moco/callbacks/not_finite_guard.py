@@ -46,7 +46,7 @@ class NotFiniteGuard(keras.callbacks.Callback):
         self._count = self.model.steps_not_finite
         self._step = self.model.steps_done
         self._in_a_row = 0
-        self._reported = set()
+        self._reported: set[str] = set()
         self._first_step = self._step  # of the epoch
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:

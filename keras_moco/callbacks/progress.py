@@ -74,7 +74,7 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self._compiled = False
-        self._between = []  # seconds from the last step of an epoch to the start of the next
+        self._between: list[float] = []  # seconds from the last step of an epoch to the start of the next
         self._epoch_ended: float | None = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:

@@ -12,6 +12,7 @@ from keras_moco.evaluation.guard import frozen
 from keras_moco.evaluation.labelled import check_labels, held_out_tenth
 
 SETTINGS = (*IMAGE_SETTINGS, "features")
+C_VALUES = (0.001, 0.01, 0.1, 1.0)
 
 
 def run(target):
@@ -41,12 +42,7 @@ class LinearProbe(NamedTuple):
 
 
 def linear_probe(
-    encoder: Any,
-    train: Any,
-    test: Any,
-    c_values: Sequence[float] = (0.001, 0.01, 0.1, 1.0),
-    max_iter: int = 300,
-    seed: int = 0,
+    encoder: Any, train: Any, test: Any, c_values: Sequence[float] = C_VALUES, max_iter: int = 300, seed: int = 0
 ) -> LinearProbe:
     """Logistic regression on the frozen pooled features of an encoder.
 
@@ -89,11 +85,7 @@ def linear_probe(
 
 
 def linear_accuracy(
-    train: Features,
-    test: Features,
-    c_values: Sequence[float] = (0.001, 0.01, 0.1, 1.0),
-    max_iter: int = 300,
-    seed: int = 0,
+    train: Features, test: Features, c_values: Sequence[float] = C_VALUES, max_iter: int = 300, seed: int = 0
 ) -> LinearProbe:
     """Logistic regression on features that are already extracted.
 
