@@ -10,8 +10,6 @@ from keras_moco.errors import UserError
 class RunSettings(Settings):
     """Base of `Config`."""
 
-    allow_config_change: tuple[str, ...]  # a field of `Config`
-
     def __post_init__(self):
         super().__post_init__()
         allowed = self.allow_config_change  # type: ignore[attr-defined]  # a field of `Config`

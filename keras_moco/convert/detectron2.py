@@ -41,7 +41,7 @@ def to_detectron2(model: keras.Model, path: StrPath, overwrite: bool = False) ->
     Example:
 
     >>> import pathlib, tempfile
-    >>> from keras_moco import presets
+    >>> from keras_moco.methods import presets
     >>> model = presets.moco("moco_v1_resnet18_imagenet", queue_size=16)
     >>> folder = tempfile.TemporaryDirectory()
     >>> path = to_detectron2(model, pathlib.Path(folder.name) / "backbone.pkl")

@@ -39,7 +39,7 @@ def to_pytorch(model: MoCo | Encoder, path: StrPath, epoch: int = 0, overwrite: 
     Example:
 
     >>> import pathlib, tempfile
-    >>> from keras_moco import presets
+    >>> from keras_moco.methods import presets
     >>> from keras_moco.convert import encoder_from_pytorch
     >>> encoder = presets.moco("moco_v1_resnet18_cifar10", queue_size=16).encoder
     >>> folder = tempfile.TemporaryDirectory()

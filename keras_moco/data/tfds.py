@@ -204,11 +204,7 @@ def _unknown_name(name, where):
     known = tfds.list_builders(with_community_datasets=False)
     if base in known:
         configs = list(tfds.builder_cls(base).builder_configs)
-        hint = (
-            f"Its configs are {', '.join(configs)}."
-            if configs
-            else "It has no configs; leave out what follows the `/`."
-        )
+        hint = f"Its configs are {', '.join(configs)}." if configs else "It has no configs; omit what follows the `/`."
     elif close := difflib.get_close_matches(base, known + _prepared_names(where), n=3):
         hint = f"Did you mean {' or '.join(close)}?"
     else:

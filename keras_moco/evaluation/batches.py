@@ -64,7 +64,7 @@ def check_batches(name, dataset, image_shape, labelled=True):
     if hasattr(dataset, "__next__"):
         raise UserError(
             f"`{name}` must be a data set that can be read after every epoch. "
-            f"Received: a {type(dataset).__name__}, read only once. Give a `tf.data.Dataset` or a list of batches."
+            f"Received: a {type(dataset).__name__}, which is read once. Give a `tf.data.Dataset`, or a list of batches."
         )
     if hasattr(dataset, "cardinality") and int(dataset.cardinality()) == -1:
         raise UserError(

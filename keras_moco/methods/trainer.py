@@ -90,8 +90,6 @@ class ReplicatedTrainer(keras.Model):
         """Whether `fit` is about to resume an epoch in the middle."""
         return 0 < self._initial_step == self._steps_taken
 
-    # For `train_step`.
-
     @staticmethod
     def after(tensors: Any) -> AbstractContextManager[None]:
         """A `with` block whose operations run after all of these tensors exist."""

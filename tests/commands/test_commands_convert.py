@@ -128,7 +128,7 @@ def test_a_file_that_does_not_fit_the_flagfile_is_refused(call, checkpoint, flag
 def test_a_failed_conversion_leaves_nothing(call, checkpoint, flagfile, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     for error, status, printed in (
-        (OSError(28, "full"), 2, "[Errno 28] full\n"),
+        (OSError(28, "full"), 2, "The operating system must let files be read and written. Received: full. "),
         (KeyboardInterrupt, 130, "interrupted"),
     ):
         monkeypatch.setattr(command, "export_backbone", lambda *_, error=error: (_ for _ in ()).throw(error))

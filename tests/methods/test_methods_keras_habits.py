@@ -317,7 +317,7 @@ def test_fit_takes_what_keras_takes(form):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_arrays_are_shuffled_anew_in_every_epoch():
+def test_arrays_are_shuffled_again_in_every_epoch():
     order = []
 
     class Seen(MoCo):
@@ -429,7 +429,7 @@ def test_what_is_frozen_stays_so(tmp_path):
 # Logs
 
 
-def test_spread_is_that_of_the_global_batch():
+def test_feature_std_is_that_of_the_global_batch():
     logged = []
     for replicas in (1, 2):
         keras.utils.set_random_seed(0)
@@ -456,7 +456,7 @@ def test_constants_of_normalization_follow_its_weights(tmp_path):
         np.testing.assert_allclose(features(images), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_random_layers_go_on_drawing_after_a_restore(tmp_path):
+def test_random_layers_continue_their_sequence_after_a_restore(tmp_path):
     def dropping():
         model = moco(lambda: [layers.Conv2D(5, 3), layers.Dropout(0.3)])
         model.optimizer.build(model.trainable_variables)

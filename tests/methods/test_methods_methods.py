@@ -96,7 +96,7 @@ def test_saved_model_resumes_to_the_bit(make, tmp_path):
         (simclr, 1, 2 * BATCH - 1),
     ],
 )
-def test_collapsed_encoder_has_the_loss_of_chance(make, losses, candidates):
+def test_collapsed_encoder_has_the_loss_at_chance_level(make, losses, candidates):
     model = make_model(make, optimizer=SGD(0.0, weight_decay=0.0))
     embedding = np.random.default_rng(0).normal(size=8).astype("float32")
     for encoder in (model.encoder, getattr(model, "key_encoder", model.encoder)):

@@ -61,7 +61,7 @@ def test_setting_of_another_method_is_refused():
         ("simclr", {}, 254),
     ],
 )
-def test_chance_loss_is_that_of_the_number_of_negatives(method, settings, negatives):
+def test_loss_at_chance_level_depends_on_the_number_of_negatives(method, settings, negatives):
     assert make_plan(method, **settings).chance_loss == pytest.approx(math.log(1 + negatives))
 
 

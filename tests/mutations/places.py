@@ -25,7 +25,7 @@ class Mutation:
         if source.count(self.old) != 1:
             raise ValueError(
                 f"A mutation must find its text in {self.file} once. Received: {source.count(self.old)} times "
-                f"{self.old!r}. Write it anew for the code as it is."
+                f"{self.old!r}. Rewrite it for the current code."
             )
         return source.replace(self.old, self.new)
 
@@ -203,7 +203,7 @@ MUTATIONS = [
         "keras_moco/commands/convert.py",
         "    model.optimizer.iterations.assign(model.step)\n",
         "",
-        "a converted run begins its schedule anew",
+        "a converted run restarts its schedule",
         ["tests/commands/test_commands_convert.py"],
     ),
     Mutation(
@@ -588,7 +588,7 @@ MUTATIONS = [
         "keras_moco/runs/checkpoint_index.py",
         "(path.is_symlink() or path.is_dir())",
         "path.is_dir()",
-        "a checkpoint behind a link that leads nowhere for now counts as none",
+        "a checkpoint that is a broken link is treated as missing",
         ["tests/runs/test_runs_checkpoints.py"],
     ),
     Mutation(
@@ -637,14 +637,14 @@ MUTATIONS = [
         "keras_moco/runs/directory.py",
         '            with locked(self.path / "training", wait=False) as lock:',
         "            with contextlib.nullcontext(True) as held:",
-        "two trainings run in one folder",
+        "two training runs share one folder",
         ["tests/runs/test_runs_directory.py"],
     ),
     Mutation(
         "keras_moco/commands/resume.py",
         "    if epochs or saved:",
         "    if saved:",
-        "a run whose checkpoints were purged begins anew over its log",
+        "a run whose checkpoints were purged starts again over its log",
         ["tests/commands/test_commands_pretrain_parts.py"],
     ),
 ]

@@ -34,7 +34,7 @@ def test_an_epoch_is_its_full_batches():
 
 
 @pytest.mark.parametrize("queue_size, loss", [(65536, 11.0904), (512, 6.2403)])
-def test_chance_loss_is_that_of_equal_similarities(queue_size, loss):
+def test_loss_at_chance_level_is_that_of_equal_similarities(queue_size, loss):
     assert make_plan(10**6, queue_size=queue_size).chance_loss == pytest.approx(loss, abs=1e-4)
     assert make_plan(10**6, queue_size=queue_size, symmetric=True).chance_loss == pytest.approx(2 * loss, abs=2e-4)
 
