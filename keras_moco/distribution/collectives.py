@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from keras_moco.distribution.strategies import num_replicas
@@ -92,7 +91,7 @@ def mean(tensor: tf.Tensor) -> tf.Tensor:
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, tensor)
 
 
-def average(variables: Sequence[keras.Variable]) -> None:
+def average(variables: Sequence[Any]) -> None:
     """Replaces float variables that differ between replicas by their mean over replicas, in one transfer."""
     if num_replicas() == 1 or not variables:
         return
