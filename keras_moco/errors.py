@@ -4,10 +4,10 @@ Here are those that several rooms raise or catch. An error of one room is define
 `BadImagesError` in `data`, `LockedError` in `storage`, `NotFiniteError` in `runs`.
 """
 
-__all__ = ["MissingPackageError", "Stopped", "UserError", "UserOSError", "WorkerLost", "one_line"]
+__all__ = ["MissingPackageError", "Stopped", "UserError", "UserOSError", "WorkerLost"]
 
 
-def one_line(text):
+def one_line(text: str) -> str:
     """A text in which all that is not printable is escaped, such as line ends and control codes of terminals.
 
     It is for names that come with the data, such as those of files, which may hold anything.

@@ -1,8 +1,8 @@
 """Every public object of the package: what `tests/test_conformance.py` checks of it, or why nothing.
 
-Public is what is in the `__all__` of `MODULES`. `MATRIX` holds what computes with tensors or is saved by Keras.
-Everything else `is_outside`, `TESTED_APART`, or a function that cannot be part of a graph: of files, NumPy arrays or
-whole models, or that makes an object.
+Public is what is in the `__all__` of `MODULES`; `INTERNALS` are no longer public, and checked in the same way. `MATRIX`
+holds what computes with tensors or is saved by Keras. Everything else `is_outside`, `TESTED_APART`, or a function that
+cannot be part of a graph: of files, NumPy arrays or whole models, or that makes an object.
 """
 
 import dataclasses
@@ -26,6 +26,15 @@ MODULES = """
 augment callbacks commands.evaluate commands.pretrain config convert data distribution errors evaluation export layers
 methods methods.losses methods.presets networks networks.shuffle_bn optimizers optimizers.schedules
 runs.load
+""".split()
+# Names that stay importable from where version 0.1 made them public.
+INTERNALS = """
+callbacks.drop_events callbacks.find_step data.plain_read_errors distribution.Cluster distribution.any_worker
+distribution.check_gpu distribution.check_training distribution.endless distribution.has_workers
+distribution.plain_worker_errors distribution.read_cluster distribution.run_if distribution.share_overflow
+errors.one_line evaluation.LinearHeads evaluation.Voters evaluation.at_level evaluation.at_levels evaluation.frozen
+evaluation.knn_vote evaluation.nearest_voters methods.presets.closest networks.shuffle_bn.batch_norm_layers
+networks.shuffle_bn.moving_statistics networks.shuffle_bn.resolve
 """.split()
 # Their functions are tested on replicas and in graphs by tests/distribution, tests/networks.
 TESTED_APART = ("networks.shuffle_bn.", "distribution.", "networks.copy_weights", "methods.momentum_update")

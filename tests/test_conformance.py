@@ -29,6 +29,7 @@ from tests import half_precision
 from tests.registry import (
     BATCH,
     COLUMNS,
+    INTERNALS,
     MATRIX,
     MODULES,
     TESTED_APART,
@@ -186,9 +187,8 @@ def cells(exempt):
                 continue
             if column == "graph" and "xla" in set(entry.columns) - set(entry.exempt):
                 continue
-            default = (
-                column == "config" or name.startswith("layers.") or (name.startswith("models.") and column == "xla")
-            )
+            model = name.startswith(("methods.", "networks.")) and name != "networks.resnet"
+            default = column == "config" or name.startswith("layers.") or (model and column == "xla")
             marks = [] if default or exempt else pytest.mark.slow
             yield pytest.param(entry, column, id=f"{name}-{column}", marks=marks)
 
@@ -213,13 +213,14 @@ def test_an_exemption_is_necessary(entry, column, tmp_path):
 
 def unlisted():
     """Public objects without a row, and of no kind that needs none, by name."""
-    names = set(public_names()) - {name.split()[0] for name in MATRIX}
+    names = {*public_names(), *INTERNALS} - {name.split()[0] for name in MATRIX}
     found = {name: public_object(name) for name in names if not name.startswith(TESTED_APART)}
     return {name: each for name, each in found.items() if not is_outside(each)}
 
 
 def test_every_public_object_has_a_row_or_a_reason():
-    assert {name.split()[0] for name in MATRIX} <= set(public_names())
+    assert {name.split()[0] for name in MATRIX} <= {*public_names(), *INTERNALS}
+    assert not {*public_names()} & {*INTERNALS}
     assert [name for name, found in unlisted().items() if isinstance(found, type) or not callable(found)] == []
     for name, entry in MATRIX.items():
         assert set(entry.exempt) <= set(entry.columns) <= set(COLUMNS), name

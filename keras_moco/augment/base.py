@@ -1,6 +1,7 @@
 """The base of every augmentation: a keras-cv layer whose randomness is a plain tensor of random numbers."""
 
 import random
+from typing import Any
 
 import tensorflow as tf
 from keras_cv.layers import VectorizedBaseImageAugmentationLayer
@@ -8,6 +9,8 @@ from keras_cv.layers import VectorizedBaseImageAugmentationLayer
 from keras_moco.augment.images import image_batch
 from keras_moco.checks.pixel_range import check_pixels
 from keras_moco.errors import UserError
+
+Range = tuple[float, float]  # its ends
 
 
 class Augmentation(VectorizedBaseImageAugmentationLayer):
@@ -51,7 +54,7 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
 
     num_draws: int
 
-    def __init__(self, seed=None, **kwargs):
+    def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
         resolved = random.randrange(2**31 - 1) if seed is None else int(seed)
         kwargs.setdefault("dtype", "float32")
         if tf.inside_function():
@@ -65,19 +68,21 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
         self.seed = seed
         self._generator = tf.random.Generator.from_seed(resolved + 1)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         """Nothing to build; Keras warns when a layer that holds layers, as `Compose`, does not say so."""
         self.built = True
 
-    def prepare(self, images):
+    def prepare(self, images: tf.Tensor) -> tf.Tensor:
         """The images in the type that `augment` works with: float32, or what a subclass prefers."""
         return tf.cast(images, "float32")
 
-    def augment(self, images, draws):
+    def augment(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         """The subclass's part: of float32 `images` `(n, H, W, C)` and uniform `draws` `(n, num_draws)`."""
         raise NotImplementedError("A subclass of `Augmentation` must implement `augment(images, draws)`.")
 
-    def augment_images(self, images, transformations, **_):
+    def augment_images(
+        self, images: tf.types.experimental.TensorLike, transformations: tf.types.experimental.TensorLike, **_: Any
+    ) -> tf.Tensor:
         """Applies the augmentation that the random numbers describe.
 
         Args:
@@ -94,7 +99,7 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
         """
         return self.augment_pixels(check_pixels(image_batch(images)), transformations)
 
-    def augment_pixels(self, images, transformations):
+    def augment_pixels(self, images: tf.Tensor, transformations: tf.types.experimental.TensorLike) -> tf.Tensor:
         """`augment_images` without its checks, of a tensor `(n, H, W, C)` with values in 0..255."""
         images, draws = self.prepare(images), tf.cast(transformations, "float32")
         if draws.shape.rank != 2 or draws.shape[-1] not in (None, self.num_draws):
@@ -104,7 +109,7 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
             )
         return self.augment(images, draws)
 
-    def call(self, inputs):
+    def call(self, inputs: tf.types.experimental.TensorLike | dict[str, Any]) -> Any:
         images = inputs.get("images", inputs) if isinstance(inputs, dict) else inputs
         alone = hasattr(images, "shape") and tf.TensorShape(images.shape).rank == 3
         image_batch(images[None] if alone else images)  # keras-cv has unclear errors, or none
@@ -112,11 +117,11 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
 
     # For pipelines, in two halves: the first sees decoded images of any size, the second may run on an accelerator.
 
-    def takes_batches(self, image_shape):
+    def takes_batches(self, image_shape: tuple[int | None, ...]) -> bool:
         """Whether `begin_batch` is the fast way for images that all have the size `(h, w, C)`; else one by one."""
         return True
 
-    def select(self, decoder, draws):
+    def select(self, decoder: Any, draws: tf.Tensor) -> dict[str, tf.Tensor]:
         """Decodes of one image what its views need.
 
         Args:
@@ -128,28 +133,28 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
         """
         return {"pixels": decoder.whole()}
 
-    def begin(self, selected, draws):
+    def begin(self, selected: dict[str, tf.Tensor], draws: tf.Tensor) -> Any:
         """Begins the views of what `select` returned for the same `draws`: tensors of the same shape for all images."""
         image = selected["pixels"][None]
         return tuple(self.augment_images(image, draws[number : number + 1])[0] for number in range(draws.shape[0]))
 
-    def begin_batch(self, images, draws):
+    def begin_batch(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         """Begins one view of each image `(n, h, w, C)`, by random numbers `(n, num_draws)`: what `finish` takes."""
         return self.augment_images(images, draws)
 
-    def finish(self, begun, draws, on_host=True):
+    def finish(self, begun: tf.Tensor, draws: tf.Tensor, on_host: bool = True) -> tf.Tensor:
         """Finishes views that were begun with the same random numbers `(n, num_draws)`: here nothing is left to do."""
         return begun
 
-    def augment_labels(self, labels, transformations, **_):
+    def augment_labels(self, labels: Any, transformations: Any, **_: Any) -> Any:
         """Returns `labels` unchanged: no augmentation here changes what an image shows."""
         return labels
 
-    def get_random_transformation_batch(self, batch_size, **_):
+    def get_random_transformation_batch(self, batch_size: int, **_: Any) -> tf.Tensor:
         """Returns uniform random numbers in [0, 1), `(batch_size, num_draws)`, from the layer's own generator."""
         return self._generator.uniform((batch_size, self.num_draws))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "seed": self.seed}
 
 

@@ -1,11 +1,12 @@
 """RandomGaussianBlur."""
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_moco.augment.base import Augmentation, apply_where, check_rate
+from keras_moco.augment.base import Augmentation, Range, apply_where, check_rate
 from keras_moco.augment.resample import gaussian_weights, resample
 from keras_moco.errors import UserError
 
@@ -39,7 +40,7 @@ class RandomGaussianBlur(Augmentation):
 
     num_draws = 2
 
-    def __init__(self, sigma=(0.1, 2.0), rate=0.5, **kwargs):
+    def __init__(self, sigma: Range = (0.1, 2.0), rate: float = 0.5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 0 < sigma[0] <= sigma[1]:
             raise UserError(
@@ -49,7 +50,7 @@ class RandomGaussianBlur(Augmentation):
         self.sigma = tuple(map(float, sigma))
         self.rate = check_rate(rate)
 
-    def augment(self, images, draws):
+    def augment(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         return apply_where(draws[:, 0] < self.rate, self._blur, images, draws[:, 1])
 
     def _blur(self, images, draws):
@@ -60,7 +61,7 @@ class RandomGaussianBlur(Augmentation):
         columns = gaussian_weights(sigma, tf.shape(images)[2], radius)
         return tf.ensure_shape(resample(images, rows, columns), images.shape)
 
-    def blur_planes(self, crops, draws):
+    def blur_planes(self, crops: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         """The same for the crops of `Fused`: a weighted sum of neighbours along each axis.
 
         It is cut off at four standard deviations; less than a ten-thousandth of the weight is beyond.
@@ -83,7 +84,7 @@ class RandomGaussianBlur(Augmentation):
             blurred = _weigh_neighbours(blurred, weights, radius, axis)
         return tf.where((draws[:, 0] < self.rate)[:, None, None, None], tf.cast(blurred + 0.5, "uint8"), crops)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "sigma": self.sigma, "rate": self.rate}
 
 

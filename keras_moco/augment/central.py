@@ -6,7 +6,7 @@ from keras_moco.augment.images import image_batch
 from keras_moco.checks.pixel_range import check_pixels
 
 
-def central_view(images, image_size):
+def central_view(images: tf.types.experimental.TensorLike, image_size: int) -> tf.Tensor:
     """Resizes the shorter side and takes the central square, without randomness.
 
     From 64 pixels upwards it is the ImageNet protocol (official `main_lincls.py`: shorter side to 256,

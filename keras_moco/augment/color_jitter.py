@@ -1,6 +1,7 @@
 """RandomColorJitter with torchvision's semantics: four operations in a random order."""
 
 import itertools
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -85,7 +86,9 @@ class RandomColorJitter(Augmentation):
 
     num_draws = 6
 
-    def __init__(self, brightness, contrast, saturation, hue, rate=1.0, **kwargs):
+    def __init__(
+        self, brightness: float, contrast: float, saturation: float, hue: float, rate: float = 1.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
         for name, strength in strengths.items():
@@ -98,7 +101,7 @@ class RandomColorJitter(Augmentation):
         self.saturation, self.hue = float(saturation), float(hue)
         self.rate = check_rate(rate)
 
-    def amounts(self, draws):
+    def amounts(self, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """What the random numbers `(n, num_draws)` mean.
 
         Returns:
@@ -112,7 +115,7 @@ class RandomColorJitter(Augmentation):
         order = tf.minimum(tf.cast(draws[:, 1] * len(ORDERS), "int32"), len(ORDERS) - 1)
         return draws[:, 0] < self.rate, tf.gather(tf.constant(ORDERS), order), low + (high - low) * draws[:, 2:]
 
-    def augment(self, images, draws):
+    def augment(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         selected, order, amounts = self.amounts(draws)
         return apply_where(selected, self._jitter, images, order, amounts)
 
@@ -124,7 +127,7 @@ class RandomColorJitter(Augmentation):
             images = _apply_each(operations, operation, images, amount)
         return images
 
-    def color_steps(self, draws):
+    def color_steps(self, draws: tf.Tensor) -> list[ColorStep]:
         """The jitter as four `ColorStep`, in each image's own order."""
         selected, order, amounts = self.amounts(draws)
         steps = []
@@ -152,7 +155,7 @@ class RandomColorJitter(Augmentation):
             adjust_hue if self.hue and color else None,
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "brightness": self.brightness,

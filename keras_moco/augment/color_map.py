@@ -31,11 +31,11 @@ class ColorStep(NamedTuple):
         is_hue: bool, whether the operation is a shift of the hue.
     """
 
-    own: object
-    gray: object
-    flat: object
-    shift: object
-    is_hue: object
+    own: tf.Tensor
+    gray: tf.Tensor
+    flat: tf.Tensor
+    shift: tf.Tensor
+    is_hue: tf.Tensor
 
 
 class ColorMap(NamedTuple):

@@ -1,5 +1,8 @@
 """Augmentations one after the other, and two views of the same images."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -28,7 +31,7 @@ class Compose(Augmentation):
     2
     """
 
-    def __init__(self, layers, **kwargs):
+    def __init__(self, layers: Sequence[Augmentation], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         for layer in layers:
             if not isinstance(layer, Augmentation):
@@ -39,28 +42,32 @@ class Compose(Augmentation):
         self.layers = list(layers)
 
     @property
-    def num_draws(self):
+    def num_draws(self) -> int:
         """int. How many random numbers one image takes: the sum over the layers."""
         return sum(layer.num_draws for layer in self.layers)
 
-    def augment(self, images, draws):
+    def augment(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         start = 0
         for layer in self.layers:
             images = layer.augment(images, draws[:, start : start + layer.num_draws])
             start += layer.num_draws
         return images
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         layers = [keras.saving.serialize_keras_object(layer) for layer in self.layers]
         return {**super().get_config(), "layers": layers}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> "Compose":
         layers = [keras.saving.deserialize_keras_object(layer) for layer in config["layers"]]
         return cls(**{**config, "layers": layers})
 
 
-def two_views(augmentation, images, draws=None):
+def two_views(
+    augmentation: Augmentation,
+    images: tf.types.experimental.TensorLike,
+    draws: tf.types.experimental.TensorLike | None = None,
+) -> dict[str, tf.Tensor]:
     """Augments every image twice, independently (MoCo v1, sec. 3.3).
 
     Args:

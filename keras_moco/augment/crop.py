@@ -1,11 +1,12 @@
 """RandomResizedCrop with torchvision's semantics."""
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_moco.augment.base import Augmentation
+from keras_moco.augment.base import Augmentation, Range
 from keras_moco.augment.resample import crop_weights, resample
 from keras_moco.errors import UserError
 
@@ -41,7 +42,7 @@ class RandomResizedCrop(Augmentation):
 
     num_draws = 2 * TRIES + 2
 
-    def __init__(self, size, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3), **kwargs):
+    def __init__(self, size: int, scale: Range = (0.2, 1.0), ratio: Range = (3 / 4, 4 / 3), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if int(size) < 1:
             raise UserError(
@@ -62,7 +63,9 @@ class RandomResizedCrop(Augmentation):
         self.scale = tuple(map(float, scale))
         self.ratio = tuple(map(float, ratio))
 
-    def boxes(self, draws, height, width):
+    def boxes(
+        self, draws: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         """The boxes that the random numbers describe.
 
         Args:
@@ -103,7 +106,7 @@ class RandomResizedCrop(Augmentation):
         h = tf.where(width / height < low, tf.round(width / low), height)
         return w, h
 
-    def augment(self, images, draws):
+    def augment(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         height, width = tf.shape(images)[1], tf.shape(images)[2]
         top, left, h, w = self.boxes(draws, height, width)
         if images.shape[0] == 1:
@@ -118,5 +121,5 @@ class RandomResizedCrop(Augmentation):
         cut = images[:, top : top + h, left : left + w]
         return tf.image.resize(cut, [self.size, self.size], antialias=True)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "size": self.size, "scale": self.scale, "ratio": self.ratio}

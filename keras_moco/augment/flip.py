@@ -1,5 +1,7 @@
 """RandomHorizontalFlip."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -24,14 +26,14 @@ class RandomHorizontalFlip(Augmentation):
 
     num_draws = 1
 
-    def __init__(self, rate=0.5, **kwargs):
+    def __init__(self, rate: float = 0.5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.rate = check_rate(rate)
 
-    def augment(self, images, draws):
+    def augment(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         return apply_where(draws[:, 0] < self.rate, _mirror, images)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate}
 
 

@@ -1,12 +1,13 @@
 """Fused: a recipe in three passes over the pixels instead of one for each operation."""
 
 import itertools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
+from keras_moco.augment.base import Augmentation
 from keras_moco.augment.blur import RandomGaussianBlur
 from keras_moco.augment.color_jitter import RandomColorJitter
 from keras_moco.augment.color_map import fuse, luma, shift_hue, split_at_hue
@@ -66,7 +67,7 @@ class Fused(Compose):
     tf.uint8
     """
 
-    def __init__(self, layers, **kwargs):
+    def __init__(self, layers: Sequence[Augmentation], **kwargs: Any) -> None:
         super().__init__(layers, **kwargs)
         _check_order(self.layers)
         ends = itertools.accumulate(layer.num_draws for layer in self.layers)
@@ -87,22 +88,22 @@ class Fused(Compose):
         self._on_device = _Passes(self._color, self._blur_together, _upright)
 
     @property
-    def size(self):
+    def size(self) -> int:
         """int. Side of the views, pixels."""
         return self._crop[0].size
 
     # The whole, as for any `Augmentation`.
 
-    def prepare(self, images):
+    def prepare(self, images: tf.Tensor) -> tf.Tensor:
         """Keeps uint8, which is faster to read."""
         return images if images.dtype == tf.uint8 else tf.cast(images, "float32")
 
-    def augment(self, images, draws):
+    def augment(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         return self.finish(self.begin_batch(images, draws), draws)
 
     # Its two halves: between them all images have the same size, and may move to another device.
 
-    def boxes(self, draws, height, width):
+    def boxes(self, draws: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The box that is cut out of each image.
 
         Args:
@@ -120,20 +121,20 @@ class Fused(Compose):
         layer, columns = self._flip
         return boxes, draws[:, columns.start] < layer.rate
 
-    def takes_batches(self, image_shape):
+    def takes_batches(self, image_shape: tuple[Any, ...]) -> bool:
         return None not in image_shape and max(*image_shape[:2], self.size) <= SMALL
 
-    def select(self, decoder, draws):
+    def select(self, decoder: Any, draws: tf.Tensor) -> dict[str, tf.Tensor]:
         boxes, mirrored = self.boxes(draws, decoder.height, decoder.width)
         pixels, boxes = decoder.around(boxes)
         return {"pixels": pixels, "boxes": boxes, "mirrored": mirrored}
 
-    def begin(self, selected, draws):
+    def begin(self, selected: dict[str, tf.Tensor], draws: tf.Tensor) -> Any:
         """Cuts, resizes and flips the views of one image: a uint8 `(size, C, size)` for each."""
         pixels, boxes, mirrored = selected["pixels"], selected["boxes"], selected["mirrored"]
         return tuple(self._crop_one(pixels, boxes[view], mirrored[view]) for view in range(draws.shape[0]))
 
-    def begin_batch(self, images, draws):
+    def begin_batch(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         """Cuts, resizes and flips images of one size: uint8 `(n, size, C, size)`."""
         boxes, mirrored = self.boxes(draws, tf.shape(images)[1], tf.shape(images)[2])
         if self.takes_batches(images.shape[1:]):
@@ -142,7 +143,7 @@ class Fused(Compose):
         crops = tf.TensorSpec([self.size, images.shape[-1], self.size], tf.uint8)
         return tf.map_fn(lambda parts: self._crop_one(*parts), (images, boxes, mirrored), fn_output_signature=crops)
 
-    def finish(self, begun, draws, on_host=True):
+    def finish(self, begun: tf.Tensor, draws: tf.Tensor, on_host: bool = True) -> tf.Tensor:
         """Colours and blurs, and puts rows first.
 
         Args:

@@ -1,5 +1,7 @@
 """RandomGrayscale."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -34,23 +36,23 @@ class RandomGrayscale(Augmentation):
 
     num_draws = 1
 
-    def __init__(self, rate=0.2, **kwargs):
+    def __init__(self, rate: float = 0.2, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.rate = check_rate(rate)
 
-    def augment(self, images, draws):
+    def augment(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         if images.shape[-1] != 3:
             return images
         return apply_where(draws[:, 0] < self.rate, _gray_rgb, images)
 
-    def color_steps(self, draws):
+    def color_steps(self, draws: tf.Tensor) -> list[ColorStep]:
         """The operation as a list of one `ColorStep`."""
         selected = draws[:, 0] < self.rate
         never, nothing = tf.zeros_like(selected), tf.zeros_like(draws[:, 0])
         gray = tf.cast(selected, "float32")
         return [ColorStep(own=1.0 - gray, gray=gray, flat=nothing, shift=nothing, is_hue=never)]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate}
 
 

@@ -10,6 +10,10 @@ Every recipe is a function with these arguments:
 and returns a `Fused` layer, or a `Compose` of the same layers.
 """
 
+from collections.abc import Callable
+from typing import Any
+
+from keras_moco.augment.base import Range
 from keras_moco.augment.blur import RandomGaussianBlur
 from keras_moco.augment.color_jitter import RandomColorJitter
 from keras_moco.augment.compose import Compose
@@ -20,7 +24,7 @@ from keras_moco.augment.grayscale import RandomGrayscale
 from keras_moco.errors import UserError
 
 
-def moco_v1(image_size, crop_scale=(0.2, 1.0), exact=False, **kwargs):
+def moco_v1(image_size: int, crop_scale: Range = (0.2, 1.0), exact: bool = False, **kwargs: Any) -> Compose:
     """MoCo v1 (sec. 3.3; official `main_moco.py`): crop, gray 0.2, jitter (.4, .4, .4, .4) always, flip.
 
     At 224 pixels. Arguments are those of every recipe (`keras_moco.augment.recipes`).
@@ -40,7 +44,7 @@ def moco_v1(image_size, crop_scale=(0.2, 1.0), exact=False, **kwargs):
     return _recipe(layers, exact, **kwargs)
 
 
-def moco_v2(image_size, crop_scale=(0.2, 1.0), exact=False, **kwargs):
+def moco_v2(image_size: int, crop_scale: Range = (0.2, 1.0), exact: bool = False, **kwargs: Any) -> Compose:
     """MoCo v2 ("aug+", sec. 3; official `main_moco.py --aug-plus`): milder hue at rate 0.8, and blur.
 
     At 224 pixels: crop, jitter (.4, .4, .4, .1) at rate 0.8, gray 0.2, blur at rate 0.5, flip. Arguments are those of
@@ -56,7 +60,7 @@ def moco_v2(image_size, crop_scale=(0.2, 1.0), exact=False, **kwargs):
     return _recipe(layers, exact, **kwargs)
 
 
-def moco_cifar(image_size, crop_scale=(0.08, 1.0), exact=False, **kwargs):
+def moco_cifar(image_size: int, crop_scale: Range = (0.08, 1.0), exact: bool = False, **kwargs: Any) -> Compose:
     """The official CIFAR-10 demo: crop, flip, jitter (.4, .4, .4, .1) at rate 0.8, gray 0.2; no blur.
 
     At 32 pixels, with torchvision's range of crops. Arguments are those of every recipe (`keras_moco.augment.recipes`).
@@ -70,7 +74,14 @@ def moco_cifar(image_size, crop_scale=(0.08, 1.0), exact=False, **kwargs):
     return _recipe(layers, exact, **kwargs)
 
 
-def simclr(image_size, crop_scale=(0.08, 1.0), strength=1.0, blur=True, exact=False, **kwargs):
+def simclr(
+    image_size: int,
+    crop_scale: Range = (0.08, 1.0),
+    strength: float = 1.0,
+    blur: bool = True,
+    exact: bool = False,
+    **kwargs: Any,
+) -> Compose:
     """SimCLR (appendix A; official `data_util.py`): crop, flip, jitter at rate 0.8, gray 0.2, blur at rate 0.5.
 
     At 224 pixels. The jitter is `strength` times (.8, .8, .8, .2). Boxes, resizing and colour operations are
@@ -95,7 +106,7 @@ def simclr(image_size, crop_scale=(0.08, 1.0), strength=1.0, blur=True, exact=Fa
     return _recipe(layers, exact, **kwargs)
 
 
-def simclr_cifar(image_size, crop_scale=(0.08, 1.0), exact=False, **kwargs):
+def simclr_cifar(image_size: int, crop_scale: Range = (0.08, 1.0), exact: bool = False, **kwargs: Any) -> Compose:
     """SimCLR on CIFAR-10 (appendix B.9; official `tf2/README.md`): `simclr` of strength 0.5 without blur.
 
     At 32 pixels. Arguments are those of every recipe (`keras_moco.augment.recipes`).
@@ -103,7 +114,7 @@ def simclr_cifar(image_size, crop_scale=(0.08, 1.0), exact=False, **kwargs):
     return simclr(image_size, crop_scale, strength=0.5, blur=False, exact=exact, **kwargs)
 
 
-def supervised(image_size, crop_scale=(0.08, 1.0), exact=False, **kwargs):
+def supervised(image_size: int, crop_scale: Range = (0.08, 1.0), exact: bool = False, **kwargs: Any) -> Compose:
     """Training with labels, linear evaluation included (official `main_lincls.py`): crop and flip, no colours.
 
     At 224 pixels. Arguments are those of every recipe (`keras_moco.augment.recipes`).
@@ -116,7 +127,7 @@ def _recipe(layers, exact, **kwargs):
 
 
 # Recipes for pre-training by their names, which are those of the flag `augment`.
-AUGMENTATIONS = {
+AUGMENTATIONS: dict[str, Callable[..., Compose]] = {
     "moco_v1": moco_v1,
     "moco_v2": moco_v2,
     "moco_cifar": moco_cifar,
@@ -125,7 +136,7 @@ AUGMENTATIONS = {
 }
 
 
-def get_augmentation(name):
+def get_augmentation(name: str) -> Callable[..., Compose]:
     """The recipe of that name.
 
     Args:

@@ -32,8 +32,6 @@ __all__ = [
     "SavedState",
     "Stopped",
     "Stopping",
-    "drop_events",
-    "find_step",
     "is_saved",
     "restore",
     "restore_encoder",

@@ -4,13 +4,16 @@ import contextlib
 import shutil
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
 
 import keras
 
 from keras_moco.checks.ranges import check_number
-from keras_moco.runs.checkpoint_index import UNFINISHED, saved_states, saved_steps, scores
+from keras_moco.runs.checkpoint_index import UNFINISHED, SavedState, saved_states, saved_steps, scores
 from keras_moco.runs.checkpoints import restore, save
-from keras_moco.storage.paths import user_path
+from keras_moco.storage.paths import StrPath, user_path
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -65,16 +68,16 @@ class Checkpoint(keras.callbacks.Callback):
 
     def __init__(
         self,
-        directory,
-        every_epochs=1,
-        every_minutes=10,
-        max_share=0.005,
-        keep=2,
-        keep_every_epochs=0,
-        keep_best="knn_top1",
-        extra=None,
-        stream=None,
-    ):
+        directory: StrPath,
+        every_epochs: int = 1,
+        every_minutes: float = 10,
+        max_share: float = 0.005,
+        keep: int = 2,
+        keep_every_epochs: int = 0,
+        keep_best: str = "knn_top1",
+        extra: Callable[[], dict] | None = None,
+        stream: TextIO | None = None,
+    ) -> None:
         super().__init__()
         check_number("keep", keep, "at least 1", "Keep the newest checkpoint.", whole=True)
         check_number("every_epochs", every_epochs, "at least 0", "Use 0 for not by epochs.", whole=True)
@@ -90,15 +93,15 @@ class Checkpoint(keras.callbacks.Callback):
         self.keep_best = keep_best
         self.extra = extra
         self.stream = stream
-        self.log = {}
-        self.saved = None
+        self.log: dict[int, dict[str, float]] = {}
+        self.saved: Path | None = None
         self._clock = time.monotonic
         self._epoch = 0
-        self.saved_step = None
-        self._last_save = None  # when it ended
+        self.saved_step: int | None = None
+        self._last_save: float | None = None  # when it ended
         self._duration = 0.0  # how long it took
 
-    def restore(self, model):
+    def restore(self, model: keras.Model) -> SavedState | None:
         """Restores the newest whole checkpoint of `directory`, and continues its log.
 
         Args:
@@ -115,7 +118,7 @@ class Checkpoint(keras.callbacks.Callback):
             self.log, self.saved, self.saved_step = dict(state.log), state.path, state.step
         return state
 
-    def save(self, epoch, step_in_epoch):
+    def save(self, epoch: int, step_in_epoch: int) -> bool:
         """Saves a checkpoint now, and deletes those that are not to be kept.
 
         Args:
@@ -151,18 +154,18 @@ class Checkpoint(keras.callbacks.Callback):
             self._duration = self._last_save - start
         return True
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self._last_save = self._clock()  # of `every_minutes`
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._epoch = epoch
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         # The last step of an epoch is saved together with the log of the epoch.
         if self._is_overdue() and batch + 1 < (self.params.get("steps") or 0):
             self.save(self._epoch, batch + 1)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._epoch = epoch + 1
         self.log[epoch] = {name: float(value) for name, value in (logs or {}).items()}
         if self._is_due(epoch + 1):

@@ -3,7 +3,7 @@
 import keras
 
 from keras_moco.storage.atomic import replace_when_written
-from keras_moco.storage.paths import user_path
+from keras_moco.storage.paths import StrPath, user_path
 
 # name in the logs: (title, unit, factor)
 PANELS = {
@@ -39,17 +39,19 @@ class Curves(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, path, chance_loss=None, log=None):
+    def __init__(
+        self, path: StrPath, chance_loss: float | None = None, log: dict[int, dict[str, float]] | None = None
+    ) -> None:
         super().__init__()
         self.path = user_path(path)
         self.chance_loss = chance_loss
         self.log = dict(log or {})
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.log[epoch] = {name: float(value) for name, value in (logs or {}).items()}
         self.draw()
 
-    def draw(self):
+    def draw(self) -> None:
         """Draws `log` into the file."""
         # The object interface: it needs no window system, and leaves the caller's pyplot figures alone.
         from matplotlib.figure import Figure  # half a second of import time

@@ -6,7 +6,7 @@ import io
 import keras
 
 from keras_moco.storage.atomic import write_text
-from keras_moco.storage.paths import user_path
+from keras_moco.storage.paths import StrPath, user_path
 
 
 class EpochLog(keras.callbacks.Callback):
@@ -28,20 +28,20 @@ class EpochLog(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, path, log=None):
+    def __init__(self, path: StrPath, log: dict[int, dict[str, float]] | None = None) -> None:
         super().__init__()
         self.path = user_path(path)
         self.log = dict(log or {})
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         if self.log or self.path.exists():
             self.write()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.log[epoch] = dict(logs or {})
         self.write()
 
-    def write(self):
+    def write(self) -> None:
         """Writes the whole file."""
         names = sorted({name for row in self.log.values() for name in row})
         text = io.StringIO()

@@ -4,13 +4,14 @@ import contextlib
 import functools
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 from keras_moco.storage.atomic import flush, replace_when_written
-from keras_moco.storage.paths import user_path
+from keras_moco.storage.paths import StrPath, user_path
 
 # The groups in which TensorBoard shows metrics, by the prefixes of their names in the logs.
 GROUPS = {
@@ -54,14 +55,19 @@ class EventLog(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, log_dir, constants=None, monitors=()):
+    def __init__(
+        self,
+        log_dir: StrPath,
+        constants: dict[str, float] | None = None,
+        monitors: Sequence[keras.callbacks.Callback] = (),
+    ) -> None:
         super().__init__()
         self.log_dir = user_path(log_dir)
         self.constants = dict(constants or {})
         self.monitors = monitors
-        self._writer = None
+        self._writer: tf.summary.SummaryWriter | None = None
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(str(self.log_dir))
         with self._writer.as_default(step=epoch):
@@ -74,7 +80,7 @@ class EventLog(keras.callbacks.Callback):
         for path in event_files(self.log_dir):
             flush(path)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -102,7 +108,7 @@ def write_events(log_dir, name, write):
         return replace_when_written(path, functools.partial(shutil.copyfile, made))
 
 
-def drop_events(log_dir, first_epoch):
+def drop_events(log_dir: StrPath, first_epoch: int) -> None:
     """Deletes the events of epochs that will be trained again, so that each epoch is stored once.
 
     An incomplete last record, of a process that was killed while it wrote, is deleted too. A `SessionLog` record would

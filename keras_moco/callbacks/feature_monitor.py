@@ -18,24 +18,24 @@ class FeatureMonitor(keras.callbacks.Callback, abc.ABC):
         every_epochs: int, the epochs from one measurement to the next; the last epoch is measured too.
     """
 
-    def __init__(self, features, every_epochs):
+    def __init__(self, features: str, every_epochs: int) -> None:
         super().__init__()
         check_level(features)
         check_number("every_epochs", every_epochs, "at least 1", "Omit the callback for never.", whole=True)
         self.features = features
         self.every_epochs = every_epochs
-        self.extractor = None
+        self.extractor: FeatureExtractor | None = None
 
     @abc.abstractmethod
-    def metrics(self, epoch):
+    def metrics(self, epoch: int) -> dict[str, float]:
         """Measures the model after an epoch, counted from 0: a dict of floats for the logs."""
 
-    def set_model(self, model):
+    def set_model(self, model: keras.Model) -> None:
         if model is not self._model:
             self.extractor = FeatureExtractor(at_level(model.encoder, self.features))
         super().set_model(model)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         last = (self.params or {}).get("epochs")
         if (epoch + 1) % self.every_epochs == 0 or epoch + 1 == last:
             metrics = self.metrics(epoch)

@@ -1,6 +1,7 @@
 """Notices in the first epochs a run that learns nothing, before it takes days."""
 
 import sys
+from typing import TextIO
 
 import keras
 
@@ -51,7 +52,7 @@ class Health(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, chance_loss=None, after_epochs=3, stream=None):
+    def __init__(self, chance_loss: float | None = None, after_epochs: int = 3, stream: TextIO | None = None) -> None:
         super().__init__()
         if chance_loss is not None:
             check_number("chance_loss", chance_loss, "positive", "It is ln(K + 1) for MoCo with K keys in the queue.")
@@ -59,9 +60,9 @@ class Health(keras.callbacks.Callback):
         self.chance_loss = chance_loss
         self.after_epochs = after_epochs
         self.stream = stream
-        self._warned = set()
+        self._warned: set[str] = set()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = logs or {}
         if epoch < self.after_epochs or logs.get("queue_fill", 1.0) < 1.0:
             return

@@ -1,5 +1,9 @@
 """kNN accuracy of the features during training."""
 
+from typing import Any
+
+import keras
+
 from keras_moco.callbacks.feature_monitor import FeatureMonitor
 from keras_moco.checks.ranges import check_number
 from keras_moco.evaluation.batches import check_batches
@@ -44,8 +48,15 @@ class KnnMonitor(FeatureMonitor):
     """
 
     def __init__(
-        self, bank_dataset, query_dataset, num_classes, k=200, temperature=0.1, features="embedding", every_epochs=1
-    ):
+        self,
+        bank_dataset: Any,
+        query_dataset: Any,
+        num_classes: int,
+        k: int = 200,
+        temperature: float = 0.1,
+        features: str = "embedding",
+        every_epochs: int = 1,
+    ) -> None:
         super().__init__(features, every_epochs)
         check_number("num_classes", num_classes, "at least 1", "Count the classes of the labels.", whole=True)
         check_number("k", k, "at least 1", "The CIFAR-10 demo uses 200.", whole=True)
@@ -55,27 +66,27 @@ class KnnMonitor(FeatureMonitor):
         self.num_classes = num_classes
         self.k = k
         self.temperature = temperature
-        self.initial_top1 = None
-        self.history = []
+        self.initial_top1: float | None = None
+        self.history: list[tuple[int, float]] = []
 
-    def set_model(self, model):
+    def set_model(self, model: keras.Model) -> None:
         if model is not self._model:
             for name in ("bank_dataset", "query_dataset"):
                 check_batches(name, getattr(self, name), model.encoder.image_shape)
         super().set_model(model)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         if self.initial_top1 is None:
             found = self.evaluate()  # in any case, since it refuses what does not fit
             # Other models than this package's do not count their steps.
             self.initial_top1 = None if getattr(self.model, "steps_done", 0) else found
 
-    def metrics(self, epoch):
+    def metrics(self, epoch: int) -> dict[str, float]:
         top1 = self.evaluate()
         self.history.append((epoch, top1))
         return {"knn_top1": top1}
 
-    def evaluate(self):
+    def evaluate(self) -> float:
         """Measures the current model.
 
         Returns:

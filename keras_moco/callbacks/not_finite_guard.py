@@ -2,9 +2,11 @@
 
 import math
 import sys
+from typing import TextIO
 
 import keras
 
+from keras_moco.callbacks.checkpoint import Checkpoint
 from keras_moco.runs.checkpoints import NotFiniteError
 
 FUTILE = 10  # skipped steps in a row after which training stops
@@ -35,23 +37,23 @@ class NotFiniteGuard(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, checkpoint=None, stream=None):
+    def __init__(self, checkpoint: Checkpoint | None = None, stream: TextIO | None = None) -> None:
         super().__init__()
         self.checkpoint = checkpoint
         self.stream = stream
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self._count = self.model.steps_not_finite
         self._step = self.model.steps_done
         self._in_a_row = 0
-        self._reported = set()
+        self._reported: set[str] = set()
         self._first_step = self._step  # of the epoch
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._epoch = epoch
         self._first_step = self._step
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         count, step = self.model.steps_not_finite, self.model.steps_done
         bad, taken = count - self._count, step - self._step
         where = f"step {step}" if taken == 1 else f"{bad} of the steps {self._step + 1} to {step}"
@@ -67,7 +69,7 @@ class NotFiniteGuard(keras.callbacks.Callback):
             f"finite. {count} of {step} steps so far."
         )
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         steps = self._step - self._first_step
         if steps and self._in_a_row >= steps:
             return  # all its steps were skipped, each with a line

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from typing import Any, TextIO
 
 import keras
 import tensorflow as tf
@@ -26,38 +27,38 @@ class OptionalOutput(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, callback, what, stream=None):
+    def __init__(self, callback: keras.callbacks.Callback, what: str, stream: TextIO | None = None) -> None:
         super().__init__()
         self.callback = callback
         self.what = what
         self.stream = stream
         self._failing = False
 
-    def set_model(self, model):
+    def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         self._attempt(self.callback.set_model, model)
 
-    def set_params(self, params):
+    def set_params(self, params: dict[str, Any]) -> None:
         super().set_params(params)
         self.callback.set_params(params)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self._attempt(self.callback.on_train_begin, logs)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._attempt(self.callback.on_epoch_begin, epoch, logs)
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         self._attempt(self.callback.on_train_batch_begin, batch, logs)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         self._attempt(self.callback.on_train_batch_end, batch, logs)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if self._attempt(self.callback.on_epoch_end, epoch, logs):
             self._failing = False
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         self._attempt(self.callback.on_train_end, logs)
 
     def _attempt(self, hook, *args):

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import keras
 
@@ -54,7 +54,9 @@ class Progress(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, steps_per_epoch, epochs, batch_size, log_steps=50, stream=None):
+    def __init__(
+        self, steps_per_epoch: int, epochs: int, batch_size: int, log_steps: int = 50, stream: TextIO | None = None
+    ) -> None:
         super().__init__()
         for name, value in {
             "steps_per_epoch": steps_per_epoch,
@@ -70,12 +72,12 @@ class Progress(keras.callbacks.Callback):
         self.stream = stream
         self._clock = time.perf_counter
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self._compiled = False
-        self._between = []  # seconds from the last step of an epoch to the start of the next
-        self._epoch_ended = None
+        self._between: list[float] = []  # seconds from the last step of an epoch to the start of the next
+        self._epoch_ended: float | None = None
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         now = self._clock()
         if self._epoch_ended is not None:
             self._between.append(now - self._epoch_ended)
@@ -88,12 +90,12 @@ class Progress(keras.callbacks.Callback):
             self._bar_drawn = now
         self._epoch_start = self._line_start = self._mark(now)
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         if self._step == 0 and batch > 0:  # an epoch that is resumed in its middle
             self._step = batch
             self._epoch_start = self._line_start = self._mark(self._clock())
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         now = self._clock()
         # With several steps per execution Keras names a step beyond the end of the epoch.
         before, self._step = self._step, min(batch + 1, self.steps_per_epoch)
@@ -108,7 +110,7 @@ class Progress(keras.callbacks.Callback):
             self._print(f"step {self._step}/{self.steps_per_epoch}", logs, self._pace(self._line_start))
             self._line_start = self._mark(now)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         pace = self._pace(self._epoch_start)
         if self._bar:
             self._bar.update(self._step, _shown(logs), finalize=True)

@@ -1,11 +1,12 @@
 """Alignment, uniformity and effective rank of the features during training, which need no labels."""
 
+import keras
 import tensorflow as tf
 
 from keras_moco.callbacks.feature_monitor import FeatureMonitor
 from keras_moco.errors import UserError
 from keras_moco.evaluation.batches import check_batches
-from keras_moco.evaluation.measures import representation_measures, similarities
+from keras_moco.evaluation.measures import RepresentationMeasures, representation_measures, similarities
 
 COMPARED = 512  # images whose views are all compared with each other for `distributions`
 
@@ -44,25 +45,25 @@ class RepresentationMonitor(FeatureMonitor):
     ```
     """
 
-    def __init__(self, pairs, features="embedding", every_epochs=1):
+    def __init__(self, pairs: tf.data.Dataset, features: str = "embedding", every_epochs: int = 1) -> None:
         super().__init__(features, every_epochs)
         _check(pairs)
         self.views = pairs.map(lambda views, *_: _one_after_the_other(views))
         self.distributions = {}
 
-    def set_model(self, model):
+    def set_model(self, model: keras.Model) -> None:
         if model is not self._model:
             check_batches("pairs", self.views, model.encoder.image_shape, labelled=False)
         super().set_model(model)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.distributions = {}
 
-    def metrics(self, epoch):
+    def metrics(self, epoch: int) -> dict[str, float]:
         measures = self.evaluate()
         return {name: getattr(measures, name) for name in ("alignment", "uniformity", "effective_rank")}
 
-    def evaluate(self):
+    def evaluate(self) -> RepresentationMeasures:
         """Measures the current model.
 
         Returns:

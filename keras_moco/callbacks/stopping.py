@@ -5,6 +5,7 @@ import time
 
 import keras
 
+from keras_moco.callbacks.checkpoint import Checkpoint
 from keras_moco.checks.ranges import check_number
 from keras_moco.command_line import signals
 from keras_moco.command_line.standard_streams import lost_output
@@ -41,7 +42,9 @@ class Stopping(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, checkpoint=None, max_minutes=0, started=None):
+    def __init__(
+        self, checkpoint: Checkpoint | None = None, max_minutes: float = 0, started: float | None = None
+    ) -> None:
         super().__init__()
         check_number("max_minutes", max_minutes, "at least 0", "Use 0 for no limit.")
         self.checkpoint = checkpoint
@@ -75,14 +78,14 @@ class Stopping(keras.callbacks.Callback):
         if self.model is not None:
             self.model.stop_requested = True
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         if self._reason:
             self.model.stop_requested = True
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._epoch = epoch
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         if self._reason is None and self.max_minutes and self._clock() - self._start >= 60 * self.max_minutes:
             self._stop_for(f"the limit of {self.max_minutes:g} minutes")
         self._check_output()
@@ -90,7 +93,7 @@ class Stopping(keras.callbacks.Callback):
         if self.model.stop_agreed and batch + 1 < (self.params.get("steps") or 0):
             self._stop(self._epoch, batch + 1)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._check_output()
         if self.model.stop_agreed and epoch + 1 < self.params["epochs"]:  # else there is nothing left to stop
             self._stop(epoch + 1, 0)

@@ -1,6 +1,7 @@
 """From the settings of an evaluation to metrics, pictures and a model card."""
 
 from keras_moco import data
+from keras_moco.config import EvaluationConfig
 from keras_moco.evaluation.model_card import write_card
 from keras_moco.evaluation.registry import find_evaluation
 from keras_moco.evaluation.target import EvaluationTarget
@@ -9,7 +10,7 @@ __all__ = ["evaluate"]
 
 
 @data.plain_read_errors()
-def evaluate(mode, config):
+def evaluate(mode: str, config: EvaluationConfig) -> None:
     """Evaluates an encoder, as `evaluate.py` does.
 
     Args:

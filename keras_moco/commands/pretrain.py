@@ -10,7 +10,7 @@ from keras_moco.callbacks.optional_output import warn_if_not_written
 from keras_moco.commands import resume
 from keras_moco.commands.build_callbacks import build_callbacks, build_monitor, build_representation_monitor
 from keras_moco.commands.dry_run import dry_run
-from keras_moco.config import EvaluationConfig
+from keras_moco.config import Config, EvaluationConfig
 from keras_moco.data.source import check_same_classes
 from keras_moco.distribution.determinism import make_deterministic
 from keras_moco.errors import UserError
@@ -29,7 +29,7 @@ __all__ = ["pretrain"]
 
 
 @data.plain_read_errors()
-def pretrain(config):
+def pretrain(config: Config) -> dict:
     """Pre-trains an encoder with MoCo, evaluates and exports it; what `train.py` does.
 
     A run that was stopped resumes from its newest whole checkpoint when it is started again, and ends in the same bits

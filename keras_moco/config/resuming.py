@@ -22,11 +22,11 @@ class RunSettings(Settings):
             )
 
     @classmethod
-    def changeable(cls):
+    def changeable(cls) -> list[str]:
         """Names of the settings that `allow_config_change` may name: a list."""
         return [field.name for field in dataclasses.fields(cls) if field.metadata["changeable"]]
 
-    def differences(self, other):
+    def differences(self, other: "RunSettings") -> dict[str, str]:
         """The settings that affect the result and differ from earlier ones: a dict of names to `"theirs -> ours"`.
 
         What is not given here and follows from the data differs from nothing, as long as `Plan` has not settled it.
@@ -37,7 +37,7 @@ class RunSettings(Settings):
         pairs = ((name, getattr(other, name), getattr(self, name)) for name in names)
         return {name: f"{theirs} -> {ours}" for name, theirs, ours in pairs if theirs != ours}
 
-    def to_flagfile(self):
+    def to_flagfile(self) -> str:
         """The whole configuration as an absl flagfile, one line per field."""
         names = [field.name for field in dataclasses.fields(self) if field.metadata["in_flagfile"]]
         texts = ((name, to_text(getattr(self, name))) for name in names)

@@ -72,7 +72,7 @@ class Settings:
                 )
             object.__setattr__(self, field.name, _plain(field, value))  # it is frozen
 
-    def changed(self):
+    def changed(self) -> list[str]:
         """Names of fields whose values are not the defaults, of now or of earlier flagfiles: a list."""
         defaults = ((field.name, (field.default, field.metadata["auto_up_to"])) for field in dataclasses.fields(self))
         return [name for name, values in defaults if getattr(self, name) not in values]

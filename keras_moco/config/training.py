@@ -246,6 +246,6 @@ class Config(RunSettings):
     )
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> float:
         """float: the rate of this batch size, `base_learning_rate * batch_size / 256`."""
         return self.base_learning_rate * self.batch_size / 256

@@ -2,7 +2,9 @@
 
 import pickle
 import re
+from pathlib import Path
 
+import keras
 import numpy as np
 
 from keras_moco.convert.architecture import architecture_of
@@ -11,12 +13,13 @@ from keras_moco.convert.tensor_names import state_dict
 from keras_moco.errors import UserError
 from keras_moco.networks import Encoder
 from keras_moco.storage.atomic import replace_when_written
+from keras_moco.storage.paths import StrPath
 
 STEM_KERNEL = (64, 3, 7, 7)  # the shape in Detectron2's `BasicStem`
 DEPTHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
 
-def to_detectron2(model, path, overwrite=False):
+def to_detectron2(model: keras.Model, path: StrPath, overwrite: bool = False) -> Path:
     """Writes the backbone of a model as weights for a ResNet of Detectron2.
 
     Its configuration must set `MODEL.WEIGHTS` to the file, `MODEL.RESNETS.STRIDE_IN_1X1` to False, `INPUT.FORMAT` to

@@ -2,6 +2,8 @@
 
 import dataclasses
 import numbers
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +14,20 @@ from keras_moco.errors import UserError
 from keras_moco.methods import MoCo, presets
 from keras_moco.networks import Encoder
 from keras_moco.optimizers import SGD
+from keras_moco.storage.paths import StrPath
 
 
 def from_pytorch(
-    path, preset=None, optimizer=None, stem=None, mean=None, std=None, steps=None, allow_partial=False, **settings
-):
+    path: StrPath,
+    preset: str | None = None,
+    optimizer: SGD | None = None,
+    stem: str | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    steps: int | None = None,
+    allow_partial: bool = False,
+    **settings: Any,
+) -> MoCo:
     """Builds a `MoCo` with the weights of a checkpoint of the official code (`main_moco.py`).
 
     Architecture, head, `K` and `D` are read from the tensors. Tensors do not show `m`, `T`, mean and standard deviation
@@ -72,7 +83,14 @@ def from_pytorch(
     return model
 
 
-def encoder_from_pytorch(path, preset=None, stem=None, mean=None, std=None, allow_partial=False):
+def encoder_from_pytorch(
+    path: StrPath,
+    preset: str | None = None,
+    stem: str | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    allow_partial: bool = False,
+) -> Encoder:
     """Builds an `Encoder` with the weights of a torchvision ResNet's `state_dict`, or of a MoCo's query encoder.
 
     The classifier `fc` of a supervised network becomes the head. Key encoder and queue of a MoCo are skipped.
@@ -103,7 +121,13 @@ def encoder_from_pytorch(path, preset=None, stem=None, mean=None, std=None, allo
     return encoder
 
 
-def load_pytorch(model, path, steps=None, with_optimizer=True, allow_partial=False):
+def load_pytorch(
+    model: MoCo | Encoder,
+    path: StrPath,
+    steps: int | None = None,
+    with_optimizer: bool = True,
+    allow_partial: bool = False,
+) -> None:
     """Loads the weights of a checkpoint into an existing model.
 
     Args:

@@ -1,13 +1,17 @@
 """Writes our models as PyTorch checkpoints: in the official MoCo's layout, or torchvision's."""
 
+from pathlib import Path
+
 import numpy as np
 
 from keras_moco.convert import files, official
 from keras_moco.convert.tensor_names import state_dict
+from keras_moco.methods.moco import MoCo
 from keras_moco.networks import Encoder
+from keras_moco.storage.paths import StrPath
 
 
-def to_pytorch(model, path, epoch=0, overwrite=False):
+def to_pytorch(model: MoCo | Encoder, path: StrPath, epoch: int = 0, overwrite: bool = False) -> Path:
     """Writes a model in the layout of the official code, or an encoder in torchvision's.
 
     A `MoCo` becomes a checkpoint for `main_moco.py --resume`: `epoch`, `arch`, and a `state_dict` with

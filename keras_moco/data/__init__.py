@@ -15,7 +15,6 @@ __all__ = [
     "evaluation_dataset",
     "labelled_dataset",
     "open_source",
-    "plain_read_errors",
     "pretrain_dataset",
     "read_images",
     "steps_per_epoch",

@@ -1,5 +1,7 @@
 """Images in memory: small data sets, and your own arrays."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
@@ -28,7 +30,13 @@ def permutation(size, seed):
     return tf.random.experimental.stateless_shuffle(indices, seed=tf.stack([seed, tf.zeros_like(seed)]))
 
 
-def array_source(images, labels=None, class_names=None, name="arrays", split="train"):
+def array_source(
+    images: np.ndarray,
+    labels: np.ndarray | Sequence[int] | None = None,
+    class_names: Sequence[str] | None = None,
+    name: str = "arrays",
+    split: str = "train",
+) -> Source:
     """A source of images of one size in memory, such as those of `keras.datasets`.
 
     Args:
@@ -63,9 +71,9 @@ def array_source(images, labels=None, class_names=None, name="arrays", split="tr
             raise refusal(low, high)
         images = np.round(images).astype("uint8")
     if labels is None:
-        labels, class_names = np.full(len(images), -1), None
+        labels, names = np.full(len(images), -1), None
     else:
-        labels, class_names = _checked(np.asarray(labels).reshape(-1), class_names, len(images))
+        labels, names = _checked(np.asarray(labels).reshape(-1), class_names, len(images))
     with tf.device("CPU"):  # tf.data reads from the host
         arrays = tf.constant(images), tf.constant(labels, tf.int32)
     return Source(
@@ -73,13 +81,13 @@ def array_source(images, labels=None, class_names=None, name="arrays", split="tr
         split=split,
         num_examples=len(images),
         image_shape=images.shape[1:],
-        class_names=class_names,
+        class_names=names,
         read=lambda seed: examples_from_arrays(*arrays, seed),
         arrays=lambda: arrays,
         identity=lambda: {
             "images": digest_of(arrays[0].numpy()),
             "labels": digest_of(arrays[1].numpy()),
-            "names of the classes": digest_of(class_names or ()),
+            "names of the classes": digest_of(names or ()),
         },
     )
 

@@ -3,6 +3,7 @@
 import contextlib
 import re
 import threading
+from collections.abc import Iterator
 
 import tensorflow as tf
 from absl import logging
@@ -114,7 +115,7 @@ class BadImages:
 
 
 @contextlib.contextmanager
-def plain_read_errors():
+def plain_read_errors() -> Iterator[None]:
     """Turns an error that a data pipeline reports about images or labels during training into a plain `ValueError`.
 
     TensorFlow wraps it in the names of its operations; all other errors pass as they are.

@@ -1,17 +1,19 @@
 """From a source to batches for evaluation: one central view of each image, in fixed order."""
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from keras_moco.data.decode import RULE, Encoded
 from keras_moco.data.folder import describe_unreadable
+from keras_moco.data.source import Source
 from keras_moco.errors import UserError
-from keras_moco.storage.paths import instead_of_file
+from keras_moco.storage.paths import StrPath, instead_of_file
 
 
-def evaluation_dataset(source, image_size, batch_size=256):
+def evaluation_dataset(source: Source, image_size: int, batch_size: int = 256) -> tf.data.Dataset:
     """All images once, in fixed order, resized and centre-cropped without randomness.
 
     Unreadable images are skipped, and reported to `Source.bad`.
@@ -48,7 +50,7 @@ def evaluation_dataset(source, image_size, batch_size=256):
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
-def read_images(paths, image_size, channels):
+def read_images(paths: Sequence[StrPath], image_size: int, channels: int) -> np.ndarray:
     """Reads a few image files without augmentation.
 
     Args:

@@ -5,9 +5,9 @@ import functools
 import pkgutil
 
 from keras_moco.data.bad_images import BadImages
-from keras_moco.data.source import Options
+from keras_moco.data.source import Options, Source
 from keras_moco.errors import UserError
-from keras_moco.storage.paths import user_path
+from keras_moco.storage.paths import StrPath, user_path
 
 # The name of a source, or its prefix, to the form of the whole name, and the function that opens it: of what follows
 # the prefix, and of `Options`, to a `Source`. It is imported when it is used: TensorFlow Datasets and scikit-learn take
@@ -22,8 +22,14 @@ FORMS = tuple(form for form, _ in SOURCES.values())
 
 
 def open_source(
-    name, split="train", data_dir=None, cache=False, max_bad_fraction=0.01, strict=False, shuffle_buffer_mib=1024
-):
+    name: str,
+    split: str = "train",
+    data_dir: StrPath | None = None,
+    cache: bool = False,
+    max_bad_fraction: float = 0.01,
+    strict: bool = False,
+    shuffle_buffer_mib: int = 1024,
+) -> Source:
     """Opens a set of images by name.
 
     | name | images |

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -28,7 +28,7 @@ class Options(NamedTuple):
     """
 
     split: str
-    data_dir: object
+    data_dir: Any
     cache: bool
     judge: Callable
     shuffle_buffer_mib: int
@@ -72,16 +72,16 @@ class Source:
     image_shape: tuple[int | None, int | None, int]
     class_names: tuple[str, ...] | None
     read: Callable[[tf.Tensor | None], tf.data.Dataset] = dataclasses.field(repr=False)
-    open: Callable = dataclasses.field(default=Pixels, repr=False)
-    arrays: Callable | None = dataclasses.field(default=None, repr=False)
+    open: Callable[[tf.Tensor], Any] = dataclasses.field(default=Pixels, repr=False)
+    arrays: Callable[[], tuple[tf.Tensor, tf.Tensor]] | None = dataclasses.field(default=None, repr=False)
     bad: BadImages | None = dataclasses.field(default=None, repr=False)
     files: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
     buffer: ShuffleBuffer | None = None
     licence: str | None = None
-    identity: Callable | None = dataclasses.field(default=None, repr=False)
+    identity: Callable[[], dict[str, str]] | None = dataclasses.field(default=None, repr=False)
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         """int. Number of classes; 0 for unlabelled images."""
         return len(self.class_names or ())
 
@@ -90,14 +90,14 @@ class Source:
         """dict of digests by which a resumed run recognises the images; empty if `identity` is unknown."""
         return self.identity() if self.identity else {}
 
-    def labels(self):
+    def labels(self) -> np.ndarray:
         """The label of every image, an int32 array `(num_examples,)`; -1 if it has none, or is damaged."""
         if self.arrays:
             return self.arrays()[1].numpy()
         labels = self.read(None).map(lambda example: example["label"]).batch(8192)
         return np.concatenate(list(labels.as_numpy_iterator()))
 
-    def known_labels(self):
+    def known_labels(self) -> tuple[np.ndarray, np.ndarray]:
         """The labels of all images except damaged records, whose labels are lost; these are reported.
 
         Returns:
@@ -121,7 +121,7 @@ class Source:
             self.bad.report(index)
         return labels[~lost], np.flatnonzero(~lost)
 
-    def examples(self, seed=None):
+    def examples(self, seed: int | tf.Tensor | None = None) -> tf.data.Dataset:
         """Reads and decodes every image once; unreadable images are skipped and reported.
 
         Args:
@@ -144,7 +144,7 @@ class Source:
         seed = None if seed is None else tf.cast(seed, tf.int64)
         return self.opened(self.read(seed), lambda decoder, _: decoder.whole())
 
-    def opened(self, examples, function):
+    def opened(self, examples: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
         """Replaces the `"image"` of raw examples by `function(decoder, example)`, in order and in parallel.
 
         Args:

@@ -1,16 +1,18 @@
 """Some of the images of a source, such as 1 % of them as labelled examples."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from keras_moco.data.arrays import examples_from_arrays
 from keras_moco.data.identity import digest_of
+from keras_moco.data.source import Source
 from keras_moco.errors import UserError
 
 
-def subset(source, indices):
+def subset(source: Source, indices: np.ndarray | Sequence[int]) -> Source:
     """A source of some of the images of another one.
 
     Args:
@@ -124,7 +126,7 @@ def in_file_order(source):
     return dataclasses.replace(source, read=lambda _: source.read(None), buffer=None)
 
 
-def balanced_indices(labels, fraction, seed=0):
+def balanced_indices(labels: np.ndarray, fraction: float, seed: int = 0) -> np.ndarray:
     """A share of the images with equally many of each class, as far as it has that many.
 
     The 1 % and 10 % splits of the literature are balanced like this (SimCLR, sec. 4.3: about 12.8 and 128 images a

@@ -1,9 +1,13 @@
 """From a source to training batches: two augmented views of each image, in a random order that can be resumed."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
+from keras_moco.augment.base import Augmentation
 from keras_moco.data.arrays import permutation
+from keras_moco.data.source import Source
 from keras_moco.errors import UserError
 
 AUTOTUNE = tf.data.AUTOTUNE
@@ -11,7 +15,7 @@ ENTRIES = ("query", "key", "index", "label", "draws")
 PHILOX = 1  # tf.random.Algorithm.PHILOX: the same numbers on every device, from a counter
 
 
-def steps_per_epoch(source, batch_size):
+def steps_per_epoch(source: Source, batch_size: int) -> int:
     """Batches in an epoch of `pretrain_dataset`: `num_examples // batch_size`.
 
     Args:
@@ -40,16 +44,16 @@ def steps_per_epoch(source, batch_size):
 
 
 def pretrain_dataset(
-    source,
-    augmentation,
-    batch_size,
-    seed=0,
-    first_epoch=0,
-    first_step=0,
-    context=None,
-    entries=("query", "key", "index"),
-    finish=True,
-):
+    source: Source,
+    augmentation: Augmentation,
+    batch_size: int,
+    seed: int = 0,
+    first_epoch: int = 0,
+    first_step: int = 0,
+    context: tf.distribute.InputContext | None = None,
+    entries: Sequence[str] = ("query", "key", "index"),
+    finish: bool = True,
+) -> tf.data.Dataset:
     """Batches of two independently augmented views, without end.
 
     Every epoch reads all images in a new order and skips the last `num_examples % batch_size` of them, so a batch never
@@ -128,7 +132,9 @@ def pretrain_dataset(
     return dataset.prefetch(AUTOTUNE)
 
 
-def labelled_dataset(source, augmentation, batch_size, seed=0, first_epoch=0):
+def labelled_dataset(
+    source: Source, augmentation: Augmentation, batch_size: int, seed: int = 0, first_epoch: int = 0
+) -> tf.data.Dataset:
     """Batches of one augmented view with its label, without end: what `fit` takes to train with labels.
 
     Args:

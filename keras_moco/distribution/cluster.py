@@ -22,7 +22,7 @@ class Cluster:
     index: int
 
 
-def read_cluster(text=None):
+def read_cluster(text: str | None = None) -> Cluster:
     """The `Cluster` that `TF_CONFIG` describes, checked, since a mistake in it would make workers wait forever.
 
     Args:

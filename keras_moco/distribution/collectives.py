@@ -1,6 +1,8 @@
 """What replicas exchange in a training step; on one replica every function works the same, without traffic."""
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -10,7 +12,7 @@ from keras_moco.distribution.strategies import num_replicas
 _CARRIERS = {tf.uint8: tf.float16, tf.bool: tf.float16, tf.bfloat16: tf.float32, tf.uint32: tf.int64}
 
 
-def all_gather(tensor):
+def all_gather(tensor: tf.Tensor) -> tf.Tensor:
     """Concatenates each replica's `(n, ...)` tensor in replica order to the global `(R n, ...)`, on every replica.
 
     Differentiable: the gradient of a replica's part is the sum over all replicas.
@@ -27,7 +29,7 @@ def all_gather(tensor):
     return tf.cast(tf.reshape(everything, tf.shape(everything)), tensor.dtype)
 
 
-def local_slice(tensor):
+def local_slice(tensor: tf.Tensor) -> tf.Tensor:
     """The rows of a global `(R n, ...)` tensor that belong to this replica, `(n, ...)`."""
     replicas = num_replicas()
     if replicas == 1:
@@ -37,7 +39,7 @@ def local_slice(tensor):
     return tensor[replica * local : (replica + 1) * local]
 
 
-def permutation(size, seed, step):
+def permutation(size: int, seed: int, step: tf.Tensor) -> tf.Tensor:
     """A random order of `size` rows, identical on every replica, with XLA and without: `(size,)` int32.
 
     Args:
@@ -50,7 +52,7 @@ def permutation(size, seed, step):
     return tf.argsort(_random_bits((size,), seed, step))
 
 
-def random_rows(count, size, seed, step):
+def random_rows(count: int, size: int, seed: int, step: tf.Tensor) -> tf.Tensor:
     """Row numbers sampled uniformly and with replacement, identical on every replica: `(count,)` int64 in `[0, size)`.
 
     Args:
@@ -72,24 +74,24 @@ def _random_bits(shape, seed, step):
     return tf.raw_ops.StatelessRandomUniformFullIntV2(shape=shape, key=key, counter=counter, alg=philox, dtype=tf.int32)
 
 
-def shuffle(images, order):
+def shuffle(images: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
     """This replica's share `(n, ...)` of the global batch in an order from `permutation` (MoCo, sec. 3.3)."""
     return tf.gather(all_gather(images), local_slice(order))
 
 
-def unshuffle(keys, order):
+def unshuffle(keys: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
     """Undoes `shuffle` for the keys `(n, D)` of its rows: `(R n, D)`, the keys of the global batch on every replica."""
     return tf.gather(all_gather(keys), tf.argsort(order))
 
 
-def mean(tensor):
+def mean(tensor: tf.Tensor) -> tf.Tensor:
     """The mean over replicas of a float tensor, identical to the bit on all of them."""
     if num_replicas() == 1:
         return tensor
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, tensor)
 
 
-def average(variables):
+def average(variables: Sequence[Any]) -> None:
     """Replaces float variables that differ between replicas by their mean over replicas, in one transfer."""
     if num_replicas() == 1 or not variables:
         return
@@ -99,7 +101,7 @@ def average(variables):
         variable.assign(tf.reshape(part, variable.shape))
 
 
-def all_finite(tensors):
+def all_finite(tensors: Sequence[tf.Tensor | tf.IndexedSlices | None]) -> tf.Tensor:
     """Whether a list of float tensors, `tf.IndexedSlices` or `None` is finite on all replicas: a bool tensor."""
     values = [tf.convert_to_tensor(getattr(tensor, "values", tensor)) for tensor in tensors if tensor is not None]
     finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(value)) for value in values])
@@ -109,7 +111,7 @@ def all_finite(tensors):
     return total == num_replicas()
 
 
-def share_overflow(gradients):
+def share_overflow(gradients: list[tf.Tensor | tf.IndexedSlices | None]) -> list[tf.Tensor | tf.IndexedSlices | None]:
     """Makes gradients infinite on every replica if those of any replica are not finite.
 
     Keras's `LossScaleOptimizer` checks the first replica's gradients only, so an overflow on another one would turn all
@@ -121,7 +123,7 @@ def share_overflow(gradients):
     return [g if g is None else tf.where(finite, g, tf.constant(math.inf, g.dtype)) for g in gradients]
 
 
-def run_if(condition, function, *args):
+def run_if(condition: tf.Tensor, function: Callable[..., Any], *args: Any) -> None:
     """Calls `function(*args)` on every replica if a condition holds, or on none.
 
     Args:

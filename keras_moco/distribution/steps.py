@@ -1,11 +1,14 @@
 """Training steps that all replicas take together."""
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 
 from keras_moco.errors import UserError
 
 
-def check_training(strategy, optimizer, jit_compile):
+def check_training(strategy: tf.distribute.Strategy, optimizer: Any, jit_compile: bool) -> None:
     """Refuses settings that would fail on several replicas, or give other numbers than on one.
 
     Raises:
@@ -31,7 +34,7 @@ def check_training(strategy, optimizer, jit_compile):
             )
 
 
-def on_all_replicas(step, strategy):
+def on_all_replicas(step: Callable[[Any], Any], strategy: tf.distribute.Strategy) -> Callable[[Any], Any]:
     """Turns `step`, from a replica's batch to its logs, into a function from a distributed batch to the first logs."""
 
     @tf.autograph.experimental.do_not_convert

@@ -13,7 +13,7 @@ from keras_moco.distribution.cluster import read_cluster
 from keras_moco.errors import UserError
 
 
-def make_strategy(name="auto", replicas=None):
+def make_strategy(name: str = "auto", replicas: int | None = None) -> tf.distribute.Strategy:
     """The devices to train on, as a `tf.distribute.Strategy`.
 
     Args:
@@ -31,7 +31,7 @@ def make_strategy(name="auto", replicas=None):
     return strategy
 
 
-def count_replicas(name="auto", replicas=None):
+def count_replicas(name: str = "auto", replicas: int | None = None) -> int:
     """The number of replicas of `make_strategy`, without waiting for other machines: int.
 
     Args:
@@ -45,7 +45,7 @@ def count_replicas(name="auto", replicas=None):
     return _kind(name, replicas)[0](replicas)
 
 
-def check_gpu():
+def check_gpu() -> None:
     """Raises `ValueError` where TensorFlow finds no GPU, and would silently train on the CPU.
 
     Each of several workers checks its own machine before it joins the others: call it before `make_strategy`.
@@ -61,12 +61,12 @@ def check_gpu():
         )
 
 
-def num_replicas():
+def num_replicas() -> int:
     """Replicas that train in step under the current `tf.distribute` strategy; 1 without one."""
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def describe(strategy):
+def describe(strategy: tf.distribute.Strategy) -> str:
     """One line on the devices of a strategy, for people."""
     kind = next((kind for kind in ("TPU", "GPU") if tf.config.list_logical_devices(kind)), "CPU")
     replicas = strategy.num_replicas_in_sync

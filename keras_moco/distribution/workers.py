@@ -1,6 +1,8 @@
 """Several processes that train in step: which one writes, what data they get, and what happens if one is lost."""
 
 import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -10,13 +12,13 @@ from keras_moco.errors import UserError, WorkerLost
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 
 
-def has_workers(strategy):
+def has_workers(strategy: tf.distribute.Strategy) -> bool:
     """Whether processes on several machines train in step."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 @contextlib.contextmanager
-def plain_worker_errors(strategy):
+def plain_worker_errors(strategy: tf.distribute.Strategy) -> Iterator[None]:
     """Turns TensorFlow's errors about a broken connection to another worker into a `WorkerLost`."""
     try:
         yield
@@ -30,12 +32,12 @@ def plain_worker_errors(strategy):
         ) from error
 
 
-def is_chief(strategy):
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process writes files: it is the only one, or the first of several workers."""
     return strategy.extended.should_checkpoint
 
 
-def any_worker(flag, strategy):
+def any_worker(flag: bool | tf.Tensor, strategy: tf.distribute.Strategy) -> tf.Tensor:
     """Whether a flag is set on any worker: a bool tensor, identical on all; all must call it at the same step."""
     if not has_workers(strategy):
         return flag
@@ -47,7 +49,7 @@ def any_worker(flag, strategy):
     return strategy.experimental_local_results(strategy.run(count))[0] > 0
 
 
-def broadcast(variables, strategy):
+def broadcast(variables: Sequence[Any], strategy: tf.distribute.Strategy) -> None:
     """Copies the chief's values of a list of `keras.Variable` to every worker; all of them must call it."""
     if not has_workers(strategy):
         return
@@ -60,7 +62,7 @@ def broadcast(variables, strategy):
         tf.function(strategy.run)(copy_first)
 
 
-def endless(dataset, steps_per_epoch, strategy):
+def endless(dataset: Any, steps_per_epoch: int | None, strategy: tf.distribute.Strategy) -> tuple[Any, int | None]:
     """Repeats a finite data set where workers would otherwise get batches of unknown size.
 
     `tf.distribute` prepares several workers for the case that one runs out of data before the others, and loses the

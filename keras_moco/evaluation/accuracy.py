@@ -21,7 +21,7 @@ class Accuracy(NamedTuple):
     top5: float
 
 
-def accuracy_of(scores, labels):
+def accuracy_of(scores: np.ndarray, labels: np.ndarray) -> Accuracy:
     """Top-1 and top-5 accuracy.
 
     Args:

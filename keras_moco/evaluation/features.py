@@ -1,8 +1,9 @@
 """Features of a whole data set: the first step of every evaluation."""
 
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -21,7 +22,7 @@ def check_level(level):
         raise UserError(f"`features` must be one of {', '.join(LEVELS)}. Received: {level!r}. Choose one of them.")
 
 
-def at_level(encoder, level):
+def at_level(encoder: Any, level: str) -> Callable[..., Any]:
     """The function from images to an encoder's features at one level.
 
     Args:
@@ -38,7 +39,7 @@ def at_level(encoder, level):
     return encoder.features if level == "backbone" else encoder
 
 
-def at_levels(encoder, levels):
+def at_levels(encoder: Any, levels: Sequence[str]) -> Callable[..., dict[str, Any]]:
     """The function from images to an encoder's features at several levels, from one pass of its backbone.
 
     Args:
@@ -99,16 +100,16 @@ class FeatureExtractor(keras.Model):
     (5, 3)
     """
 
-    def __init__(self, embed):
+    def __init__(self, embed: Callable[..., Any]) -> None:
         # float32 whatever the global policy: a float16 wrapper would round the images before they are embedded.
         super().__init__(name="feature_extractor", dtype="float32")
         self.embed = embed
 
-    def call(self, batch):
+    def call(self, batch: Any) -> dict[str, Any]:
         entries = named(batch)
         return {"features": self.embed(entries.pop("image")), **entries}
 
-    def blocks(self, dataset, rows=8192):
+    def blocks(self, dataset: Any, rows: int = 8192) -> Iterator[Any]:
         """Embeds a data set block by block, so that it may be larger than memory.
 
         Args:
@@ -129,7 +130,7 @@ class FeatureExtractor(keras.Model):
             count = max(1, rows // len(first["image"]))
             yield self._embed((batch,) for batch in chain([first], islice(batches, count - 1)))
 
-    def extract(self, dataset):
+    def extract(self, dataset: Any) -> Any:
         """Embeds a finite data set at once; for a moment the features are in memory twice.
 
         Args:
@@ -182,7 +183,7 @@ def _vectors(features):
     return features
 
 
-def extract_features(embed, dataset):
+def extract_features(embed: Callable[..., Any], dataset: Any) -> Any:
     """Embeds a finite data set once, as one compiled graph.
 
     Args:

@@ -1,15 +1,18 @@
 """Fine-tuning of a backbone with a linear classifier on top, on labelled images."""
 
+from collections.abc import Sequence
+
 import keras
 
 from keras_moco.augment import supervised
 from keras_moco.data import steps_per_epoch
+from keras_moco.data.source import Source
 from keras_moco.errors import UserError
 from keras_moco.evaluation.accuracy import accuracy_of, in_words
 from keras_moco.evaluation.features import IMAGE_SETTINGS
 from keras_moco.evaluation.labelled import check_labels, fit_labelled, fit_verbosity, predict_labelled
 from keras_moco.evaluation.plots import draw_confusion
-from keras_moco.evaluation.unfinished import delete_outdated, unfinished_run
+from keras_moco.evaluation.unfinished import Unfinished, delete_outdated, unfinished_run
 from keras_moco.networks.seeds import initial_seed
 from keras_moco.optimizers import SGD
 from keras_moco.optimizers.schedules import learning_rate
@@ -53,19 +56,19 @@ def tuning(config, epochs, seed):
 
 
 def fine_tune(
-    backbone,
-    train,
-    image_size,
-    epochs=30,
-    batch_size=256,
-    base_learning_rate=0.05,
-    weight_decay=0.0,
-    crop_scale=(0.08, 1.0),
-    seed=0,
-    callbacks=(),
-    verbose=0,
-    unfinished=None,
-):
+    backbone: keras.Model,
+    train: Source,
+    image_size: int,
+    epochs: int = 30,
+    batch_size: int = 256,
+    base_learning_rate: float = 0.05,
+    weight_decay: float = 0.0,
+    crop_scale: tuple[float, float] = (0.08, 1.0),
+    seed: int = 0,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int | str = 0,
+    unfinished: Unfinished | None = None,
+) -> keras.Model:
     """Trains a linear classifier and the backbone below it together.
 
     The settings are those of SimCLR's semi-supervised learning (appendix B.5), which later papers share: SGD with
@@ -131,7 +134,7 @@ def fine_tune(
     return model
 
 
-def fresh_copy(backbone, seed=0):
+def fresh_copy(backbone: keras.Model, seed: int = 0) -> keras.Model:
     """The same network with random weights, the baseline of pre-training.
 
     Args:

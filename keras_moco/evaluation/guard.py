@@ -2,10 +2,13 @@
 
 import contextlib
 import hashlib
+from collections.abc import Iterator
+
+import keras
 
 
 @contextlib.contextmanager
-def frozen(model):
+def frozen(model: keras.layers.Layer) -> Iterator[None]:
     """Fails if anything inside the `with` block changes the model, by as little as one bit.
 
     Every variable is compared, BatchNormalization statistics included: the accuracy of a "linear" probe that trains

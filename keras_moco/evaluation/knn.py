@@ -1,9 +1,11 @@
 """Weighted k-nearest-neighbour classification of frozen features (Wu et al., 2018)."""
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 
 from keras_moco.errors import UserError
-from keras_moco.evaluation.accuracy import accuracy_of, in_words, rounded
+from keras_moco.evaluation.accuracy import Accuracy, accuracy_of, in_words, rounded
 from keras_moco.evaluation.features import IMAGE_SETTINGS, FeatureExtractor, Features
 from keras_moco.evaluation.labelled import check_labels
 from keras_moco.evaluation.neighbours import check_k, nearest_neighbours
@@ -39,17 +41,17 @@ def run(target):
 def _vote(target, level, ks, queries, voters):
     """Counts the votes at one level, for every k and temperature."""
     config = target.config
-    found, predicted = {}, None
+    found, predicted = {}, []
     for k, temperature, votes in _votes(voters, target.train.num_classes, ks, config.knn_temperature):
         found[k, temperature] = accuracy = accuracy_of(votes, queries.labels)
-        predicted = votes.argmax(axis=1) if predicted is None else predicted
+        predicted.append(votes.argmax(axis=1))
         print(f"kNN (k={k}, temperature {temperature:g}) on the {level}: {in_words(accuracy)}", flush=True)
     first, *_ = found
     metrics = {f"k={k}, temperature={temperature:g}": rounded(found[k, temperature]) for k, temperature in found}
     target.output.record(**{f"knn_top1_{level}": round(found[first].top1, 2), f"knn_{level}": metrics})
     if config.pictures:
         names = target.train.class_names
-        draw_confusion(target.output.path_of(f"confusion_knn_{level}.png"), queries.labels, predicted, names)
+        draw_confusion(target.output.path_of(f"confusion_knn_{level}.png"), queries.labels, predicted[0], names)
         path, lacking = target.output.path_of(f"projection_{level}.png"), lacks_for_projection(queries.features)
         if lacking:
             print(f"note: {path} is not drawn: {lacking}")
@@ -87,7 +89,7 @@ def note_on_usual_k(k):
     )
 
 
-def knn_vote(similarity, labels, num_classes, temperature=0.1):
+def knn_vote(similarity: np.ndarray, labels: np.ndarray, num_classes: int, temperature: float = 0.1) -> np.ndarray:
     """The weighted vote of neighbours.
 
     A neighbour votes for its class with weight `exp(similarity / temperature)` (Wu et al. 2018, sec. 3.4; the official
@@ -124,7 +126,14 @@ def knn_vote(similarity, labels, num_classes, temperature=0.1):
     return votes
 
 
-def knn_accuracies(bank, queries, num_classes, ks=(200,), temperatures=(0.1,), chunk_size=256):
+def knn_accuracies(
+    bank: Features | Iterable[Features],
+    queries: Features,
+    num_classes: int,
+    ks: Sequence[int] = (200,),
+    temperatures: Sequence[float] = (0.1,),
+    chunk_size: int = 256,
+) -> dict[tuple[int, float], Accuracy]:
     """Top-1 and top-5 accuracy of the weighted vote for several `k` and temperatures, from one search.
 
     Args:
@@ -164,7 +173,15 @@ def _votes(voters, num_classes, ks, temperatures):
             yield k, temperature, knn_vote(voters.similarity[:, :k], voters.labels[:, :k], num_classes, temperature)
 
 
-def knn_predict(bank_features, bank_labels, query_features, num_classes, k=200, temperature=0.1, chunk_size=256):
+def knn_predict(
+    bank_features: np.ndarray,
+    bank_labels: np.ndarray,
+    query_features: np.ndarray,
+    num_classes: int,
+    k: int = 200,
+    temperature: float = 0.1,
+    chunk_size: int = 256,
+) -> np.ndarray:
     """Weighted k-nearest-neighbour vote by cosine similarity, of arrays: `knn_vote` of the `nearest_voters`.
 
     Args:
@@ -196,15 +213,15 @@ def knn_predict(bank_features, bank_labels, query_features, num_classes, k=200, 
 
 
 def knn_accuracy(
-    bank_features,
-    bank_labels,
-    query_features,
-    query_labels,
-    num_classes,
-    k=200,
-    temperature=0.1,
-    chunk_size=256,
-):
+    bank_features: np.ndarray,
+    bank_labels: np.ndarray,
+    query_features: np.ndarray,
+    query_labels: np.ndarray,
+    num_classes: int,
+    k: int = 200,
+    temperature: float = 0.1,
+    chunk_size: int = 256,
+) -> Accuracy:
     """Top-1 and top-5 accuracy of `knn_predict`, in percent: `knn_accuracies` of arrays, for one `k` and temperature.
 
     Args:

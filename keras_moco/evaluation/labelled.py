@@ -3,10 +3,12 @@
 import math
 import sys
 
+import keras
 import numpy as np
 from keras import ops
 
 from keras_moco.data import evaluation_dataset, labelled_dataset, steps_per_epoch
+from keras_moco.data.source import Source
 from keras_moco.errors import UserError
 
 
@@ -85,7 +87,7 @@ def fit_verbosity():
     return "auto" if sys.stdout.isatty() else 2
 
 
-def predict_labelled(model, source, image_size):
+def predict_labelled(model: keras.Model, source: Source, image_size: int) -> tuple[np.ndarray, np.ndarray]:
     """The outputs of a model for all images of a source, without augmentation.
 
     Args:

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
@@ -10,14 +11,15 @@ from keras import ops
 
 from keras_moco.augment import supervised
 from keras_moco.data import steps_per_epoch, subset
+from keras_moco.data.source import Source
 from keras_moco.errors import UserError
 from keras_moco.evaluation.accuracy import Accuracy, accuracy_of, in_words, rounded
-from keras_moco.evaluation.features import IMAGE_SETTINGS, extract_features
+from keras_moco.evaluation.features import IMAGE_SETTINGS, Features, extract_features
 from keras_moco.evaluation.guard import frozen
 from keras_moco.evaluation.labelled import check_labels, fit_labelled, fit_verbosity, held_out_tenth, predict_labelled
 from keras_moco.evaluation.linear_heads import LinearHeads
 from keras_moco.evaluation.plots import draw_confusion
-from keras_moco.evaluation.unfinished import delete_outdated, unfinished_run
+from keras_moco.evaluation.unfinished import Unfinished, delete_outdated, unfinished_run
 from keras_moco.optimizers import SGD
 from keras_moco.optimizers.schedules import learning_rate
 
@@ -82,8 +84,8 @@ class LinearSweep(NamedTuple):
     accuracy: Accuracy
     predicted: np.ndarray
     labels: np.ndarray
-    tests: dict
-    held_out: dict
+    tests: dict[float, Accuracy]
+    held_out: dict[float, float]
 
 
 class _FeaturesOf(keras.layers.Layer):
@@ -97,7 +99,16 @@ class _FeaturesOf(keras.layers.Layer):
         return ops.stop_gradient(self.embed(images))
 
 
-def linear_sweep(train, test, num_classes, rates=RATES, epochs=100, batch_size=256, seed=0, verbose=0):
+def linear_sweep(
+    train: Features,
+    test: Features,
+    num_classes: int,
+    rates: Sequence[float] = RATES,
+    epochs: int = 100,
+    batch_size: int = 256,
+    seed: int = 0,
+    verbose: int | str = 0,
+) -> LinearSweep:
     """The authors' protocol on features that are already extracted: fast, but without augmentation.
 
     SGD with momentum 0.9 and without weight decay, for 100 epochs; the learning rate is divided by 10 after 60 % and
@@ -147,19 +158,19 @@ def linear_sweep(train, test, num_classes, rates=RATES, epochs=100, batch_size=2
 
 
 def linear_sweep_on_images(
-    backbone,
-    train,
-    test,
-    image_size,
-    rates=RATES,
-    epochs=100,
-    batch_size=256,
-    crop_scale=(0.08, 1.0),
-    seed=0,
-    callbacks=(),
-    verbose=0,
-    unfinished=None,
-):
+    backbone: keras.Model,
+    train: Source,
+    test: Source,
+    image_size: int,
+    rates: Sequence[float] = RATES,
+    epochs: int = 100,
+    batch_size: int = 256,
+    crop_scale: tuple[float, float] = (0.08, 1.0),
+    seed: int = 0,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int | str = 0,
+    unfinished: Unfinished | None = None,
+) -> LinearSweep:
     """The authors' protocol (MoCo v1, sec. 4.1; official `main_lincls.py`): as `linear_sweep`, on augmented images.
 
     Training images are cropped and flipped at random, test images resized and cropped at the centre. The backbone is in
@@ -207,7 +218,9 @@ def linear_sweep_on_images(
             verbose=verbose,
             unfinished=unfinished,
         )
-        chosen = predict_labelled(model, subset(train, known[held_out]), image_size) if len(held_out) else (None, None)
+        chosen: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
+        if len(held_out):
+            chosen = predict_labelled(model, subset(train, known[held_out]), image_size)
         return _judged(rates, *chosen, *predict_labelled(model, test, image_size))
 
 

@@ -1,5 +1,7 @@
 """Linear classifiers side by side, as one layer."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -27,11 +29,11 @@ class LinearHeads(keras.layers.Layer):
     TensorShape([2, 3, 10])
     """
 
-    def __init__(self, num_classes, num_heads, seed=0, **kwargs):
+    def __init__(self, num_classes: int, num_heads: int, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_classes, self.num_heads, self.seed = num_classes, num_heads, seed
 
-    def build(self, shape):
+    def build(self, shape: tuple[int | None, ...]) -> None:
         small = keras.initializers.RandomNormal(stddev=0.01, seed=self.seed)
 
         def alike(shape, dtype=None):
@@ -40,12 +42,12 @@ class LinearHeads(keras.layers.Layer):
         self.kernel = self.add_weight((shape[-1], self.num_heads, self.num_classes), alike, name="kernel")
         self.bias = self.add_weight((self.num_heads, self.num_classes), "zeros", name="bias")
 
-    def call(self, features):
+    def call(self, features: Any) -> Any:
         return ops.einsum("nf,fhc->nhc", features, self.kernel) + self.bias
 
-    def compute_output_shape(self, shape):
+    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (shape[0], self.num_heads, self.num_classes)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {"num_classes": self.num_classes, "num_heads": self.num_heads, "seed": self.seed}
         return {**super().get_config(), **own}

@@ -1,16 +1,18 @@
 """Logistic regression on frozen features: how well do hyperplanes separate the classes?"""
 
 import warnings
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_moco.errors import UserError
-from keras_moco.evaluation.features import IMAGE_SETTINGS, extract_features
+from keras_moco.evaluation.features import IMAGE_SETTINGS, Features, extract_features
 from keras_moco.evaluation.guard import frozen
 from keras_moco.evaluation.labelled import check_labels, held_out_tenth
 
 SETTINGS = (*IMAGE_SETTINGS, "features")
+C_VALUES = (0.001, 0.01, 0.1, 1.0)
 
 
 def run(target):
@@ -35,11 +37,13 @@ class LinearProbe(NamedTuple):
 
     accuracy: float
     c: float
-    sweep: dict
+    sweep: dict[float, float]
     converged: bool
 
 
-def linear_probe(encoder, train, test, c_values=(0.001, 0.01, 0.1, 1.0), max_iter=300, seed=0):
+def linear_probe(
+    encoder: Any, train: Any, test: Any, c_values: Sequence[float] = C_VALUES, max_iter: int = 300, seed: int = 0
+) -> LinearProbe:
     """Logistic regression on the frozen pooled features of an encoder.
 
     Features are extracted once, without augmentation, and given to `linear_accuracy`. The encoder is guarded by
@@ -80,7 +84,9 @@ def linear_probe(encoder, train, test, c_values=(0.001, 0.01, 0.1, 1.0), max_ite
         return linear_accuracy(train_features, test_features, c_values, max_iter, seed)
 
 
-def linear_accuracy(train, test, c_values=(0.001, 0.01, 0.1, 1.0), max_iter=300, seed=0):
+def linear_accuracy(
+    train: Features, test: Features, c_values: Sequence[float] = C_VALUES, max_iter: int = 300, seed: int = 0
+) -> LinearProbe:
     """Logistic regression on features that are already extracted.
 
     Features are standardised by the mean and standard deviation of the training features. The inverse regularisation

@@ -49,7 +49,7 @@ class RepresentationMeasures(NamedTuple):
     effective_rank: float
 
 
-def alignment(first, second, alpha=2):
+def alignment(first: np.ndarray, second: np.ndarray, alpha: float = 2) -> float:
     """The distance between two views of an image: the mean of `|x - y|^alpha` over positive pairs `(x, y)`.
 
     Features are normalised first (Wang & Isola 2020, sec. 4.1); with `alpha=2` it is 2 minus twice the mean cosine
@@ -77,7 +77,7 @@ def alignment(first, second, alpha=2):
     return float(np.mean(distance**alpha))
 
 
-def uniformity(features, t=2):
+def uniformity(features: np.ndarray, t: float = 2) -> float:
     """How evenly images cover the sphere: `log` of the mean of `exp(-t |x_i - x_j|^2)` over all pairs `i < j`.
 
     Features are normalised first (Wang & Isola 2020, sec. 4.1). Memory is about `4 * 8 * 256 * n` bytes beside copies
@@ -113,7 +113,7 @@ def uniformity(features, t=2):
     return float(_log_of_sum(np.array(sums)) - np.log(pairs))
 
 
-def feature_std(features):
+def feature_std(features: np.ndarray) -> float:
     """The standard deviation of normalised features, averaged over the `D` features, times the square root of `D`.
 
     The training metric of that name (`keras_moco.methods.ContrastiveModel`), over all images instead of a batch: 1 if
@@ -137,7 +137,7 @@ def feature_std(features):
     return float(np.mean(np.std(unit, axis=0)) * unit.shape[1] ** 0.5)
 
 
-def effective_rank(features, epsilon=1e-7):
+def effective_rank(features: np.ndarray, epsilon: float = 1e-7) -> float:
     """The number of dimensions that the features use: RankMe (Garrido et al. 2023, eq. 1 and 2).
 
     `exp(-sum_k p_k log p_k)` with `p_k = s_k / sum_j s_j + epsilon`, of the `min(n, D)` singular values `s`. As in the
@@ -193,7 +193,7 @@ def similarities(first, second):
     return np.diagonal(cosines).copy(), cosines[~np.eye(len(cosines), dtype=bool)]
 
 
-def representation_measures(first, second):
+def representation_measures(first: np.ndarray, second: np.ndarray) -> RepresentationMeasures:
     """All measures of the features of two views: alignment of both, the others of the first view alone.
 
     Args:

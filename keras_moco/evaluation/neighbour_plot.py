@@ -1,15 +1,27 @@
 """Images beside their most similar images, as a PNG file."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 
 from keras_moco.errors import UserError
 from keras_moco.evaluation.labelled import check_labels
 from keras_moco.evaluation.plots import new_figure, plain_text, save_figure
+from keras_moco.storage.paths import StrPath
 
 EQUAL, OTHER, PLAIN = "tab:green", "tab:red", "lightgray"  # frames: the class of the query, another class, no labels
 
 
-def draw_neighbours(path, queries, neighbours, similarity, query_labels=None, neighbour_labels=None, class_names=None):
+def draw_neighbours(
+    path: StrPath,
+    queries: np.ndarray,
+    neighbours: np.ndarray,
+    similarity: np.ndarray,
+    query_labels: np.ndarray | None = None,
+    neighbour_labels: np.ndarray | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Path:
     """Draws images, each beside its most similar images, with the similarity above and the class below.
 
     The frame of a neighbour is green if it has the class of the query, red if not, and gray without labels.

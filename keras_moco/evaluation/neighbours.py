@@ -1,5 +1,6 @@
 """Exact search for the most similar rows of a reference set, which may be streamed."""
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from typing import NamedTuple
@@ -26,7 +27,13 @@ class Neighbours(NamedTuple):
     rows: np.ndarray
 
 
-def nearest_neighbours(bank, queries, k, chunk_size=256, bank_chunk=BANK_CHUNK):
+def nearest_neighbours(
+    bank: np.ndarray | Iterable[np.ndarray],
+    queries: np.ndarray,
+    k: int,
+    chunk_size: int = 256,
+    bank_chunk: int = BANK_CHUNK,
+) -> Neighbours:
     """The `k` rows of a reference set most similar to each query by cosine similarity, exactly.
 
     The reference set is read once, in chunks of `bank_chunk` rows, so it may be larger than memory. Besides the
@@ -60,7 +67,7 @@ def nearest_neighbours(bank, queries, k, chunk_size=256, bank_chunk=BANK_CHUNK):
     held = hasattr(bank, "shape")
     if held:
         _check_widths(bank.shape, np.shape(queries))
-    check_k(k, len(bank) if held else None)
+    check_k(k, bank.shape[0] if held else None)
     search = NeighbourSearch(queries, k, chunk_size, bank_chunk)
     for block in [bank] if held else bank:
         search.add(block)

@@ -1,17 +1,21 @@
 """Plots of evaluations as PNG files: confusion matrices, and accuracy by the share of labels."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 
 from keras_moco.errors import UserError
 from keras_moco.evaluation.accuracy import sample_std
 from keras_moco.evaluation.labelled import check_labels
 from keras_moco.storage.atomic import replace_when_written
+from keras_moco.storage.paths import StrPath
 
 NUMBERED = 20  # classes up to which the cells of a confusion matrix show numbers, and a projection has a legend
 NAMED = 60  # classes up to which a confusion matrix shows names
 
 
-def draw_confusion(path, truth, predicted, class_names):
+def draw_confusion(path: StrPath, truth: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]) -> Path:
     """Draws a confusion matrix: for each true class, a row, the percentage of every predicted class.
 
     The colour scale is that of square roots, beyond 60 classes of fourth roots, so that a few percent are visible. Up
@@ -68,7 +72,7 @@ def draw_confusion(path, truth, predicted, class_names):
     return save_figure(path, figure)
 
 
-def draw_label_fractions(path, results):
+def draw_label_fractions(path: StrPath, results: dict[str, dict[float, Sequence[float]]]) -> Path:
     """Draws accuracy against the share of the labels that was used, a line for each method.
 
     Points are means over seeds, bars standard deviations of the sample (divisor `n - 1`); a single seed has no bar.

@@ -1,13 +1,24 @@
 """A map of images by the similarity of their features, as a PNG file."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 
 from keras_moco.errors import UserError
 from keras_moco.evaluation.measures import feature_std
 from keras_moco.evaluation.plots import NUMBERED, new_figure, plain_text, save_figure
+from keras_moco.storage.paths import StrPath
 
 
-def draw_projection(path, features, labels, class_names, limit=2000, seed=0):
+def draw_projection(
+    path: StrPath,
+    features: np.ndarray,
+    labels: np.ndarray | None,
+    class_names: Sequence[str] | None,
+    limit: int = 2000,
+    seed: int = 0,
+) -> Path:
     """Draws a map of images in which similar features are close together: t-SNE (van der Maaten & Hinton 2008).
 
     scikit-learn's t-SNE of unit vectors, whose squared distances are `2 - 2 cos`, initialised with their two principal

@@ -1,5 +1,6 @@
 """The neighbours that vote: a search for the nearest rows of a reference set, with their labels."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,9 @@ class Voters(NamedTuple):
     labels: np.ndarray
 
 
-def nearest_voters(bank, queries, num_classes, k=200, chunk_size=256):
+def nearest_voters(
+    bank: Features | Iterable[Features], queries: Features, num_classes: int, k: int = 200, chunk_size: int = 256
+) -> Voters:
     """The neighbours that vote: `nearest_neighbours` with their labels.
 
     Only the labels of the reference set are kept, so it may be streamed: `FeatureExtractor.blocks(dataset)`.

@@ -15,13 +15,13 @@ from keras_moco.export.saved_model import write_saved_model
 from keras_moco.export.standalone import NotStockError, describe, foreign_part, standalone_backbone
 from keras_moco.networks import Encoder
 from keras_moco.storage.locks import locked
-from keras_moco.storage.paths import user_path
+from keras_moco.storage.paths import StrPath, user_path
 
 SAVED_MODEL = "saved_model"
 KERAS_FILE = "backbone.keras"
 
 
-def export_backbone(encoder, directory):
+def export_backbone(encoder: keras.Model, directory: StrPath) -> Path:
     """Writes a backbone as a SavedModel and, where it consists of stock Keras layers, as a `.keras` file.
 
     Neither file needs this package. Both models take float32 images `(n, H, W, C)` with values in 0..255, since the

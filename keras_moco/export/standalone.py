@@ -23,7 +23,7 @@ class NotStockError(UserError):
         self.what = what
 
 
-def standalone_backbone(encoder):
+def standalone_backbone(encoder: keras.Model) -> keras.Model:
     """Rebuilds scaling, backbone and pooling of an encoder as one functional model of stock Keras layers.
 
     Args:

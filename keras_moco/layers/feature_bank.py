@@ -1,5 +1,7 @@
 """The memory bank: one vector for every image of the data set."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 from keras import ops
@@ -41,7 +43,7 @@ class FeatureBank(keras.layers.Layer):
     [0.6, 0.8]
     """
 
-    def __init__(self, size, dim, momentum=0.5, seed=0, **kwargs):
+    def __init__(self, size: int, dim: int, momentum: float = 0.5, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
         for name, value in (("size", size), ("dim", dim)):
             if int(value) != value or value < 1:
@@ -63,11 +65,11 @@ class FeatureBank(keras.layers.Layer):
         self.supports_jit = False
         self.built = True
 
-    def look_up(self, indices):
+    def look_up(self, indices: tf.Tensor) -> tf.Tensor:
         """Rows of images: `(n,)` indices to `(n, dim)` unit vectors."""
         return tf.gather(self.features.value, self._checked(indices))
 
-    def draw(self, count, absent, step):
+    def draw(self, count: int, absent: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         """Rows of random images outside of `absent`, with replacement, identical on every replica: `(count, dim)`.
 
         Args:
@@ -77,7 +79,7 @@ class FeatureBank(keras.layers.Layer):
         """
         return tf.gather(self.features.value, self.draw_indices(count, absent, step))
 
-    def draw_indices(self, count, absent, step):
+    def draw_indices(self, count: int, absent: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         """The indices of `draw`: `(count,)` int64."""
         absent = ops.sort(ops.cast(absent, "int64"))
         places = ops.arange(absent.shape[0], dtype="int64")
@@ -90,7 +92,7 @@ class FeatureBank(keras.layers.Layer):
         before = ops.searchsorted(absent - places, others, side="right")
         return others + ops.cast(before, "int64")
 
-    def update(self, indices, features):
+    def update(self, indices: tf.Tensor, features: tf.Tensor) -> None:
         """Moves rows towards new embeddings of their images: `unit(momentum * old + (1 - momentum) * new)`.
 
         Args:
@@ -115,7 +117,7 @@ class FeatureBank(keras.layers.Layer):
         with tf.control_dependencies([check]):
             return tf.identity(indices)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "size": self.size,

@@ -1,5 +1,7 @@
 """The dictionary of MoCo: a ring of the newest keys."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 from keras import ops
@@ -32,7 +34,7 @@ class FeatureQueue(keras.layers.Layer):
     (2, 0.67)
     """
 
-    def __init__(self, size, dim, seed=0, **kwargs):
+    def __init__(self, size: int, dim: int, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
         for name, value in (("size", size), ("dim", dim)):
             if int(value) != value or value < 1:
@@ -52,16 +54,16 @@ class FeatureQueue(keras.layers.Layer):
         return ops.normalize(keras.random.normal(shape, dtype=dtype, seed=self.seed), axis=-1)
 
     @property
-    def pointer(self):
+    def pointer(self) -> tf.Tensor:
         """The row that the next key is written to: scalar int64 in `[0, size)`."""
         return self.count % self.size
 
     @property
-    def fill(self):
+    def fill(self) -> tf.Tensor:
         """The share of real keys: scalar float32 in `[0, 1]`."""
         return ops.minimum(ops.cast(self.count, "float32") / self.size, 1.0)
 
-    def enqueue(self, keys):
+    def enqueue(self, keys: tf.Tensor) -> None:
         """Replaces the oldest keys.
 
         Args:
@@ -77,7 +79,7 @@ class FeatureQueue(keras.layers.Layer):
         self.features.value.scatter_update(tf.IndexedSlices(ops.cast(keys, self.features.dtype), rows))
         self.count.assign(self.count + n)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "size": self.size, "dim": self.dim, "seed": self.seed}
 
 

@@ -3,6 +3,8 @@
 import contextlib
 import math
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -15,7 +17,7 @@ _block = threading.local()  # every replica traces its step in a thread of its o
 
 
 @contextlib.contextmanager
-def split_batch(splits, synchronized=False):
+def split_batch(splits: int, synchronized: bool = False) -> Iterator[None]:
     """In this block, BatchNorm layers in training mode normalise each of `splits` groups of their batch separately.
 
     It applies to `SplitBatchNormalization` and to Keras's own layers in a model that `splittable` prepared. Outside of
@@ -77,7 +79,7 @@ class SplitBatchNormalization(keras.layers.BatchNormalization):
             `synchronized=True`.
     """
 
-    def __init__(self, splits=1, momentum=0.9, epsilon=1e-5, **kwargs):
+    def __init__(self, splits: int = 1, momentum: float = 0.9, epsilon: float = 1e-5, **kwargs: Any) -> None:
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
         if int(splits) != splits or splits < 1:
             raise UserError(f"`splits` must be a positive integer. Received: splits={splits}. Use 1 for no split.")
@@ -93,7 +95,7 @@ class SplitBatchNormalization(keras.layers.BatchNormalization):
             )
         self.splits = int(splits)
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:
         splits, synchronized = _here() or (self.splits, self.synchronized)
         # A frozen BatchNorm layer is in inference mode, as Keras's own.
         if not (training and self.trainable) or synchronized:
@@ -103,11 +105,11 @@ class SplitBatchNormalization(keras.layers.BatchNormalization):
     def _moments(self, inputs, mask):
         return _moments(self, inputs, mask)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "splits": self.splits}
 
 
-def splittable(model):
+def splittable(model: keras.layers.Layer) -> keras.layers.Layer:
     """Lets Keras's own BatchNorm layers of a model split their batch in `split_batch` blocks, and only there.
 
     Returns the same `keras.Layer` or `keras.Model`. Class and weights of its layers do not change: it trains, saves and

@@ -34,7 +34,7 @@ METHODS = {
 }
 
 
-def get_method(config):
+def get_method(config: Config) -> Method:
     """The `Method` that a configuration names.
 
     Raises:

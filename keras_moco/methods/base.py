@@ -2,9 +2,13 @@
 
 import abc
 import math
+from typing import Any
 
+from keras_moco.config import Config
 from keras_moco.errors import UserError
+from keras_moco.methods.contrastive_model import ContrastiveModel
 from keras_moco.networks import shuffle_bn
+from keras_moco.networks.encoder import Encoder
 
 
 class Method(abc.ABC):
@@ -21,26 +25,26 @@ class Method(abc.ABC):
     arguments: dict[str, str] = {"temperature": "temperature"}
     settings: tuple[str, ...] = ()
 
-    def batch_norm(self, config, replicas):
+    def batch_norm(self, config: Config, replicas: int) -> shuffle_bn.BatchGrouping:
         """The `BatchGrouping` of the encoder's BatchNorm layers."""
         return shuffle_bn.resolve(config.bn_mode, config.bn_splits, replicas)
 
-    def settled(self, config, train_examples):
+    def settled(self, config: Config, train_examples: int) -> dict[str, Any]:
         """Settings that follow from the number of training images where `config` does not give them: a dict."""
         return {}
 
-    def check(self, plan):  # noqa: B027
+    def check(self, plan: Any) -> None:  # noqa: B027
         """Raises `ValueError` if the numbers of a plan do not fit each other."""
 
     @abc.abstractmethod
-    def chance_loss(self, plan):
+    def chance_loss(self, plan: Any) -> float:
         """The loss when all similarities are equal: float."""
 
     @abc.abstractmethod
-    def describe(self, plan):
+    def describe(self, plan: Any) -> list[str]:
         """The dictionary and whatever else is worth knowing, as lines of text for people: a list."""
 
-    def build(self, plan, encoder, **more):
+    def build(self, plan: Any, encoder: Encoder, **more: Any) -> ContrastiveModel:
         """The model; `more` are further arguments of its constructor."""
         given = {argument: getattr(plan.config, name) for argument, name in self.arguments.items()}
         return self.model(encoder, **given, **more)
@@ -49,20 +53,20 @@ class Method(abc.ABC):
 class InBatch(Method):
     """A method whose negatives are the other images of the batch."""
 
-    def check(self, plan):
+    def check(self, plan: Any) -> None:
         check_others(plan.config.batch_size)
 
-    def chance_loss(self, plan):
+    def chance_loss(self, plan: Any) -> float:
         return math.log(1 + self.num_negatives(plan.config))
 
-    def describe(self, plan):
+    def describe(self, plan: Any) -> list[str]:
         return [
             f"negatives: {self.num_negatives(plan.config):,}, of the other images in the batch, with gradient",
             f"loss: {plan.chance_loss:.2f} at chance level",
         ]
 
     @abc.abstractmethod
-    def num_negatives(self, config):
+    def num_negatives(self, config: Config) -> int:
         """The number of negatives of a query: int."""
 
 

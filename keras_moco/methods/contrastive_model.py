@@ -1,6 +1,8 @@
 """The training step that every contrastive model shares; methods differ in four hooks, and in nothing else."""
 
 import abc
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import keras
 from keras import ops
@@ -12,9 +14,11 @@ from keras_moco.checks.ranges import check_number
 from keras_moco.errors import UserError
 from keras_moco.methods.inputs import as_batches, check_compile, check_images, check_only_views, views_of
 from keras_moco.methods.logs import SHARED_LOGS, EpochMeans, measure
+from keras_moco.methods.losses import Contrast
 from keras_moco.methods.trainer import ReplicatedTrainer
-from keras_moco.networks.encoder import added_losses
-from keras_moco.networks.shuffle_bn import Plain, moving_statistics, synchronize_layers
+from keras_moco.networks.encoder import Encoder, added_losses
+from keras_moco.networks.shuffle_bn import BatchGrouping, Plain, moving_statistics, synchronize_layers
+from keras_moco.storage.paths import StrPath
 
 
 class ContrastiveModel(ReplicatedTrainer, abc.ABC):
@@ -50,7 +54,14 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
     required = ("query", "key")
     remembers_images = False
 
-    def __init__(self, encoder, temperature, batch_norm=None, logs=(), **kwargs):
+    def __init__(
+        self,
+        encoder: Encoder,
+        temperature: float,
+        batch_norm: BatchGrouping | None = None,
+        logs: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         check_number("temperature", temperature, "positive", "MoCo v1 uses 0.07, v2 0.2.")
         self.encoder = encoder
@@ -68,11 +79,11 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
         self.means = EpochMeans((*SHARED_LOGS, *logs), name="means")
 
     @property
-    def skip_not_finite(self):
+    def skip_not_finite(self) -> bool:
         return self._skips
 
     @skip_not_finite.setter
-    def skip_not_finite(self, skips):
+    def skip_not_finite(self, skips: bool) -> None:
         if skips != self._skips:
             self.train_function = None  # traced without it
         self._skips = skips
@@ -82,26 +93,26 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
 
     # The hooks of a method.
 
-    def before_step(self):  # noqa: B027
+    def before_step(self) -> None:  # noqa: B027
         """Runs before anything is encoded."""
 
-    def encode_targets(self, views):
+    def encode_targets(self, views: dict[str, Any]) -> Any:
         """Encodes what queries are compared with and what takes no gradient."""
 
     @abc.abstractmethod
-    def contrast(self, views, targets):
+    def contrast(self, views: dict[str, Any], targets: Any) -> list[Contrast]:
         """Returns a list of `Contrast`, whose losses are summed; gradient flows through what is encoded here."""
 
-    def after_step(self, views, targets, contrasts):  # noqa: B027
+    def after_step(self, views: dict[str, Any], targets: Any, contrasts: list[Contrast]) -> None:  # noqa: B027
         """Runs after the gradient step."""
 
-    def monitor(self):
+    def monitor(self) -> dict[str, Any]:
         """Further metrics to log: a dict of scalars under the names given as `logs`."""
         return {}
 
     # The training step.
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict[str, Any]:
         """One step on a batch of views; returns the means of its logs over the epoch so far."""
         views = views_of(data, self.required, self._batch_size and self._batch_size // distribution.num_replicas())
         if self.augmentation is None:
@@ -195,29 +206,37 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
     # Everything else that Keras calls.
 
     @property
-    def steps_done(self):
+    def steps_done(self) -> int:
         """The number of steps trained so far, over all runs: int."""
         return int(ops.convert_to_numpy(self.step))
 
     @property
-    def steps_not_finite(self):
+    def steps_not_finite(self) -> int:
         """The number of steps whose loss or gradients were not finite: int."""
         return int(ops.convert_to_numpy(self.not_finite))
 
-    def call(self, images, training=False):
+    def call(self, images: Any, training: bool = False) -> Any:
         """Embeds images: `(n, H, W, C)`, values in 0..255, to `(n, D)` float32, unit vectors of the query encoder."""
         return self.encoder(images, training=training)
 
-    def predict(self, x, *args, **kwargs):
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         with plain_failures():
             return super().predict(x, *args, **kwargs)
 
-    def predict_step(self, data):
+    def predict_step(self, data: Any) -> Any:
         images, *_ = data if isinstance(data, tuple | list) else (data,)
         check_images(images.shape, self.encoder.image_shape)
         return self(check_pixels(images), training=False)
 
-    def compile(self, optimizer=None, loss=None, loss_weights=None, metrics=None, weighted_metrics=None, **kwargs):
+    def compile(
+        self,
+        optimizer: keras.optimizers.Optimizer | str | None = None,
+        loss: None = None,
+        loss_weights: None = None,
+        metrics: None = None,
+        weighted_metrics: None = None,
+        **kwargs: Any,
+    ) -> None:
         """`keras.Model.compile`, which needs an optimizer; the loss is the model's own.
 
         Args:
@@ -233,26 +252,26 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
         )
         super().compile(optimizer=optimizer, **kwargs)
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles as before saving; Keras skips this for models with a `compile` of their own."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
     def fit(
         self,
-        x=None,
-        y=None,
-        batch_size=None,
-        epochs=1,
-        verbose="auto",
-        callbacks=None,
-        validation_split=0.0,
-        validation_data=None,
-        shuffle=True,
-        class_weight=None,
-        sample_weight=None,
-        **kwargs,
-    ):
+        x: Any = None,
+        y: None = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: int | str = "auto",
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        validation_split: float = 0.0,
+        validation_data: None = None,
+        shuffle: bool = True,
+        class_weight: None = None,
+        sample_weight: None = None,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
         """`keras.Model.fit` on batches of two views, which can also begin in the middle of an epoch.
 
         Args:
@@ -277,10 +296,10 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
         if size != self._batch_size:
             self.train_function = None  # traced for another size
         self._batch_size = size
-        settings = {"epochs": epochs, "verbose": verbose, "callbacks": callbacks, "shuffle": shuffle}
+        settings: dict[str, Any] = {"epochs": epochs, "verbose": verbose, "callbacks": callbacks, "shuffle": shuffle}
         return super().fit(data, batch_size=batch_size, **settings, **kwargs)
 
-    def make_train_function(self, force=False):
+    def make_train_function(self, force: bool = False) -> None:
         if not self.trainable_variables:
             raise UserError(
                 "Some variable must be trainable. Received: a model of which everything is frozen. "
@@ -288,13 +307,13 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
             )
         super().make_train_function(force)
 
-    def export(self, filepath, *args, input_signature=None, **kwargs):
+    def export(self, filepath: StrPath, *args: Any, input_signature: Any = None, **kwargs: Any) -> None:
         """`keras.Model.export` of `model(images)`, images to embeddings."""
         # Keras takes the shape of the images from `build`, which a model built by its constructor does not call.
         signature = [keras.InputSpec(dtype="float32", shape=(None, *self.encoder.image_shape))]
         return super().export(filepath, *args, input_signature=input_signature or signature, **kwargs)
 
-    def evaluate(self, *args, **kwargs):
+    def evaluate(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise UserError(
             "`evaluate` must not be called: the contrastive loss of other images says little about features. Received: "
             "a call. Use `keras_moco.evaluation`, or the callback `keras_moco.callbacks.KnnMonitor`."
@@ -302,24 +321,24 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
 
     test_on_batch = test_step = evaluate
 
-    def logs_so_far(self):
+    def logs_so_far(self) -> dict[str, Any]:
         """The logs of this epoch so far: dict of name to scalar."""
         return self.means.result()
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[keras.Metric]:
         return []  # Keras's; see `EpochMeans`
 
     @property
-    def metrics_names(self):
+    def metrics_names(self) -> list[str]:
         """Names of the values that `train_on_batch` returns, in their order: a list."""
         return sorted(self.means.names)
 
-    def reset_metrics(self):
+    def reset_metrics(self) -> None:
         if not self.resuming_epoch:
             self.means.reset()
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         # Name, dtype policy and `trainable`.
         config = keras.layers.Layer.get_config(self)
         return {
@@ -329,7 +348,7 @@ class ContrastiveModel(ReplicatedTrainer, abc.ABC):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> "ContrastiveModel":
         return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})
 
 

@@ -1,5 +1,7 @@
 """The end-to-end mechanism: the dictionary is the mini-batch, and gradient flows into queries and keys."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -8,6 +10,7 @@ from keras_moco.methods.base import InBatch, check_others
 from keras_moco.methods.contrastive_model import ContrastiveModel
 from keras_moco.methods.losses import Contrast, in_batch
 from keras_moco.networks import shuffle_bn
+from keras_moco.networks.encoder import Encoder
 from keras_moco.networks.weights import duplicate
 
 
@@ -44,7 +47,16 @@ class EndToEnd(ContrastiveModel):
     ```
     """
 
-    def __init__(self, encoder, temperature=0.07, shared=True, bn_mode="auto", bn_splits=8, seed=0, **kwargs):
+    def __init__(
+        self,
+        encoder: Encoder,
+        temperature: float = 0.07,
+        shared: bool = True,
+        bn_mode: str = "auto",
+        bn_splits: int = 8,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
         groups = shuffle_bn.resolve(bn_mode, bn_splits, distribution.num_replicas())
         super().__init__(encoder, temperature, groups, **kwargs)
         self.seed = seed
@@ -54,11 +66,11 @@ class EndToEnd(ContrastiveModel):
         self.built = True
 
     @property
-    def key_encoder(self):
+    def key_encoder(self) -> Encoder:
         """The encoder of the keys: the query encoder if it is shared."""
         return self.encoder if self.separate_key_encoder is None else self.separate_key_encoder
 
-    def contrast(self, views, targets):
+    def contrast(self, views: dict[str, Any], targets: Any) -> list[Contrast]:
         queries = self.encoder(views["query"], training=True)  # (n, D)
         keys = self._encode_keys(views["key"])  # (N, D)
         check_others(keys.shape[0])
@@ -70,7 +82,7 @@ class EndToEnd(ContrastiveModel):
         images, order = self.batch_norm.shuffle(images, self.seed, self.step)
         return self.batch_norm.unshuffle(self.key_encoder(images, training=True), order)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "shared": self.separate_key_encoder is None,

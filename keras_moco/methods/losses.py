@@ -1,6 +1,6 @@
 """Contrastive logits: pure functions from unit vectors to `(logits, labels)`."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -8,7 +8,7 @@ from keras import ops
 __all__ = ["in_batch", "info_nce", "nt_xent"]
 
 
-def info_nce(queries, keys, negatives, temperature):
+def info_nce(queries: Any, keys: Any, negatives: Any, temperature: float) -> tuple[Any, Any]:
     """Logits of InfoNCE: each query against its own key and K shared negatives.
 
     The loss is the (1 + K)-way softmax cross-entropy of these logits with the label 0, `-log(exp(q.k+ / T) /
@@ -39,7 +39,7 @@ def info_nce(queries, keys, negatives, temperature):
     return logits, labels
 
 
-def in_batch(queries, keys, own, temperature):
+def in_batch(queries: Any, keys: Any, own: Any, temperature: float) -> tuple[Any, Any]:
     """Logits of InfoNCE within a batch: each query against its own key and the N - 1 keys of other images.
 
     The end-to-end mechanism of MoCo's Fig. 2a, where gradient flows into the keys. When all similarities are equal, the
@@ -64,7 +64,7 @@ def in_batch(queries, keys, own, temperature):
     return ops.matmul(queries, ops.transpose(keys)) / temperature, own
 
 
-def nt_xent(queries, keys, siblings, own, temperature):
+def nt_xent(queries: Any, keys: Any, siblings: Any, own: Any, temperature: float) -> tuple[Any, Any]:
     """Logits of NT-Xent: each query against its own key and the 2 N - 2 views of the other images (SimCLR, eq. 1).
 
     When all similarities are equal, the loss is exactly `log(2 N - 1)`.
@@ -105,11 +105,11 @@ class Contrast(NamedTuple):
     """
 
     name: str
-    queries: object
-    logits: object
-    labels: object
+    queries: Any
+    logits: Any
+    labels: Any
 
     @property
-    def loss(self):
+    def loss(self) -> Any:
         """Mean cross-entropy of the queries: scalar."""
         return ops.mean(keras.losses.sparse_categorical_crossentropy(self.labels, self.logits, from_logits=True))

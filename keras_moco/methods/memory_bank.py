@@ -1,6 +1,7 @@
 """The memory bank: the dictionary is sampled from the vectors that the training images had when last seen."""
 
 import math
+from typing import Any
 
 import keras
 
@@ -11,6 +12,7 @@ from keras_moco.methods.base import Method, size
 from keras_moco.methods.contrastive_model import ContrastiveModel
 from keras_moco.methods.losses import Contrast, info_nce
 from keras_moco.networks import shuffle_bn
+from keras_moco.networks.encoder import Encoder
 
 
 @keras.saving.register_keras_serializable(package="keras_moco")
@@ -51,7 +53,16 @@ class MemoryBank(ContrastiveModel):
     required = ("query", "index")
     remembers_images = True
 
-    def __init__(self, encoder, bank_size, num_negatives=4096, bank_momentum=0.5, temperature=0.07, seed=0, **kwargs):
+    def __init__(
+        self,
+        encoder: Encoder,
+        bank_size: int,
+        num_negatives: int = 4096,
+        bank_momentum: float = 0.5,
+        temperature: float = 0.07,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(encoder, temperature, **kwargs)
         if int(num_negatives) != num_negatives or num_negatives < 1:
             raise UserError(
@@ -62,22 +73,22 @@ class MemoryBank(ContrastiveModel):
         self.bank = FeatureBank(bank_size, encoder.embedding_dim, bank_momentum, seed, name="bank")
         self.built = True
 
-    def encode_targets(self, views):
+    def encode_targets(self, views: dict[str, Any]) -> Any:
         present = distribution.all_gather(views["index"])  # (N,)
         _check_others(present.shape[0], self.bank.size)
         return present, self.bank.look_up(views["index"]), self.bank.draw(self.num_negatives, present, self.step)
 
-    def contrast(self, views, targets):
+    def contrast(self, views: dict[str, Any], targets: Any) -> list[Contrast]:
         queries = self.encoder(views["query"], training=True)  # (n, D)
         _, own, others = targets  # (N,), (n, D), (K, D)
         return [Contrast("query_to_bank", queries, *info_nce(queries, own, others, self.temperature))]
 
-    def after_step(self, views, targets, contrasts):
+    def after_step(self, views: dict[str, Any], targets: Any, contrasts: list[Contrast]) -> None:
         present, *_ = targets
         [contrast] = contrasts
         self.bank.update(present, distribution.all_gather(contrast.queries))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "bank_size": self.bank.size,

@@ -2,6 +2,8 @@
 
 import math
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import ops
@@ -14,6 +16,7 @@ from keras_moco.methods.base import Method, size
 from keras_moco.methods.contrastive_model import ContrastiveModel
 from keras_moco.methods.losses import Contrast, info_nce
 from keras_moco.networks import shuffle_bn
+from keras_moco.networks.encoder import Encoder
 from keras_moco.networks.weights import duplicate, follow_frozen, weight_pairs
 
 QUERY_TO_KEY = ("query", "key")
@@ -74,16 +77,16 @@ class MoCo(ContrastiveModel):
 
     def __init__(
         self,
-        encoder,
-        queue_size=65536,
-        momentum=0.999,
-        temperature=0.07,
-        symmetric=False,
-        bn_mode="auto",
-        bn_splits=8,
-        seed=0,
-        **kwargs,
-    ):
+        encoder: Encoder,
+        queue_size: int = 65536,
+        momentum: float | Callable[[Any], Any] = 0.999,
+        temperature: float = 0.07,
+        symmetric: bool = False,
+        bn_mode: str = "auto",
+        bn_splits: int = 8,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
         directions = [QUERY_TO_KEY, KEY_TO_QUERY] if symmetric else [QUERY_TO_KEY]
         losses = [f"loss_{query}_to_{key}" for query, key in directions if symmetric]
         groups = shuffle_bn.resolve(bn_mode, bn_splits, distribution.num_replicas())
@@ -105,10 +108,10 @@ class MoCo(ContrastiveModel):
 
     # Algorithm 1. The optimizer takes its step between `contrast` and `after_step`.
 
-    def before_step(self):
+    def before_step(self) -> None:
         momentum_update(target=self.key_encoder, source=self.query_encoder, momentum=self.key_momentum)
 
-    def encode_targets(self, views):
+    def encode_targets(self, views: dict[str, Any]) -> Any:
         return [self._encode_keys(views[key]) for _, key in self.directions]  # each (N, D)
 
     def _encode_keys(self, images):
@@ -117,7 +120,7 @@ class MoCo(ContrastiveModel):
         keys = self.key_encoder(images, training=True)
         return ops.stop_gradient(self.batch_norm.unshuffle(keys, order))
 
-    def contrast(self, views, targets):
+    def contrast(self, views: dict[str, Any], targets: Any) -> list[Contrast]:
         negatives = ops.convert_to_tensor(self.queue.features)  # (K, D), read once: it is copied
         return [
             self._look_up(f"{query}_to_{key}", self.query_encoder(views[query], training=True), keys, negatives)
@@ -128,32 +131,32 @@ class MoCo(ContrastiveModel):
         logits, labels = info_nce(queries, distribution.local_slice(keys), negatives, self.temperature)
         return Contrast(name, queries, logits, labels)
 
-    def after_step(self, views, targets, contrasts):
+    def after_step(self, views: dict[str, Any], targets: Any, contrasts: list[Contrast]) -> None:
         self.queue.enqueue(ops.concatenate(targets))
 
     @property
-    def query_encoder(self):
+    def query_encoder(self) -> Encoder:
         """The encoder that is trained, and whose features are used afterwards."""
         return self.encoder
 
     @property
-    def trainable_variables(self):
+    def trainable_variables(self) -> list[keras.Variable]:
         """The query encoder's: neither gradient, nor weight decay, nor optimizer state for the key encoder."""
         return self.query_encoder.trainable_variables
 
     @property
-    def key_momentum(self):
+    def key_momentum(self) -> Any:
         """The momentum `m` at the current step, a scalar."""
         return self.momentum(self.step) if callable(self.momentum) else self.momentum
 
-    def monitor(self):
+    def monitor(self) -> dict[str, Any]:
         return {"queue_fill": self.queue.fill, "key_momentum": self.key_momentum}
 
-    def make_train_function(self, force=False):
+    def make_train_function(self, force: bool = False) -> None:
         follow_frozen(self.key_encoder, self.query_encoder)  # of which parts may have been frozen since
         super().make_train_function(force)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "queue_size": self.queue.size,
@@ -165,7 +168,7 @@ class MoCo(ContrastiveModel):
         }
 
 
-def momentum_update(target, source, momentum):
+def momentum_update(target: keras.layers.Layer, source: keras.layers.Layer, momentum: Any) -> None:
     """`target <- momentum * target + (1 - momentum) * source`, parameters only (MoCo, eq. 2).
 
     BatchNorm's moving statistics are not parameters: the key encoder accumulates its own from the keys it encodes, as

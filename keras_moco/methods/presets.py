@@ -1,12 +1,13 @@
 """Published architectures and hyperparameters by name, without weights."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from keras_moco.errors import UserError
 from keras_moco.methods import MoCo
 from keras_moco.networks import HEADS, IMAGENET_MEAN, IMAGENET_STD, Encoder, resnet
 
-__all__ = ["PRESETS", "Preset", "closest", "get_preset", "moco"]
+__all__ = ["PRESETS", "Preset", "get_preset", "moco"]
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2023, 0.1994, 0.2010)
@@ -59,7 +60,7 @@ PRESETS = {
 }
 
 
-def get_preset(name):
+def get_preset(name: str) -> Preset:
     """The `Preset` of that name.
 
     Raises:
@@ -70,7 +71,7 @@ def get_preset(name):
     return PRESETS[name]
 
 
-def moco(name, input_shape=(None, None, 3), **settings):
+def moco(name: str, input_shape: tuple[int | None, ...] = (None, None, 3), **settings: Any) -> MoCo:
     """A `MoCo` of published architecture and hyperparameters, with random weights, not compiled.
 
     `keras_moco.convert.from_pytorch` reads the authors' weights.
@@ -98,7 +99,7 @@ def moco(name, input_shape=(None, None, 3), **settings):
     return MoCo(encoder, **{**numbers, **settings})
 
 
-def closest(stem, head):
+def closest(stem: str, head: str) -> Preset:
     """The `Preset` with which an encoder of that stem and head was most likely trained.
 
     >>> closest("imagenet", "mlp").temperature, closest("cifar", "linear").temperature

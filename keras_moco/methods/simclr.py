@@ -1,5 +1,7 @@
 """SimCLR (Chen, Kornblith, Norouzi, Hinton: ICML 2020)."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -8,6 +10,7 @@ from keras_moco.methods.base import InBatch, check_others
 from keras_moco.methods.contrastive_model import ContrastiveModel
 from keras_moco.methods.losses import Contrast, nt_xent
 from keras_moco.networks import shuffle_bn
+from keras_moco.networks.encoder import Encoder
 
 
 @keras.saving.register_keras_serializable(package="keras_moco")
@@ -37,11 +40,11 @@ class SimCLR(ContrastiveModel):
     ```
     """
 
-    def __init__(self, encoder, temperature=0.1, **kwargs):
+    def __init__(self, encoder: Encoder, temperature: float = 0.1, **kwargs: Any) -> None:
         super().__init__(encoder, temperature, shuffle_bn.Plain(synchronized=True), **kwargs)
         self.built = True
 
-    def contrast(self, views, targets):
+    def contrast(self, views: dict[str, Any], targets: Any) -> list[Contrast]:
         both = self.encoder(ops.concatenate([views["query"], views["key"]]), training=True)  # (2 n, D)
         first, second = ops.split(both, 2)
         every_first, every_second = map(distribution.all_gather, (first, second))  # (N, D)

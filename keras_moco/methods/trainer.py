@@ -2,6 +2,8 @@
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -30,13 +32,21 @@ class ReplicatedTrainer(keras.Model):
     another backend of Keras would offer the same methods.
     """
 
-    train_function: Callable | None
+    train_function: Callable[..., Any] | None
     data_wait = 0.0
     stop_requested = False
     _agreed = False
     _initial_step = _steps_taken = _steps_before = 0
 
-    def fit(self, x=None, *args, batch_size=None, steps_per_epoch=None, initial_step=0, **kwargs):
+    def fit(
+        self,
+        x: Any = None,
+        *args: Any,
+        batch_size: int | None = None,
+        steps_per_epoch: int | None = None,
+        initial_step: int = 0,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
         """`keras.Model.fit`, which can also begin in the middle of an epoch.
 
         Args:
@@ -71,21 +81,21 @@ class ReplicatedTrainer(keras.Model):
         return super().fit(x, *args, steps_per_epoch=steps_per_epoch, **kwargs)
 
     @property
-    def stop_agreed(self):
+    def stop_agreed(self) -> bool:
         """Whether all workers are to stop after the last step taken."""
         return self._agreed if distribution.has_workers(self.distribute_strategy) else self.stop_requested
 
     @property
-    def resuming_epoch(self):
+    def resuming_epoch(self) -> bool:
         """Whether `fit` is about to resume an epoch in the middle."""
         return 0 < self._initial_step == self._steps_taken
 
     @staticmethod
-    def after(tensors):
+    def after(tensors: Any) -> AbstractContextManager[None]:
         """A `with` block whose operations run after all of these tensors exist."""
         return tf.control_dependencies(tf.nest.flatten(tensors))
 
-    def differentiate(self, function, *args):
+    def differentiate(self, function: Callable[..., Any], *args: Any) -> tuple[Any, list[Any]]:
         """The second value of `function(*args)`, and the gradients of the first one, a scalar."""
         with tf.GradientTape() as tape:
             scalar, rest = function(*args)
@@ -93,7 +103,7 @@ class ReplicatedTrainer(keras.Model):
 
     # Executions of one step or several.
 
-    def make_train_function(self, force=False):
+    def make_train_function(self, force: bool = False) -> None:
         if self.train_function is None or force:
             distribution.check_training(self.distribute_strategy, self.optimizer, self.jit_compile)
             if not self.optimizer.built:

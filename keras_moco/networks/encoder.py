@@ -2,6 +2,8 @@
 
 import contextlib
 import threading
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -77,7 +79,14 @@ class Encoder(keras.Model):
     (TensorShape([2, 16]), TensorShape([2, 64]))
     """
 
-    def __init__(self, backbone, head, mean=None, std=None, **kwargs):
+    def __init__(
+        self,
+        backbone: keras.Model,
+        head: keras.layers.Layer,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         for name, part in (("backbone", backbone), ("head", head)):
             if not isinstance(part, keras.Layer):
@@ -114,7 +123,7 @@ class Encoder(keras.Model):
             )
         self.embedding_dim = embedding[-1]
 
-    def features(self, images, training=False):
+    def features(self, images: Any, training: bool = False) -> Any:
         """Pooled features of the backbone, which transfer to other tasks: `(n, F)`, from images in 0..255."""
         images = self.scaling(ops.cast(images, self.full_precision))
         return ops.cast(self.pool(self.backbone(images, training=training)), self.full_precision)
@@ -128,10 +137,10 @@ class Encoder(keras.Model):
             losses.extend(self.losses[: len(self.losses) - of_weights])  # those of weights come last
         return embedding
 
-    def call(self, images, training=False):
+    def call(self, images: Any, training: bool = False) -> Any:
         return self.normalize(self.head(self.features(images, training=training), training=training))
 
-    def clone(self, name):
+    def clone(self, name: str) -> "Encoder":
         """An encoder of that name and of the same architecture, with fresh variables.
 
         Raises:
@@ -142,12 +151,12 @@ class Encoder(keras.Model):
     def _settings(self):
         return {**keras.layers.Layer.get_config(self), "mean": self.mean, "std": self.std}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         parts = {part: keras.saving.serialize_keras_object(getattr(self, part)) for part in ("backbone", "head")}
         return {**self._settings(), **parts}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> "Encoder":
         parts = {part: keras.saving.deserialize_keras_object(config[part]) for part in ("backbone", "head")}
         return cls(**{**config, **parts})
 

@@ -13,12 +13,12 @@ def _dense(units, fan_in, **kwargs):
     return layers.Dense(units, kernel_initializer=uniform, bias_initializer=uniform.clone(), **kwargs)
 
 
-def linear_head(features, embedding_dim=128):
+def linear_head(features: int, embedding_dim: int = 128) -> keras.Sequential:
     """One dense layer from `features` to `embedding_dim` (MoCo v1; official `moco/builder.py`)."""
     return keras.Sequential([keras.Input((features,)), _dense(embedding_dim, features, name="fc")], name="head")
 
 
-def mlp_head(features, embedding_dim=128):
+def mlp_head(features: int, embedding_dim: int = 128) -> keras.Sequential:
     """Dense, ReLU, dense; hidden width `features`, no BatchNorm (MoCo v2, sec. 3; official `moco/builder.py`)."""
     return keras.Sequential(
         [
@@ -30,7 +30,7 @@ def mlp_head(features, embedding_dim=128):
     )
 
 
-def simclr_head(features, embedding_dim=128):
+def simclr_head(features: int, embedding_dim: int = 128) -> keras.Sequential:
     """Three dense layers, each with BatchNorm, ReLU between them (SimCLR v1's code; official `tf2/model.py`).
 
     Hidden width `features`; initial weights N(0, 0.01); no biases except BatchNorm's, and none in the last one.

@@ -87,7 +87,12 @@ RESNETS = {
 }
 
 
-def resnet(name="resnet50", width=64, stem="imagenet", input_shape=(None, None, 3)):
+def resnet(
+    name: str = "resnet50",
+    width: int = 64,
+    stem: str = "imagenet",
+    input_shape: tuple[int | None, ...] = (None, None, 3),
+) -> keras.Model:
     """A ResNet v1.5 without pooling and classifier, weight for weight torchvision's at `width=64`.
 
     Args:

@@ -6,6 +6,8 @@ finds pairs without looking at the images (MoCo, sec. 3.3, "Shuffling BN"; Fig. 
 
 import abc
 import functools
+from contextlib import AbstractContextManager
+from typing import Any
 
 import keras
 from keras import ops
@@ -15,17 +17,7 @@ from keras_moco.errors import UserError
 from keras_moco.layers.nested import nested_layers
 from keras_moco.layers.split_batch_normalization import can_split, split_batch
 
-__all__ = [
-    "BN_MODES",
-    "BatchGrouping",
-    "BatchNorm",
-    "Plain",
-    "Shuffle",
-    "Split",
-    "batch_norm_layers",
-    "moving_statistics",
-    "resolve",
-]
+__all__ = ["BN_MODES", "BatchGrouping", "BatchNorm", "Plain", "Shuffle", "Split"]
 
 
 class BatchGrouping(abc.ABC):
@@ -40,7 +32,7 @@ class BatchGrouping(abc.ABC):
     synchronized = False
 
     @abc.abstractmethod
-    def shuffle(self, images, seed, step):
+    def shuffle(self, images: Any, seed: int, step: Any) -> tuple[Any, Any]:
         """Shuffles images into the groups in which they are encoded.
 
         Args:
@@ -52,21 +44,21 @@ class BatchGrouping(abc.ABC):
         """
 
     @abc.abstractmethod
-    def unshuffle(self, keys, order):
+    def unshuffle(self, keys: Any, order: Any) -> Any:
         """Restores the order of encoded keys: `(n, D)` to all rows of the global batch, `(N, D)`, on every replica."""
 
     @abc.abstractmethod
-    def describe(self):
+    def describe(self) -> str:
         """A short description of the groups: str."""
 
-    def check(self, replicas):  # noqa: B027
+    def check(self, replicas: int) -> None:  # noqa: B027
         """Raises `ValueError` if this grouping cannot work on that number of replicas."""
 
-    def grouping(self):
+    def grouping(self) -> AbstractContextManager[None]:
         """A `with` block in which all BatchNorm layers group the batch in this way."""
         return split_batch(self.splits, self.synchronized)
 
-    def check_layers(self, encoder):
+    def check_layers(self, encoder: keras.layers.Layer) -> None:
         """Raises `ValueError` if the batch is to be split and a BatchNorm layer of an encoder cannot do it."""
         for layer in batch_norm_layers(encoder):
             if self.splits > 1 and not can_split(layer):
@@ -83,39 +75,39 @@ BatchNorm = BatchGrouping  # the name in version 0.1
 class Split(BatchGrouping):
     """Groups within each replica's batch, and keys shuffled within it (the authors' CIFAR-10 demo)."""
 
-    def __init__(self, splits):
+    def __init__(self, splits: int) -> None:
         if int(splits) != splits or splits < 1:
             raise UserError(
                 f"`bn_splits` must be a positive integer. Received: bn_splits={splits}. The CIFAR-10 demo uses 8."
             )
         self.splits = int(splits)
 
-    def shuffle(self, images, seed, step):
+    def shuffle(self, images: Any, seed: int, step: Any) -> tuple[Any, Any]:
         order = distribution.permutation(images.shape[0], seed, step)
         return ops.take(images, order, axis=0), order
 
-    def unshuffle(self, keys, order):
+    def unshuffle(self, keys: Any, order: Any) -> Any:
         return distribution.all_gather(ops.take(keys, ops.argsort(order), axis=0))
 
-    def describe(self):
+    def describe(self) -> str:
         return f"split, {self.splits} groups in each replica's batch, keys shuffled within it"
 
 
 class Shuffle(BatchGrouping):
     """Each replica's batch is a group, and keys are shuffled across replicas (MoCo, sec. 3.3)."""
 
-    def shuffle(self, images, seed, step):
+    def shuffle(self, images: Any, seed: int, step: Any) -> tuple[Any, Any]:
         self.check(distribution.num_replicas())
         order = distribution.permutation(images.shape[0] * distribution.num_replicas(), seed, step)
         return distribution.shuffle(images, order), order
 
-    def unshuffle(self, keys, order):
+    def unshuffle(self, keys: Any, order: Any) -> Any:
         return distribution.unshuffle(keys, order)
 
-    def describe(self):
+    def describe(self) -> str:
         return "shuffle, a group per replica, keys shuffled across replicas"
 
-    def check(self, replicas):
+    def check(self, replicas: int) -> None:
         if replicas == 1:
             raise UserError(
                 "`bn_mode='shuffle'` must have two replicas or more: on one, shuffling does not change the group. "
@@ -126,16 +118,16 @@ class Shuffle(BatchGrouping):
 class Plain(BatchGrouping):
     """Query and key are normalised by the statistics of one group: for comparison, and without BatchNorm."""
 
-    def __init__(self, synchronized=False):
+    def __init__(self, synchronized: bool = False) -> None:
         self.synchronized = synchronized
 
-    def shuffle(self, images, seed, step):
+    def shuffle(self, images: Any, seed: int, step: Any) -> tuple[Any, Any]:
         return images, None
 
-    def unshuffle(self, keys, order):
+    def unshuffle(self, keys: Any, order: Any) -> Any:
         return distribution.all_gather(keys)
 
-    def describe(self):
+    def describe(self) -> str:
         group = "sync, one group over all replicas" if self.synchronized else "plain, a group per replica"
         return f"{group}, nothing shuffled"
 
@@ -148,7 +140,7 @@ BN_MODES = {
 }
 
 
-def resolve(mode, splits, replicas):
+def resolve(mode: str, splits: int, replicas: int) -> BatchGrouping:
     """The `BatchGrouping` of a mode.
 
     Args:
@@ -175,7 +167,7 @@ def resolve(mode, splits, replicas):
     return Split(splits) if mode == "split" else BN_MODES[mode]()
 
 
-def batch_norm_layers(model):
+def batch_norm_layers(model: keras.layers.Layer) -> list[keras.layers.BatchNormalization]:
     """All BatchNorm layers of a model, however deep: a list."""
     return [layer for layer in nested_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
 
@@ -187,6 +179,6 @@ def synchronize_layers(encoder, synchronized):
             layer.synchronized = synchronized
 
 
-def moving_statistics(model):
+def moving_statistics(model: keras.layers.Layer) -> list[keras.Variable]:
     """Moving mean and variance of all BatchNorm layers of a model: a list of variables."""
     return [statistic for layer in batch_norm_layers(model) for statistic in (layer.moving_mean, layer.moving_variance)]

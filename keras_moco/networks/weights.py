@@ -44,7 +44,7 @@ def follow_frozen(target, source):
         variable.trainable = False
 
 
-def copy_weights(source, target):
+def copy_weights(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
     """Copies every weight of `source`, BatchNorm statistics included, into `target` of the same architecture.
 
     Args:

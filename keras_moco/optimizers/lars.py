@@ -1,7 +1,10 @@
 """LARS, the optimizer of SimCLR's recipes for large batches."""
 
+from typing import Any
+
 import keras
 from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_moco.checks.ranges import check_number
 from keras_moco.optimizers.coupled_decay import CoupledDecay
@@ -38,12 +41,20 @@ class LARS(CoupledDecay):
     [[3.0, 3.5]]
     """
 
-    def __init__(self, learning_rate=1.0, momentum=0.9, weight_decay=1e-4, trust=0.001, name="LARS", **kwargs):
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 1.0,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
+        trust: float = 0.001,
+        name: str = "LARS",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(learning_rate, momentum, weight_decay, name=name, **kwargs)
         check_number("trust", trust, "positive", "The paper uses 0.001.")
         self.trust = trust
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
         velocity = self.velocity_of(variable)
         gradient = ops.cast(gradient, variable.dtype)
         rate = ops.cast(learning_rate, variable.dtype)
@@ -58,5 +69,5 @@ class LARS(CoupledDecay):
         known = (weight > 0) & (slope > 0)
         return ops.where(known, self.trust * weight / ops.where(known, slope, 1.0), 1.0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "trust": self.trust}

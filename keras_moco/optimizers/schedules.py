@@ -1,5 +1,7 @@
 """Learning-rate schedules of the recipes, composed of Keras's own; they count optimizer steps."""
 
+from typing import Any
+
 import keras
 from keras import ops
 from keras.optimizers.schedules import CosineDecay, LearningRateSchedule, PiecewiseConstantDecay
@@ -13,16 +15,16 @@ __all__ = ["SCHEDULES", "InSteps", "Staircase", "Warmup", "constant", "cosine", 
 class _Wrapper(LearningRateSchedule):
     """A schedule made of another one and a number of optimizer steps."""
 
-    def __init__(self, schedule, steps):
+    def __init__(self, schedule: LearningRateSchedule, steps: int) -> None:
         check_number("steps", steps, "at least 1", "Give the optimizer steps of an epoch.", whole=True)
         self.schedule = schedule
         self.steps = steps
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"schedule": keras.saving.serialize_keras_object(self.schedule), "steps": self.steps}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> "_Wrapper":
         return cls(keras.saving.deserialize_keras_object(config["schedule"]), config["steps"])
 
 
@@ -91,19 +93,19 @@ class Warmup(_Wrapper):
         return ops.where(step < self.steps, rising, following)
 
 
-def constant(rate, epochs):
+def constant(rate: float, epochs: int) -> LearningRateSchedule:
     """The same `rate` in every epoch."""
     return PiecewiseConstantDecay([epochs], [rate, rate])
 
 
-def step(rate, epochs):
+def step(rate: float, epochs: int) -> LearningRateSchedule:
     """Times 0.1 at 60 % and again at 80 % of `epochs` (MoCo v1: epochs 120 and 160 of 200)."""
     # In Keras a boundary belongs to the value before it, hence the epoch before the drop.
     boundaries = [round(fraction * epochs) - 1 for fraction in (0.6, 0.8)]
     return PiecewiseConstantDecay(boundaries, [rate * 0.1**drop for drop in range(len(boundaries) + 1)])
 
 
-def cosine(rate, epochs):
+def cosine(rate: float, epochs: int) -> LearningRateSchedule:
     """`rate * (1 + cos(pi * epoch / epochs)) / 2` (MoCo v2, sec. 3; official `main_moco.py`)."""
     return CosineDecay(rate, decay_steps=epochs)
 
@@ -111,7 +113,9 @@ def cosine(rate, epochs):
 SCHEDULES = {"constant": constant, "step": step, "cosine": cosine}
 
 
-def learning_rate(name, rate, epochs, steps_per_epoch, *, per_step=False, warmup_epochs=0):
+def learning_rate(
+    name: str, rate: float, epochs: int, steps_per_epoch: int, *, per_step: bool = False, warmup_epochs: int = 0
+) -> LearningRateSchedule:
     """The learning rate of a whole run, a `keras.optimizers.schedules.LearningRateSchedule` over optimizer steps.
 
     Args:

@@ -1,7 +1,10 @@
 """SGD as in PyTorch, the optimizer of MoCo's recipes."""
 
+from typing import Any
+
 import keras
 from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_moco.optimizers.coupled_decay import CoupledDecay
 
@@ -37,11 +40,19 @@ class SGD(CoupledDecay):
     0.85
     """
 
-    def __init__(self, learning_rate=0.03, momentum=0.9, weight_decay=1e-4, nesterov=False, name="SGD", **kwargs):
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.03,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
+        nesterov: bool = False,
+        name: str = "SGD",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(learning_rate, momentum, weight_decay, name=name, **kwargs)
         self.nesterov = nesterov
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
         velocity = self.velocity_of(variable)
         learning_rate = ops.cast(learning_rate, variable.dtype)
         gradient = ops.cast(gradient, variable.dtype) + self.coupled_weight_decay * variable
@@ -49,5 +60,5 @@ class SGD(CoupledDecay):
         direction = gradient + self.momentum * velocity if self.nesterov else velocity
         self.assign_sub(variable, learning_rate * direction)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "nesterov": self.nesterov}

@@ -13,7 +13,7 @@ from pathlib import Path
 from keras_moco.errors import UserError, UserOSError
 from keras_moco.runs.versions import versions
 from keras_moco.storage.atomic import read_json
-from keras_moco.storage.paths import refuse_pipe, user_path
+from keras_moco.storage.paths import StrPath, refuse_pipe, user_path
 
 WEIGHTS, STATE, MANIFEST = "model.weights.h5", "state.json", "manifest.json"
 PREFIX, UNFINISHED, DAMAGED = "step-", ".unfinished-", "damaged-"
@@ -39,13 +39,13 @@ class SavedState:
     step: int
     epoch: int
     step_in_epoch: int
-    log: dict
-    versions: dict
+    log: dict[int, dict[str, float]]
+    versions: dict[str, str]
     extra: dict
     random: list = dataclasses.field(default_factory=list, compare=False, repr=False)
 
 
-def saved_steps(directory):
+def saved_steps(directory: StrPath) -> dict[int, Path]:
     """The steps of all checkpoints in a folder, damaged ones included: a dict of step to path, the oldest first.
 
     Raises:
@@ -81,7 +81,7 @@ def scores(states, metric):
     return {step: row[metric] for step, row in ends.items() if metric in row}
 
 
-def find_step(directory, which, figure="knn_top1"):
+def find_step(directory: StrPath, which: str | int, figure: str = "knn_top1") -> int | None:
     """The step of the newest or best checkpoint, or of that of a step.
 
     Args:
@@ -109,7 +109,7 @@ def find_step(directory, which, figure="knn_top1"):
     )
 
 
-def is_saved(directory):
+def is_saved(directory: StrPath) -> bool:
     """Whether a folder holds a checkpoint, of step 0 or later."""
     return bool(saved_steps(directory))
 

@@ -9,17 +9,29 @@ checkpoints/step-000001170/
 import json
 import os
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_moco.errors import UserError
+from keras_moco.networks.encoder import Encoder
 from keras_moco.networks.stored_weights import load_or_leave, random_states
-from keras_moco.runs.checkpoint_index import FORMAT, MANIFEST, PREFIX, STATE, UNFINISHED, WEIGHTS, find_whole, measured
+from keras_moco.runs.checkpoint_index import (
+    FORMAT,
+    MANIFEST,
+    PREFIX,
+    STATE,
+    UNFINISHED,
+    WEIGHTS,
+    SavedState,
+    find_whole,
+    measured,
+)
 from keras_moco.runs.versions import versions
 from keras_moco.storage.atomic import flush, in_memory
 from keras_moco.storage.locks import locked
-from keras_moco.storage.paths import user_path
+from keras_moco.storage.paths import StrPath, user_path
 from keras_moco.trust.hdf5 import check_weights
 
 
@@ -27,7 +39,14 @@ class NotFiniteError(UserError):
     """Loss, gradients or variables are NaN or infinite."""
 
 
-def save(model, directory, epoch=0, step_in_epoch=0, log=None, extra=None):
+def save(
+    model: keras.Model,
+    directory: StrPath,
+    epoch: int = 0,
+    step_in_epoch: int = 0,
+    log: dict[int, dict[str, float]] | None = None,
+    extra: dict | None = None,
+) -> Path:
     """Saves the complete state of a model and its optimizer, as a new checkpoint.
 
     The files are written to a folder of another name, flushed to the disk, and the folder is renamed: whatever
@@ -83,7 +102,9 @@ def _write(model, state, directory):
     return final
 
 
-def restore(model, directory, set_aside=False, step=None):
+def restore(
+    model: keras.Model, directory: StrPath, set_aside: bool = False, step: int | None = None
+) -> SavedState | None:
     """Restores the newest whole checkpoint of a folder, or that of a step.
 
     Args:
@@ -107,7 +128,7 @@ def restore(model, directory, set_aside=False, step=None):
     return _load(model, directory, set_aside, step)
 
 
-def restore_encoder(encoder, directory, step=None):
+def restore_encoder(encoder: Encoder, directory: StrPath, step: int | None = None) -> SavedState | None:
     """Restores the encoder alone, so that the rest of the model, such as a long queue, need not be built.
 
     Args:

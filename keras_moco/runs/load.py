@@ -19,7 +19,7 @@ from keras_moco.runs.build import build_encoder, build_model, plan_of, precision
 from keras_moco.runs.checkpoint_index import find_step, is_saved
 from keras_moco.runs.checkpoints import restore, restore_encoder
 from keras_moco.runs.directory import RunDirectory
-from keras_moco.storage.paths import check_file_or_folder, user_path
+from keras_moco.storage.paths import StrPath, check_file_or_folder, user_path
 from keras_moco.trust.keras_file import check_keras_file, limited_weights, nothing_compiled
 from keras_moco.trust.saved_model import check_saved_model
 
@@ -32,7 +32,9 @@ SAVED_MODEL_FILE = "saved_model.pb"
 UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, BadZipFile)
 
 
-def load_backbone(path, data_dir=None, checkpoint="newest", trust_saved_model=False):
+def load_backbone(
+    path: StrPath, data_dir: StrPath | None = None, checkpoint: str | int = "newest", trust_saved_model: bool = False
+) -> keras.Model:
     """A pre-trained backbone, ready for inference, linear evaluation or fine-tuning.
 
     Args:
@@ -65,7 +67,9 @@ def load_backbone(path, data_dir=None, checkpoint="newest", trust_saved_model=Fa
     return standalone_backbone(encoder) if isinstance(encoder, Encoder) else encoder
 
 
-def load_encoder(path, data_dir=None, checkpoint="newest", trust_saved_model=False):
+def load_encoder(
+    path: StrPath, data_dir: StrPath | None = None, checkpoint: str | int = "newest", trust_saved_model: bool = False
+) -> keras.Model:
     """As `load_backbone`, but with the head where there is one.
 
     Returns:
@@ -215,7 +219,7 @@ def _is_pytorch(path):
     return path.name.endswith(PYTORCH)
 
 
-def load_keras(path):
+def load_keras(path: StrPath) -> keras.Model:
     """The model of a `.keras` file, or the encoder that it has; nothing but what it describes is built.
 
     It is not compiled. Layers may be Keras's, this package's, and those that the program has registered

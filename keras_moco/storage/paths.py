@@ -7,6 +7,7 @@ from pathlib import Path
 
 from keras_moco.errors import UserError
 
+StrPath = str | os.PathLike[str]
 KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
@@ -16,7 +17,7 @@ KINDS = {
 }
 
 
-def user_path(path):
+def user_path(path: StrPath) -> Path:
     """A path given by a user, with `~` or `~name` at its start replaced by that home directory.
 
     A shell expands them in an argument of their own, but not after `--workdir=`, and Python never does.
