@@ -27,7 +27,7 @@ def dry_run(config, replicas):
     build_augmentation(config)
     build_optimizer(plan)
     with precision(config.precision):
-        encoder = build_encoder(plan)
+        encoder = build_encoder(plan.config, plan.channels)
     print(f"{versions_line()}\n\n--workdir={config.workdir}\n{plan.config.to_flagfile()}\n{plan.describe()}")
     print(
         f"parameters: {_parameters(encoder):,} in each encoder ({_parameters(encoder.backbone):,} in the backbone), "

@@ -41,19 +41,18 @@ def build_augmentation(config):
     return recipe(config.image_size, exact=config.augment_exact, **crop)
 
 
-def build_encoder(plan):
-    """The query encoder of a plan, with fresh weights, which depend on the seed alone."""
-    with initial_seed(plan.config.seed):
-        return _fresh_encoder(plan)
+def build_encoder(config, channels):
+    """The query encoder of a configuration for images with `channels`; its weights depend on the seed alone."""
+    with initial_seed(config.seed):
+        return _fresh_encoder(config, channels)
 
 
-def _fresh_encoder(plan):
-    config = plan.config
+def _fresh_encoder(config, channels):
     size = config.image_size
     backbone = BACKBONES[config.backbone](
         width=config.backbone_width,
         stem=config.stem,
-        input_shape=(size, size, plan.channels),
+        input_shape=(size, size, channels),
     )
     head = HEADS[config.head](backbone.output_shape[-1], config.embedding_dim)
     return Encoder(backbone, head, mean=config.image_mean, std=config.image_std, name="encoder")
@@ -78,7 +77,7 @@ def build_model(plan, strategy, augmentation=None, prepare=None):
     config = plan.config
     with strategy.scope(), precision(config.precision):
         with initial_seed(config.seed):
-            encoder = _fresh_encoder(plan)
+            encoder = _fresh_encoder(config, plan.channels)
             if prepare:
                 prepare(encoder)
             model = plan.method.build(plan, encoder)

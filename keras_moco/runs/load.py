@@ -15,7 +15,7 @@ from keras_moco.export.backbone import KERAS_FILE, SAVED_MODEL
 from keras_moco.export.saved_model import saved_variables
 from keras_moco.networks import Encoder
 from keras_moco.networks.weights import copy_weights
-from keras_moco.runs.build import build_encoder, build_model, plan_of, precision
+from keras_moco.runs.build import build_encoder, build_model, open_split, plan_of, precision
 from keras_moco.runs.checkpoint_index import find_step, is_saved
 from keras_moco.runs.checkpoints import restore, restore_encoder
 from keras_moco.runs.directory import RunDirectory
@@ -178,9 +178,11 @@ def load_model(workdir, data_dir=None, checkpoint="newest"):
     Raises:
         ValueError: if there is no run, or it has no such checkpoint.
     """
-    checkpoints, step, plan = _open_run(workdir, data_dir, checkpoint)
+    run, config, step = _open_run(workdir, data_dir, checkpoint)
+    # The replicas of its training; here it runs on one, where nothing is trained and BatchNorm uses moving statistics.
+    plan = plan_of(config, run.results.read().get("replicas", 1))
     model = build_model(plan, distribution.make_strategy("one"))
-    restore(model, checkpoints, step=step)
+    restore(model, run.checkpoints, step=step)
     return plan, model
 
 
@@ -189,10 +191,11 @@ def open_trained_encoder(workdir, data_dir=None, checkpoint="newest"):
 
     Neither key encoder nor queue, bank or optimizer are made, which are most of a checkpoint.
     """
-    checkpoints, step, plan = _open_run(workdir, data_dir, checkpoint)
-    with distribution.make_strategy("one").scope(), precision(plan.config.precision):
-        encoder = build_encoder(plan)
-    return encoder, restore_encoder(encoder, checkpoints, step=step).step
+    run, config, step = _open_run(workdir, data_dir, checkpoint)
+    channels = config.channels or open_split(config, "train").image_shape[-1]
+    with precision(config.precision):
+        encoder = build_encoder(config, channels)
+    return encoder, restore_encoder(encoder, run.checkpoints, step=step).step
 
 
 def is_run(path):
@@ -202,7 +205,7 @@ def is_run(path):
 
 
 def _open_run(workdir, data_dir, checkpoint):
-    """`(checkpoints, step, Plan)`: the folder of checkpoints, the step of the one that is asked for, and the plan."""
+    """`(RunDirectory, Config, step)`: the step is that of the checkpoint that is asked for."""
     run = RunDirectory(workdir)
     config = run.config()
     config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
@@ -210,9 +213,7 @@ def _open_run(workdir, data_dir, checkpoint):
         raise UserError(
             f"`workdir` must hold a checkpoint. Received: {run.path} without one. Train with train.py first."
         )
-    step = find_step(run.checkpoints, checkpoint)
-    # The replicas of its training; here it runs on one, where nothing is trained and BatchNorm uses moving statistics.
-    return run.checkpoints, step, plan_of(config, run.results.read().get("replicas", 1))
+    return run, config, find_step(run.checkpoints, checkpoint)
 
 
 def _is_pytorch(path):

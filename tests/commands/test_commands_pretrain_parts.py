@@ -118,7 +118,8 @@ def test_time_limit_counts_from_the_start(monkeypatch, tmp_path):
 
 
 def initial_weights(**settings):
-    return [np.array(weight) for weight in build.build_encoder(tiny_plan(**settings)).weights]
+    plan = tiny_plan(**settings)
+    return [np.array(weight) for weight in build.build_encoder(plan.config, plan.channels).weights]
 
 
 def test_initial_weights_depend_on_the_seed_alone():

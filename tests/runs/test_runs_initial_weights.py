@@ -28,7 +28,8 @@ def plan_of(workdir="", **settings):
 
 def fresh(**settings):
     """The encoder that a run of another seed would begin with."""
-    return build.build_encoder(plan_of(**{"seed": 7, **settings}))
+    plan = plan_of(**{"seed": 7, **settings})
+    return build.build_encoder(plan.config, plan.channels)
 
 
 def arrays(model):
