@@ -44,7 +44,7 @@ __all__ = [
 
 
 def __getattr__(name):
-    """`keras_moco.models` and the like, which version 0.1 imported with the package."""
+    """`keras_moco.models` and the other former modules, which used to be imported with the package."""
     if name in former_names.MOVED:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
-"""Modules of version 0.1 that have moved: `from keras_moco.models import MoCo` and the like still work.
+"""Modules that have moved: `from keras_moco.models import MoCo` and the like still work.
 
-The line that still uses a former name gets a `FutureWarning` with the new one.
+The first line of a program that uses a former name gets a `FutureWarning` with the new one.
 """
 
 import importlib
@@ -43,8 +43,10 @@ class FormerNames(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
     def exec_module(self, module):
         homes = self._homes(module.__name__)
-        _warn(f"{module.__name__} is now {' and '.join(homes)}.")
-        for home in map(importlib.import_module, homes):
+        modules = [importlib.import_module(home) for home in homes]
+        names = [f"{home.__name__} ({', '.join(getattr(home, '__all__', ['main']))})" for home in modules]
+        _warn(f"{module.__name__} has moved to {' and '.join(names)}. Import from there.")
+        for home in modules:
             module.__dict__.update({name: value for name, value in vars(home).items() if not name.startswith("_")})
 
     def get_source(self, fullname):

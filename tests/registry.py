@@ -27,7 +27,7 @@ augment callbacks commands.evaluate commands.pretrain config convert data distri
 methods methods.losses methods.presets networks networks.shuffle_bn optimizers optimizers.schedules
 runs.load
 """.split()
-# Names that stay importable from where version 0.1 made them public.
+# Names that were public once and stay importable.
 INTERNALS = """
 callbacks.drop_events callbacks.find_step data.plain_read_errors distribution.Cluster distribution.any_worker
 distribution.check_gpu distribution.check_training distribution.endless distribution.has_workers

@@ -15,7 +15,7 @@ from keras_moco.errors import Stopped
 from keras_moco.runs.checkpoint_index import SavedState, find_step, is_saved, saved_steps
 from keras_moco.runs.checkpoints import NotFiniteError, restore, restore_encoder, save
 
-Expendable = OptionalOutput  # its name in version 0.1
+Expendable = OptionalOutput  # its former name
 
 __all__ = [
     "Checkpoint",

@@ -44,7 +44,7 @@ def restore(before):
 
 @contextlib.contextmanager
 def ending():
-    """Raises `Ended` in its block at the first signal of a kind; a second one ends the process at once.
+    """Raises `Ended` in its block at the first signal of each kind; a second one ends the process at once.
 
     Raises:
         Ended: when a signal arrives.

@@ -32,9 +32,9 @@ __all__ = ["pretrain"]
 def pretrain(config: Config) -> dict:
     """Pre-trains an encoder with MoCo, evaluates and exports it; what `train.py` does.
 
-    A run that was stopped resumes from its newest whole checkpoint when it is started again, and ends in the same bits
-    as one that was not. Of several workers (`strategy="multiworker"`) each calls this; the first one evaluates and
-    writes, the others need no access to its files.
+    A run that was stopped resumes from its newest whole checkpoint when it is started again, and in the end is bit-
+    identical to an uninterrupted run. Of several workers (`strategy="multiworker"`) each calls this; the first one
+    evaluates and writes, the others need no access to its files.
 
     Args:
         config: `Config`.
@@ -125,10 +125,10 @@ def prepare(run, config, strategy):
 
 
 def build(run, setup, strategy, check_in_place):
-    """The model as its newest whole checkpoint has it, else with the weights of --init_from, else fresh."""
+    """The model: restored from the newest whole checkpoint, or with the weights of --init_from, or random ones."""
     plan, config, train = setup.plan, setup.plan.config, setup.train
-    begins_with = None if callbacks.is_saved(run.checkpoints) else config.init_from
-    fill = initial_weights(begins_with, config.trust_saved_model) if begins_with else None
+    init_from = None if callbacks.is_saved(run.checkpoints) else config.init_from
+    fill = initial_weights(init_from, config.trust_saved_model) if init_from else None
     model = build_model(plan, strategy, setup.augmentation, fill)
     checkpoint = resume.build_checkpoint(plan, run, train, check_in_place)
     changed = resume.resume(model, checkpoint, train, config, run)
@@ -143,8 +143,8 @@ def build(run, setup, strategy, check_in_place):
     facts = {"train_examples": train.num_examples, "train_licence": train.licence}  # for the model card
     run.results.record(has_checkpoints=checkpoint.saved is not None, **facts)
     distribution.broadcast([*model.weights, *model.optimizer.variables], strategy)
-    if begins_with:
-        print(f"begins with the weights of {begins_with}", flush=True)
+    if init_from:
+        print(f"begins with the weights of {init_from}", flush=True)
     if model.steps_done:
         epoch, step = divmod(model.steps_done, plan.steps_per_epoch)
         steps = f" and {step} of {plan.steps_per_epoch} steps" if step else ""
@@ -159,13 +159,13 @@ def train(run, setup, model, strategy, checkpoint, started):
         measure_start(monitor, model, run)
     if model.steps_done >= plan.total_steps:
         return
-    measuring = build_representation_monitor(plan.config, setup.train, setup.augmentation)
-    monitors = [*filter(None, [monitor]), measuring]
-    watching = build_callbacks(plan, run, monitors, checkpoint, model.steps_done // plan.steps_per_epoch)
+    representation = build_representation_monitor(plan.config, setup.train, setup.augmentation)
+    monitors = [*filter(None, [monitor]), representation]
+    logging = build_callbacks(plan, run, monitors, checkpoint, model.steps_done // plan.steps_per_epoch)
     show_start(run, plan, setup.train, setup.augmentation, model.required)
     stopping = callbacks.Stopping(checkpoint, plan.config.max_minutes, started)
     with stopping, timed(run):
-        fit(setup, model, strategy, [*watching, stopping])
+        fit(setup, model, strategy, [*logging, stopping])
 
 
 def measure_start(monitor, model, run):
@@ -241,7 +241,7 @@ def finish(run, setup, model, checkpoint):
 
 
 def with_neighbours(config, train, test):
-    """The configuration with a number of neighbours, which follows from the labels where it is not given."""
+    """The configuration with a number of neighbours, chosen from the labels if it is not given."""
     if test is None or config.knn_k is not None:
         return config
     k = usual_k(train.labels())

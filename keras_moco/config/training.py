@@ -240,7 +240,7 @@ class Config(RunSettings):
         "When loss or gradients are not finite",
         choices={"stop": "training stops", "skip": "the step is skipped and counted"},
     )
-    log_steps: int = _run(50, "Steps between log lines if the output is no terminal.", range="at least 1")
+    log_steps: int = _run(50, "Steps between log lines if the output is not a terminal.", range="at least 1")
     allow_config_change: tuple[str, ...] = _run(
         (), "Settings that may change when a run resumes, such as epochs.", in_flagfile=False
     )

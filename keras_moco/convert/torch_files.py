@@ -1,4 +1,7 @@
-"""PyTorch's own files, `.pth` and `.pth.tar`: nothing in a file is run. The only door of torch and safetensors."""
+"""PyTorch's own files, `.pth` and `.pth.tar`: nothing in a file is run.
+
+The only module that imports torch and safetensors.
+"""
 
 import importlib
 import math

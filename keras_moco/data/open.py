@@ -9,9 +9,8 @@ from keras_moco.data.source import Options, Source
 from keras_moco.errors import UserError
 from keras_moco.storage.paths import StrPath, user_path
 
-# The name of a source, or its prefix, to the form of the whole name, and the function that opens it: of what follows
-# the prefix, and of `Options`, to a `Source`. It is imported when it is used: TensorFlow Datasets and scikit-learn take
-# seconds to import.
+# Maps a prefix to the form of the whole name and a function, which takes the rest of the name and `Options`, and
+# returns a `Source`. It is imported when it is used: TensorFlow Datasets and scikit-learn take seconds to import.
 SOURCES = {
     "digits": ("digits", "keras_moco.data.digits:open_digits"),
     "tfds": ("tfds:<name>[/config]", "keras_moco.data.tfds:open_tfds"),
@@ -65,12 +64,12 @@ def open_source(
     prefix, colon, rest = str(name).partition(":")
     form, function = SOURCES.get(prefix, ("", ""))
     if form and (rest if ":" in form else name == form):
-        judge = functools.partial(BadImages, max_fraction=max_bad_fraction, strict=strict)
-        return pkgutil.resolve_name(function)(rest, Options(split, data_dir, cache, judge, shuffle_buffer_mib))
+        bad_images = functools.partial(BadImages, max_fraction=max_bad_fraction, strict=strict)
+        return pkgutil.resolve_name(function)(rest, Options(split, data_dir, cache, bad_images, shuffle_buffer_mib))
     close = difflib.get_close_matches(prefix, SOURCES, n=1)
-    way_out = (
+    remedy = (
         f"Did you mean `{close[0]}{colon}{rest}`?" if close and close[0] != prefix else f"Name a set as {FORMS[1]}."
     )
     if user_path(name).is_dir():
-        way_out = f"Did you mean `folder:{name}`?"
-    raise UserError(f"`name` of a data source must be one of {', '.join(FORMS)}. Received: name={name!r}. {way_out}")
+        remedy = f"Did you mean `folder:{name}`?"
+    raise UserError(f"`name` of a data source must be one of {', '.join(FORMS)}. Received: name={name!r}. {remedy}")

@@ -9,6 +9,7 @@ import re
 import numpy as np
 
 from keras_moco.evaluation.accuracy import mean_and_std
+from keras_moco.evaluation.registry import EVALUATIONS
 from keras_moco.export.backbone import KERAS_FILE, SAVED_MODEL
 from keras_moco.methods import settings_of
 from keras_moco.networks import Encoder
@@ -32,8 +33,6 @@ _RECIPE = (
     "precision",
     "seed",
 )
-# Prefixes of the metrics in `results.json`.
-_PREFIXES = ("knn", "linear", "logistic", "semi", "finetune", "measures")
 
 
 def model_card(target):
@@ -104,7 +103,7 @@ def _trained_on(target, results):
 
 def _metrics(results, checkpoint):
     parts = ["## Evaluation"]
-    own = {name: value for name, value in results.items() if name.startswith(_PREFIXES)}
+    own = {name: value for name, value in results.items() if name.startswith(tuple(EVALUATIONS))}
     if own:
         parts.append(
             "On the training data set, with its labels. Accuracies are in percent, on test images: top-1, then top-5; "

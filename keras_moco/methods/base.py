@@ -61,7 +61,7 @@ class InBatch(Method):
 
     def describe(self, plan: Any) -> list[str]:
         return [
-            f"negatives: {self.num_negatives(plan.config):,}, of the other images in the batch, with gradient",
+            f"negatives: {self.num_negatives(plan.config):,}, of the other images in the batch",
             f"loss: {plan.chance_loss:.2f} at chance level",
         ]
 

@@ -1,4 +1,4 @@
-"""The training step that every contrastive model shares; methods differ in four hooks, and in nothing else."""
+"""The training step that every contrastive model shares; methods differ mainly in four hooks."""
 
 import abc
 from collections.abc import Sequence

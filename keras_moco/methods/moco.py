@@ -49,8 +49,8 @@ class MoCo(ContrastiveModel):
         momentum: float in `[0, 1]` or a schedule over steps, the momentum `m` of the key encoder. Defaults to `0.999`
             (the paper; the CIFAR-10 demo uses `0.99`). A ramp from `m` to 1 is `CosineDecay(m, steps, alpha=1 / m)`.
         temperature: positive float, `T`. Defaults to `0.07` (MoCo v1; v2 uses `0.2`, the CIFAR-10 demo `0.1`).
-        symmetric: bool. Also look second views up among the keys of first views: one momentum update, both losses
-            against the same queue, `2 n` keys enqueued. The loss is the sum of both, not their mean, as in the
+        symmetric: bool. Also use second views as queries and first views as keys: one momentum update, both
+            losses against the same queue, `2 n` keys enqueued. The loss is the sum of both, not their mean, as in the
             CIFAR-10 demo; the learning rates of other recipes may need halving. Defaults to `False`.
         bn_mode: str, which images share BatchNorm statistics, so that those of a batch do not reveal its pairs:
             `"split"`, `"shuffle"`, `"sync"` or `"plain"`, see `keras_moco.networks.shuffle_bn.resolve`. It applies to
@@ -178,9 +178,9 @@ def momentum_update(target: keras.layers.Layer, source: keras.layers.Layer, mome
         target, source: key encoder and query encoder, of the same architecture.
         momentum: float or scalar tensor in `[0, 1]`, `m` in the paper.
     """
-    for theirs, ours in weight_pairs(source, target):
-        if theirs.trainable:
-            ours.assign(ours * momentum + theirs * (1.0 - momentum))
+    for query, key in weight_pairs(source, target):
+        if query.trainable:
+            key.assign(key * momentum + query * (1.0 - momentum))
 
 
 PAPER = 65536  # keys (MoCo, sec. 4.1)

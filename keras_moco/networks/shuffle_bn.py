@@ -69,7 +69,7 @@ class BatchGrouping(abc.ABC):
                 )
 
 
-BatchNorm = BatchGrouping  # the name in version 0.1
+BatchNorm = BatchGrouping  # its former name
 
 
 class Split(BatchGrouping):

@@ -96,7 +96,7 @@ MUTATIONS = [
     ),
     Mutation(
         "keras_moco/runs/build.py",
-        "    with initial_seed(plan.config.seed):\n        return _fresh",
+        "    with initial_seed(config.seed):\n        return _fresh",
         "    if True:\n        return _fresh",
         "initial weights depend on what was built before",
         ["tests/commands/test_commands_pretrain_parts.py"],
