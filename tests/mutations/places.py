@@ -516,7 +516,7 @@ MUTATIONS = [
     ),
     Mutation(
         "keras_moco/methods/moco.py",
-        "        if theirs.trainable:\n",
+        "        if query.trainable:\n",
         "        if True:\n",
         "the momentum update averages BatchNorm statistics too",
         ["tests/methods/test_methods_momentum.py"],
