@@ -8,11 +8,15 @@ import sys
 
 # `keras_moco/__init__.py` loads TensorFlow. `flags.run` executes it once the flags are known to be right, so that
 # --help and mistakes are answered at once.
-sys.modules.setdefault("keras_moco", importlib.util.module_from_spec(importlib.util.find_spec("keras_moco")))
+if __name__ == "__main__" and (package := importlib.util.find_spec("keras_moco")):
+    sys.modules.setdefault("keras_moco", importlib.util.module_from_spec(package))
 
-from keras_moco.command_line import flags  # noqa: E402
-from keras_moco.config import Config  # noqa: E402
-from keras_moco.errors import UserError  # noqa: E402
+try:
+    from keras_moco.command_line import flags
+    from keras_moco.config import Config
+    from keras_moco.errors import UserError
+except ImportError as error:
+    sys.exit(f"error: {error}")
 
 
 def main(arguments, config):

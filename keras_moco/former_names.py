@@ -46,6 +46,7 @@ class FormerNames(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         modules = [importlib.import_module(home) for home in homes]
         names = [f"{home.__name__} ({', '.join(getattr(home, '__all__', ['main']))})" for home in modules]
         _warn(f"{module.__name__} has moved to {' and '.join(names)}. Import from there.")
+        module.__all__ = [name for home in modules for name in getattr(home, "__all__", ["main"])]
         for home in modules:
             module.__dict__.update({name: value for name, value in vars(home).items() if not name.startswith("_")})
 

@@ -9,7 +9,7 @@ import pytest
 from keras_moco.commands import pretrain
 from keras_moco.config import Config
 from keras_moco.config.flagfiles import read_flagfile
-from keras_moco.networks import BACKBONES
+from keras_moco.networks import BACKBONES, resnet
 from keras_moco.runs.plan import Plan
 from tests.tiny import TINY_RUN
 
@@ -137,7 +137,7 @@ def test_defaults_are_moco_v1():
 def test_flagfile_dry_runs_without_data(name, capsys, monkeypatch, tmp_path):
     def small_backbone(width, **settings):
         assert width > 1
-        return BACKBONES[TINY_RUN["backbone"]](width=4, **settings)
+        return resnet(TINY_RUN["backbone"], width=4, **settings)
 
     monkeypatch.setitem(BACKBONES, read(name).backbone, small_backbone)  # the recipes' own are counted above
     config = dataclasses.replace(read(name), workdir=str(tmp_path / "run"), data_dir=str(tmp_path / "none"))

@@ -1,15 +1,12 @@
 """A configuration that trains in a second, for tests of whole runs in which the network does not matter."""
 
-import functools
-
 from keras_moco.config import Config
-from keras_moco.networks import BACKBONES, RESNETS, resnet
+from keras_moco.networks import RESNETS
 from keras_moco.networks.resnet import _basic_block
 
 # One block: two epochs of `tiny_config` are mostly the tracing of two encoders, and this one is traced in a third of
 # the time of a ResNet-10. Known in this process alone; tests/processes.py starts `train.py` with it.
 RESNETS.setdefault("tiny", (_basic_block, (1,)))
-BACKBONES.setdefault("tiny", functools.partial(resnet, "tiny"))
 
 TINY_RUN = dict(
     dataset="digits",

@@ -33,8 +33,9 @@ def setting(
         group: str, the heading in `--help`: what a person decides by it.
         range: a key of `keras_moco.checks.ranges.RANGES`, of a number, or of each number of a tuple.
         choices: tuple of the possible values, or dict of them to what each means.
-        table: `"module:NAME"` of the mapping from these choices to what they mean. It is not imported here, since that
-            would load TensorFlow; but once it has been, what was added to it may be chosen too.
+        table: `"module:NAME"` of the mapping from these choices to what they mean; several are separated by spaces. It
+            is not imported here, since that would load TensorFlow; but once it has been, what was added to it may be
+            chosen too.
         used_by: tuple of the methods, or of the kinds of data source, that use the setting. Defaults to all.
         resumable: bool. It may differ when a run resumes, since it does not affect the result.
         changeable: bool. It affects the result, not the shape of what is saved, and may differ if allowed.
@@ -80,9 +81,9 @@ class Settings:
 
 def choices_of(field):
     """The values that a field may have, a tuple, also those that were added to its table; empty for any value."""
-    module, _, name = (field.metadata["table"] or "").partition(":")
-    added = getattr(sys.modules.get(module), name, ())
-    return (*field.metadata["choices"], *(each for each in added if each not in field.metadata["choices"]))
+    tables = [table.partition(":") for table in (field.metadata["table"] or "").split()]
+    added = [each for module, _, name in tables for each in getattr(sys.modules.get(module), name, ())]
+    return tuple(dict.fromkeys((*field.metadata["choices"], *added)))
 
 
 def _broken_rule(field, value):

@@ -89,7 +89,7 @@ class Config(RunSettings):
         "resnet50",
         "Backbone",
         choices=("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
-        table="keras_moco.networks:BACKBONES",
+        table="keras_moco.networks:BACKBONES keras_moco.networks:RESNETS",
     )
     backbone_width: int = _network(64, "Channels of the first stage; 64 is the standard network.", range="at least 1")
     stem: str = _network(

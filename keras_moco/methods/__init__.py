@@ -56,5 +56,7 @@ def get_method(config: Config) -> Method:
 
 def settings_of(method):
     """Names of the fields of `Config` that a method uses and others do not: a list."""
-    declared = [field.name for field in dataclasses.fields(Config) if method in field.metadata["used_by"]]
+    # Also those of a method that it is derived from.
+    names = {name for name, other in METHODS.items() if isinstance(METHODS[method], type(other))}
+    declared = [field.name for field in dataclasses.fields(Config) if names.intersection(field.metadata["used_by"])]
     return [*declared, *METHODS[method].settings]

@@ -22,5 +22,6 @@ __all__ = [
     "simclr_head",
 ]
 
-# Functions of `width`, `stem` and `input_shape` that make the networks that a configuration names.
+# The networks that a configuration can name: functions of `width`, `stem` and `input_shape`. A name that is added to
+# `RESNETS` is one too.
 BACKBONES = {name: functools.partial(resnet, name) for name in RESNETS}

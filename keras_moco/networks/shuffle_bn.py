@@ -5,7 +5,6 @@ finds pairs without looking at the images (MoCo, sec. 3.3, "Shuffling BN"; Fig. 
 """
 
 import abc
-import functools
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -132,11 +131,12 @@ class Plain(BatchGrouping):
         return f"{group}, nothing shuffled"
 
 
+# Functions of the number of splits, which "split" alone uses.
 BN_MODES = {
     "split": Split,
-    "shuffle": Shuffle,
-    "sync": functools.partial(Plain, synchronized=True),
-    "plain": Plain,
+    "shuffle": lambda splits: Shuffle(),
+    "sync": lambda splits: Plain(synchronized=True),
+    "plain": lambda splits: Plain(),
 }
 
 
@@ -164,7 +164,7 @@ def resolve(mode: str, splits: int, replicas: int) -> BatchGrouping:
         raise UserError(
             f"`bn_mode` must be one of auto, {', '.join(BN_MODES)}. Received: {mode!r}. Choose one of them."
         )
-    return Split(splits) if mode == "split" else BN_MODES[mode]()
+    return BN_MODES[mode](splits)
 
 
 def batch_norm_layers(model: keras.layers.Layer) -> list[keras.layers.BatchNormalization]:

@@ -1,12 +1,13 @@
 """From a plan to the objects that carry it out."""
 
 import contextlib
+import functools
 
 import keras
 
 from keras_moco.augment import get_augmentation
 from keras_moco.data import open_source
-from keras_moco.networks import BACKBONES, HEADS, Encoder
+from keras_moco.networks import BACKBONES, HEADS, Encoder, resnet
 from keras_moco.networks.seeds import initial_seed
 from keras_moco.optimizers import LARS, SGD
 from keras_moco.runs.plan import Plan
@@ -49,7 +50,8 @@ def build_encoder(config, channels):
 
 def _fresh_encoder(config, channels):
     size = config.image_size
-    backbone = BACKBONES[config.backbone](
+    make = BACKBONES.get(config.backbone, functools.partial(resnet, config.backbone))
+    backbone = make(
         width=config.backbone_width,
         stem=config.stem,
         input_shape=(size, size, channels),

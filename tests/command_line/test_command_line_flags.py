@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import evaluate
+import keras_moco
 import keras_moco.commands.convert as convert
 import train
 from keras_moco.callbacks import Stopped
@@ -281,11 +282,8 @@ def test_a_saved_model_opens_after_a_plain_import(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_command_has_the_whole_package_once_its_flags_are_right():
-    program = (
-        "import sys; sys.argv = ['train.py']; import train\n"
-        "def main(*_): import keras_moco; print(keras_moco.MoCo.__name__, keras_moco.models.MoCo is keras_moco.MoCo)\n"
-        "train.flags.run(main, train.Config)"
-    )
+def test_a_script_that_is_imported_leaves_the_package_whole():
+    """As a module, such as in a notebook, train.py does not put off what `import keras_moco` does."""
+    program = "import train, evaluate, keras_moco; print(keras_moco.MoCo.__name__, keras_moco.__version__)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout == "MoCo True\n", done.stderr
+    assert done.stdout == f"MoCo {keras_moco.__version__}\n", done.stderr

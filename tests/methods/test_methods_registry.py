@@ -52,6 +52,15 @@ def test_setting_of_another_method_is_refused():
                     assert f"--method={owner}" in message
 
 
+def test_method_derived_from_another_one_has_its_settings(monkeypatch):
+    class Derived(type(METHODS["moco"])):
+        pass
+
+    monkeypatch.setitem(METHODS, "derived", Derived())
+    assert make_plan("derived", queue_size=384, key_momentum=0.9).config.queue_size == 384
+    assert "`num_negatives` must not be given" in refusal("derived", num_negatives=300)
+
+
 @pytest.mark.parametrize(
     "method, settings, negatives",
     [

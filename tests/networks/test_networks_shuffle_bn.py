@@ -157,6 +157,11 @@ def test_layers_of_keras_split_their_batch_in_a_block_and_only_there(axis):
     assert type(layer) is layers.BatchNormalization and layer.get_config()["axis"] == layer.axis
 
 
+def test_mode_can_be_added(monkeypatch):
+    monkeypatch.setitem(shuffle_bn.BN_MODES, "own", lambda splits: shuffle_bn.Split(2 * splits))
+    assert shuffle_bn.resolve("own", splits=3, replicas=1).splits == 6
+
+
 def test_layers_are_found_however_deep_they_lie():
     model = splittable(stock_model())
     assert len(shuffle_bn.batch_norm_layers(model)) == 2
