@@ -1,14 +1,17 @@
 """From a source to training batches: two augmented views of each image, in a random order that can be resumed."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
-from keras_moco.augment.base import Augmentation
 from keras_moco.data.arrays import permutation
 from keras_moco.data.source import Source
 from keras_moco.errors import UserError
+
+if TYPE_CHECKING:  # keras-cv takes seconds to import
+    from keras_moco.augment.base import Augmentation
 
 AUTOTUNE = tf.data.AUTOTUNE
 ENTRIES = ("query", "key", "index", "label", "draws")
@@ -45,7 +48,7 @@ def steps_per_epoch(source: Source, batch_size: int) -> int:
 
 def pretrain_dataset(
     source: Source,
-    augmentation: Augmentation,
+    augmentation: "Augmentation",
     batch_size: int,
     seed: int = 0,
     first_epoch: int = 0,
@@ -133,7 +136,7 @@ def pretrain_dataset(
 
 
 def labelled_dataset(
-    source: Source, augmentation: Augmentation, batch_size: int, seed: int = 0, first_epoch: int = 0
+    source: Source, augmentation: "Augmentation", batch_size: int, seed: int = 0, first_epoch: int = 0
 ) -> tf.data.Dataset:
     """Batches of one augmented view with its label, without end: what `fit` takes to train with labels.
 
