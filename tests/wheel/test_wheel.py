@@ -17,7 +17,7 @@ pytestmark = pytest.mark.wheel
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ["LICENSE", "README.md", "keras_moco", "pyproject.toml", "setup.py"]
 # Tests of a command and of numbers.
-TESTS = ["test_command_line_arguments.py", "test_methods_losses.py"]
+TESTS = ["command_line/test_command_line_arguments.py", "methods/test_methods_losses.py"]
 OUTSIDE = """
 import importlib
 import pkgutil
