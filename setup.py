@@ -22,13 +22,20 @@ TFLITE = ["ai-edge-litert>=1.4"]
 # In place of tensorflow: docs/multi_gpu_and_multi_machine.md says how to install one without the other. A libtpu from
 # 0.0.32 on lacks functions of TensorFlow 2.20, which then aborts when it is imported.
 TPU = ["tensorflow-tpu==2.20.*", "libtpu>=0.0.14,<0.0.32"]
+# TIFF, DICOM and HEIC; all other formats need nothing more.
+FORMATS = [
+    "tifffile>=2024.8",
+    "imagecodecs>=2024.6",
+    "pydicom>=3",
+    "python-gdcm>=3.0.24.1",  # for compressed DICOM
+    "pillow-heif>=0.18",
+]
 NOTEBOOK = ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"]  # to execute it; to read it, any Jupyter does
 TORCH = ["torch>=2.6", "safetensors>=0.4.3"]  # older ones can be made to run what a file holds
 BENCH = [*TORCH, "torchvision>=0.21"]  # what is compared with
 TEST = [
     "pytest>=8",
     "pytest-xdist>=3.5",
-    "pillow>=10",
     "safetensors>=0.4.3",
     "faiss-cpu>=1.8",
     "selenium>=4.20",
@@ -39,6 +46,7 @@ TEST = [
     *ONNX,
     *TFLITE,
     *NOTEBOOK,
+    *FORMATS,
 ]
 
 setup(
@@ -64,10 +72,12 @@ setup(
         "numpy>=1.26",
         "protobuf>=5.29.5",
         "threadpoolctl>=3.1",
+        "pillow>=11.3",  # the first one with AVIF
         "h5py>=3.11",
     ],
     extras_require={
         "test": TEST,
+        "formats": FORMATS,
         "torch": TORCH,
         "tpu": TPU,
         "bench": BENCH,

@@ -22,6 +22,7 @@ SOURCES = [*sorted((ROOT / PACKAGE).rglob("*.py")), ROOT / "train.py", ROOT / "e
 FLOORS = """
 errors former_names
 storage checks
+image_formats
 augment
 data
 config

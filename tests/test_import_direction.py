@@ -23,10 +23,13 @@ DOORS = {
     "torch": "convert/torch_files.py",
     "safetensors": "convert/torch_files.py",
     "tensorflow": "augment/ callbacks/ checks/graph.py checks/pixel_range.py commands/import_idx.py "
-    "commands/preview.py data/ distribution/ export/ layers/feature_bank.py layers/feature_queue.py "
-    "layers/split_batch_normalization.py methods/inputs.py methods/trainer.py "
+    "commands/preview.py data/ distribution/ export/ image_formats/png.py layers/feature_bank.py "
+    "layers/feature_queue.py layers/split_batch_normalization.py methods/inputs.py methods/trainer.py "
     "summaries/ trust/graph.py trust/saved_model.py",
     "h5py": "trust/hdf5.py",
+    "tifffile": "image_formats/tiff.py",
+    "pydicom": "image_formats/dicom.py",
+    "pillow_heif": "image_formats/heic.py",
 }
 
 

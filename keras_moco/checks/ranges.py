@@ -5,7 +5,34 @@ import numbers
 
 from keras_moco.errors import UserError
 
+
+def two_numbers(text):
+    """Two finite numbers with a comma between them, the first one smaller: `(low, high)`; otherwise `None`.
+
+    Example:
+
+    >>> two_numbers("0,4095"), two_numbers("7")
+    ((0.0, 4095.0), None)
+    """
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        return None
+    return (low, high) if -math.inf < low < high < math.inf else None
+
+
+def _is_value_range(text):
+    if text in ("auto", "full", "window"):
+        return True
+    percentiles = text.startswith("percentile:")
+    ends = two_numbers(text.removeprefix("percentile:"))
+    return ends is not None and (not percentiles or 0 <= ends[0] < ends[1] <= 100)
+
+
+VALUE_RANGE = "auto, full, window, LOW,HIGH with LOW < HIGH, or percentile:P,Q with 0 <= P < Q <= 100"
 RANGES = {
+    VALUE_RANGE: _is_value_range,
+    "from 0 to 255": lambda value: 0 <= value <= 255,
     "at least 1": lambda value: value >= 1,
     "at least 0": lambda value: value >= 0,
     "positive": lambda value: value > 0,

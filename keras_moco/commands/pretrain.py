@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from keras_moco import augment, callbacks, data, distribution
 from keras_moco.callbacks.optional_output import warn_if_not_written
+from keras_moco.checks.ranges import two_numbers
 from keras_moco.commands import resume
 from keras_moco.commands.build_callbacks import build_callbacks, build_monitor, build_representation_monitor
 from keras_moco.commands.dry_run import dry_run
@@ -21,7 +22,7 @@ from keras_moco.export.backbone import export_backbone
 from keras_moco.runs.build import build_augmentation, build_model, open_split
 from keras_moco.runs.directory import RunDirectory
 from keras_moco.runs.load import initial_weights
-from keras_moco.runs.plan import Plan
+from keras_moco.runs.plan import Plan, settled_by
 from keras_moco.runs.versions import versions, versions_line
 from keras_moco.summaries.start_and_end import closing_lines, show_end, show_start
 
@@ -81,8 +82,9 @@ def pretrain_on(strategy, config):
 
 def train_along(run, config, strategy, started):
     """`pretrain_on` for all workers but the first, the chief, which alone prints, and reads and writes the folder."""
+    config = resume.as_begun(config, run)
     train = open_split(config, "train")
-    setup = plan_run(run, config, train, labelled_test_split(config, train), strategy)
+    setup = plan_run(run, config, train, labelled_test_split(settled_by(config, train), train), strategy)
     print(f"{setup.devices}\nthis worker trains; the first one prints and writes", flush=True)
     model = build_model(setup.plan, strategy, setup.augmentation)
     distribution.broadcast([*model.weights, *model.optimizer.variables], strategy)
@@ -114,7 +116,9 @@ def plan_run(run, config, train, test, strategy):
 def prepare(run, config, strategy):
     """Finds whatever is wrong before any work starts, and says what the run will be: a `Setup`."""
     resume.check_checkpoints(run)
+    config = resume.as_begun(config, run)
     train = open_split(config, "train")
+    config = settled_by(config, train)
     test = labelled_test_split(config, train)
     setup = plan_run(run, with_neighbours(config, train, test), train, test, strategy)
     setup = setup._replace(monitor=build_monitor(setup.plan.config, train, test))
@@ -222,7 +226,7 @@ def finish(run, setup, model, checkpoint):
     resume.note_unsaved(model, checkpoint)
     if monitor:
         run.results.record(knn_top1=round(monitor.history[-1][1] if monitor.history else monitor.evaluate(), 2))
-    export_backbone(model.encoder, run.export)
+    export_backbone(model.encoder, run.export, two_numbers(config.value_range))
     for source in filter(None, (train, test)):
         if source.bad and source.bad.count:
             print(f"note: {source.bad.summary()}", flush=True)

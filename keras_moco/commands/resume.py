@@ -6,6 +6,7 @@ import warnings
 from keras_moco import callbacks
 from keras_moco.config import Config
 from keras_moco.data.identity import differences
+from keras_moco.data.value_range import AUTO, FULL
 from keras_moco.errors import UserError
 from keras_moco.runs.versions import versions
 
@@ -34,6 +35,17 @@ def build_checkpoint(plan, run, train, check_in_place):
         keep_every_epochs=config.keep_every_epochs,
         extra=extra,
     )
+
+
+def as_begun(config, run):
+    """The configuration with the range of values that a run began with, if it is not given now.
+
+    A run of a version without that setting took black to white of each file's own type.
+    """
+    if config.value_range != AUTO or not run.flagfile.exists():
+        return config
+    begun = run.config().value_range
+    return dataclasses.replace(config, value_range=FULL if begun == AUTO else begun)
 
 
 def check_checkpoints(run):

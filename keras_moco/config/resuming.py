@@ -29,11 +29,17 @@ class RunSettings(Settings):
     def differences(self, other: "RunSettings") -> dict[str, str]:
         """The settings that affect the result and differ from earlier ones: a dict of names to `"theirs -> ours"`.
 
-        What is not given here and follows from the data differs from nothing, as long as `Plan` has not settled it.
+        What is not given and follows from the data differs from nothing, as long as `Plan` has not settled it.
         """
+
+        def is_open(field):
+            ours, theirs = getattr(self, field.name), getattr(other, field.name)
+            # Flagfiles of versions without a setting do not have what `Plan` found out.
+            missing = theirs == field.default and field.metadata["auto_up_to"] is None
+            return field.metadata["follows_data"] and (ours == field.default or missing)
+
         fixed = [field for field in dataclasses.fields(self) if not field.metadata["resumable"]]
-        open_ones = [field for field in fixed if field.metadata["auto_up_to"] and getattr(self, field.name) is None]
-        names = [field.name for field in fixed if field not in open_ones]
+        names = [field.name for field in fixed if not is_open(field)]
         pairs = ((name, getattr(other, name), getattr(self, name)) for name in names)
         return {name: f"{theirs} -> {ours}" for name, theirs, ours in pairs if theirs != ours}
 

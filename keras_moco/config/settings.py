@@ -5,7 +5,7 @@ import os
 import sys
 import unicodedata
 
-from keras_moco.checks.ranges import broken_rule
+from keras_moco.checks.ranges import RANGES, broken_rule
 from keras_moco.errors import UserError
 
 
@@ -22,6 +22,7 @@ def setting(
     changeable=False,
     in_flagfile=True,
     auto_up_to=None,
+    follows_data=False,
 ):
     """A field of a dataclass of settings: all that is known of it becomes its metadata.
 
@@ -31,7 +32,7 @@ def setting(
         default: value.
         help: str, help of the flag. Choices and users are added to it.
         group: str, the heading in `--help`: what a person decides by it.
-        range: a key of `keras_moco.checks.ranges.RANGES`, of a number, or of each number of a tuple.
+        range: a key of `keras_moco.checks.ranges.RANGES`, of a number, of each number of a tuple, or of a text.
         choices: tuple of the possible values, or dict of them to what each means.
         table: `"module:NAME"` of the mapping from these choices to what they mean; several are separated by spaces. It
             is not imported here, since that would load TensorFlow; but once it has been, what was added to it may be
@@ -40,6 +41,7 @@ def setting(
         resumable: bool. It may differ when a run resumes, since it does not affect the result.
         changeable: bool. It affects the result, not the shape of what is saved, and may differ if allowed.
         in_flagfile: bool. It is written into the flagfile of a run.
+        follows_data: bool. Its default stands for what follows from the data, which `Plan` finds out.
         auto_up_to: number. If not given, it follows from the data, up to this number, which earlier flagfiles hold.
     """
     if choices:
@@ -50,7 +52,8 @@ def setting(
     return dataclasses.field(
         default=default,
         metadata=dict(help=help, group=group, range=range, choices=tuple(choices), table=table, used_by=used_by)
-        | dict(resumable=resumable, changeable=changeable, in_flagfile=in_flagfile, auto_up_to=auto_up_to),
+        | dict(resumable=resumable, changeable=changeable, in_flagfile=in_flagfile)
+        | dict(follows_data=follows_data, auto_up_to=auto_up_to),
     )
 
 
@@ -108,8 +111,13 @@ def _broken_rule_of_one(field, value):
     if kind is bool:
         return None if isinstance(value, bool) else "true or false"
     if kind is str:
-        return _broken_rule_of_text(value)
+        return _broken_rule_of_text(value) or _broken_form(value, field.metadata["range"])
     return broken_rule(value, field.metadata["range"], whole=kind is int)
+
+
+def _broken_form(text, form):
+    """Likewise, of a text that must have a form, a key of `RANGES`."""
+    return None if form is None or RANGES[form](text) else form
 
 
 def _broken_rule_of_text(value):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
+from keras_moco.checks.ranges import VALUE_RANGE
 from keras_moco.config.resuming import RunSettings
 from keras_moco.config.settings import setting
 
@@ -15,6 +16,8 @@ _data, _views, _network, _method, _optim = (
 _devices, _knn, _run = (
     partial(setting, group=group, resumable=True) for group in ("devices", "evaluation during training", "run")
 )
+
+FILES = ("folder", "tfrecord")  # sources of image files
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,22 @@ class Config(RunSettings):
     data_dir: str | None = _data(
         None, "Folder of prepared TensorFlow Datasets. TFDS's own if not given.", used_by=("tfds",), resumable=True
     )
-    channels: int | None = _data(None, "Image channels (those of the data set if not given)", choices=(1, 3))
+    channels: int | None = _data(
+        None,
+        "Image channels. Those of the first image if not given. Gray and colour are converted to each other.",
+        range="at least 1",
+        follows_data=True,
+    )
+    value_range: str = _data(
+        "auto",
+        "Values of image files that become 0..255: auto, full, window, LOW,HIGH or percentile:P,Q.",
+        range=VALUE_RANGE,
+        used_by=FILES,
+        follows_data=True,
+    )
+    background: int = _data(
+        255, "Gray level behind transparent images, 0..255.", range="from 0 to 255", used_by=FILES, changeable=True
+    )
     image_mean: tuple[float, ...] = _data(
         (0.485, 0.456, 0.406), "Mean of images in 0..1, one number or one per channel (ImageNet).", range="in [0, 1]"
     )
@@ -138,6 +156,7 @@ class Config(RunSettings):
         "Keys in the queue, K in the paper. A fifth of the images, at most 65536, if not given.",
         range="at least 1",
         used_by=("moco",),
+        follows_data=True,
         auto_up_to=65536,
     )
     key_momentum: float = _method(
@@ -206,7 +225,11 @@ class Config(RunSettings):
         1, "Epochs between kNN evaluations; 0: only before and after training.", range="at least 0"
     )
     knn_k: int | None = _knn(
-        None, "Neighbours of kNN. As suits the data, at most 200, if not given.", range="at least 1", auto_up_to=200
+        None,
+        "Neighbours of kNN. As suits the data, at most 200, if not given.",
+        range="at least 1",
+        follows_data=True,
+        auto_up_to=200,
     )
     knn_temperature: float = _knn(0.1, "Temperature of the kNN votes (CIFAR-10 demo).", range="positive")
     knn_features: str = _knn(

@@ -9,8 +9,8 @@ import tensorflow as tf
 from absl import logging
 
 from keras_moco.checks.graph import plain_failures
-from keras_moco.data.decode import RULE
 from keras_moco.errors import UserError, one_line
+from keras_moco.image_formats import RULE
 
 NAMED = 10  # images that the log names
 

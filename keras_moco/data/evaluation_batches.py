@@ -6,10 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from keras_moco.data.decode import RULE, Encoded
+from keras_moco.data.decode import decoder_of
 from keras_moco.data.folder import describe_unreadable
 from keras_moco.data.source import Source
 from keras_moco.errors import UserError
+from keras_moco.image_formats import RULE, Decoding
 from keras_moco.storage.paths import StrPath, instead_of_file
 
 
@@ -50,13 +51,13 @@ def evaluation_dataset(source: Source, image_size: int, batch_size: int = 256) -
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
-def read_images(paths: Sequence[StrPath], image_size: int, channels: int) -> np.ndarray:
+def read_images(paths: Sequence[StrPath], image_size: int, channels: int | Decoding) -> np.ndarray:
     """Reads a few image files without augmentation.
 
     Args:
-        paths: list of paths, of JPEG, PNG, BMP or GIF files.
+        paths: list of paths of image files, of any format of `keras_moco.image_formats`.
         image_size: int, side of the square images that are returned, in pixels.
-        channels: int, 1 or 3.
+        channels: int, or the `decoding` of a `Source`, so that they are read as its images are.
 
     Returns:
         float32 array `(n, image_size, image_size, channels)`, values 0..255.
@@ -66,12 +67,13 @@ def read_images(paths: Sequence[StrPath], image_size: int, channels: int) -> np.
     """
     if not len(paths):
         raise UserError("At least one image file must be given. Received: none. Name some.")
+    decoding = Decoding(channels) if isinstance(channels, int) else channels
     images = []
     for path in map(os.path.expanduser, paths):
         try:
             if kind := instead_of_file(path):
                 raise UserError(f"{RULE} Received: {path}, {kind}. Correct or leave it out.")
-            image = Encoded(tf.io.read_file(os.fsencode(path)), channels).whole()
+            image = decoder_of(tf.io.read_file(os.fsencode(path)), decoding).whole()
         except tf.errors.OpError as error:
             raise UserError(f"{RULE} Received: {describe_unreadable(path)}. Correct or leave it out.") from error
         images.append(_view(image[None], image_size)[0].numpy())

@@ -1,6 +1,7 @@
 """A folder of image files as a source."""
 
 import concurrent.futures
+import functools
 import itertools
 import os
 import pathlib
@@ -9,15 +10,16 @@ import tensorflow as tf
 from absl import logging
 
 from keras_moco.data.arrays import permutation
-from keras_moco.data.decode import RULE, SUFFIXES, Encoded, channels_of, what_is_wrong
+from keras_moco.data.decode import decoder_of
 from keras_moco.data.folder_files import RULE as RULE_FOLDERS
 from keras_moco.data.folder_files import walk
 from keras_moco.data.identity import digest_of
+from keras_moco.data.sample import decoding_of, places
 from keras_moco.data.source import Source, check_split
 from keras_moco.errors import UserError, one_line
+from keras_moco.image_formats import RULE, SUFFIXES, what_is_wrong
 from keras_moco.storage.paths import check_folder, instead_of_file
 
-TRIES = 100  # files that are tried to find the number of channels
 PART = 4096  # files whose sizes one thread asks for at a time
 SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val", "validation")}
 
@@ -35,9 +37,9 @@ def open_folder(path, options):
         options: `Options`. With `cache` all files are read into memory, encoded, when the folder is opened.
 
     Returns:
-        A `Source` of images of any size: JPEG, PNG, BMP, or the first frame of a GIF, recognised by content, not by
-        name. The first readable file decides whether all have 1 channel or 3; others are converted, an alpha channel
-        is dropped and 16 bits become 8. Links are followed, but a folder that is also found elsewhere is read once;
+        A `Source` of images of any size, recognised by content, not by name. The first readable file decides how many
+        channels all have, unless `channels` is given. Links are followed, but a folder that is also found elsewhere is
+        read once;
         pipes, sockets and devices are skipped. The log says so.
 
     Raises:
@@ -52,7 +54,7 @@ def open_folder(path, options):
     files = _labelled(found, root, class_names)
     _note(found, name)
     paths = [file for file, _ in files]
-    channels = _channels(paths)
+    decoding = _decoding(paths, name, options)
     with tf.device("CPU"):
         labels = tf.constant([label for _, label in files])
         images = tf.constant(_contents(paths) if cache else [os.fsencode(path) for path in paths])
@@ -65,10 +67,11 @@ def open_folder(path, options):
         name=name,
         split=split,
         num_examples=len(files),
-        image_shape=(None, None, channels),
+        image_shape=(None, None, decoding.channels),
         class_names=tuple(class_names) or None,
         read=read,
-        open=lambda image: Encoded(image if cache else tf.io.read_file(image), channels),
+        open=lambda image: decoder_of(image if cache else tf.io.read_file(image), decoding),
+        decoding=decoding,
         bad=options.judge(len(files), lambda index: describe_unreadable(paths[index])),
         files=tuple(paths),
         identity=lambda: _identity(root, files),
@@ -184,17 +187,21 @@ def _contents(paths):
         return list(pool.map(content, paths))
 
 
-def _channels(paths):
-    """1 if the first readable file is a gray image, else 3."""
-    for path in paths[:TRIES]:
-        try:
-            return channels_of(tf.io.read_file(os.fsencode(path)))
-        except tf.errors.OpError:
-            continue
-    raise UserError(
-        f"{RULE} Received: {describe_unreadable(paths[0])}, and none of the first {min(TRIES, len(paths))} files can "
-        "be read. Repair or delete them."
-    )
+def _decoding(paths, name, options):
+    """How the files are decoded, from a sample of them."""
+    chosen = [paths[place] for place in places(len(paths))]
+    decoding = decoding_of([functools.partial(_content, path) for path in chosen], name, options)
+    if decoding is None:
+        raise UserError(
+            f"{RULE} Received: {describe_unreadable(paths[0])}, and none of {len(chosen)} files that were tried can be "
+            "read. Repair or delete them."
+        )
+    return decoding
+
+
+def _content(path, size=None):
+    with open(path, "rb") as file:
+        return file.read(size)
 
 
 def describe_unreadable(path):

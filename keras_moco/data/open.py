@@ -6,6 +6,7 @@ import pkgutil
 
 from keras_moco.data.bad_images import BadImages
 from keras_moco.data.source import Options, Source
+from keras_moco.data.value_range import check_value_range
 from keras_moco.errors import UserError
 from keras_moco.storage.paths import StrPath, user_path
 
@@ -28,6 +29,9 @@ def open_source(
     max_bad_fraction: float = 0.01,
     strict: bool = False,
     shuffle_buffer_mib: int = 1024,
+    channels: int | None = None,
+    value_range: str = "auto",
+    background: int = 255,
 ) -> Source:
     """Opens a set of images by name.
 
@@ -54,6 +58,14 @@ def open_source(
         shuffle_buffer_mib: int, at least 1. Memory that a shuffle of images in large files (TFRecords, TFDS) may take,
             in MiB. If all of them fit, encoded, they are shuffled completely; otherwise each is drawn from a buffer of
             that size. The order depends on it. Defaults to `1024`.
+        channels: int, at least 1, the channels that images get: gray becomes colour by repetition, colour gray by its
+            luma, and of a TIFF as many gray pages become bands. Defaults to `None`: those of the first readable file.
+        value_range: str, which values of the files become 0..255. `"LOW,HIGH"`: what is outside is clipped.
+            `"percentile:P,Q"`: these percentiles of a sample of 128 files. `"full"`: black to white of each file's own
+            type. `"window"`: the window in each DICOM file. `"auto"`: `"full"` if the sample has files of 8 bits, else
+            a range that holds all its values (`keras_moco.data.value_range.Measured`); the log says which. Defaults to
+            `"auto"`. Images are uint8 for `"full"`, float32 for all others.
+        background: int, 0..255, the gray level behind transparent images. Defaults to `255`: white.
 
     Returns:
         A `Source`.
@@ -65,7 +77,9 @@ def open_source(
     form, function = SOURCES.get(prefix, ("", ""))
     if form and (rest if ":" in form else name == form):
         bad_images = functools.partial(BadImages, max_fraction=max_bad_fraction, strict=strict)
-        return pkgutil.resolve_name(function)(rest, Options(split, data_dir, cache, bad_images, shuffle_buffer_mib))
+        check_value_range(value_range)
+        options = Options(split, data_dir, cache, bad_images, shuffle_buffer_mib, channels, value_range, background)
+        return pkgutil.resolve_name(function)(rest, options)
     close = difflib.get_close_matches(prefix, SOURCES, n=1)
     remedy = (
         f"Did you mean `{close[0]}{colon}{rest}`?" if close and close[0] != prefix else f"Name a set as {FORMS[1]}."

@@ -12,6 +12,7 @@ from keras_moco.data.bad_images import BadImages
 from keras_moco.data.decode import Pixels
 from keras_moco.data.shuffle_buffer import ShuffleBuffer
 from keras_moco.errors import UserError
+from keras_moco.image_formats import Decoding
 
 SPLITS = ("train", "test")
 
@@ -25,6 +26,9 @@ class Options(NamedTuple):
         cache: bool, whether encoded images stay in memory.
         judge: function of the number of images, and of a function that describes one, to a `BadImages`.
         shuffle_buffer_mib: int, memory that a shuffle may take, in MiB.
+        channels: int, the channels that images get, or `None` for those of the first one.
+        value_range: str, which values become 0..255.
+        background: int, the gray level behind transparent images.
     """
 
     split: str
@@ -32,6 +36,9 @@ class Options(NamedTuple):
     cache: bool
     judge: Callable
     shuffle_buffer_mib: int
+    channels: int | None = None
+    value_range: str = "auto"
+    background: int = 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +50,13 @@ class Source:
         split: str. The split that was opened, e.g. `"train"`.
         num_examples: int. How many images there are, readable or not.
         image_shape: tuple `(height, width, channels)`. Height and width are `None` where images differ in
-            size; channels is 1 or 3 for decoded images, any number for images in memory.
+            size.
         class_names: tuple of str, or `None` for unlabelled images.
         read: function of a seed, a scalar int64 tensor, or of `None` for a fixed order, to a `tf.data.Dataset` of
             `{"image", "label": int32 (), "index": int64 ()}`; `"image"` is what `open` opens.
         open: function of such an `"image"` to its decoder, such as those in `keras_moco.data.decode`. Defaults to
             `Pixels`: images that need no decoding.
+        decoding: `Decoding` (`keras_moco.image_formats`), by which files become images; `None` for images in memory.
         arrays: function without arguments to `(images, labels)`, uint8 `(n, h, w, C)` and int32 `(n,)` tensors, if
             all images are in memory. Defaults to `None`.
         bad: `BadImages`, to which unreadable images are reported. Defaults to `None`: there cannot be any.
@@ -73,6 +81,7 @@ class Source:
     class_names: tuple[str, ...] | None
     read: Callable[[tf.Tensor | None], tf.data.Dataset] = dataclasses.field(repr=False)
     open: Callable[[tf.Tensor], Any] = dataclasses.field(default=Pixels, repr=False)
+    decoding: Decoding | None = None
     arrays: Callable[[], tuple[tf.Tensor, tf.Tensor]] | None = dataclasses.field(default=None, repr=False)
     bad: BadImages | None = dataclasses.field(default=None, repr=False)
     files: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
@@ -129,7 +138,7 @@ class Source:
                 Decides the order. Defaults to `None`: a fixed order, in which the n-th example has index n.
 
         Returns:
-            `tf.data.Dataset` of `{"image": uint8 (h, w, c), "label": int32 (), "index": int64 ()}`. A label
+            `tf.data.Dataset` of `{"image": uint8 or float32 (h, w, c), "label": int32 (), "index": int64 ()}`. A label
             is -1 when the image has none. The same image has the same index in every order.
 
         Raises:

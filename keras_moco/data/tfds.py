@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from keras_moco.data.arrays import examples_from_arrays
-from keras_moco.data.decode import Encoded, Pixels
+from keras_moco.data.decode import Pixels, decoder_of
 from keras_moco.data.labels import class_of
 from keras_moco.data.shuffle_buffer import ShuffleBuffer, shuffled_stream
 from keras_moco.data.source import Source
@@ -27,6 +27,7 @@ from keras_moco.data.tfds_files import (
     refuse_half_written,
 )
 from keras_moco.errors import UserError
+from keras_moco.image_formats import Decoding
 
 # A data set of at most this many decoded bytes is read once and kept in memory: CIFAR-10 takes 154 MB.
 MEMORY_BYTES = 256 * 2**20
@@ -87,7 +88,8 @@ def open_tfds(name, options):
         class_names=tuple(label.names) if labelled else None,
         read=(lambda seed: examples_from_arrays(*arrays(), seed=seed)) if in_memory else read,
         arrays=arrays,
-        open=Pixels if in_memory else functools.partial(Encoded, channels=channels),
+        open=Pixels if in_memory else functools.partial(decoder_of, decoding=Decoding(channels)),
+        decoding=None if in_memory else Decoding(channels),
         bad=None if in_memory else options.judge(num_examples, describe),
         buffer=None if in_memory else buffer,
         licence=builder.info.redistribution_info.license or None,
@@ -99,7 +101,7 @@ def _decoded_once(read, num_examples, shape, records, way_out):
     """The function `Source.arrays` of a split that is decoded at its first call, and kept in memory."""
 
     def decode(example):
-        image = Encoded(example["image"], shape[-1]).whole()
+        image = decoder_of(example["image"], Decoding(shape[-1])).whole()
         return tf.ensure_shape(image, shape), example["label"]
 
     @functools.cache

@@ -7,13 +7,15 @@ import pathlib
 
 import tensorflow as tf
 
-from keras_moco.data.decode import NAMES, Encoded, channels_of
+from keras_moco.data.decode import decoder_of
 from keras_moco.data.identity import digest_of
 from keras_moco.data.labels import UNLABELLED, check_first_labels, class_of
+from keras_moco.data.sample import SIZE, decoding_of
 from keras_moco.data.shuffle_buffer import ShuffleBuffer, shuffled_stream
 from keras_moco.data.source import SPLITS, Source, attempt, check_split
 from keras_moco.data.tfrecord_files import RecordFiles, count_records
 from keras_moco.errors import UserError
+from keras_moco.image_formats.registry import NAMES
 from keras_moco.storage.paths import check_file, check_folder
 
 # Features of the `tf.train.Example` in each record, as in TensorFlow's own ImageNet scripts.
@@ -29,7 +31,7 @@ BLOCK = 256  # records whose labels are read together
 def open_tfrecord(pattern, options):
     """Opens TFRecord files.
 
-    Each record is a `tf.train.Example` with the feature `image/encoded` (bytes: a JPEG, PNG, BMP or GIF) and, for
+    Each record is a `tf.train.Example` with the feature `image/encoded` (bytes: an image file) and, for
     labelled images, `image/class/label` (int64, -1 for none). Labels are used if there is a file `labels.txt` beside
     the records, with one class name a line. They count from 0, or from 1 if one is equal to the number of names and
     none is 0, as TensorFlow's scripts write them for ImageNet. Examples should be shuffled over the files when they are
@@ -41,7 +43,8 @@ def open_tfrecord(pattern, options):
         options: `Options`.
 
     Returns:
-        A `Source` of images of any size. The first readable image decides whether all have 1 channel or 3.
+        A `Source` of images of any size. The first readable image decides how many channels all have, unless
+        `channels` is given.
 
     Raises:
         ValueError: if there are no such files, they are no TFRecords of images, or a label of the first 2,000 records
@@ -75,16 +78,17 @@ def open_tfrecord(pattern, options):
         damage = shards.damage_of(index)
         return f"record {index} of {name} ({split}" + (f"; {damage})" if damage else ")")
 
-    channels = _channels(shards.records(), name)
+    decoding = _decoding(shards.records(), name, options)
     first = _first_label(files, class_names, pattern, name) if class_names else 0
     return Source(
         name=name,
         split=split,
         num_examples=num_examples,
-        image_shape=(None, None, channels),
+        image_shape=(None, None, decoding.channels),
         class_names=class_names,
         read=read,
-        open=lambda image: Encoded(image, channels),
+        open=lambda image: decoder_of(image, decoding),
+        decoding=decoding,
         bad=options.judge(num_examples, describe),
         buffer=buffer,
         identity=lambda: _identity(files, class_names),
@@ -167,20 +171,20 @@ def _find(pattern, split, name):
     )
 
 
-def _channels(records, name, tries=100):
-    """1 if the first readable image is gray, else 3."""
+def _decoding(records, name, options):
+    """How the images are decoded, from those of the first records."""
     reason = f"without a readable image in `{IMAGE}` of its first records"
-    for record in records.take(tries):
+    sample = []
+    for record in records.take(SIZE):
         try:
-            encoded = tf.io.parse_single_example(record, {IMAGE: IMAGE_FEATURE})[IMAGE]
+            encoded = tf.io.parse_single_example(record, {IMAGE: IMAGE_FEATURE})[IMAGE].numpy()
+            sample.append(lambda size, encoded=encoded: encoded[:size])
         except tf.errors.InvalidArgumentError as error:
             reason = f"whose first records cannot be read: {error.message.splitlines()[0][:200]}"
-            continue
-        try:
-            return channels_of(encoded)
-        except tf.errors.InvalidArgumentError:
-            continue
-    raise UserError(
-        f"Records must be `tf.train.Example` with a {NAMES} in the feature `{IMAGE}`. "
-        f"Received: {name}, {reason}. Write them so."
-    )
+    decoding = decoding_of(sample, name, options)
+    if decoding is None:
+        raise UserError(
+            f"Records must be `tf.train.Example` with a {NAMES} in the feature `{IMAGE}`. "
+            f"Received: {name}, {reason}. Write them so."
+        )
+    return decoding

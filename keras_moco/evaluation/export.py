@@ -7,5 +7,5 @@ SETTINGS = ()
 
 def run(target):
     """`evaluate.py export`: into the folder of the model card."""
-    folder = export_backbone(target.encoder, target.output.card.parent)
+    folder = export_backbone(target.encoder, target.output.card.parent, target.value_range)
     print(f"exported to {folder}")

@@ -13,6 +13,7 @@ from keras_moco.evaluation.features import IMAGE_SETTINGS
 from keras_moco.evaluation.labelled import check_labels, fit_labelled, fit_verbosity, predict_labelled
 from keras_moco.evaluation.plots import draw_confusion
 from keras_moco.evaluation.unfinished import Unfinished, delete_outdated, unfinished_run
+from keras_moco.export.raw_values import takes_raw_values
 from keras_moco.networks.seeds import initial_seed
 from keras_moco.optimizers import SGD
 from keras_moco.optimizers.schedules import learning_rate
@@ -34,7 +35,7 @@ def run(target):
     scores, labels = predict_labelled(classifier, test, target.image_size)
     accuracy = accuracy_of(scores, labels)
     path = output.path_of("classifier.keras")
-    content = in_memory(classifier.save, path.name)
+    content = in_memory(takes_raw_values(classifier, target.value_range).save, path.name)
     replace_when_written(path, lambda temporary: temporary.write_bytes(content))
     print(f"fine-tuned: {in_words(accuracy)}\nclassifier {path}")
     output.record(finetune_top1=round(accuracy.top1, 2), finetune_top5=round(accuracy.top5, 2), finetune_epochs=epochs)

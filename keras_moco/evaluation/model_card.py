@@ -68,11 +68,16 @@ def _what(target):
     if isinstance(encoder, Encoder):
         mean, std = (", ".join(f"{number:g}" for number in numbers) for numbers in (encoder.mean, encoder.std))
         scaling = f" The model scales them: divided by 255, less {mean}, divided by {std}."
+    values = "0..255"
+    if target.value_range:
+        low, high = target.value_range
+        values = f"{low:g}..{high:g}, as in their files"
+        scaling = f" The model maps them to 0..255, clips what is beyond, and scales that further.{scaling}"
     files = f"`{KERAS_FILE}` (Keras 3) and `{SAVED_MODEL}` (TensorFlow) hold the backbone, without the head.\n\n"
     return (
         (files if target.recipe else "")
         + "| | |\n| --- | --- |\n"
-        + f"| input | float32 images `(n, height, width, {channels})` with values in 0..255.{scaling} |\n"
+        + f"| input | float32 images `(n, height, width, {channels})` with values in {values}.{scaling} |\n"
         + f"| checkpoint | {_identified(target.checkpoint, target.checkpoint)} |\n"
         + f"| size of images | {size} |\n"
         + f"| output | `(n, {features})` float32 features |\n"

@@ -47,7 +47,7 @@ def _queries(target):
     names = target.config.queries
     if all(name.isdecimal() for name in names):
         return _gathered(target, target.images, list(map(int, names)))
-    images = data.read_images(names, target.image_size, target.train.image_shape[-1])
+    images = data.read_images(names, target.image_size, target.train.decoding or target.train.image_shape[-1])
     return images, np.full(len(images), -1)
 
 

@@ -7,12 +7,15 @@ from pathlib import Path
 import keras
 
 from keras_moco import data
+from keras_moco.checks.ranges import two_numbers
 from keras_moco.config import Config
 from keras_moco.data.source import check_same_classes
+from keras_moco.data.value_range import AUTO, FULL, text_of
 from keras_moco.errors import UserError
 from keras_moco.evaluation.features import at_level, at_levels
 from keras_moco.evaluation.output import EvaluationOutput
 from keras_moco.export import standalone_backbone
+from keras_moco.export.raw_values import limits_of, takes_0_to_255
 from keras_moco.networks import Encoder
 from keras_moco.networks.seeds import initial_seed
 from keras_moco.runs.directory import RunDirectory
@@ -33,6 +36,7 @@ class EvaluationTarget:
         recipe: `Config` of its training, or `None` where it is not known.
         output: `EvaluationOutput`, which records the results.
         encoder: `Encoder`, or a backbone without a head.
+        value_range: `(low, high)`, the values of image files that become 0..255; `None` if it does not change them.
         checkpoint: dict that identifies the weights: `"weights"` is a digest of those of the backbone, the same for
             every file format, and `"step"`, for a run, the step after which they were saved.
 
@@ -51,7 +55,8 @@ class EvaluationTarget:
             encoder, step = open_trained_encoder(self.path, config.data_dir, config.checkpoint)
         elif encoder is None:
             encoder = load_encoder(self.path, config.data_dir, config.checkpoint, config.trust_saved_model)
-        self.encoder = encoder
+        self.value_range = two_numbers(self.recipe.value_range) if self.recipe else limits_of(encoder)
+        self.encoder = takes_0_to_255(encoder)  # as images are read here
         self.checkpoint = {"weights": _digest(encoder)} if step is None else {"step": step, "weights": _digest(encoder)}
 
     def backbone(self):
@@ -69,7 +74,7 @@ class EvaluationTarget:
                 "The model must stay as it is while it is evaluated. "
                 f"Received: {self.path}, which has other weights now. Evaluate it again."
             )
-        return backbone
+        return takes_0_to_255(backbone)
 
     @property
     def levels(self):
@@ -177,7 +182,7 @@ class EvaluationTarget:
 
     def _open(self, split):
         """A `Source` of the data set, read as in training."""
-        settings = self.recipe or Config()
+        settings, channels = self.recipe or Config(), self.image_shape[-1]
         source = data.open_source(
             self.dataset,
             split,
@@ -186,8 +191,10 @@ class EvaluationTarget:
             max_bad_fraction=settings.max_bad_fraction,
             strict=settings.strict_data,
             shuffle_buffer_mib=settings.shuffle_buffer_mib,
+            channels=channels,
+            value_range=self._value_range,
+            background=settings.background,
         )
-        channels = self.image_shape[-1]
         if source.image_shape[-1] != channels:
             raise UserError(
                 "Images must have as many channels as the encoder takes. "
@@ -195,6 +202,14 @@ class EvaluationTarget:
                 "Evaluate it on other images."
             )
         return source
+
+    @property
+    def _value_range(self):
+        """How its training read image files."""
+        if self.recipe is None:
+            return AUTO if self.value_range is None else text_of(self.value_range)
+        # A run of a version that had no such setting took black to white of each file.
+        return FULL if self.recipe.value_range == AUTO else self.recipe.value_range
 
     @property
     def training_facts(self):

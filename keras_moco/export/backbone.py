@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from keras_moco.errors import UserError, UserOSError
+from keras_moco.export.raw_values import Limits, from_raw_values
 from keras_moco.export.saved_model import write_saved_model
 from keras_moco.export.standalone import NotStockError, describe, foreign_part, standalone_backbone
 from keras_moco.networks import Encoder
@@ -21,7 +22,7 @@ SAVED_MODEL = "saved_model"
 KERAS_FILE = "backbone.keras"
 
 
-def export_backbone(encoder: keras.Model, directory: StrPath) -> Path:
+def export_backbone(encoder: keras.Model, directory: StrPath, value_range: Limits | None = None) -> Path:
     """Writes a backbone as a SavedModel and, where it consists of stock Keras layers, as a `.keras` file.
 
     Neither file needs this package. Both models take float32 images `(n, H, W, C)` with values in 0..255, since the
@@ -44,6 +45,8 @@ def export_backbone(encoder: keras.Model, directory: StrPath) -> Path:
         encoder: `Encoder`, such as `model.encoder`; or a `keras.Model` from images to features without a head, such as
             an exported backbone, which is written unchanged.
         directory: path of the folder, created if missing.
+        value_range: `(low, high)`, the values of image files that became 0..255 in training, float: the exported models
+            take images with these raw values, and scale and clip them themselves. Defaults to `None`: they take 0..255.
 
     Returns:
         `pathlib.Path` of `directory`.
@@ -67,7 +70,7 @@ def export_backbone(encoder: keras.Model, directory: StrPath) -> Path:
     ```
     """
     directory = user_path(directory)
-    found = _exportable(encoder)
+    found = _exportable(encoder, value_range)
     if found.stock is None:
         warnings.warn(
             f"{KERAS_FILE} is not written, since no program without {found.foreign} could load it. "
@@ -97,13 +100,19 @@ class _Exportable(NamedTuple):
     foreign: str = ""  # the part that they could not load
 
 
-def _exportable(encoder):
+def _exportable(encoder, value_range):
     if isinstance(encoder, Encoder):
         try:
-            model = standalone_backbone(encoder)
+            model = standalone_backbone(encoder, value_range)
         except NotStockError as error:
             images = tf.TensorSpec((None, *encoder.image_shape), tf.float32, name="images")
-            return _Exportable(encoder.features, encoder.backbone, images, foreign=error.what)
+            features = encoder.features
+            if value_range:
+
+                def features(values, training=False):
+                    return encoder.features(from_raw_values(values, value_range), training=training)
+
+            return _Exportable(features, encoder.backbone, images, foreign=error.what)
         return _Exportable(model, model, tf.TensorSpec(model.input_shape, tf.float32, name="images"), model)
     shape = getattr(encoder, "input_shape", None)  # which a subclass of `keras.Model` need not have
     if not (isinstance(shape, tuple) and len(shape) == 4):

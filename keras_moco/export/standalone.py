@@ -4,6 +4,7 @@ import keras
 from keras import tree
 
 from keras_moco.errors import UserError
+from keras_moco.export.raw_values import Limits, from_raw_values
 from keras_moco.layers import SplitBatchNormalization
 from keras_moco.layers.nested import nested_layers
 
@@ -23,15 +24,16 @@ class NotStockError(UserError):
         self.what = what
 
 
-def standalone_backbone(encoder: keras.Model) -> keras.Model:
+def standalone_backbone(encoder: keras.Model, value_range: Limits | None = None) -> keras.Model:
     """Rebuilds scaling, backbone and pooling of an encoder as one functional model of stock Keras layers.
 
     Args:
         encoder: `Encoder`, as for `export_backbone`.
+        value_range: `(low, high)`, as for `export_backbone`. Defaults to `None`.
 
     Returns:
         A float32, trainable `keras.Model` named after the backbone, with copies of its weights, from images
-        `(n, H, W, C)` in 0..255 to `(n, F)`.
+        `(n, H, W, C)` in 0..255, or with raw values, to `(n, F)`.
 
     Raises:
         ValueError: `NotStockError`, if the backbone cannot be rebuilt from stock Keras layers.
@@ -46,25 +48,26 @@ def standalone_backbone(encoder: keras.Model) -> keras.Model:
     if not hasattr(encoder.backbone, "inputs"):
         raise NotStockError(describe(encoder.backbone))
     try:
-        model = _rebuild(encoder, (None, None, encoder.image_shape[-1]))
+        model = _rebuild(encoder, (None, None, encoder.image_shape[-1]), value_range)
     except NotStockError:
         raise
     except (ValueError, TypeError):
         if encoder.image_shape[:2] == (None, None):
             raise
         # Flattening or position embeddings tie the backbone to one image size.
-        model = _rebuild(encoder, encoder.image_shape)
+        model = _rebuild(encoder, encoder.image_shape, value_range)
     if foreign := foreign_part(model):
         raise NotStockError(foreign)
     return model
 
 
-def _rebuild(encoder, image_shape):
+def _rebuild(encoder, image_shape, value_range):
     images = keras.Input(image_shape, name="images")
+    pixels = from_raw_values(images, value_range) if value_range else images
     scaling = encoder.scaling
     # As lists, which are plain numbers in the file; arrays are not.
     scale, offset = scaling.scale.tolist(), scaling.offset.tolist()
-    scaled = keras.layers.Rescaling(scale, offset, name=scaling.name, dtype="float32")(images)
+    scaled = keras.layers.Rescaling(scale, offset, name=scaling.name, dtype="float32")(pixels)
     pairs = []
 
     def clone(layer):

@@ -25,6 +25,9 @@ def open_split(config, split):
         max_bad_fraction=config.max_bad_fraction,
         strict=config.strict_data,
         shuffle_buffer_mib=config.shuffle_buffer_mib,
+        channels=config.channels,
+        value_range=config.value_range,
+        background=config.background,
     )
 
 

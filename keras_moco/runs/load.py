@@ -8,6 +8,7 @@ from zipfile import BadZipFile
 import keras
 
 from keras_moco import distribution
+from keras_moco.checks.ranges import two_numbers
 from keras_moco.convert import encoder_from_pytorch, load_pytorch
 from keras_moco.errors import UserError
 from keras_moco.export import standalone_backbone
@@ -47,7 +48,8 @@ def load_backbone(
             all the same. Defaults to `False`. Other forms need no trust (docs/trust.md).
 
     Returns:
-        A trainable float32 `keras.Model` from images `(n, H, W, C)` in 0..255 to features `(n, F)`. It is one flat
+        A trainable float32 `keras.Model` from images `(n, H, W, C)` in 0..255 to features `(n, F)`; of a run whose
+        `value_range` is other numbers, from images with the values of their files. It is one flat
         model of stock layers, whose stages can be frozen by the names of their layers; that of a SavedModel is a single
         `keras.layers.TFSMLayer`.
 
@@ -64,7 +66,10 @@ def load_backbone(
     ```
     """
     encoder = load_encoder(path, data_dir, checkpoint, trust_saved_model)
-    return standalone_backbone(encoder) if isinstance(encoder, Encoder) else encoder
+    if not isinstance(encoder, Encoder):
+        return encoder
+    run = RunDirectory(path)
+    return standalone_backbone(encoder, two_numbers(run.config().value_range) if run.flagfile.is_file() else None)
 
 
 def load_encoder(

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from keras_moco.config import Config
+from keras_moco.data.value_range import text_of
 from keras_moco.errors import UserError
 from keras_moco.methods import Method, get_method
 from keras_moco.optimizers import schedules
@@ -74,7 +75,7 @@ class Plan:
         Raises:
             ValueError: also if the images have other channels than configured.
         """
-        channels = source.image_shape[-1]
+        config, channels = settled_by(config, source), source.image_shape[-1]
         if config.channels not in (None, channels):
             raise UserError(
                 "`channels` must be what the images have. "
@@ -131,3 +132,11 @@ class Plan:
             *self.method.describe(self),
         ]
         return "\n".join(lines)
+
+
+def settled_by(config, source):
+    """The configuration with what follows from the files of a source: how all images are decoded from now on."""
+    if source.decoding is None:
+        return config
+    found = {"channels": source.decoding.channels, "value_range": text_of(source.decoding.limits)}
+    return dataclasses.replace(config, **found)

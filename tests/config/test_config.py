@@ -101,6 +101,9 @@ def test_run_may_not_resume_with_what_decides_the_weights():
 def test_setting_that_follows_from_the_data_differs_from_nothing():
     assert Config().differences(Config(queue_size=512)) == {}  # before the data are opened
     assert Config(queue_size=256).differences(Config(queue_size=512)) == {"queue_size": "512 -> 256"}
+    ranges = [Config(value_range=text) for text in ("auto", "full", "0,4095")]
+    assert ranges[1].differences(ranges[0]) == ranges[0].differences(ranges[1]) == {}
+    assert ranges[2].differences(ranges[1]) == {"value_range": "full -> 0,4095"}
     assert Config(queue_size=65536, knn_k=200).changed() == []  # as earlier flagfiles have it
     assert Config(queue_size=65535).changed() == ["queue_size"]
 
@@ -242,7 +245,8 @@ def test_edges_of_ranges():
         **dict(key_momentum=(1.0, 1.001), bank_momentum=(0.0, -0.001), optimizer_momentum=(0.999, 1.0)),
         **dict(max_bad_fraction=(0.0, 1.0), crop_min_area=(1.0, 0.0), checkpoint_share=(1.0, 0.0)),
         **dict(queue_size=(1, 0), epochs=(1, 0), keep_checkpoints=(1, 0), steps_per_execution=(1, 0)),
-        **dict(image_mean=((0.0, 1.0), (1.01,)), image_std=((1.0,), (0.0,)), channels=(1, 2)),
+        **dict(image_mean=((0.0, 1.0), (1.01,)), image_std=((1.0,), (0.0,)), channels=(1, 0)),
+        **dict(value_range=("percentile:0.5,99.5", "percentile:5,5"), background=(0, 256)),
         **dict(
             warmup_epochs=(0, -1), knn_every_epochs=(0, -1), checkpoint_minutes=(0.0, -0.1), max_minutes=(0.0, -1.0)
         ),

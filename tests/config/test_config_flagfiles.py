@@ -25,6 +25,10 @@ def other_value(field):
         return (1 / 3, 0.1 + 0.2, 1e-7)
     if field.metadata["choices"]:
         return next(choice for choice in field.metadata["choices"] if choice != field.default)
+    if field.name == "value_range":
+        return "-0.5,1e3"
+    if field.name == "background":
+        return 128
     kind = kinds_of(field)[0]
     if kind is bool:
         return not field.default

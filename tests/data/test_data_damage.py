@@ -34,7 +34,7 @@ DAMAGES = [  # kind of file, its bytes, and words of what is said of it
     ("jpg", b"", "empty file"),
     ("jpg", noise("jpeg")[:-300], "damaged, incomplete or too large JPEG"),
     ("png", noise("png")[:-300], "damaged, incomplete or too large PNG"),
-    ("jpg", b"This is no image but a text.", "no JPEG, PNG, BMP or GIF"),
+    ("jpg", b"This is no image but a text.", "of no known format"),
     ("png", bomb(), "damaged, incomplete or too large PNG"),
     ("jpg", None, "No such file or directory"),
     ("jpg", noise("jpeg")[:100], "damaged, incomplete or too large JPEG"),

@@ -1,0 +1,90 @@
+"""Which values of image files become black and white: the setting `value_range`."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_moco.checks.ranges import RANGES, VALUE_RANGE, two_numbers
+from keras_moco.errors import UserError
+
+AUTO, FULL, PERCENTILE = "auto", "full", "percentile:"
+USUAL = "percentile:0.5,99.5"  # what a note suggests
+LEVELS = 256
+FEW = 56  # levels; a range that leaves more than 200 of 256 unused is noted
+
+
+class Measured:
+    """The values of a sample of images.
+
+    Args:
+        arrays: list of arrays of numbers, the values of each image, without opacity.
+
+    Example:
+
+    >>> Measured([np.array([0, 17, 4080], "uint16")]).limits("auto")
+    (0.0, 4095.0)
+    """
+
+    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
+        self.whole = all(array.dtype.kind != "f" for array in arrays)
+        finite = [array[np.isfinite(array)] for array in arrays]
+        finite = [array for array in finite if array.size] or [np.zeros(1)]
+        self.low = float(min(array.min() for array in finite))
+        self.high = float(max(array.max() for array in finite))
+        self.pixels = np.concatenate([thinned(array) for array in finite])
+
+    def limits(self, value_range: str) -> tuple[float, float]:
+        """The values that become black and white.
+
+        - `auto`: of whole numbers from 0, 0 and the largest value of as many bits as the largest value found needs
+          (4,095 for 4,080); of fractions in 0..1, 0 and 1; of others, the lowest and the highest value found.
+        - `percentile:P,Q`: these percentiles of all values of the sample.
+
+        Returns:
+            `(low, high)`, with low < high.
+        """
+        if value_range.startswith(PERCENTILE):
+            low, high = np.percentile(self.pixels, two_numbers(value_range.removeprefix(PERCENTILE))).tolist()
+        elif self.whole and self.low >= 0:
+            low, high = 0.0, 2.0 ** max(8, int(self.high).bit_length()) - 1
+        elif self.low >= 0 and self.high <= 1:
+            low, high = 0.0, 1.0
+        else:
+            low, high = self.low, self.high
+        low, high = (float(f"{end:.6g}") for end in (low, high))  # as it is written into a flagfile
+        return (low, high) if low < high else (low, low + 1)
+
+    def levels(self, limits: tuple[float, float]) -> int:
+        """How many of 256 levels lie between the percentiles 0.5 and 99.5 of all pixels."""
+        low, high = limits
+        ends = np.clip(np.percentile(self.pixels, (0.5, 99.5)), low, high)
+        return math.ceil((ends[1] - ends[0]) / (high - low) * (LEVELS - 1)) + 1
+
+
+def thinned(array: np.ndarray, most: int = 10_000) -> np.ndarray:
+    """At most so many values of an array, at equal distances: float32 `(n,)`."""
+    flat = array.reshape(-1)
+    return flat[:: -(-len(flat) // most)].astype("float32")
+
+
+def check_value_range(value_range: str) -> None:
+    """Raises `ValueError` unless it has one of the forms of the setting."""
+    if not isinstance(value_range, str) or not RANGES[VALUE_RANGE](value_range):
+        raise UserError(
+            f"`value_range` must be {VALUE_RANGE}. Received: value_range={value_range!r}. "
+            "Correct it, for example to 0,4095."
+        )
+
+
+def text_of(limits: tuple[float, float] | str | None) -> str:
+    """The setting that stands for `Decoding.limits`.
+
+    Example:
+
+    >>> text_of(None), text_of((0.0, 4095.0))
+    ('full', '0,4095')
+    """
+    if limits is None:
+        return FULL
+    return limits if isinstance(limits, str) else ",".join(f"{end:.6g}" for end in limits)

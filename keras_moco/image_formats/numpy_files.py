@@ -1,0 +1,45 @@
+"""NumPy's own files: `.npy`, and `.npz` of one array or with one named `image`, `(h, w)` or `(h, w, c)`."""
+
+import io
+
+import numpy as np
+
+from keras_moco.errors import UserError
+from keras_moco.image_formats.registry import Facts, Raw
+
+NAME = "image"
+KINDS = "buif"  # bool, whole numbers, fractions
+
+
+def read(data, channels=None):
+    """A file as a `Raw`."""
+    values = _array(data)
+    if values.ndim not in (2, 3) or values.dtype.kind not in KINDS or not values.size:
+        raise UserError(
+            "An array of a NumPy file must be an image of numbers, (h, w) or (h, w, c). "
+            f"Received: shape {values.shape} of type {values.dtype}. Save it so."
+        )
+    if values.dtype == bool:
+        values = values.astype("uint8") * 255
+    white = {"u1": 255.0, "u2": 2.0**16 - 1}.get(values.dtype.str[1:])
+    return Raw(values[..., None] if values.ndim == 2 else values, white)
+
+
+def facts(data):
+    """The `Facts` of a whole file."""
+    raw = read(data)
+    bits = {255.0: 8, 2.0**16 - 1: 16}.get(raw.white, 0)
+    return Facts(raw.values.shape[-1], bits)
+
+
+def _array(data):
+    loaded = np.load(io.BytesIO(data), allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    names = loaded.files
+    if NAME not in names and len(names) != 1:
+        raise UserError(
+            f"An .npz file must have one array, or one named `{NAME}`. Received: {', '.join(names) or 'none'}. "
+            "Save the image alone."
+        )
+    return loaded[NAME if NAME in names else names[0]]

@@ -1,0 +1,83 @@
+"""TIFF by tifffile: any bits, bands and compression; a page for each band, or the first page."""
+
+import io
+
+import numpy as np
+import tifffile
+
+from keras_moco.errors import UserError
+from keras_moco.image_formats.orient import upright
+from keras_moco.image_formats.registry import Facts, Raw
+
+WHITE_IS_ZERO, PALETTE, SEPARATED = 0, 3, 5  # kinds of pixels (TIFF 6.0, tag 262)
+PREMULTIPLIED, PLAIN_ALPHA = 1, 2  # kinds of further channels (tag 338)
+ORIENTATION = 274
+
+
+def read(data, channels=None):
+    """A file as a `Raw`: its first page, or as many gray pages as there are `channels`."""
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        pages = file.pages
+        if channels is None or channels == 1 or len(pages) != channels or pages[0].samplesperpixel != 1:
+            return _of_page(pages[0])
+        parts = [_of_page(page) for page in pages]
+    if len({part.values.shape for part in parts}) > 1:
+        raise UserError(f"Pages that are bands must have one size. Received: {_sizes(parts)}. Save them alike.")
+    return Raw(np.concatenate([part.values for part in parts], axis=-1), parts[0].white)
+
+
+def facts(data):
+    """The `Facts` of a whole file."""
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages[0]
+        alpha = _alpha(page) > 0
+        colours = page.photometric in (PALETTE, SEPARATED)
+        return Facts(
+            channels=3 if colours else page.samplesperpixel - alpha,
+            bits=0 if page.dtype.kind == "f" else max(8, page.bitspersample),
+            alpha=alpha,
+            turned=_orientation(page) > 1,
+            pages=len(file.pages),
+        )
+
+
+def _of_page(page):
+    values = page.asarray()
+    if page.axes not in ("YX", "YXS", "SYX"):
+        raise UserError(f"A page of a TIFF must be one image. Received: axes {page.axes}. Save each alone.")
+    values = np.moveaxis(values, 0, -1) if page.axes == "SYX" else values
+    values = values[..., None] if values.ndim == 2 else values
+    white = None if values.dtype.kind == "f" else 2.0**page.bitspersample - 1
+    if page.photometric == PALETTE:
+        values, white = _palette(page)[values[..., 0]], 255.0
+    if page.photometric == WHITE_IS_ZERO and white:
+        values = white - values
+    if page.photometric == SEPARATED:  # cyan, magenta, yellow, black
+        values = (1 - values[..., :3] / white) * (1 - values[..., 3:4] / white) * white
+    alpha = _alpha(page)
+    if alpha == PREMULTIPLIED and white:
+        opacity = values[..., -1:] / white
+        plain = values[..., :-1] / np.where(opacity > 0, opacity, 1)
+        values = np.concatenate([plain, values[..., -1:]], axis=-1)
+    return Raw(upright(values, _orientation(page)), white, alpha > 0)
+
+
+def _palette(page):
+    """The colours of a palette, uint8 `(n, 3)`; as libtiff takes them, of the upper 8 of 16 bits if these are used."""
+    colours = np.moveaxis(page.colormap, 0, -1)
+    return (colours >> 8 if colours.max() > 255 else colours).astype("uint8")
+
+
+def _alpha(page):
+    """The kind of opacity of the last channel; 0 if it is none."""
+    kinds = [int(kind) for kind in page.extrasamples or ()]
+    return kinds[-1] if kinds and kinds[-1] in (PREMULTIPLIED, PLAIN_ALPHA) else 0
+
+
+def _orientation(page):
+    tag = page.tags.get(ORIENTATION)
+    return int(tag.value) if tag else 1
+
+
+def _sizes(parts):
+    return ", ".join(sorted({" x ".join(map(str, part.values.shape[:2])) for part in parts}))

@@ -1,0 +1,218 @@
+"""Files of every format have the pixels that the library which wrote them reads, in training and in evaluation."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageOps
+
+from keras_moco.data.decode import decoder_of
+from keras_moco.image_formats import Decoding
+from tests.image_formats import written
+from tests.image_formats.written import by_pillow, dicom, picture, scene, tiff
+
+FULL_16 = 65535
+
+
+def decoded(files, decoding):
+    """For each file what evaluation sees, what training sees of the whole, and of a part, from one pipeline."""
+
+    def views(data):
+        decoder = decoder_of(data, decoding)
+        whole = tf.stack([0, 0, decoder.height, decoder.width])
+        part, boxes = decoder.around(tf.constant([[5, 3, 11, 20], [9, 8, 13, 25]]))
+        top, left = tf.unstack(boxes[0, :2])
+        return decoder.whole(), decoder.around(whole[None])[0], part[top : top + 11, left : left + 20]
+
+    return list(tf.data.Dataset.from_tensor_slices(files).map(views).as_numpy_iterator())
+
+
+def assert_decoded(files, decoding, off=0):
+    """Compares files, a dict of names to `(bytes, expected pixels)`."""
+    found = decoded([data for data, _ in files.values()], decoding)
+    for (name, (_, expected)), (evaluation, training, part) in zip(files.items(), found, strict=True):
+        assert evaluation.dtype == decoding.dtype
+        np.testing.assert_allclose(evaluation.astype(float), expected, rtol=0, atol=off, err_msg=name)
+        np.testing.assert_array_equal(training, evaluation, name)
+        np.testing.assert_array_equal(part, evaluation[5:16, 3:23], name)
+
+
+def own_reading(data, mode="RGB"):
+    """What Pillow reads, upright."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert(mode))
+
+
+def png_16(values):
+    return tf.io.encode_png(values).numpy()
+
+
+EIGHT_BITS = {
+    "JPEG": by_pillow(picture(), "jpeg", quality=95),
+    "JPEG, progressive": by_pillow(picture(), "jpeg", quality=90, progressive=True),
+    "JPEG, 4:2:0": by_pillow(picture(), "jpeg", quality=80, subsampling=2),
+    "JPEG, gray": by_pillow(picture("L"), "jpeg", quality=95),
+    "PNG": by_pillow(picture(), "png"),
+    "PNG, gray": by_pillow(picture("L"), "png"),
+    "PNG, palette": by_pillow(picture("P"), "png"),
+    "PNG, 1 bit": by_pillow(picture("1"), "png"),
+    "PNG with a resolution": by_pillow(picture(), "png", dpi=(300, 300)),
+    "BMP": by_pillow(picture(), "bmp"),
+    "BMP, gray": by_pillow(picture("L"), "bmp"),
+    "BMP, palette": by_pillow(picture("P"), "bmp"),
+    "BMP, 1 bit": by_pillow(picture("1"), "bmp"),
+    "GIF": by_pillow(picture("P"), "gif"),
+    "WebP": by_pillow(picture(), "webp", quality=80),
+    "WebP, lossless": by_pillow(picture(), "webp", lossless=True),
+    "PPM": by_pillow(picture(), "ppm"),
+    "PGM": by_pillow(picture("L"), "ppm"),
+    "AVIF": by_pillow(picture(), "avif", quality=80),
+    "TIFF": by_pillow(picture(), "tiff"),
+    "TIFF, LZW": by_pillow(picture(), "tiff", compression="tiff_lzw"),
+    "TIFF, deflate": by_pillow(picture(), "tiff", compression="tiff_adobe_deflate"),
+    "TIFF, gray": by_pillow(picture("L"), "tiff"),
+    "TIFF, 1 bit": by_pillow(picture("1"), "tiff"),
+    "TIFF, palette": by_pillow(picture("P"), "tiff"),
+    "TIFF, tiled": tiff(scene(3), tile=(16, 16), photometric="rgb"),
+}
+
+
+def test_8_bits_have_the_pixels_that_pillow_reads():
+    assert_decoded({name: (data, own_reading(data)) for name, data in EIGHT_BITS.items()}, Decoding(3))
+
+
+def test_colour_becomes_gray_alike_in_all_lossless_formats():
+    luma = scene(3) @ [0.2989, 0.587, 0.114]  # of `tf.image.rgb_to_grayscale`
+    files = [EIGHT_BITS[name] for name in ("PNG", "BMP", "WebP, lossless", "TIFF, tiled")]
+    grays = [gray for gray, _, _ in decoded(files, Decoding(1))]
+    for gray in grays:
+        np.testing.assert_array_equal(gray, grays[0])
+        np.testing.assert_allclose(gray[..., 0], luma, atol=1)
+
+
+DEEP = {  # file: values it holds, white of its type
+    "PNG, 16 bits, gray": (png_16(scene(1, "uint16")), scene(1, "uint16"), FULL_16),
+    "PNG, 16 bits": (png_16(scene(3, "uint16")), scene(3, "uint16"), FULL_16),
+    "TIFF, 16 bits, gray": (tiff(scene(1, "uint16")[..., 0]), scene(1, "uint16"), FULL_16),
+    "TIFF, 16 bits": (tiff(scene(3, "uint16"), photometric="rgb"), scene(3, "uint16"), FULL_16),
+    "TIFF, 16 bits, LZW": (
+        tiff(scene(1, "uint16")[..., 0], compression="lzw", predictor=True),
+        scene(1, "uint16"),
+        FULL_16,
+    ),
+    "TIFF, fractions": (tiff(scene(1, "float32")[..., 0]), scene(1, "float32"), None),
+    "TIFF, 13 bands of fractions": (
+        tiff(scene(13, "float32"), photometric="minisblack", planarconfig="contig"),
+        scene(13, "float32"),
+        None,
+    ),
+    "TIFF, 5 bands, one after the other": (
+        tiff(scene(5, "uint16").transpose(2, 0, 1), photometric="minisblack", planarconfig="separate"),
+        scene(5, "uint16"),
+        FULL_16,
+    ),
+    "TIFF, 5 pages": (
+        tiff(scene(5, "uint16").transpose(2, 0, 1), photometric="minisblack"),
+        scene(5, "uint16"),
+        FULL_16,
+    ),
+    "DICOM": (dicom(scene(1, "uint16", 4095)[..., 0]), scene(1, "uint16", 4095), None),
+    "DICOM, compressed": (dicom(scene(1, "uint16", 4095)[..., 0], compress=True), scene(1, "uint16", 4095), None),
+    "DICOM with slope and intercept": (
+        dicom(scene(1, "uint16", 4095)[..., 0], RescaleSlope=2, RescaleIntercept=-1024),
+        scene(1, "uint16", 4095) * 2.0 - 1024,
+        None,
+    ),
+    "DICOM, signed": (dicom(scene(1, "int16", 2000)[..., 0] - 1000), scene(1, "int16", 2000) - 1000, None),
+    "DICOM, low is bright": (
+        dicom(scene(1, "uint16", 4095)[..., 0], "MONOCHROME1"),
+        4095 - scene(1, "uint16", 4095).astype(int),
+        None,
+    ),
+    "npy, 16 bits": (written.array_file(scene(1, "uint16")[..., 0]), scene(1, "uint16"), FULL_16),
+    "npy, 13 bands": (written.array_file(scene(13, "float32")), scene(13, "float32"), None),
+    "npz": (written.array_file(None, image=scene(3, "float64"), label=np.array(3)), scene(3, "float64"), None),
+}
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5, 13])
+def test_more_than_8_bits_are_mapped_by_the_stated_law(channels):
+    low, high = 100.0, 3000.0
+    files, full = {}, {}
+    for name, (data, values, white) in DEEP.items():
+        if values.shape[-1] == channels:
+            files[name] = data, np.clip((values.astype(float) - low) * 255 / (high - low), 0, 255)
+            if white:
+                full[name] = data, np.round(values * (255 / white))
+    assert_decoded(files, Decoding(channels, (low, high)), off=1e-3)
+    if full:
+        assert_decoded(full, Decoding(channels))
+
+
+def test_a_range_applies_to_8_bits_and_fractions_too():
+    names = "PNG", "WebP, lossless", "TIFF, tiled"
+    expected = np.clip((scene(3).astype(float) - 50) * 255 / 100, 0, 255)
+    assert_decoded({name: (EIGHT_BITS[name], expected) for name in names}, Decoding(3, (50.0, 150.0)), off=1e-3)
+    fractions = {name: (data, values * 255) for name, (data, values, _) in DEEP.items() if values.dtype.kind == "f"}
+    gray = {name: found for name, found in fractions.items() if name == "TIFF, fractions"}
+    assert_decoded(gray, Decoding(1, (0.0, 1.0)), off=1e-3)
+
+
+def test_dicom_is_shown_by_its_own_window():
+    values = scene(1, "uint16", 4095)
+    data = dicom(values[..., 0], WindowCenter=1000, WindowWidth=800, RescaleSlope=1, RescaleIntercept=0)
+    shown = np.clip(((values - 999.5) / 799 + 0.5) * 255, 0, 255)  # DICOM PS3.3, C.11.2.1.2.1
+    assert_decoded({"a window": (data, shown)}, Decoding(1, "window"), off=0.01)
+
+
+OPACITY = scene(4)[..., 3:] / 255.0
+TRANSPARENT = {
+    "png": by_pillow(picture("RGBA"), "png"),
+    "webp": by_pillow(picture("RGBA"), "webp", lossless=True, exact=True),
+    "tiff": by_pillow(picture("RGBA"), "tiff"),
+}
+
+
+@pytest.mark.parametrize("background", [255, 0, 128])
+def test_transparent_images_are_laid_on_the_background(background):
+    values, opacity = scene(4, "uint16"), scene(4, "uint16")[..., 3:] / FULL_16
+    premultiplied = np.round(np.concatenate([scene(3) * OPACITY, scene(4)[..., 3:]], axis=-1)).astype("uint8")
+    palette = picture("P")
+    shown = np.where(np.asarray(palette)[..., None] == 7, background, np.asarray(palette.convert("RGB")))
+    laid = np.round(scene(3) * OPACITY + background * (1 - OPACITY))
+    files = {kind: (data, laid) for kind, data in TRANSPARENT.items()}
+    files["16 bits"] = png_16(values), np.round(values[..., :3] / 257 * opacity + background * (1 - opacity))
+    files["palette"] = by_pillow(palette, "png", transparency=7), shown
+    files["gif"] = by_pillow(palette, "gif", transparency=7), shown
+    assert_decoded(files, Decoding(3, background=background))
+    data = tiff(premultiplied, photometric="rgb", extrasamples=["assocalpha"])
+    expected = premultiplied[..., :3] + background * (1 - OPACITY)
+    assert_decoded({"premultiplied": (data, expected)}, Decoding(3, background=background), off=1)
+
+
+def test_opacity_is_kept_where_as_many_channels_are_wanted():
+    assert_decoded({kind: (data, scene(4)) for kind, data in TRANSPARENT.items()}, Decoding(4))
+
+
+def test_photographs_are_turned_upright():
+    files = {}
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[274] = orientation
+        for kind, options in {"jpeg": {"quality": 95}, "png": {}, "webp": {"lossless": True}, "tiff": {}}.items():
+            data = by_pillow(picture(), kind, exif=exif, **options)
+            files[f"{kind} {orientation}"] = data, own_reading(data)
+        behind = by_pillow(picture(), "jpeg", quality=95, exif=exif, comment=b"by hand", dpi=(72, 72))
+        files[f"after other segments, {orientation}"] = behind, own_reading(behind)
+        comment_first = behind[:2] + b"\xff\xfe\x00\x04hi" + behind[2:]
+        files[f"after a comment, {orientation}"] = comment_first, own_reading(behind)
+    assert_decoded(files, Decoding(3))
+
+
+def test_an_image_of_other_channels_is_an_error_not_a_guess():
+    for data, channels in ((EIGHT_BITS["PNG"], 13), (DEEP["npy, 13 bands"][0], 3), (EIGHT_BITS["JPEG"], 4)):
+        with pytest.raises(tf.errors.OpError, match="channel"):
+            decoded([data], Decoding(channels, (0.0, 1.0)))
+    with pytest.raises(tf.errors.OpError, match="need a range"):
+        decoded([DEEP["npy, 13 bands"][0]], Decoding(13))

@@ -1,0 +1,134 @@
+"""What a sample of files decides: channels, range of values, and what the log says of them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_moco.data import evaluation_dataset, open_source, pretrain_dataset
+from keras_moco.data.sample import places
+from keras_moco.data.value_range import Measured
+from keras_moco.image_formats import registry
+from tests.batches import take
+from tests.image_formats.written import array_file, by_pillow, picture, scene, tiff
+
+
+def write(folder, **files):
+    for name, data in files.items():
+        (folder / name.replace("__", ".")).write_bytes(data)
+    return f"folder:{folder}"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "kind", "limits"),
+    [
+        (0, 255, "uint8", (0, 255)),
+        (0, 200, "uint16", (0, 255)),
+        (17, 4080, "uint16", (0, 4095)),
+        (0, 4096, "uint16", (0, 8191)),
+        (0, 65535, "uint16", (0, 65535)),
+        (-1024, 3071, "int16", (-1024, 3071)),
+        (0.01, 0.9, "float32", (0, 1)),
+        (-0.5, 0.5, "float32", (-0.5, 0.5)),
+        (3.0, 900.0, "float32", (3, 900)),
+        (7, 7, "float32", (7, 8)),
+    ],
+)
+def test_auto_holds_every_value_found(low, high, kind, limits):
+    measured = Measured([np.linspace(low, high, 999).astype(kind), np.full(5, low, kind)])
+    assert measured.limits("auto") == limits
+
+
+def test_percentiles_are_those_of_all_values_and_not_finite_ones_do_not_count():
+    values = np.random.default_rng(0).normal(300, 50, (4, 40, 50)).astype("float32")
+    values[0, 0, 0], values[1, 0, 0] = np.nan, np.inf
+    found = Measured(list(values)).limits("percentile:2,90")
+    np.testing.assert_allclose(found, np.percentile(values[np.isfinite(values)], (2, 90)), rtol=1e-5)
+
+
+def test_sample_is_spread_over_all_files():
+    chosen = places(3000)
+    assert len(chosen) == 128 and chosen[0] == 0 and max(np.diff(chosen)) == 24 and chosen[-1] >= 3000 - 24
+    assert places(5) == [0, 1, 2, 3, 4]
+
+
+def test_twelve_bits_in_sixteen_keep_their_gray_values_in_training_and_evaluation(tmp_path, caplog):
+    from keras_moco.augment import RandomResizedCrop
+
+    ramp = np.arange(4096, dtype="uint16").reshape(64, 64)
+    source = open_source(write(tmp_path, a__tif=tiff(ramp), b__png=by_pillow(Image.fromarray(ramp), "png")))
+    assert source.decoding.limits == (0, 4095) and source.image_shape == (None, None, 1)
+    assert "values from 0 to 4095 in a sample of 2 images; 0 to 4095 become 0..255" in caplog.text
+    expected = ramp * (255 / 4095)
+    for example in source.examples().as_numpy_iterator():
+        np.testing.assert_allclose(example["image"][..., 0], expected, atol=1e-4)
+    (batch,) = evaluation_dataset(source, 32).as_numpy_iterator()
+    pooled = expected.reshape(32, 2, 32, 2).mean(axis=(1, 3))
+    np.testing.assert_allclose(batch["image"][0, 4:-4, 4:-4, 0], pooled[4:-4, 4:-4], atol=0.3)
+    whole = RandomResizedCrop(64, scale=(1, 1), ratio=(1, 1))
+    view = take(pretrain_dataset(source, whole, 2), 1)["query"][0, ..., 0]
+    np.testing.assert_allclose(view, expected, atol=1e-3)
+    assert len(np.unique(np.round(view * 4095 / 255))) == 4096
+
+
+def test_range_of_few_levels_is_noted_with_a_better_one(tmp_path, caplog):
+    dark = scene(1, "uint16", 1000)[..., 0].copy()
+    dark[0, 0] = 65535
+    open_source(write(tmp_path, a__tif=tiff(dark)))
+    assert "0 to 65535 become 0..255" in caplog.text
+    assert "99 % of the pixels have 5 of 256 levels. --value_range=percentile:0.5,99.5 uses more" in caplog.text
+
+
+def test_given_range_and_channels_are_taken_as_they_are(tmp_path):
+    name = write(tmp_path, a__tif=tiff(scene(5, "uint16").transpose(2, 0, 1), photometric="minisblack"))
+    source = open_source(name, channels=5, value_range="100,900")
+    assert source.image_shape[-1] == 5 and source.decoding.limits == (100, 900)
+    assert open_source(name, value_range="full").image_shape[-1] == 1  # the first page
+    with pytest.raises(ValueError, match="channels=4, folder:.* with 1. Correct or omit --channels"):
+        open_source(name, channels=4)
+    with pytest.raises(ValueError, match="`value_range` must be auto, full.* Received: value_range='9,1'"):
+        open_source(name, value_range="9,1")
+
+
+def test_gray_becomes_colour_and_colour_gray_if_asked(tmp_path, caplog):
+    name = write(tmp_path, a__png=by_pillow(picture("L"), "png"), b__webp=by_pillow(picture(), "webp", lossless=True))
+    gray, colour = open_source(name), open_source(name, channels=3)
+    assert "of a sample, 1 of 2 images have 3 channel(s); all become 1" in caplog.text
+    first, second = colour.examples().as_numpy_iterator()
+    np.testing.assert_array_equal(first["image"], np.repeat(scene(1), 3, axis=-1))
+    np.testing.assert_array_equal(second["image"], scene(3))
+    assert [example["image"].shape[-1] for example in gray.examples().as_numpy_iterator()] == [1, 1]
+
+
+def test_what_is_laid_on_a_background_or_left_out_is_said(tmp_path, caplog):
+    opaque, drawing = by_pillow(picture(), "png"), by_pillow(picture("RGBA"), "png")
+    pages = tiff(scene(4).transpose(2, 0, 1), photometric="minisblack")
+    open_source(write(tmp_path, a__png=opaque, b__png=drawing, c__tif=pages), background=0)
+    assert "1 of a sample of 3 images are partly transparent; their background becomes 0" in caplog.text
+    assert "files of up to 4 pages, of which the first one is read" in caplog.text
+
+
+def test_eight_and_sixteen_bits_together_are_each_read_by_their_own_white(tmp_path, caplog):
+    wide = scene(1, "uint16")
+    name = write(tmp_path, a__png=by_pillow(picture("L"), "png"), b__tif=tiff(wide[..., 0]))
+    first, second = open_source(name).examples().as_numpy_iterator()
+    np.testing.assert_array_equal(first["image"], scene(1))
+    np.testing.assert_array_equal(second["image"], np.round(wide / 257))
+    assert "files of 8 and of 16 bits" in caplog.text
+
+
+def test_format_whose_library_is_missing_is_refused_with_the_extra(tmp_path, monkeypatch):
+    lacking = registry.FORMATS["TIFF"]._replace(needs=("tifffile_that_nobody_has",))
+    monkeypatch.setitem(registry.FORMATS, "TIFF", lacking)
+    png, unread = by_pillow(picture(), "png"), tiff(scene(3))
+    with pytest.raises(
+        ValueError, match=r"TIFF, for which tifffile_that_nobody_has is missing: pip install 'keras_moco"
+    ):
+        open_source(write(tmp_path, a__png=png, b__tif=unread))
+
+
+def test_array_that_is_no_image_is_skipped_with_the_reason(tmp_path, caplog):
+    files = {"a__npy": array_file(scene(1)), "b__npy": array_file(np.zeros(7)), "c__npy": array_file(scene(2))}
+    source = open_source(write(tmp_path, **files), max_bad_fraction=0.7)
+    assert len(list(source.examples())) == 1
+    assert "b.npy (An array of a NumPy file must be an image of numbers" in caplog.text
+    assert "c.npy (NumPy of other values or channels than the images of the set)" in caplog.text
