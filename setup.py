@@ -24,9 +24,9 @@ TFLITE = ["ai-edge-litert>=1.4"]
 TPU = ["tensorflow-tpu==2.20.*", "libtpu>=0.0.14,<0.0.32"]
 # TIFF, DICOM and HEIC; all other formats need nothing more.
 FORMATS = [
-    "tifffile>=2024.8",
-    "imagecodecs>=2024.6",
-    "pydicom>=3",
+    "tifffile>=2024.8.10",
+    "imagecodecs>=2024.6.1",
+    "pydicom>=3.0.0",
     "python-gdcm>=3.0.24.1",  # for compressed DICOM
     "pillow-heif>=0.18",
 ]

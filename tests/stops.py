@@ -58,4 +58,5 @@ def main(workdir, epochs, *steps):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which background processes ignore by default
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup` ignores
     main(*sys.argv[1:])

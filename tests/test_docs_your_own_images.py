@@ -18,8 +18,8 @@ from sklearn.datasets import load_sample_images
 from keras_moco import data
 from keras_moco.config import Config
 from keras_moco.config.flagfiles import read_flagfile
+from keras_moco.runs.build import open_split
 from keras_moco.runs.directory import RunDirectory
-from keras_moco.runs.plan import Plan
 from tests import tiny  # noqa: F401 (the backbone "tiny")
 from tests.run_command import parsed, run_command
 
@@ -111,11 +111,9 @@ def test_page_runs_from_start_to_end(tmp_path, monkeypatch):
     assert keras.models.load_model("own/export/backbone.keras").output_shape == (None, 128)
 
 
-def test_gray_first_file_is_rejected_for_three_channels(tmp_path):
+def test_gray_first_file_becomes_colour_if_asked(tmp_path):
     save_crops(tmp_path / "photos", 2, np.random.default_rng(0))
     Image.new("L", (9, 9)).save(tmp_path / "photos" / "a.png")
     config, _ = parsed(Config, [f"--dataset=folder:{tmp_path / 'photos'}", "--channels=3"])
-    source = data.open_source(config.dataset)
-    assert source.image_shape == (None, None, 1)
-    with pytest.raises(ValueError, match="channels=3, folder:.* with 1"):
-        Plan.of(config, source, replicas=1)
+    assert data.open_source(config.dataset).image_shape == (None, None, 1)
+    assert open_split(config, "train").image_shape == (None, None, 3)

@@ -55,7 +55,7 @@ class Config(RunSettings):
         follows_data=True,
     )
     background: int = _data(
-        255, "Gray level behind transparent images, 0..255.", range="from 0 to 255", used_by=FILES, changeable=True
+        255, "Gray level under transparent images, 0..255.", range="from 0 to 255", used_by=FILES, changeable=True
     )
     image_mean: tuple[float, ...] = _data(
         (0.485, 0.456, 0.406), "Mean of images in 0..1, one number or one per channel (ImageNet).", range="in [0, 1]"

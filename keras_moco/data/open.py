@@ -65,7 +65,7 @@ def open_source(
             type. `"window"`: the window in each DICOM file. `"auto"`: `"full"` if the sample has files of 8 bits, else
             a range that holds all its values (`keras_moco.data.value_range.Measured`); the log says which. Defaults to
             `"auto"`. Images are uint8 for `"full"`, float32 for all others.
-        background: int, 0..255, the gray level behind transparent images. Defaults to `255`: white.
+        background: int, 0..255, the gray level under transparent images. Defaults to `255`: white.
 
     Returns:
         A `Source`.

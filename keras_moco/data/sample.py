@@ -28,7 +28,7 @@ class Seen(NamedTuple):
 
 
 def places(count: int, size: int = SIZE) -> list[int]:
-    """The places of a sample among so many files, at equal distances; the first file is always in it.
+    """The places of a sample among a number of files, at equal distances; the first file is always in it.
 
     Example:
 
@@ -129,7 +129,7 @@ def _limits(seen, channels, name, value_range):
 
 
 def _values(seen, channels):
-    """The values of images, without opacity; a file that cannot be read is left out."""
+    """The values of images, without opacity; a file that cannot be read is skipped."""
 
     def values(each):
         try:
@@ -143,7 +143,7 @@ def _values(seen, channels):
 
 
 def _note(seen, channels, background, name):
-    """Logs what is converted or left out."""
+    """Logs what is converted or skipped."""
     count = len(seen)
     others = collections.Counter(each.facts.channels for each in seen if each.facts.channels != channels)
     see_through = sum(each.facts.alpha and each.facts.channels + 1 != channels for each in seen)

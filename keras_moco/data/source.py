@@ -28,7 +28,7 @@ class Options(NamedTuple):
         shuffle_buffer_mib: int, memory that a shuffle may take, in MiB.
         channels: int, the channels that images get, or `None` for those of the first one.
         value_range: str, which values become 0..255.
-        background: int, the gray level behind transparent images.
+        background: int, the gray level under transparent images.
     """
 
     split: str

@@ -63,7 +63,7 @@ class Measured:
 
 
 def thinned(array: np.ndarray, most: int = 10_000) -> np.ndarray:
-    """At most so many values of an array, at equal distances: float32 `(n,)`."""
+    """At most `most` values of an array, at equal distances: float32 `(n,)`."""
     flat = array.reshape(-1)
     return flat[:: -(-len(flat) // most)].astype("float32")
 

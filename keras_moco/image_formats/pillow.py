@@ -58,6 +58,6 @@ def _bits(image):
 
 def orientation(image):
     """The orientation that EXIF gives, 1 (upright) to 8."""
-    # Pillow decodes a whole PNG to look for EXIF behind its pixels.
+    # Pillow decodes a whole PNG to look for EXIF after its pixels.
     found = image.getexif().get(ORIENTATION, 1) if image.format != "PNG" or "exif" in image.info else 1
     return found if found in range(1, 9) else 1

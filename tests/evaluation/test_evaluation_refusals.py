@@ -3,6 +3,7 @@
 import shutil
 
 import keras
+import numpy as np
 
 from keras_moco.config.settings import to_text
 from keras_moco.evaluation.registry import EVALUATIONS
@@ -68,9 +69,11 @@ def test_classes_must_be_in_both_splits_and_in_a_share_of_the_labels(run, silent
 
 
 def test_images_must_fit_the_encoder(run, silent, tmp_path):
-    dataset = write_images(tmp_path / "rgb", "0.png", shape=(9, 9, 3))
-    said = refusal("embed", workdir=str(run), dataset=dataset, split="train")
-    assert "of 3 channel(s)" in said and "of 1." in said
+    bands = tmp_path / "bands"
+    bands.mkdir()
+    np.save(bands / "a.npy", np.zeros((9, 9, 5), "uint8"))
+    said = refusal("embed", workdir=str(run), dataset=f"folder:{bands}", split="train")
+    assert f"Received: channels=1, folder:{bands} with 5." in said
     assert f"Received: image_size=16 for {run} of {SIZE}." in refusal("knn", workdir=str(run), image_size=16)
 
 

@@ -346,7 +346,7 @@ def test_a_backbone_without_a_head_is_exported(trained, tmp_path):
 
 def test_card_lists_recorded_facts_and_opens_no_data(run, monkeypatch):
     monkeypatch.setattr(target.data, "open_source", lambda *_, **__: pytest.fail("a data set was opened"))
-    monkeypatch.setattr(export, "export_backbone", lambda encoder, folder: folder)
+    monkeypatch.setattr(export, "export_backbone", lambda encoder, folder, value_range: folder)
     flags = RunDirectory(run).flagfile
     flags.write_text(flags.read_text().replace("--train_examples=1437\n", "--train_examples=1234\n"))
     for recorded, data, licence in (

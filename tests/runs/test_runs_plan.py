@@ -158,7 +158,7 @@ def test_batch_must_be_divisible_by_replicas_and_batchnorm_groups():
 
 
 def test_channels_must_be_those_of_the_images():
-    source = SimpleNamespace(image_shape=(8, 8, 1), num_examples=1000)
+    source = SimpleNamespace(image_shape=(8, 8, 1), num_examples=1000, decoding=None)
     assert Plan.of(make_plan().config, source, 1).channels == 1
     with pytest.raises(ValueError, match="channels=3, digits with 1"):
         Plan.of(Config(dataset="digits", channels=3, queue_size=512), source, 1)
