@@ -122,6 +122,13 @@ class EvaluationTarget:
         return self.recipe is not None and self.dataset == self.recipe.dataset
 
     @property
+    def test_fraction(self):
+        """float, the share of the images that is the test split; that of training for the images of training."""
+        if self.config.test_fraction is not None:
+            return self.config.test_fraction
+        return self.recipe.test_fraction if self.is_training_data else 0.0
+
+    @property
     def image_shape(self):
         """`(H, W, C)` that the encoder takes, `None` for sides of any size."""
         return self.encoder.image_shape if isinstance(self.encoder, Encoder) else self.encoder.input_shape[1:]
@@ -186,6 +193,7 @@ class EvaluationTarget:
             max_bad_fraction=settings.max_bad_fraction,
             strict=settings.strict_data,
             shuffle_buffer_mib=settings.shuffle_buffer_mib,
+            test_fraction=self.test_fraction,
         )
         channels = self.image_shape[-1]
         if source.image_shape[-1] != channels:

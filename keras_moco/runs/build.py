@@ -25,6 +25,7 @@ def open_split(config, split):
         max_bad_fraction=config.max_bad_fraction,
         strict=config.strict_data,
         shuffle_buffer_mib=config.shuffle_buffer_mib,
+        test_fraction=config.test_fraction,
     )
 
 
