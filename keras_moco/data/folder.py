@@ -224,7 +224,7 @@ def _note(found, name):
     links = [path for path in again if os.path.islink(path)]
     folders = [path for path in again if not os.path.islink(path)]
     for paths, reason, remedy in (
-        (unread, f"files are not read: {_endings(unread)};", f". Read are {' '.join(SUFFIXES)}: convert other images"),
+        (unread, f"files are not read: {_endings(unread)};", f". Convert images to one of {' '.join(SUFFIXES)}"),
         (others, "pipes, sockets or devices, which are no files, are not read,", ""),
         (links, "links lead to folders that are read already, and are not read again,", ""),
         (folders, "folders are read already by another path, and are not read again,", ""),
