@@ -81,6 +81,7 @@ def open_folder(path, options):
     class_names = train.class_names
     if split == "test" and tests:
         folders = _Folders.of(tests)
+        _note_overlap(train.roots, tests, name)
         class_names = classes_for_test(train.class_names, folders.class_names, name)
     files = _labelled(folders, class_names)
     _note(folders.found, name)
@@ -232,6 +233,17 @@ def _note(found, name):
         if paths:
             text = f"{name}: {len(paths)} {reason} the first one: {paths[0]}{remedy}"
             logging.warning("%s", one_line(text))
+
+
+def _note_overlap(train, tests, name):
+    """Logs folders that are in both splits: several folders may be one inside the other, and links lead anywhere."""
+    train = [pathlib.Path(os.path.realpath(folder)) for folder in train]
+    for folder in tests:
+        real = pathlib.Path(os.path.realpath(folder))
+        if any(real.is_relative_to(other) or other.is_relative_to(real) for other in train):
+            logging.warning(
+                "%s: images of the test split are also for training: %s", one_line(name), one_line(str(folder))
+            )
 
 
 def _endings(paths):

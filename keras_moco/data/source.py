@@ -219,7 +219,7 @@ def classes_for_test(train, test, name):
         name: str, the name of the source.
 
     Returns:
-        A list: `train`, unless one of both is empty.
+        A list: `train`; `test` if either is empty.
 
     Raises:
         ClassesError: if a class of the test split is none of training.

@@ -94,13 +94,7 @@ def test_run_may_not_resume_with_what_decides_the_weights():
     )
     rates = dict(temperature=0.2, key_momentum=0.9, batch_size=9, epochs=9, base_learning_rate=0.1, schedule="cosine")
     others = dict(
-        test_fraction=0.1,
-        augment="moco_v2",
-        image_size=9,
-        bn_mode="sync",
-        precision="mixed_float16",
-        symmetric=True,
-        init_from="b",
+        augment="moco_v2", image_size=9, bn_mode="sync", precision="mixed_float16", symmetric=True, init_from="b"
     )
     settings = {**decisive, **rates, **others}
     assert Config(**settings).differences(Config()).keys() == settings.keys()

@@ -187,6 +187,13 @@ def test_class_may_be_empty_in_one_of_several_folders(tmp_path):
     assert open_source(f"folder:{tmp_path}/a,{tmp_path}/b").labels().tolist() == [0, 1]
 
 
+def test_test_split_inside_of_the_training_images_is_logged(tmp_path, caplog):
+    write(tmp_path / "a", "train/1.png", "test/2.png")
+    assert open_source(f"folder:{tmp_path}/a", "test").num_examples == 1 and "also for training" not in caplog.text
+    assert open_source(f"folder:{tmp_path}/a,{tmp_path}/a/test", "test").num_examples == 1
+    assert f"images of the test split are also for training: {tmp_path}/a/test" in caplog.text
+
+
 # What is not read
 
 
