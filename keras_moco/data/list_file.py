@@ -32,8 +32,8 @@ def open_list(path, options):
     absolute, and optionally a label, any text, and a split. The first line may be a header of these columns, `path`,
     `label` and `split`, in any order. Splits have the names that folders may have (`keras_moco.data.splits.NAMES`);
     without that column all images are the `train` split, or, with `test_fraction`, divided by
-    `keras_moco.data.splits.is_held_out`. Classes are the labels in sorted order, as numbers if all are; those of the
-    test split refer to the training classes of that name.
+    `keras_moco.data.splits.is_held_out` of the paths as they are written. Classes are the labels in sorted order, as
+    numbers if all are; those of the test split refer to the training classes of that name.
 
     Args:
         path: str, the file.
@@ -120,7 +120,7 @@ def _columns(path, name, numbered):
         if not is_file and not os.path.splitext(first[0])[1]:
             raise UserError(
                 f"The first line of a list must be a header of {', '.join(COLUMNS)}, or name a file. "
-                f"Received: {','.join(first)!r} in {name!r}. Correct it."
+                f"Received: {','.join(first)!r} in {name!r}. Correct it, or write the header above it."
             )
         header, rows = list(COLUMNS[: len(first)]), numbered
     else:
@@ -130,6 +130,8 @@ def _columns(path, name, numbered):
             f"The columns of a list must be path and, optionally, label and split. Received: {name!r} with "
             f"{','.join(first)!r}. Rename or delete the others."
         )
+    if not rows:
+        raise UserError(f"{RULE} Received: {name!r}, a header alone. Write the paths below it.")
     return header, rows
 
 

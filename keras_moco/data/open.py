@@ -87,4 +87,6 @@ def open_source(
     )
     if user_path(name).is_dir():
         remedy = f"Did you mean `folder:{name}`?"
+    elif user_path(name).suffix.lower() in (".csv", ".txt"):
+        remedy = f"Did you mean `list:{name}`?"
     raise UserError(f"`name` of a data source must be one of {', '.join(FORMS)}. Received: name={name!r}. {remedy}")

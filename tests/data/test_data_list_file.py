@@ -110,6 +110,7 @@ def test_digests_are_of_the_names_as_they_are_written(folder):
     "lines, received",
     [
         (["", " ,"], "'list:{}/files.csv', which is empty"),
+        (["path,label"], "'list:{}/files.csv', a header alone"),
         (["photos/7.png", "photos/8.png"], "none of 2 does, the first one: {}/photos/7.png.*relative to {}"),
         (["photos/1.png", "photos/./1.png"], "{}/photos/1.png in the lines 1 and 2 of"),
         (["photos/1.png,a,train", "photos/1.png,a,test"], "{}/photos/1.png in the lines 1 and 2 of"),

@@ -43,6 +43,7 @@ def test_names_that_are_not_utf8_train_and_are_evaluated(tmp_path, caplog):
     assert results["train_examples"] == len(train) and results["bad_images"] == 1 and "knn_top1" in results
     assert r"/th\udce9/\udce913.png (an empty file)" in caplog.text and r"/\udcff.\udcfe" in caplog.text
 
+    assert "| held out for testing | 0.3 of the images |" in (tmp_path / "run/export/MODEL_CARD.md").read_text()
     run = {"workdir": str(tmp_path / "run")}
     evaluate("knn", EvaluationConfig(**run))  # on the share that the run held out
     evaluate("retrieve", EvaluationConfig(**run, split="test", queries=("0", "1"), neighbours=3))
