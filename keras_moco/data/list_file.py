@@ -181,5 +181,5 @@ def _check_files(lines, name, folder):
         raise UserError(
             "At least one file of a list must exist. "
             f"Received: {name!r}, of which none of {len(lines)} does, the first one: {lines[0].file}. Correct the "
-            f"paths, which are relative to {folder}."
+            f"paths, which are relative to {os.path.abspath(folder)}; columns are separated by commas."
         )
