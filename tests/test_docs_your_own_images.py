@@ -20,6 +20,7 @@ from keras_moco.config import Config
 from keras_moco.config.flagfiles import read_flagfile
 from keras_moco.runs.build import open_split
 from keras_moco.runs.directory import RunDirectory
+from keras_moco.runs.plan import Plan
 from tests import tiny  # noqa: F401 (the backbone "tiny")
 from tests.run_command import parsed, run_command
 

@@ -12,7 +12,7 @@ from keras_moco.commands import resume
 from keras_moco.commands.build_callbacks import build_callbacks, build_monitor, build_representation_monitor
 from keras_moco.commands.dry_run import dry_run
 from keras_moco.config import Config, EvaluationConfig
-from keras_moco.data.source import check_same_classes
+from keras_moco.data.source import ClassesError, check_same_classes
 from keras_moco.distribution.determinism import make_deterministic
 from keras_moco.errors import UserError
 from keras_moco.evaluation.knn import USUAL_K, note_on_usual_k, usual_k
@@ -261,6 +261,8 @@ def labelled_test_split(config, train):
         return None
     try:
         test = open_split(config, "test")
+    except ClassesError:
+        raise
     except UserError as error:
         print(f"note: there is no kNN accuracy during training, since there is no test split. {error}")
         return None

@@ -38,6 +38,12 @@ class EvaluationConfig(Settings):
     )
 
     dataset: str | None = _images(None, "Images, as for train.py. Those of the run if not given.")
+    test_fraction: float | None = _images(
+        None,
+        "Share of the images that is the test split. For the images of the run its own if not given, else none.",
+        range="in [0, 1)",
+        used_by=("folder", "list"),
+    )
     data_dir: str | None = _images(None, "Folder of prepared TensorFlow Datasets. That of training if not given.")
     data_licence: str | None = _images(None, "Licence of the images, for the model card, if the data set does not say.")
     image_size: int | None = _images(

@@ -17,7 +17,7 @@ _devices, _knn, _run = (
     partial(setting, group=group, resumable=True) for group in ("devices", "evaluation during training", "run")
 )
 
-FILES = ("folder", "tfrecord")  # sources of image files
+FILES = ("folder", "list", "tfrecord")  # sources of image files
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,15 @@ class Config(RunSettings):
     # Data: the images, and how they are read.
 
     dataset: str = _data(
-        "digits", "Training images: digits, tfds:<name>[/config], folder:<path> or tfrecord:<glob>.", changeable=True
+        "digits",
+        "Training images: digits, tfds:<name>[/config], folder:<path>, list:<file> or tfrecord:<glob>.",
+        changeable=True,
+    )
+    test_fraction: float = _data(
+        0.0,
+        "Share of the images that is held out as the test split, by the names of the files; 0: none.",
+        range="in [0, 1)",
+        used_by=("folder", "list"),
     )
     data_dir: str | None = _data(
         None, "Folder of prepared TensorFlow Datasets. TFDS's own if not given.", used_by=("tfds",), resumable=True

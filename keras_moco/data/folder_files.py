@@ -1,4 +1,4 @@
-"""The files below a folder; each folder is read once, however many links lead to it."""
+"""The files below folders; each folder is read once, however many links lead to it."""
 
 import os
 from typing import NamedTuple
@@ -14,7 +14,7 @@ class Found(NamedTuple):
     Attributes:
         files: sorted paths of regular files, and of links that lead nowhere.
         folders: sorted paths of folders, without itself.
-        again: sorted paths of links that lead to a folder which is found without them.
+        again: sorted paths that lead to a folder which is found without them: links, and folders in two roots.
         others: sorted paths of what is neither: pipes, sockets, devices.
     """
 
@@ -24,62 +24,72 @@ class Found(NamedTuple):
     others: list
 
 
-def walk(root):
-    """Finds what is below a folder, except names that begin with a dot.
+def walk(roots):
+    """Finds what is below some folders, except names that begin with a dot.
 
-    Links to folders are followed, but no folder is found twice: its own path takes precedence over links to it, and
-    among links the first one, in the order of their paths. So nothing depends on the order in which the operating
-    system lists a folder, and circular links end.
+    Links to folders are followed, but no folder is found twice: of two roots of which one is inside the other, the
+    outer one has it; its own path takes precedence over links to it, and among links the first one, in the order of
+    their paths. So nothing depends on the order in which the operating system lists a folder, and circular links end.
 
     Args:
-        root: path.
+        roots: list of paths.
 
     Returns:
-        `Found`.
+        list of `Found`, one for each root.
 
     Raises:
         ValueError: if a folder may not be read.
     """
-    found, seen, links = Found([], [], [], []), set(), []
-    _descend(os.fspath(root), found, seen, links)
+    found, seen, links = [Found([], [], [], []) for _ in roots], set(), []
+    # The shortest first, since what is inside another has a longer path.
+    for number in sorted(range(len(roots)), key=lambda number: (len(os.path.realpath(roots[number])), number)):
+        _descend(os.fspath(roots[number]), number, found, seen, links)
     while links:
         links.sort(reverse=True)
-        link = links.pop()
+        number, link = links.pop()
         if _identity(link) in seen:
-            found.again.append(link)
+            found[number].again.append(link)
         else:
-            found.folders.append(link)
-            _descend(link, found, seen, links)
-    for paths in found:
-        paths.sort()
+            found[number].folders.append(link)
+            _descend(link, number, found, seen, links)
+    for each in found:
+        for paths in each:
+            paths.sort()
     return found
 
 
-def _descend(folder, found, seen, links):
+def _descend(top, number, found, seen, links):
     """Adds what is below a folder that is no link; links to folders are collected for later."""
-    waiting = [folder]
+    waiting, own = [top], found[number]
     while waiting:
         folder = waiting.pop()
-        seen.add(_identity(folder))
+        identity = _identity(folder)
+        if identity in seen:
+            own.again.append(folder)
+            continue
+        seen.add(identity)
+        if folder is not top:
+            own.folders.append(folder)
         try:
             with os.scandir(folder) as listed:
                 entries = [entry for entry in listed if not entry.name.startswith(".")]
         except OSError as error:
             raise access_error(folder, RULE, error) from error
+        inner = []
         for entry in entries:
             path = entry.path
             if entry.is_dir(follow_symlinks=False):
-                found.folders.append(path)
-                waiting.append(path)
+                inner.append(path)
             elif entry.is_file(follow_symlinks=False):  # known from the listing, without a call for each file
-                found.files.append(path)
+                own.files.append(path)
             elif not entry.is_symlink():
-                found.others.append(path)
+                own.others.append(path)
             elif os.path.isdir(path):
-                links.append(path)
+                links.append((number, path))
             else:
                 # A link that leads nowhere, or to where nobody may look, is a file that cannot be read.
-                (found.others if os.path.exists(path) and instead_of_file(path) else found.files).append(path)
+                (own.others if os.path.exists(path) and instead_of_file(path) else own.files).append(path)
+        waiting += sorted(inner, reverse=True)
 
 
 def _identity(folder):

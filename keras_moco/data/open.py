@@ -4,6 +4,7 @@ import difflib
 import functools
 import pkgutil
 
+from keras_moco.checks.ranges import check_number
 from keras_moco.data.bad_images import BadImages
 from keras_moco.data.source import Options, Source
 from keras_moco.data.value_range import check_value_range
@@ -16,9 +17,11 @@ SOURCES = {
     "digits": ("digits", "keras_moco.data.digits:open_digits"),
     "tfds": ("tfds:<name>[/config]", "keras_moco.data.tfds:open_tfds"),
     "folder": ("folder:<path>", "keras_moco.data.folder:open_folder"),
+    "list": ("list:<file>", "keras_moco.data.list_file:open_list"),
     "tfrecord": ("tfrecord:<glob>", "keras_moco.data.tfrecord:open_tfrecord"),
 }
 FORMS = tuple(form for form, _ in SOURCES.values())
+DIVISIBLE = ("folder", "list")  # sources of named files, of which a share can be held out
 
 
 def open_source(
@@ -32,6 +35,7 @@ def open_source(
     channels: int | None = None,
     value_range: str = "auto",
     background: int = 255,
+    test_fraction: float = 0.0,
 ) -> Source:
     """Opens a set of images by name.
 
@@ -39,7 +43,8 @@ def open_source(
     | --- | --- |
     | `digits` | the 1,797 handwritten 8x8 digits that come with scikit-learn; needs no download |
     | `tfds:<name>[/config]` | a TensorFlow Datasets set, e.g. `tfds:cifar10`; offline once it is prepared |
-    | `folder:<path>` | image files in class sub-folders, or in one flat folder without labels |
+    | `folder:<path>` | image files in class sub-folders, or in one flat folder without labels; several: `folder:a,b` |
+    | `list:<file>` | image files named in a CSV file, with labels or without |
     | `tfrecord:<glob>` | TFRecord files of encoded images (`keras_moco.data.tfrecord`) |
 
     Arrays of your own: `keras_moco.data.array_source`.
@@ -66,6 +71,9 @@ def open_source(
             a range that holds all its values (`keras_moco.data.value_range.Measured`); the log says which. Defaults to
             `"auto"`. Images are uint8 for `"full"`, float32 for all others.
         background: int, 0..255, the gray level under transparent images. Defaults to `255`: white.
+        test_fraction: float in [0, 1). For a `folder:` or `list:` without a test split: the share of the images that is
+            held out as the split `"test"`, chosen by the names of the files (`keras_moco.data.splits.is_held_out`); the
+            others are the split `"train"`. Both splits must be opened with the same share. Defaults to `0.0`: none.
 
     Returns:
         A `Source`.
@@ -75,10 +83,19 @@ def open_source(
     """
     prefix, colon, rest = str(name).partition(":")
     form, function = SOURCES.get(prefix, ("", ""))
+    check_number("test_fraction", test_fraction, "in [0, 1)", "Give the share of images to hold out, such as 0.1.")
     if form and (rest if ":" in form else name == form):
+        if test_fraction and prefix not in DIVISIBLE:
+            raise UserError(
+                f"`test_fraction` must be 0 for other sources than {', '.join(f'{each}:' for each in DIVISIBLE)}. "
+                f"Received: test_fraction={test_fraction} for {name!r}. Omit --test_fraction."
+            )
         bad_images = functools.partial(BadImages, max_fraction=max_bad_fraction, strict=strict)
         check_value_range(value_range)
-        options = Options(split, data_dir, cache, bad_images, shuffle_buffer_mib, channels, value_range, background)
+        decoding = dict(channels=channels, value_range=value_range, background=background)
+        options = Options(
+            split, data_dir, cache, bad_images, shuffle_buffer_mib, test_fraction=test_fraction, **decoding
+        )
         return pkgutil.resolve_name(function)(rest, options)
     close = difflib.get_close_matches(prefix, SOURCES, n=1)
     remedy = (
@@ -86,4 +103,6 @@ def open_source(
     )
     if user_path(name).is_dir():
         remedy = f"Did you mean `folder:{name}`?"
+    elif user_path(name).suffix.lower() in (".csv", ".txt"):
+        remedy = f"Did you mean `list:{name}`?"
     raise UserError(f"`name` of a data source must be one of {', '.join(FORMS)}. Received: name={name!r}. {remedy}")

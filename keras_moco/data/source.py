@@ -17,6 +17,10 @@ from keras_moco.image_formats import Decoding
 SPLITS = ("train", "test")
 
 
+class ClassesError(UserError):
+    """The classes of training and test images do not fit each other."""
+
+
 class Options(NamedTuple):
     """What a source is opened with, besides its name; see `keras_moco.data.open_source`.
 
@@ -29,6 +33,7 @@ class Options(NamedTuple):
         channels: int, the channels that images get, or `None` for those of the first one.
         value_range: str, which values become 0..255.
         background: int, the gray level under transparent images.
+        test_fraction: float in [0, 1), the share of the images that becomes the test split; 0 for none.
     """
 
     split: str
@@ -39,6 +44,7 @@ class Options(NamedTuple):
     channels: int | None = None
     value_range: str = "auto"
     background: int = 255
+    test_fraction: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,15 +220,38 @@ def check_split(name, split):
         )
 
 
+def classes_for_test(train, test, name):
+    """The classes that the labels of a test split refer to: those of training, so that a label means the same in both.
+
+    Args:
+        train, test: lists of the names of classes; empty for unlabelled images.
+        name: str, the name of the source.
+
+    Returns:
+        A list: `train`; `test` if either is empty.
+
+    Raises:
+        ClassesError: if a class of the test split is none of training.
+    """
+    unknown = [each for each in test if each not in set(train)]
+    if train and unknown:
+        raise ClassesError(
+            "The classes of test images must be among those of the training images. "
+            f"Received: {name!r}, whose test split has {_listed(unknown)} that training, of {_listed(train)}, does not "
+            "have. Rename or remove them, or add training images of them."
+        )
+    return train if train and test else test
+
+
 def check_same_classes(train, test):
-    """Raises `ValueError` unless two sources have the same classes: the same label would mean different things."""
-
-    def listed(names):
-        return f"{len(names)} classes ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
-
+    """Raises `ClassesError` unless two sources have the same classes: the same label would mean different things."""
     if test.class_names != train.class_names:
-        raise UserError(
+        raise ClassesError(
             "Training and test images must have the same classes. "
-            f"Received: {listed(train.class_names or ())}; and {listed(test.class_names or ())}. "
+            f"Received: {_listed(train.class_names or ())}; and {_listed(test.class_names or ())}. "
             "Correct the folders, or the files of names."
         )
+
+
+def _listed(names):
+    return f"{len(names)} classes ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"

@@ -13,7 +13,7 @@ from keras_moco.errors import UserError
 from keras_moco.evaluation.batches import named, named_batches
 
 LEVELS = ("embedding", "backbone")
-IMAGE_SETTINGS = ("dataset", "image_size", "batch_size")  # used by every evaluation that reads images
+IMAGE_SETTINGS = ("dataset", "test_fraction", "image_size", "batch_size")  # used by every evaluation that reads images
 
 
 def check_level(level):

@@ -97,6 +97,7 @@ def _trained_on(target, results):
     converted = facts.get("converted_from")
     rows = [
         ("data", f"{_code(recipe.dataset)}, {counted}"),
+        *([("held out for testing", f"{recipe.test_fraction:g} of the images")] if recipe.test_fraction else []),
         ("licence of the data", _text(licence) if licence else f"{unknown}; look it up before you share this model"),
         *([("weights", f"converted from {_code(converted)}")] if converted is not None else []),
         ("steps", f"{target.checkpoint['step']:,}"),

@@ -127,6 +127,13 @@ class EvaluationTarget:
         return self.recipe is not None and self.dataset == self.recipe.dataset
 
     @property
+    def test_fraction(self):
+        """float, the share of the images that is the test split; that of training for the images of training."""
+        if self.config.test_fraction is not None:
+            return self.config.test_fraction
+        return self.recipe.test_fraction if self.is_training_data else 0.0
+
+    @property
     def image_shape(self):
         """`(H, W, C)` that the encoder takes, `None` for sides of any size."""
         return self.encoder.image_shape if isinstance(self.encoder, Encoder) else self.encoder.input_shape[1:]
@@ -194,6 +201,7 @@ class EvaluationTarget:
             channels=channels,
             value_range=self._value_range,
             background=settings.background,
+            test_fraction=self.test_fraction,
         )
         if source.image_shape[-1] != channels:
             raise UserError(

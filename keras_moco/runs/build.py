@@ -28,6 +28,7 @@ def open_split(config, split):
         channels=config.channels,
         value_range=config.value_range,
         background=config.background,
+        test_fraction=config.test_fraction,
     )
 
 

@@ -89,7 +89,9 @@ def test_run_may_resume_elsewhere_and_with_other_reports():
 
 
 def test_run_may_not_resume_with_what_decides_the_weights():
-    decisive = dict(dataset="b", method="simclr", backbone="resnet18", embedding_dim=64, queue_size=9, seed=1)
+    decisive = dict(
+        dataset="b", test_fraction=0.1, method="simclr", backbone="resnet18", embedding_dim=64, queue_size=9, seed=1
+    )
     rates = dict(temperature=0.2, key_momentum=0.9, batch_size=9, epochs=9, base_learning_rate=0.1, schedule="cosine")
     others = dict(
         augment="moco_v2", image_size=9, bn_mode="sync", precision="mixed_float16", symmetric=True, init_from="b"
@@ -245,7 +247,7 @@ def test_edges_of_ranges():
         **dict(key_momentum=(1.0, 1.001), bank_momentum=(0.0, -0.001), optimizer_momentum=(0.999, 1.0)),
         **dict(max_bad_fraction=(0.0, 1.0), crop_min_area=(1.0, 0.0), checkpoint_share=(1.0, 0.0)),
         **dict(queue_size=(1, 0), epochs=(1, 0), keep_checkpoints=(1, 0), steps_per_execution=(1, 0)),
-        **dict(image_mean=((0.0, 1.0), (1.01,)), image_std=((1.0,), (0.0,)), channels=(1, 0)),
+        **dict(test_fraction=(0.0, 1.0), image_mean=((0.0, 1.0), (1.01,)), image_std=((1.0,), (0.0,)), channels=(1, 0)),
         **dict(value_range=("percentile:0.5,99.5", "percentile:5,5"), background=(0, 256)),
         **dict(
             warmup_epochs=(0, -1), knn_every_epochs=(0, -1), checkpoint_minutes=(0.0, -0.1), max_minutes=(0.0, -1.0)

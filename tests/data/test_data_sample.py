@@ -99,7 +99,7 @@ def test_gray_becomes_colour_and_colour_gray_if_asked(tmp_path, caplog):
     assert [example["image"].shape[-1] for example in gray.examples().as_numpy_iterator()] == [1, 1]
 
 
-def test_what_is_laid_on_a_background_or_left_out_is_said(tmp_path, caplog):
+def test_what_is_laid_on_a_background_or_skipped_is_said(tmp_path, caplog):
     opaque, drawing = by_pillow(picture(), "png"), by_pillow(picture("RGBA"), "png")
     pages = tiff(scene(4).transpose(2, 0, 1), photometric="minisblack")
     open_source(write(tmp_path, a__png=opaque, b__png=drawing, c__tif=pages), background=0)

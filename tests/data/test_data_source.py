@@ -43,9 +43,13 @@ def test_digits_do_not_import_tensorflow_datasets():
 
 def test_unknown_names_and_splits_are_refused_with_the_known_ones():
     for name in ("cifar10", "tfds:", "folder:", "", "digits:"):
-        with pytest.raises(ValueError, match=rf"digits, tfds:.*, folder:.*, tfrecord:.*Received: name='{name}'"):
+        with pytest.raises(
+            ValueError, match=rf"digits, tfds:.*, folder:.*, list:.*, tfrecord:.*Received: name='{name}'"
+        ):
             open_source(name)
     with pytest.raises(ValueError, match="`tfds:cifar10`"):
         open_source("tdfs:cifar10")
+    with pytest.raises(ValueError, match="`list:photos.csv`"):
+        open_source("photos.csv")
     with pytest.raises(ValueError, match="`split` of digits .*train, test.*split='validation'"):
         open_source("digits", "validation")

@@ -249,6 +249,27 @@ MUTATIONS = [
         ["tests/convert/test_convert_unreadable.py"],
     ),
     Mutation(
+        "keras_moco/data/splits.py",
+        "hashlib.sha256(os.fsencode(name))",
+        'hashlib.sha256(os.fsencode(name) + b"1")',
+        "another share is held out, so that a resumed run trains on test images",
+        ["tests/data/test_data_held_out.py"],
+    ),
+    Mutation(
+        "keras_moco/data/source.py",
+        "return train if train and test else test",
+        "return test",
+        "labels of a test split with fewer classes are numbered by themselves",
+        ["tests/data/test_data_folder_splits.py"],
+    ),
+    Mutation(
+        "keras_moco/data/folder_files.py",
+        "        if identity in seen:\n            own.again.append(folder)\n            continue\n",
+        "",
+        "a folder inside of another one is read twice",
+        ["tests/data/test_data_folder_splits.py"],
+    ),
+    Mutation(
         "keras_moco/data/bad_images.py",
         "if count > self.max_fraction * self.num_examples:",
         "if count >= self.max_fraction * self.num_examples:",
