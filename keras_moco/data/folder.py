@@ -16,7 +16,7 @@ from keras_moco.data.decode import decoder_of
 from keras_moco.data.folder_files import RULE as RULE_FOLDERS
 from keras_moco.data.folder_files import walk
 from keras_moco.data.identity import digest_of
-from keras_moco.data.sample import decoding_of, places
+from keras_moco.data.sample import SIZE, decoding_of, places
 from keras_moco.data.source import Source, check_split, classes_for_test
 from keras_moco.data.splits import divide, split_folders
 from keras_moco.errors import UserError, one_line
@@ -300,6 +300,8 @@ def _contents(paths):
 def _decoding(paths, name, options):
     """How the files are decoded, from a sample of them."""
     chosen = [paths[place] for place in places(len(paths))]
+    if not any(map(os.path.exists, chosen)):  # of a list; of a folder, files of which none can be read
+        chosen = list(itertools.islice(filter(os.path.exists, paths), SIZE)) or chosen
     decoding = decoding_of([functools.partial(_content, path) for path in chosen], name, options)
     if decoding is None:
         raise UserError(

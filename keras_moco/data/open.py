@@ -92,9 +92,8 @@ def open_source(
             )
         bad_images = functools.partial(BadImages, max_fraction=max_bad_fraction, strict=strict)
         check_value_range(value_range)
-        decoding = dict(channels=channels, value_range=value_range, background=background)
         options = Options(
-            split, data_dir, cache, bad_images, shuffle_buffer_mib, test_fraction=test_fraction, **decoding
+            *(split, data_dir, cache, bad_images, shuffle_buffer_mib, channels, value_range, background, test_fraction)
         )
         return pkgutil.resolve_name(function)(rest, options)
     close = difflib.get_close_matches(prefix, SOURCES, n=1)
