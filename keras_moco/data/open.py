@@ -7,7 +7,7 @@ import pkgutil
 from keras_moco.checks.ranges import check_number
 from keras_moco.data.bad_images import BadImages
 from keras_moco.data.source import Options, Source
-from keras_moco.data.value_range import check_value_range
+from keras_moco.data.value_range import AUTO, FULL, check_value_range
 from keras_moco.errors import UserError
 from keras_moco.storage.paths import StrPath, user_path
 
@@ -22,6 +22,7 @@ SOURCES = {
 }
 FORMS = tuple(form for form, _ in SOURCES.values())
 DIVISIBLE = ("folder", "list")  # sources of named files, of which a share can be held out
+FILES = ("folder", "list", "tfrecord")  # whose images are encoded in any format
 
 
 def open_source(
@@ -92,6 +93,11 @@ def open_source(
             )
         bad_images = functools.partial(BadImages, max_fraction=max_bad_fraction, strict=strict)
         check_value_range(value_range)
+        if value_range not in (AUTO, FULL) and prefix not in FILES:
+            raise UserError(
+                f"`value_range` must be auto or full for other sources than {', '.join(f'{each}:' for each in FILES)}. "
+                f"Received: value_range={value_range} for {name!r}. Save its images as files, with such values."
+            )
         options = Options(
             *(split, data_dir, cache, bad_images, shuffle_buffer_mib, channels, value_range, background, test_fraction)
         )

@@ -132,3 +132,8 @@ def test_array_that_is_no_image_is_skipped_with_the_reason(tmp_path, caplog):
     assert len(list(source.examples())) == 1
     assert "b.npy (An array of a NumPy file must be an image of numbers" in caplog.text
     assert "c.npy (NumPy of other values or channels than the images of the set)" in caplog.text
+
+
+def test_range_of_images_that_are_no_files_is_refused():
+    with pytest.raises(ValueError, match="`value_range` must be auto or full for other sources.*'digits'"):
+        open_source("digits", value_range="0,16")
