@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,6 +120,20 @@ class Source:
         for index in indices[lost]:
             self.bad.report(index)
         return labels[~lost], np.flatnonzero(~lost)
+
+    def files_of(self, indices: Iterable[int]) -> list[str | None]:
+        """The path of each image, by its index; `None` for an image that is in no file of its own.
+
+        Args:
+            indices: iterable of ints.
+
+        Example:
+
+        >>> from keras_moco.data import open_source
+        >>> open_source("digits").files_of([7, 3])
+        [None, None]
+        """
+        return [self.files[index] if self.files else None for index in indices]
 
     def examples(self, seed: int | tf.Tensor | None = None) -> tf.data.Dataset:
         """Reads and decodes every image once; unreadable images are skipped and reported.
