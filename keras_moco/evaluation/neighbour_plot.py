@@ -83,7 +83,7 @@ def draw_neighbours(
             _show(axes, neighbours[row, column - 1], frames[row, column - 1], f"{similarity[row, column - 1]:.3f}")
         else:
             _show(axes, queries[row], "black", "" if row else "query")
-        for text, offset in zip(texts, np.cumsum([4, *heights]), strict=False):
+        for text, offset in zip(texts, _offsets(texts, row, cells[1]), strict=True):
             axes.annotate(
                 text.texts[row * cells[1] + column],
                 *((0.5, 0), (0, -offset)),
@@ -92,6 +92,15 @@ def draw_neighbours(
                 color="black" if offset == 4 else "dimgray",
             )
     return save_figure(path, figure)
+
+
+def _offsets(texts, row, columns):
+    """How far below its image each kind of text begins in a row, in points."""
+    offsets = [4.0]
+    for text in texts[:-1]:
+        lines = 1 + max(each.count("\n") for each in text.texts[row * columns : (row + 1) * columns])
+        offsets.append(offsets[-1] + LINE * lines * text.style["fontsize"] + 2)
+    return offsets[: len(texts)]
 
 
 def _show(axes, image, frame, above):

@@ -285,8 +285,7 @@ def _warn_of_missing(letters):
     _reported.update(letters)
     if letters:
         logging.warning(
-            "No installed font has %d letters of the names in a picture (%s%s). They are drawn as %s. Install a font "
-            "that has them, such as Noto Sans CJK or Noto Emoji, and delete the list of fonts in %s.",
-            *(len(letters), "".join(sorted(letters)[:10]), " ..." if len(letters) > 10 else ""),
-            *(_MISSING, matplotlib.get_cachedir()),
+            "Letters of names in a picture that no installed font has are drawn as %s: %s%s. Install a font that has "
+            "them, such as Noto Sans CJK or Noto Emoji, and delete the list of fonts in %s.",
+            *(_MISSING, "".join(sorted(letters)[:10]), " ..." if len(letters) > 10 else "", matplotlib.get_cachedir()),
         )
