@@ -34,8 +34,8 @@ def preview(source, augmentation, images=6, views=7, seed=0):
             files the first images are taken. Defaults to `0`.
 
     Returns:
-        `(picture, names, seconds)`: uint8 `(height, width, 3)`; the path of each row's image, or its number if it is in
-        no file of its own; and the mean time of making one view by itself.
+        `(picture, names, seconds)`: uint8 `(height, width, 3)`; the path of each row's image, or its number if that is
+        unknown; and the mean time of making one view by itself.
 
     Raises:
         ValueError: if a number is out of its range, or an image file is damaged.

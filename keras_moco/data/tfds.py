@@ -15,6 +15,7 @@ from absl import logging
 from keras_moco.data.arrays import examples_from_arrays
 from keras_moco.data.decode import Encoded, Pixels
 from keras_moco.data.labels import class_of
+from keras_moco.data.record_names import record_names
 from keras_moco.data.shuffle_buffer import ShuffleBuffer, shuffled_stream
 from keras_moco.data.source import Source
 from keras_moco.data.tfds_files import (
@@ -89,6 +90,7 @@ def open_tfds(name, options):
         arrays=arrays,
         open=Pixels if in_memory else functools.partial(Encoded, channels=channels),
         bad=None if in_memory else options.judge(num_examples, describe),
+        names=functools.partial(record_names, records) if records else None,
         buffer=None if in_memory else buffer,
         licence=builder.info.redistribution_info.license or None,
         identity=lambda: identity(builder, tfds_split),

@@ -1,5 +1,6 @@
 """TFRecord files of encoded images as a source."""
 
+import functools
 import glob
 import itertools
 import os
@@ -10,6 +11,7 @@ import tensorflow as tf
 from keras_moco.data.decode import NAMES, Encoded, channels_of
 from keras_moco.data.identity import digest_of
 from keras_moco.data.labels import UNLABELLED, check_first_labels, class_of
+from keras_moco.data.record_names import record_names
 from keras_moco.data.shuffle_buffer import ShuffleBuffer, shuffled_stream
 from keras_moco.data.source import SPLITS, Source, attempt, check_split
 from keras_moco.data.tfrecord_files import RecordFiles, count_records
@@ -32,7 +34,8 @@ def open_tfrecord(pattern, options):
     Each record is a `tf.train.Example` with the feature `image/encoded` (bytes: a JPEG, PNG, BMP or GIF) and, for
     labelled images, `image/class/label` (int64, -1 for none). Labels are used if there is a file `labels.txt` beside
     the records, with one class name a line. They count from 0, or from 1 if one is equal to the number of names and
-    none is 0, as TensorFlow's scripts write them for ImageNet. Examples should be shuffled over the files when they are
+    none is 0, as TensorFlow's scripts write them for ImageNet. Names in `image/filename` are shown and saved by
+    evaluations. Examples should be shuffled over the files when they are
     written.
 
     Args:
@@ -86,6 +89,7 @@ def open_tfrecord(pattern, options):
         read=read,
         open=lambda image: Encoded(image, channels),
         bad=options.judge(num_examples, describe),
+        names=functools.partial(record_names, shards),
         buffer=buffer,
         identity=lambda: _identity(files, class_names),
     )

@@ -103,7 +103,7 @@ def sizes_within(height, largest=10, lines=2, smallest=SMALLEST):
 
 
 def file_names(paths):
-    """The last parts of paths, as few as tell different paths apart.
+    """The last parts of paths, as few as distinguish different paths.
 
     Example:
 
@@ -123,7 +123,7 @@ def file_names(paths):
 
 
 def image_names(files, index):
-    """Short names of images: the name of the file, or the number of an image that is in no file of its own.
+    """Short names of images: the name of the file, or the number of an image whose file is unknown.
 
     Args:
         files: list of paths, or `None`.
@@ -145,7 +145,7 @@ def plain_line(name):
     visible = (
         letter for letter in str(name) if unicodedata.category(letter) != "Cf" and not "\ufe00" <= letter <= "\ufe0f"
     )
-    return one_line(" ".join("".join(visible).split()))
+    return one_line(unicodedata.normalize("NFC", " ".join("".join(visible).split())))
 
 
 def _literal(text):
@@ -172,7 +172,7 @@ def _texts(plain, numbered, fits, lines, shorten):
 
 
 def _wrapped(text, fits, lines):
-    """A text in at most so many lines, a list; `None` if it does not fit."""
+    """A text in at most that many lines, a list; `None` if it does not fit."""
     found = []
     while len(found) < lines:
         if fits(text):

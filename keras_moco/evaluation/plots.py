@@ -90,7 +90,7 @@ def _side(classes):
 
 
 def _axes_of(side, left, below):
-    """A figure with a square and a bar for its colours, and as much space beside and below as given, in inches."""
+    """A plot with a square and a bar for its colours, and as much space beside and below as given, in inches."""
     width, height = left + side + 1.2, below + side + 0.4
     figure = new_figure(width, height, layout=None)
     square = figure.add_axes((left / width, below / height, side / width, side / height))

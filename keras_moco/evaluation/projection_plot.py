@@ -68,7 +68,7 @@ def draw_projection(
 
 
 def _draw_places(places, labels, class_names):
-    """A figure of images at their places `(n, 2)`, in the colours of their classes."""
+    """A plot of images at their places `(n, 2)`, in the colours of their classes."""
     known = labels != -1
     present = np.unique(labels[known])
     in_legend = len(class_names) <= NUMBERED
