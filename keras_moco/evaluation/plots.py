@@ -159,7 +159,8 @@ def new_figure(width, height, layout="constrained"):
     # The object interface, which needs no window system and leaves pyplot's figures alone.
     from matplotlib.figure import Figure  # half a second of import time
 
-    return Figure(figsize=(width, height), dpi=DPI, layout=layout)
+    # Whole pixels: of 359.99 some versions of matplotlib would make 359.
+    return Figure(figsize=(round(width, 2), round(height, 2)), dpi=DPI, layout=layout)
 
 
 def save_figure(path, figure):

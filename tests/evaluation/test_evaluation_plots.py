@@ -168,7 +168,7 @@ def test_picture_replaces_a_file_and_leaves_matplotlib_unchanged(draw, expected,
     pyplot_before, settings = "matplotlib.pyplot" in sys.modules, dict(matplotlib.rcParams)
     path = tmp_path / "a.png"
     path.write_text("not a picture")
-    assert draw(path) == path and size(path) == expected
+    assert draw(path) == path and size(path) == pytest.approx(expected, abs=4)  # widths of letters differ
     assert list(tmp_path.iterdir()) == [path]
     assert ("matplotlib.pyplot" in sys.modules) == pyplot_before
     assert dict(matplotlib.rcParams) == settings
