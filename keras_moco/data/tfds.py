@@ -65,8 +65,7 @@ def open_tfds(name, options):
     tfds_split = _resolve_split(builder, name, split, labelled)
     check_split(builder, name, tfds_split)
     info = builder.info.splits[tfds_split]
-    num_examples = info.num_examples
-    shape, channels = tuple(image.shape), image.shape[-1]
+    num_examples, shape, channels = info.num_examples, tuple(image.shape), image.shape[-1]
     num_bytes = info.num_bytes or sum(path.stat().length for path in info.filepaths)  # unknown in old sets
     buffer = ShuffleBuffer.of(num_examples, int(num_bytes), options.shuffle_buffer_mib)
     records = record_files(builder, tfds_split)
