@@ -14,13 +14,13 @@ from keras_moco.command_line.arguments import run_command
 from keras_moco.data import open_source, plain_read_errors
 from keras_moco.data.open import FORMS
 from keras_moco.data.subset import in_file_order
-from keras_moco.errors import UserError
+from keras_moco.errors import UserError, one_line
 from keras_moco.storage.paths import user_path
-from keras_moco.summaries.image_grid import WHITE, grid, save, to_rgb
+from keras_moco.summaries.image_grid import WHITE, captioned, save, to_rgb
 
 
 def preview(source, augmentation, images=6, views=7, seed=0):
-    """Draws one row per image: the whole image, then random views of it.
+    """Draws one row per image, below its name: the whole image, then random views of it.
 
     A view depends only on the seed, its image and its position in the row, so that more images or more views do not
     change the others. Everything is computed on the CPU, since a GPU would round differently.
@@ -34,8 +34,8 @@ def preview(source, augmentation, images=6, views=7, seed=0):
             files the first images are taken. Defaults to `0`.
 
     Returns:
-        `(picture, rows, seconds)`: uint8 `(height, width, 3)`, the number of rows, and the mean time of making one view
-        by itself.
+        `(picture, names, seconds)`: uint8 `(height, width, 3)`; the path of each row's image, or its number if that is
+        unknown; and the mean time of making one view by itself.
 
     Raises:
         ValueError: if a number is out of its range, or an image file is damaged.
@@ -43,21 +43,22 @@ def preview(source, augmentation, images=6, views=7, seed=0):
     Example:
 
     >>> from keras_moco.augment import moco_cifar
-    >>> from keras_moco.summaries.image_grid import GAP
-    >>> picture, rows, seconds = preview(open_source("digits"), moco_cifar(32), images=2, views=3)
-    >>> rows, picture.shape == (2 * 32 + GAP, 4 * 32 + 3 * GAP, 3)
-    (2, True)
+    >>> from keras_moco.summaries.image_grid import GAP, LINE
+    >>> picture, names, seconds = preview(open_source("digits"), moco_cifar(32), images=2, views=3)
+    >>> names, picture.shape == (2 * (LINE + 32) + GAP, 4 * 32 + 3 * GAP, 3)
+    (['image 209', 'image 862'], True)
     """
     _check_numbers(images, views, seed)
     # Shapes are as specific as in training: `Fused` chooses its way of cropping by them.
     image_spec = tf.TensorSpec([1, *source.image_shape], tf.uint8)
     draws_spec = tf.TensorSpec([1, augmentation.num_draws], tf.float32)
     augment = tf.function(augmentation.augment_images, input_signature=[image_spec, draws_spec])
-    rows, seconds = [], 0.0
+    rows, numbers, seconds = [], [], 0.0
     with tf.device("CPU"), plain_read_errors():
         for example in in_file_order(source).examples(seed).take(images):
             image = example["image"]
-            random = np.random.default_rng([seed, int(example["index"])])
+            numbers.append(int(example["index"]))
+            random = np.random.default_rng([seed, numbers[-1]])
             draws = random.random((views, augmentation.num_draws), "float32")
             if not rows:
                 augment(image[None], draws[:1])  # traces and compiles, which does not count
@@ -65,7 +66,8 @@ def preview(source, augmentation, images=6, views=7, seed=0):
             made = [augment(image[None], draw[None])[0].numpy() for draw in draws]
             seconds += time.perf_counter() - start
             rows.append([_fit(image, *made[0].shape[:2]), *map(to_rgb, made)])
-    return grid(rows), len(rows), seconds / (len(rows) * views)
+    names = [file or f"image {number}" for file, number in zip(source.files_of(numbers), numbers, strict=True)]
+    return captioned(rows, names), names, seconds / (len(rows) * views)
 
 
 def _fit(image, height, width):
@@ -136,13 +138,15 @@ def _run(args):
     crop = {} if area is None else {"crop_scale": (area, 1.0)}
     augmentation = AUGMENTATIONS[args.recipe](args.image_size, exact=args.exact, **crop)
     source = open_source(args.source, args.split, args.data_dir)
-    picture, rows, seconds = preview(source, augmentation, args.images, args.views, args.seed)
+    picture, names, seconds = preview(source, augmentation, args.images, args.views, args.seed)
     save(out, picture)
     print(
-        f"Wrote {out}: {rows} image{'s' if rows > 1 else ''} of {args.source}, each with {args.views} "
+        f"Wrote {out}: {len(names)} image{'s' if len(names) > 1 else ''} of {args.source}, each with {args.views} "
         f"view{'s' if args.views > 1 else ''} by {args.recipe}{' (exact)' if args.exact else ''} at {args.image_size} "
         f"pixels, {1000 * seconds:.1f} ms per view."
     )
+    for row, name in enumerate(names, 1):
+        print(f"row {row}  {one_line(name)}")
 
 
 def main(argv=None):

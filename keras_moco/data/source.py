@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,6 +67,8 @@ class Source:
             all images are in memory. Defaults to `None`.
         bad: `BadImages`, to which unreadable images are reported. Defaults to `None`: there cannot be any.
         files: tuple of str, the path of each image, or `None` for images that are not in files of their own.
+        names: function of indices to a list of names of other images, such as those of the files that they were made
+            from; `None` for one without a name. Defaults to `None`: no image has a name.
         buffer: `ShuffleBuffer` (`keras_moco.data.shuffle_buffer`) that a random order fills, or `None`.
         licence: str, licence of the data, or `None` if it is unknown.
         identity: function without arguments to a dict of digests, of everything that makes the images and their order
@@ -91,6 +93,7 @@ class Source:
     arrays: Callable[[], tuple[tf.Tensor, tf.Tensor]] | None = dataclasses.field(default=None, repr=False)
     bad: BadImages | None = dataclasses.field(default=None, repr=False)
     files: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
+    names: Callable[[list[int]], list[str | None]] | None = dataclasses.field(default=None, repr=False)
     buffer: ShuffleBuffer | None = None
     licence: str | None = None
     identity: Callable[[], dict[str, str]] | None = dataclasses.field(default=None, repr=False)
@@ -135,6 +138,23 @@ class Source:
         for index in indices[lost]:
             self.bad.report(index)
         return labels[~lost], np.flatnonzero(~lost)
+
+    def files_of(self, indices: Iterable[int]) -> list[str | None]:
+        """The path of each image, by its index, or the name of the file from which it was made; `None` if unknown.
+
+        Args:
+            indices: iterable of ints.
+
+        Example:
+
+        >>> from keras_moco.data import open_source
+        >>> open_source("digits").files_of([7, 3])
+        [None, None]
+        """
+        indices = [int(index) for index in indices]
+        if self.files:
+            return [self.files[index] for index in indices]
+        return self.names(indices) if self.names else [None] * len(indices)
 
     def examples(self, seed: int | tf.Tensor | None = None) -> tf.data.Dataset:
         """Reads and decodes every image once; unreadable images are skipped and reported.

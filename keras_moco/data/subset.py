@@ -44,6 +44,9 @@ def subset(source: Source, indices: np.ndarray | Sequence[int]) -> Source:
     def identity():
         return {**source.digests, "choice of images": digest_of(chosen)}
 
+    def names(indices):
+        return source.files_of(chosen[indices])
+
     if source.arrays:
         with tf.device("CPU"):
             arrays = tuple(tf.gather(array, chosen) for array in source.arrays())
@@ -52,6 +55,7 @@ def subset(source: Source, indices: np.ndarray | Sequence[int]) -> Source:
             num_examples=len(chosen),
             read=lambda seed: examples_from_arrays(*arrays, seed=seed),
             arrays=lambda: arrays,
+            names=names,
             identity=identity,
         )
     places = np.full(source.num_examples, -1, "int64")
@@ -67,6 +71,7 @@ def subset(source: Source, indices: np.ndarray | Sequence[int]) -> Source:
         read=read,
         bad=source.bad.among(chosen) if source.bad else None,
         files=tuple(source.files[index] for index in chosen) if source.files else None,
+        names=names,
         identity=identity,
     )
 

@@ -15,6 +15,7 @@ from absl import logging
 from keras_moco.data.arrays import examples_from_arrays
 from keras_moco.data.decode import Pixels, decoder_of
 from keras_moco.data.labels import class_of
+from keras_moco.data.record_names import record_names
 from keras_moco.data.shuffle_buffer import ShuffleBuffer, shuffled_stream
 from keras_moco.data.source import Source
 from keras_moco.data.tfds_files import (
@@ -65,8 +66,7 @@ def open_tfds(name, options):
     tfds_split = _resolve_split(builder, name, split, labelled)
     check_split(builder, name, tfds_split)
     info = builder.info.splits[tfds_split]
-    num_examples = info.num_examples
-    shape, channels = tuple(image.shape), image.shape[-1]
+    num_examples, shape, channels = info.num_examples, tuple(image.shape), image.shape[-1]
     num_bytes = info.num_bytes or sum(path.stat().length for path in info.filepaths)  # unknown in old sets
     buffer = ShuffleBuffer.of(num_examples, int(num_bytes), options.shuffle_buffer_mib)
     records = record_files(builder, tfds_split)
@@ -91,6 +91,7 @@ def open_tfds(name, options):
         open=Pixels if in_memory else functools.partial(decoder_of, decoding=Decoding(channels)),
         decoding=None if in_memory else Decoding(channels),
         bad=None if in_memory else options.judge(num_examples, describe),
+        names=functools.partial(record_names, records) if records else None,
         buffer=None if in_memory else buffer,
         licence=builder.info.redistribution_info.license or None,
         identity=lambda: identity(builder, tfds_split),

@@ -1,5 +1,6 @@
 """TFRecord files of encoded images as a source."""
 
+import functools
 import glob
 import itertools
 import os
@@ -10,6 +11,7 @@ import tensorflow as tf
 from keras_moco.data.decode import decoder_of
 from keras_moco.data.identity import digest_of
 from keras_moco.data.labels import UNLABELLED, check_first_labels, class_of
+from keras_moco.data.record_names import record_names
 from keras_moco.data.sample import SIZE, decoding_of
 from keras_moco.data.shuffle_buffer import ShuffleBuffer, shuffled_stream
 from keras_moco.data.source import SPLITS, Source, attempt, check_split
@@ -34,7 +36,8 @@ def open_tfrecord(pattern, options):
     Each record is a `tf.train.Example` with the feature `image/encoded` (bytes: an image file) and, for
     labelled images, `image/class/label` (int64, -1 for none). Labels are used if there is a file `labels.txt` beside
     the records, with one class name a line. They count from 0, or from 1 if one is equal to the number of names and
-    none is 0, as TensorFlow's scripts write them for ImageNet. Examples should be shuffled over the files when they are
+    none is 0, as TensorFlow's scripts write them for ImageNet. Names in `image/filename` are shown and saved by
+    evaluations. Examples should be shuffled over the files when they are
     written.
 
     Args:
@@ -90,6 +93,7 @@ def open_tfrecord(pattern, options):
         open=lambda image: decoder_of(image, decoding),
         decoding=decoding,
         bad=options.judge(num_examples, describe),
+        names=functools.partial(record_names, shards),
         buffer=buffer,
         identity=lambda: _identity(files, class_names),
     )

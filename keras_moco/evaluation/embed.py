@@ -9,13 +9,16 @@ SETTINGS = (*IMAGE_SETTINGS, "split", "features")
 
 
 def run(target):
-    """`evaluate.py embed`: with labels, numbers and file names of the images."""
+    """`evaluate.py embed`: with labels, numbers and file names of the images, and the names of the classes."""
     source = target.images
     found = extract_features(target.features, target.dataset_of(source))
     path = target.output.path_of(f"features_{source.split}.npz")
     arrays = {**found._asdict()}
-    if source.files:
-        arrays["files"] = np.array([source.files[index] for index in found.index])
+    files = source.files_of(found.index)
+    if any(files):
+        arrays["files"] = np.array([file or "" for file in files])  # text, which NumPy reads without pickle
+    if source.class_names:
+        arrays["class_names"] = np.array(source.class_names)
 
     def write(temporary):
         with open(temporary, "wb") as file:  # given a name, NumPy would add a suffix

@@ -7,10 +7,13 @@ import numpy as np
 
 from keras_moco.errors import UserError
 from keras_moco.evaluation.labelled import check_labels
-from keras_moco.evaluation.plots import new_figure, plain_text, save_figure
+from keras_moco.evaluation.plot_names import LINE, fit_names
+from keras_moco.evaluation.plots import new_figure, save_figure
 from keras_moco.storage.paths import StrPath
 
 EQUAL, OTHER, PLAIN = "tab:green", "tab:red", "lightgray"  # frames: the class of the query, another class, no labels
+WIDTH = 78  # points below an image
+CLASS_SIZES, NAME_SIZES = {8: 2, 7: 3, 6: 3}, {7: 2, 6: 2}  # font sizes, and numbers of lines
 
 
 def draw_neighbours(
@@ -21,10 +24,13 @@ def draw_neighbours(
     query_labels: np.ndarray | None = None,
     neighbour_labels: np.ndarray | None = None,
     class_names: Sequence[str] | None = None,
+    query_names: Sequence[str] | None = None,
+    neighbour_names: Sequence[Sequence[str]] | None = None,
 ) -> Path:
-    """Draws images, each beside its most similar images, with the similarity above and the class below.
+    """Draws images, each beside its most similar images, with the similarity above, class and name below.
 
-    The frame of a neighbour is green if it has the class of the query, red if not, and gray without labels.
+    The frame of a neighbour is green if it has the class of the query, red if not, and gray without labels. Long names
+    are wrapped, then drawn in a smaller size, down to 6 points, and at last shortened in the middle.
 
     Args:
         path: path of the PNG file; its folder exists.
@@ -34,12 +40,14 @@ def draw_neighbours(
         query_labels: `(n,)` integers in `[0, C)`. Defaults to `None`: no labels.
         neighbour_labels: `(n, k)` integers in `[0, C)`, given if and only if `query_labels` is.
         class_names: `C` strings. Defaults to the numbers of the classes.
+        query_names: `n` strings, such as names of files. Defaults to `None`: no names.
+        neighbour_names: `n` sequences of `k` strings, given if and only if `query_names` are.
 
     Returns:
         `pathlib.Path` of the file.
 
     Raises:
-        ValueError: if images, similarities and labels do not fit together.
+        ValueError: if images, similarities, labels and names do not fit together.
         OSError: if the file cannot be written.
 
     Example:
@@ -51,41 +59,60 @@ def draw_neighbours(
     ```
     """
     queries, neighbours, similarity = map(np.asarray, (queries, neighbours, similarity))
-    _check_neighbours(queries, neighbours, similarity, query_labels, neighbour_labels)
-    rows, columns = similarity.shape
-    labelled = query_labels is not None
-    if labelled:
+    _check_neighbours(queries, neighbours, similarity)
+    _check_texts("labels", query_labels, neighbour_labels, similarity.shape)
+    _check_texts("names", query_names, neighbour_names, similarity.shape)
+    shape, frames, texts = similarity.shape, np.full(similarity.shape, PLAIN), []
+    if query_labels is not None:
         classes = None if class_names is None else len(class_names)
-        query_labels = check_labels("query_labels", query_labels, classes, (rows,))
-        neighbour_labels = check_labels("neighbour_labels", neighbour_labels, classes, (rows, columns))
+        query_labels = check_labels("query_labels", query_labels, classes, shape[:1])
+        neighbour_labels = check_labels("neighbour_labels", neighbour_labels, classes, shape)
+        frames = np.where(neighbour_labels == query_labels[:, None], EQUAL, OTHER)
+        labels = np.column_stack([query_labels, neighbour_labels]).ravel()
+        names = labels if class_names is None else [class_names[label] for label in labels]
+        texts.append(fit_names(names, WIDTH, CLASS_SIZES, labels))
+    if query_names is not None and neighbour_names is not None:
+        names = [name for query, others in zip(query_names, neighbour_names, strict=True) for name in (query, *others)]
+        texts.append(fit_names(names, WIDTH, NAME_SIZES))
 
-    def name(label):
-        return plain_text(label if class_names is None else class_names[label], 14)
-
-    figure = new_figure(1.2 * (columns + 1), (1.5 if labelled else 1.35) * rows)
-    grid = figure.subplots(rows, columns + 1, squeeze=False)
-    for row, (query, *others) in enumerate(grid):
-        _show(query, queries[row], "black", "query" if row == 0 else "", name(query_labels[row]) if labelled else "")
-        for column, axes in enumerate(others):
-            frame, below = PLAIN, ""
-            if labelled:
-                label = neighbour_labels[row, column]
-                frame, below = EQUAL if label == query_labels[row] else OTHER, name(label)
-            _show(axes, neighbours[row, column], frame, f"{similarity[row, column]:.3f}", below)
+    cells = (shape[0], 1 + shape[1])
+    heights = [LINE * text.lines * text.style["fontsize"] + 2 for text in texts]  # points
+    figure = new_figure(1.2 * cells[1], (1.35 + sum(heights) / 72) * cells[0])
+    for (row, column), axes in np.ndenumerate(figure.subplots(*cells, squeeze=False)):
+        if column:
+            _show(axes, neighbours[row, column - 1], frames[row, column - 1], f"{similarity[row, column - 1]:.3f}")
+        else:
+            _show(axes, queries[row], "black", "" if row else "query")
+        for text, offset in zip(texts, _offsets(texts, row, cells[1]), strict=True):
+            axes.annotate(
+                text.texts[row * cells[1] + column],
+                *((0.5, 0), (0, -offset)),
+                **{"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center", "va": "top"},
+                **text.style,
+                color="black" if offset == 4 else "dimgray",
+            )
     return save_figure(path, figure)
 
 
-def _show(axes, image, frame, above, below):
-    """An image in a coloured frame with a line of text above and below."""
+def _offsets(texts, row, columns):
+    """How far below its image each kind of text begins in a row, in points."""
+    offsets = [4.0]
+    for text in texts[:-1]:
+        lines = 1 + max(each.count("\n") for each in text.texts[row * columns : (row + 1) * columns])
+        offsets.append(offsets[-1] + LINE * lines * text.style["fontsize"] + 2)
+    return offsets[: len(texts)]
+
+
+def _show(axes, image, frame, above):
+    """An image in a coloured frame with a line of text above."""
     axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_title(above, fontsize=8, pad=3)
-    axes.set_xlabel(below, fontsize=8, labelpad=2)
     axes.spines[:].set(color=frame, linewidth=2.5)
 
 
-def _check_neighbours(queries, neighbours, similarity, query_labels, neighbour_labels):
+def _check_neighbours(queries, neighbours, similarity):
     fits = queries.ndim == 4 and neighbours.ndim == 5 and similarity.ndim == 2 and similarity.size
     fits = fits and queries.shape[-1] in (1, 3) and neighbours.shape == (*similarity.shape, *queries.shape[1:])
     if not (fits and len(queries) == len(similarity) and queries.dtype == neighbours.dtype == np.uint8):
@@ -94,7 +121,20 @@ def _check_neighbours(queries, neighbours, similarity, query_labels, neighbour_l
             f"1 or 3. Received: {queries.dtype} {queries.shape}, {neighbours.dtype} {neighbours.shape} and "
             f"{similarity.shape}. Give the same number of neighbours for every query."
         )
-    if (query_labels is None) != (neighbour_labels is None):
+
+
+def _check_texts(kind, of_queries, of_neighbours, shape):
+    """Labels or names: both or neither; one name for each image."""
+    if (of_queries is None) != (of_neighbours is None):
         raise UserError(
-            "`query_labels` and `neighbour_labels` must be given together. Received: one of them. Give both or neither."
+            f"`query_{kind}` and `neighbour_{kind}` must be given together. Received: one of them. "
+            "Give both or neither."
         )
+    if kind == "names" and of_queries is not None:
+        counts = [len(names) for names in of_neighbours]
+        if (len(of_queries), counts) != (shape[0], shape[0] * [shape[1]]):
+            raise UserError(
+                "`query_names` and `neighbour_names` must hold one name per image. Received: "
+                f"{len(of_queries)} names, and lists of {counts} names, for {shape[0]} queries with {shape[1]} "
+                "neighbours each. Take names and images from the same data, in the same order."
+            )

@@ -8,18 +8,23 @@ import numpy as np
 from keras_moco.errors import UserError
 from keras_moco.evaluation.accuracy import sample_std
 from keras_moco.evaluation.labelled import check_labels
+from keras_moco.evaluation.plot_names import DPI, fit_names, sizes_within
 from keras_moco.storage.atomic import replace_when_written
 from keras_moco.storage.paths import StrPath
 
 NUMBERED = 20  # classes up to which the cells of a confusion matrix show numbers, and a projection has a legend
-NAMED = 60  # classes up to which a confusion matrix shows names
+NAMED = 100  # classes up to which a confusion matrix shows names
+LISTED = 10  # pairs of classes that are listed by name below a larger one
+LONGEST = 220  # points, the width of a name beside a confusion matrix: 60 letters of the smallest size
 
 
 def draw_confusion(path: StrPath, truth: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]) -> Path:
     """Draws a confusion matrix: for each true class, a row, the percentage of every predicted class.
 
     The colour scale is that of square roots, beyond 60 classes of fourth roots, so that a few percent are visible. Up
-    to 20 classes the cells show numbers, up to 60 the rows and columns have names. A class without an image stays gray.
+    to 20 classes the cells show numbers, up to 100 the rows and columns have names. Beyond, the ten pairs of classes
+    that are confused most often are listed below the matrix. A class without an image stays gray. Long names are
+    wrapped, then drawn in a smaller size, down to 6 points, and at last shortened in the middle.
 
     Args:
         path: path of the PNG file; its folder exists.
@@ -51,10 +56,14 @@ def draw_confusion(path: StrPath, truth: np.ndarray, predicted: np.ndarray, clas
     totals = counts.sum(axis=1, keepdims=True)
     percent = np.divide(100 * counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
 
-    side = float(np.clip(3 + 0.45 * classes, 5, 14))  # inches; at 14, a thousand classes have a pixel each
-    figure = new_figure(side, 0.88 * side)
-    axes = figure.subplots()
-    scale = PowerNorm(0.5 if classes <= NAMED else 0.25, 0, 100)
+    side = _side(classes)
+    pitch = 72 * side / classes  # points that a row has
+    names = fit_names(class_names, LONGEST, sizes_within(pitch), range(classes)) if classes <= NAMED else None
+    upright = not names or names.width < 0.9 * pitch
+    left = 0.55 + (names.width / 72 if names else 0.4)
+    below = 0.5 + (0.2 * (LISTED + 2) if not names else 0.2 if upright else names.width / 72)
+    figure, (axes, bar) = _axes_of(side, left, below)
+    scale = PowerNorm(0.5 if classes <= 60 else 0.25, 0, 100)
     image = axes.imshow(percent, cmap="Blues", norm=scale, interpolation="nearest")
     axes.set_facecolor("lightgray")
     if classes <= NUMBERED:
@@ -62,14 +71,47 @@ def draw_confusion(path: StrPath, truth: np.ndarray, predicted: np.ndarray, clas
             color = "white" if percent[row, column] > 40 else "black"
             text = f"{percent[row, column]:.1f}" if percent[row, column] < 99.95 else "100"
             axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
-    if classes <= NAMED:
-        names = [plain_text(name, 24) for name in class_names]
-        axes.set_xticks(range(classes), names, rotation=90 if max(map(len, names)) > 3 else 0)
-        axes.set_yticks(range(classes), names)
     accuracy = 100 * np.mean(truth == predicted)
     axes.set(title=f"Accuracy {accuracy:.2f} % of {len(truth):,} images", xlabel="predicted", ylabel="true")
-    figure.colorbar(image, ax=axes, label="% of the true class", shrink=0.8, ticks=[0, 1, 5, 10, 25, 50, 100])
+    if names:
+        axes.set_xticks(range(classes), names.texts, rotation=0 if upright else 90, **names.style)
+        axes.set_yticks(range(classes), names.texts, **names.style)
+    else:
+        lines, style = _most_confused(percent, class_names, 72 * side)
+        axes.set_xlabel("\n".join(["predicted, class number\n", *lines]), **style)
+        axes.set_ylabel("true, class number")
+    figure.colorbar(image, cax=bar, label="% of the true class", ticks=[0, 1, 5, 10, 25, 50, 100])
     return save_figure(path, figure)
+
+
+def _side(classes):
+    """The side of a confusion matrix in inches; of a thousand classes each has more than a pixel."""
+    return float(np.clip(0.45 * classes, 2.5, 11) if classes <= 60 else np.clip(0.13 * classes, 11, 13))
+
+
+def _axes_of(side, left, below):
+    """A plot with a square and a bar for its colours, and as much space beside and below as given, in inches."""
+    width, height = left + side + 1.2, below + side + 0.4
+    figure = new_figure(width, height, layout=None)
+    square = figure.add_axes((left / width, below / height, side / width, side / height))
+    bar = figure.add_axes(
+        ((left + side + 0.25) / width, (below + side / 10) / height, 0.2 / width, 0.8 * side / height)
+    )
+    return figure, (square, bar)
+
+
+def _most_confused(percent, class_names, width):
+    """Lines of at most `width` points about the pairs of classes that are confused most often, and their font."""
+    others = np.where(np.eye(len(percent), dtype=bool), 0, np.nan_to_num(percent))
+    rows, columns = np.unravel_index(np.argsort(-others, axis=None, kind="stable")[:LISTED], others.shape)
+    names = fit_names([class_names[n] for n in (*rows, *columns)], width / 2 - 100, {10: 1}, (*rows, *columns))
+    pairs = zip(rows, columns, names.texts[: len(rows)], names.texts[len(rows) :], strict=True)
+    lines = [
+        f"{others[row, column]:.1f} % of {row} ({name}) are taken for {column} ({other})"
+        for row, column, name, other in pairs
+        if others[row, column]
+    ]
+    return lines, names.style
 
 
 def draw_label_fractions(path: StrPath, results: dict[str, dict[float, Sequence[float]]]) -> Path:
@@ -113,23 +155,16 @@ def draw_label_fractions(path: StrPath, results: dict[str, dict[float, Sequence[
     return save_figure(path, figure)
 
 
-def new_figure(width, height):
+def new_figure(width, height, layout="constrained"):
     # The object interface, which needs no window system and leaves pyplot's figures alone.
     from matplotlib.figure import Figure  # half a second of import time
 
-    return Figure(figsize=(width, height), layout="constrained")
+    # Whole pixels: of 359.99 some versions of matplotlib would make 359.
+    return Figure(figsize=(round(width, 2), round(height, 2)), dpi=DPI, layout=layout)
 
 
 def save_figure(path, figure):
-    return replace_when_written(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))
-
-
-def plain_text(name, width):
-    """A name as one line of at most `width` letters, which matplotlib shows literally."""
-    text = " ".join(str(name).split())
-    text = text if len(text) <= width else text[: width - 1] + "…"
-    text = f" {text}" if text.startswith("_") else text  # which matplotlib would omit from the legend
-    return text.replace("$", r"\$")  # a pair of which would enclose a formula
+    return replace_when_written(path, lambda temporary: figure.savefig(temporary, format="png", dpi=DPI))
 
 
 def _check_fractions(results):

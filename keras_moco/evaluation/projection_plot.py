@@ -7,7 +7,8 @@ import numpy as np
 
 from keras_moco.errors import UserError
 from keras_moco.evaluation.measures import feature_std
-from keras_moco.evaluation.plots import NUMBERED, new_figure, plain_text, save_figure
+from keras_moco.evaluation.plot_names import fit_names, sizes_within
+from keras_moco.evaluation.plots import NUMBERED, new_figure, save_figure
 from keras_moco.storage.paths import StrPath
 
 
@@ -28,8 +29,8 @@ def draw_projection(
         path: path of the PNG file; its folder exists.
         features: `(n, D)` features of at least 4 images, `D` at least 2. They need not be normalised.
         labels: `(n,)` integers in `[0, C)`, `-1` for images without a label; or `None`.
-        class_names: `C` strings, for the legend; above 20 classes there is a scale of class numbers. `None` without
-            labels.
+        class_names: `C` strings, for the legend; above 20 classes there is a scale of class numbers, and as many names
+            as there is room for are above the centres of their classes. `None` without labels.
         limit: int, at least 4. Maximum number of images. Defaults to `2000`.
         seed: int, the random seed of the choice of images and of t-SNE. Defaults to `0`.
 
@@ -63,28 +64,56 @@ def draw_projection(
     with threadpool_limits(1):
         places = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(features)  # (n, 2)
 
-    figure = new_figure(9, 7)
-    axes = figure.subplots()
-    dots = {"s": float(np.clip(20_000 / len(rows), 5, 40)), "linewidths": 0}
+    return save_figure(path, _draw_places(places, labels, class_names))
+
+
+def _draw_places(places, labels, class_names):
+    """A plot of images at their places `(n, 2)`, in the colours of their classes."""
     known = labels != -1
+    present = np.unique(labels[known])
+    in_legend = len(class_names) <= NUMBERED
+    width, sizes = (300, sizes_within(420 / max(1, len(present)) - 6)) if in_legend else (80, {7: 2})
+    names = fit_names([class_names[label] for label in present], width, sizes, present)
+    figure = new_figure(9 + max(0, names.width / 72 - 1) * in_legend, 7)
+    axes = figure.subplots()
+    axes.set(title=f"t-SNE of the features of {len(places):,} images", xticks=[], yticks=[])
+    axes.set_aspect("equal", "datalim")
+    dots = {"s": float(np.clip(20_000 / len(places), 5, 40)), "linewidths": 0}
     if not known.all():
         axes.scatter(*places[~known].T, color="tab:blue" if not known.any() else "lightgray", label="no label", **dots)
-    if len(class_names) <= NUMBERED:
+    if in_legend:
         from matplotlib import colormaps
 
         palette = colormaps["tab10" if len(class_names) <= 10 else "tab20"]
-        for label in np.unique(labels[known]):
-            name = plain_text(class_names[label], 40)
+        for label, name in zip(present, names.texts, strict=True):
             axes.scatter(*places[labels == label].T, color=palette(int(label)), label=name, **dots)
         if known.any():
-            figure.legend(loc="outside right upper", markerscale=2, frameon=False)
+            font = {"size": names.style["fontsize"], "family": names.style["family"]}
+            figure.legend(loc="outside right upper", markerscale=2, frameon=False, prop=font)
     elif known.any():
         scale = {"cmap": "turbo", "vmin": 0, "vmax": len(class_names) - 1}
         points = axes.scatter(*places[known].T, c=labels[known], **scale, **dots)
         figure.colorbar(points, ax=axes, label="class number")
-    axes.set(title=f"t-SNE of the features of {len(rows):,} images", xticks=[], yticks=[])
-    axes.set_aspect("equal", "datalim")
-    return save_figure(path, figure)
+        _write_names(figure, axes, [places[labels == label] for label in present], names)
+    return figure
+
+
+def _write_names(figure, axes, groups, names):
+    """Writes the name of each group of points above its centre, of large groups first, where no other name is."""
+    from matplotlib.patheffects import withStroke
+
+    figure.draw_without_rendering()  # decides where the axes are
+    taken, outline = [], [withStroke(linewidth=2, foreground="white")]
+    for number in sorted(range(len(groups)), key=lambda number: -len(groups[number])):
+        place = np.median(groups[number], axis=0)
+        where = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+        text = axes.annotate(names.texts[number], place, **where, path_effects=outline, **names.style)
+        text.set_in_layout(False)
+        box = text.get_window_extent()
+        if box.count_overlaps(taken) or not (axes.bbox.contains(*box.min) and axes.bbox.contains(*box.max)):
+            text.remove()
+        else:
+            taken.append(box)
 
 
 def lacks_for_projection(features):

@@ -2,9 +2,11 @@
 
 import numpy as np
 
+from keras_moco.evaluation.plot_names import DPI, fit_names
 from keras_moco.storage.atomic import replace_when_written
 
 GAP = 4  # white pixels between two cells
+LINE = 16  # pixels, the height of a line of text
 WHITE = 255
 
 
@@ -36,6 +38,53 @@ def grid(rows, gap=GAP):
             top, left = y * (height + gap), x * (width + gap)
             image[top : top + height, left : left + width] = cell
     return image
+
+
+def lines(texts, width):
+    """Names as images, black on white; long ones are smaller, down to 6 points, and at last shortened in the middle.
+
+    Args:
+        texts: list of str.
+        width: int, pixels.
+
+    Returns:
+        list of uint8 `(16, width, 3)`.
+
+    Example:
+
+    >>> [line.shape for line in lines(["photos/cat.png"], width=200)]
+    [(16, 200, 3)]
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = fit_names(texts, width * 72 / DPI - 1, {9: 1, 8: 1, 7: 1, 6: 1})
+    # A quarter of a pixel more, or rounding may take a whole one away.
+    canvas = FigureCanvasAgg(Figure(((width + 0.25) / DPI, (LINE * len(texts) + 0.25) / DPI), dpi=DPI))
+    for row, name in enumerate(names.texts):
+        canvas.figure.text(0, 1 - (row + 0.5) / len(texts), name, va="center_baseline", **names.style)
+    canvas.draw()
+    return list(np.asarray(canvas.buffer_rgba())[..., :3].reshape(len(texts), LINE, width, 3))
+
+
+def captioned(rows, texts):
+    """Rows of cells as one image, each row below a line of text.
+
+    Args:
+        rows: lists of cells of the same size, as for `grid`.
+        texts: list of str, one for each row.
+
+    Returns:
+        uint8 `(height, width, 3)`.
+
+    Example:
+
+    >>> captioned(2 * [3 * [np.zeros((8, 8, 3), "uint8")]], ["first", "second"]).shape
+    (52, 32, 3)
+    """
+    width = grid(rows[:1]).shape[1]
+    blocks = [np.concatenate([line, grid([row])]) for line, row in zip(lines(texts, width), rows, strict=True)]
+    return grid([[block] for block in blocks])
 
 
 def save(path, image):

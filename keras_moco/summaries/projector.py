@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_moco.checks.graph import plain_failures
 from keras_moco.data import evaluation_dataset
 from keras_moco.data.subset import sample
+from keras_moco.errors import one_line
 from keras_moco.evaluation import FeatureExtractor
 from keras_moco.storage.atomic import replace_when_written, write_text
 from keras_moco.storage.paths import user_path
@@ -28,16 +29,23 @@ class EmbeddedImages(NamedTuple):
         labels: int32 array `(n,)`, -1 for an image without a label.
         index: int64 array `(n,)`, the position of each image in its source.
         images: uint8 array `(n, s, s, C)`, with `s` at most 96.
+        files: array `(n,)` of paths, or `None` for images that are in no files of their own.
     """
 
     features: np.ndarray
     labels: np.ndarray
     index: np.ndarray  # type: ignore[assignment]  # a tuple has a method of that name
     images: np.ndarray
+    files: np.ndarray | None = None
 
     def at(self, rows):
         """The images of these rows."""
-        return EmbeddedImages(self.features[rows], self.labels[rows], self.index[rows], self.images[rows])
+        files = None if self.files is None else self.files[rows]
+        return EmbeddedImages(self.features[rows], self.labels[rows], self.index[rows], self.images[rows], files)
+
+    def paths(self):
+        """The path of each image, or `None`, a list."""
+        return [None] * len(self.index) if self.files is None else self.files.tolist()
 
 
 class CopyingExtractor(FeatureExtractor):
@@ -69,7 +77,10 @@ def embed_images(source, extractor, image_size, count, seed=0):
         # Keras warns of every data set of unknown length that it ended.
         warnings.filterwarnings("ignore", message="Your input ran out of data")
         found = extractor.predict(batches, verbose=0)
-    return EmbeddedImages(np.asarray(found["features"], "float32"), found["label"], found["index"], found["copy"])
+    files = np.array(source.files_of(found["index"])) if source.files else None
+    return EmbeddedImages(
+        np.asarray(found["features"], "float32"), found["label"], found["index"], found["copy"], files
+    )
 
 
 def shrink(images, side):
@@ -116,9 +127,12 @@ def write_projector(log_dir, embedded, class_names=None):
 
 
 def labels_table(embedded, class_names):
-    """A line for each point: its class and its index in the source, or the index alone if there are no classes."""
-    if class_names is None:
-        return "".join(f"{index}\n" for index in embedded.index)  # one column has no header
-    names = [" ".join(name.split()) for name in class_names]  # without tabs, which would end a cell
-    known = [names[label] if label >= 0 else "no label" for label in embedded.labels]
-    return "class\tindex\n" + "".join(f"{name}\t{index}\n" for name, index in zip(known, embedded.index, strict=True))
+    """A line for each point: its class and its file, if there are any, and its index in the source."""
+    columns = {"index": [str(index) for index in embedded.index]}
+    if embedded.files is not None:
+        columns = {"file": [one_line(file) for file in embedded.files.tolist()], **columns}  # a tab would end a cell
+    if class_names is not None:
+        names = [one_line(" ".join(name.split())) for name in class_names]
+        columns = {"class": [names[label] if label >= 0 else "no label" for label in embedded.labels], **columns}
+    header = ["\t".join(columns)] if len(columns) > 1 else []  # one column has no header
+    return "".join(f"{line}\n" for line in [*header, *map("\t".join, zip(*columns.values(), strict=True))])

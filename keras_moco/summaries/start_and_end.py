@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_moco.callbacks.optional_output import warn_if_not_written
 from keras_moco.evaluation import at_level, draw_neighbours, draw_projection, nearest_neighbours
+from keras_moco.evaluation.plot_names import image_names
 from keras_moco.evaluation.projection_plot import lacks_for_projection
 from keras_moco.export.backbone import KERAS_FILE
 from keras_moco.summaries.hparams import write_settings
@@ -33,9 +34,9 @@ def show_start(run, plan, train, augmentation, required):
         config, names = plan.config, [name for name in ("query", "key") if name in required]
         host = config.augment_on == "host"
         # Errors of unreadable images are not caught here: they would end training as well.
-        views = first_views(train, augmentation, config.batch_size, names, config.seed, host)
+        views, index = first_views(train, augmentation, config.batch_size, names, config.seed, host)
         with warn_if_not_written(f"{run.views}"):
-            write_views(run.views, run.events, views, names)
+            write_views(run.views, run.events, views, names, image_names(train.files_of(index), index))
 
 
 def show_end(run, config, encoder, train, test=None):
@@ -79,6 +80,10 @@ def draw_neighbours_of(path, queries, references, class_names):
     if class_names and min(queries.labels.min(), references.labels.min()) >= 0:
         labels = {"query_labels": queries.labels, "neighbour_labels": references.labels[found.rows]}
         known = {**labels, "class_names": class_names}
+    neighbours = references.at(found.rows.ravel())
+    names = image_names([*queries.paths(), *neighbours.paths()], [*queries.index, *neighbours.index])
+    known["query_names"] = names[: len(queries.index)]
+    known["neighbour_names"] = np.reshape(names[len(queries.index) :], found.rows.shape).tolist()
     draw_neighbours(path, queries.images, references.images[found.rows], found.similarity, **known)
 
 

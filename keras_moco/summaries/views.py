@@ -25,29 +25,32 @@ def first_views(source, augmentation, batch_size, names, seed=0, on_host=True):
         on_host: bool, whether the pipeline finishes the views, or the training step does. Defaults to `True`.
 
     Returns:
-        A list with an array `(n, s, s, C)` of values in 0..255 for each name, where `n` is 8, or a smaller batch.
+        `(views, index)`: a list with an array `(n, s, s, C)` of values in 0..255 for each name, where `n` is 8, or a
+        smaller batch; and the numbers of the images in the source, int64 `(n,)`.
     """
-    entries = names if on_host else (*names, "draws")
+    entries = (*names, "index") if on_host else (*names, "index", "draws")
     batches = pretrain_dataset(in_file_order(source), augmentation, batch_size, seed, entries=entries, finish=on_host)
     batch = {name: entry[:PAIRS] for name, entry in next(iter(batches.take(1))).items()}
     if not on_host:
         for number, name in enumerate(names):
             batch[name] = augmentation.finish(batch[name], batch["draws"][:, number], on_host=False)
-    return [batch[name].numpy() for name in names]
+    return [batch[name].numpy() for name in names], batch["index"].numpy()
 
 
-def write_views(path, log_dir, views, names):
-    """Draws views into a PNG file, and into TensorBoard's images: a row of queries, and their keys below.
+def write_views(path, log_dir, views, names, images):
+    """Draws views into a PNG file, and into TensorBoard's images: a row of queries, their keys, and the images' names.
 
     Args:
         path: path of the PNG file, in a folder that exists.
         log_dir: path of the folder in which the run's events are.
         views: list of arrays, as from `first_views`.
         names: names of the views, as for `first_views`.
+        images: list of str, the names of the images.
     """
     factor = -(-SIDE // views[0].shape[1])
     rows = [[_enlarged(image_grid.to_rgb(view), factor) for view in row] for row in views]
-    image = image_grid.grid(rows)
+    captions = [image_grid.lines(images, rows[0][0].shape[1])]
+    image = np.concatenate([image_grid.grid(rows), image_grid.grid(captions)])
     description = f"{len(rows[0])} images as the model gets them: {' above '.join(names)}."
     write_events(log_dir, "views", lambda: tf.summary.image("views", image[None], description=description))
     image_grid.save(path, image)

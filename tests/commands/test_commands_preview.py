@@ -10,11 +10,12 @@ from PIL import Image
 from keras_moco.augment import AUGMENTATIONS, moco_v2, supervised
 from keras_moco.commands.preview import main, preview
 from keras_moco.data import open_source
-from keras_moco.summaries.image_grid import GAP
+from keras_moco.summaries.image_grid import GAP, LINE
 from tests.augment.oracles import PHOTOS
 
 SIDE = 32
 STEP = SIDE + GAP
+ROW = LINE + STEP
 CHINA, FLOWER = PHOTOS[0, 150:350, 80:400], PHOTOS[1]
 SQUARE = CHINA[100 : 100 + SIDE, 100 : 100 + SIDE]
 
@@ -46,10 +47,11 @@ def pixels(path):
 
 
 def cells(picture, rows, columns):
-    """The cells of a picture, `(rows, columns, SIDE, SIDE, 3)`; all between them must be white."""
-    assert picture.shape == (rows * STEP - GAP, columns * STEP - GAP, 3) and picture.dtype == "uint8"
-    padded = np.pad(picture, [(0, GAP), (0, GAP), (0, 0)], constant_values=255)
-    blocks = padded.reshape(rows, STEP, columns, STEP, 3).swapaxes(1, 2)
+    """The cells of a picture, `(rows, columns, SIDE, SIDE, 3)`; all between them must be white, or a name."""
+    assert picture.shape == (rows * ROW - GAP, columns * STEP - GAP, 3) and picture.dtype == "uint8"
+    padded = np.pad(picture, [(0, GAP), (0, GAP), (0, 0)], constant_values=255).reshape(rows, ROW, -1, 3)
+    assert (padded[:, :LINE] < 128).any(axis=(1, 2, 3)).all()
+    blocks = padded[:, LINE:].reshape(rows, STEP, columns, STEP, 3).swapaxes(1, 2)
     assert (blocks[:, :, SIDE:] == 255).all() and (blocks[:, :, :, SIDE:] == 255).all()
     return blocks[:, :, :SIDE, :SIDE]
 
@@ -61,7 +63,13 @@ def test_the_picture_has_one_row_per_image_and_the_output_says_so(photos, tmp_pa
     said = capsys.readouterr().out
     for part in (str(out), "3 images", photos, "4 views", "moco_cifar", f"{SIDE} pixels"):
         assert part in said
-    cells(pixels(out), rows=3, columns=5)
+    drawn = cells(pixels(out), rows=3, columns=5)
+    for row, line in enumerate(said.splitlines()[1:4]):
+        name = line.removeprefix(f"row {row + 1}  ")
+        with Image.open(name) as image:  # of those of three shapes, the one that was drawn
+            inside = np.array(image.size) * min(SIDE / max(image.size), 1)
+        filled = (drawn[row, 0] < 255).any(axis=-1)
+        assert [filled.any(axis=0).sum(), filled.any(axis=1).sum()] == pytest.approx(inside, abs=1)
     assert sorted(os.listdir(tmp_path)) == ["photos", "views.png"]  # nothing temporary is left
 
 

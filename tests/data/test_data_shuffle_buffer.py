@@ -10,7 +10,7 @@ from keras_moco.augment import RandomResizedCrop
 from keras_moco.commands.preview import preview
 from keras_moco.data import open_source
 from keras_moco.data.shuffle_buffer import ShuffleBuffer, shuffled_stream
-from keras_moco.summaries.image_grid import GAP
+from keras_moco.summaries.image_grid import GAP, LINE
 from keras_moco.summaries.views import first_views
 from tests.data.written import encoded, record, smooth, write_records
 from tests.tiny import tiny_config
@@ -99,17 +99,18 @@ def seen_of(source):
 
 def test_preview_shows_the_first_images_and_fills_no_buffer(records):
     source, seeds = seen_of(open_source(records, shuffle_buffer_mib=1))
-    picture, rows, _ = preview(source, RandomResizedCrop(20), images=2, views=1)
-    assert rows == 2 and seeds == [None]
+    picture, names, _ = preview(source, RandomResizedCrop(20), images=2, views=1)
+    assert names == ["image 0", "image 1"] and seeds == [None]
     for row in range(2):
-        cell = picture[row * (20 + GAP) : row * (20 + GAP) + 20, :20]  # the whole image, 20 x 24, as large as fits
+        top = row * (LINE + 20 + GAP) + LINE
+        cell = picture[top : top + 20, :20]  # the whole image, 20 x 24, as large as fits
         assert np.abs(cell[3:17].mean() - smooth(row, 20, 24).mean()) < 5
 
 
 @pytest.mark.slow
 def test_shown_views_are_of_the_first_images_and_fill_no_buffer(records):
     source, seeds = seen_of(open_source(records, shuffle_buffer_mib=1))
-    [views] = first_views(source, RandomResizedCrop(20, scale=(1, 1), ratio=(1.2, 1.2)), 16, ["query"])
+    [views], _ = first_views(source, RandomResizedCrop(20, scale=(1, 1), ratio=(1.2, 1.2)), 16, ["query"])
     assert set(seeds) == {None}
     means = [smooth(number, 20, 24).mean() for number in range(8)]
     np.testing.assert_allclose(views.mean(axis=(1, 2, 3)), means, atol=2)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_moco.data import open_source, tfds
+from keras_moco.data import open_source, subset, tfds
 from keras_moco.data.tfds_files import encoded_examples, record_files
 from tests.data.written import store_tfds, time_limit
 
@@ -174,6 +174,26 @@ def test_a_damaged_record_among_images_in_memory_is_refused(tmp_path):
     arrays = tfds._decoded_once(lambda: examples, 20, (8, 8, 3), records, "Do so.")
     with pytest.raises(ValueError, match=r"Received: record \d+ of .*: its checksum is wrong\. Do so\."):
         arrays()
+
+
+@pytest.mark.parametrize("side", [None, 5], ids=["streamed", "in memory"])
+def test_names_of_files_are_known_by_index(tmp_path, side):
+    public = pytest.importorskip("tensorflow_datasets")
+    names = [f"n{number:02}.JPEG" for number in range(20)]
+    rows = [(name, {"image": np.full((5, 5, 3), 10 * n, "uint8"), "file_name": name}) for n, name in enumerate(names)]
+    image = public.features.Image(shape=(side, side, 3), encoding_format="png")
+    public.dataset_builders.store_as_tfds_dataset(
+        name="some",
+        version="1.0.0",
+        data_dir=tmp_path,
+        split_datasets={"train": rows},
+        features=public.features.FeaturesDict({"image": image, "file_name": public.features.Text()}),
+    )
+    source = open_source("tfds:some", data_dir=tmp_path)
+    for part in (source, subset(source, range(7, 12))):
+        seen = list(part.examples().as_numpy_iterator())
+        levels = {int(example["index"]): example["image"][0, 0, 0] // 10 for example in seen}
+        assert part.files_of(levels) == [names[level] for level in levels.values()]
 
 
 @pytest.mark.slow

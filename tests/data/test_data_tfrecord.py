@@ -64,6 +64,21 @@ def test_images_labels_and_indices_are_those_written(tmp_path):
         assert (found["index"], found["label"]) == (index, label_of(*place))
 
 
+def test_names_of_files_in_the_records_are_known_by_index(tmp_path):
+    assert open_source(write_shards(tmp_path)).files_of([0, 3]) == [None, None]
+    for shard, size in SIZES.items():
+        records = [tf.train.Example.FromString(record(PNG)) for _ in range(size)]
+        for number, each in enumerate(records[:-1]):  # the last one has no name
+            each.features.feature["image/filename"].bytes_list.value.append(
+                b"caf\xe9_%s_%d" % (shard[4:5].encode(), number)
+            )
+        write_records(tmp_path / f"train-{shard}", [each.SerializeToString() for each in records])
+    source, indices = open_source(f"tfrecord:{tmp_path}/train-*"), [14, 3, 0, 11]
+    names = [f"caf\udce9_{list(SIZES).index(shard)}_{number}" for shard, number in map(ORDER.__getitem__, indices)]
+    assert source.files_of(indices) == [None, *names[1:]]
+    assert subset(source, [11, 3, 0]).files_of([2, 0]) == [names[3], names[2]]
+
+
 @pytest.mark.parametrize("names, labelled", [(False, True), (True, False)], ids=["no-names", "no-labels"])
 def test_without_labels_or_names_of_classes_images_are_unlabelled(tmp_path, names, labelled):
     source = open_source(write_shards(tmp_path, labelled, names))

@@ -1,8 +1,11 @@
 """A finished run that all tests of evaluations share."""
 
 import shutil
+from pathlib import Path
 
 import pytest
+import sklearn.manifold
+from matplotlib.figure import Figure
 
 from keras_moco.data import evaluation_dataset, open_source
 from keras_moco.evaluation import FeatureExtractor, extract_features, finetune, semi, target
@@ -27,6 +30,20 @@ def features(trained):
         split: extract_features(trained.encoder.features, evaluation_dataset(open_source("digits", split), SIZE))
         for split in ("train", "test")
     }
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """All figures that would be saved; rendering, which takes most of the time, is skipped."""
+    saved = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: (saved.append(self), Path(path).write_bytes(b"")))
+    return saved
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The first two numbers of each row in place of t-SNE, which takes longer."""
+    monkeypatch.setattr(sklearn.manifold.TSNE, "fit_transform", lambda self, features: features[:, :2])
 
 
 @pytest.fixture

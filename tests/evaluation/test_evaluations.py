@@ -1,5 +1,6 @@
 """The evaluations of evaluate.py, on a finished run."""
 
+import csv
 import dataclasses
 import json
 import os
@@ -275,13 +276,56 @@ def test_images_after_an_unreadable_one_keep_their_numbers(tmp_path, monkeypatch
     np.testing.assert_array_equal(neighbours[:, :, 0, 0], colors[expected])
     np.testing.assert_array_equal(drawn["neighbour_labels"], expected >= 60)
     np.testing.assert_array_equal(drawn["query_labels"], [1, 0, 1, 0])
+    assert drawn["query_names"] == ["070.png", "003.png", "100.png", "059.png"]
+    assert drawn["neighbour_names"] == [[f"{number:03}.png" for number in row] for row in expected]
+
+    with open(tmp_path / "out" / "neighbours.csv", encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0]) == ["query", "rank", "index", "file", "label", "class", "cosine similarity"]
+    for line, (row, column) in zip(table, np.ndindex(expected.shape), strict=True):
+        number = expected[row, column]
+        assert line["query"] == str(tmp_path / "images" / names[[70, 3, 100, 59][row]])
+        assert (line["rank"], line["index"]) == (str(column + 1), str(number))
+        assert line["file"] == str(tmp_path / "images" / names[number])
+        assert (line["label"], line["class"]) == (("1", "b") if number >= 60 else ("0", "a"))
+        cosine = unit[[70, 3, 100, 59][row]] @ unit[number]
+        assert float(line["cosine similarity"]) == pytest.approx(cosine, abs=1e-5)
 
     evaluate("embed", EvaluationConfig(**settings))
     with np.load(tmp_path / "out" / "features_train.npz") as found:
         assert found["files"].tolist() == [str(tmp_path / "images" / name) for name in np.delete(names, 50)]
+        assert found["class_names"].tolist() == ["a", "b"]
         assert found["index"].tolist() == [*range(50), *range(51, 101)]
         np.testing.assert_array_equal(found["labels"], found["index"] >= 60)
         np.testing.assert_allclose(found["features"], np.delete(colors, 50, axis=0), atol=1e-3)
+
+
+@pytest.mark.slow
+def test_names_that_are_not_utf8_are_kept(tmp_path, figures):
+    """As the bytes that the files have on the disk; in a picture they are escaped."""
+    names = [b'caf\xe9/2, "\n.png', b"caf\xe9/\xff1.png", "\N{CAT FACE}/3.png".encode()]
+    root = os.fsencode(tmp_path / "images")
+    for number, name in enumerate(names):
+        os.makedirs(os.path.dirname(os.path.join(root, name)), exist_ok=True)
+        Image.new("RGB", (4, 4), (50 * number, 90, 200)).save(tmp_path / "some.png")
+        os.replace(tmp_path / "some.png", os.path.join(root, name))
+    images = keras.Input((None, None, 3))
+    keras.Model(images, keras.layers.GlobalAveragePooling2D()(images)).save(tmp_path / "colour.keras")
+    settings = {"model": str(tmp_path / "colour.keras"), "dataset": f"folder:{tmp_path / 'images'}", "image_size": 4}
+    settings |= {"split": "train", "output": str(tmp_path / "out")}
+    evaluate("retrieve", EvaluationConfig(**settings, queries=("0", "1", "2"), neighbours=1))
+    evaluate("embed", EvaluationConfig(**settings))
+    with open(tmp_path / "out" / "neighbours.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        table = [[line["query"], line["file"], line["class"]] for line in csv.DictReader(file)]
+    files = [os.path.join(root, name) for name in names]
+    assert [list(map(os.fsencode, line)) for line in table] == [
+        [file, file, name.split(b"/")[0]] for file, name in zip(files, names, strict=True)
+    ]
+    with np.load(tmp_path / "out" / "features_train.npz") as found:
+        assert list(map(os.fsencode, found["files"].tolist())) == files
+        assert list(map(os.fsencode, found["class_names"].tolist())) == [b"caf\xe9", names[2].split(b"/")[0]]
+    figures[0].draw_without_rendering()
+    assert [text.get_text() for text in figures[0].axes[2].texts] == [r"caf\udce9", r"\udcff1.png"]
 
 
 def test_unreadable_query_is_refused(run, tmp_path):
@@ -294,7 +338,8 @@ def test_unreadable_query_is_refused(run, tmp_path):
 def test_embed_writes_features_with_labels_and_files(run, trained, features, capsys):
     evaluate("embed", EvaluationConfig(workdir=str(run), features="embedding"))
     with np.load(run / "evaluation" / "features_test.npz") as found:
-        assert set(found) == {"features", "labels", "index"}
+        assert set(found) == {"features", "labels", "index", "class_names"}
+        assert found["class_names"].tolist() == list("0123456789")
         expected = trained.encoder(digits("test")[0].astype("float32"))
         np.testing.assert_allclose(found["features"], expected, atol=1e-5)  # unit vectors in float32
         np.testing.assert_array_equal(found["labels"], features["test"].labels)

@@ -46,6 +46,18 @@ def test_points_images_and_labels_are_in_one_order_and_replace_earlier_ones(tmp_
     assert len(list(path.parent.iterdir())) == 4
 
 
+def test_names_of_files_are_a_column_whatever_is_in_them(tmp_path):
+    names = ["photos/cat.png", "a\tb", "c\nd", "e\r", "caf\udce9", "\N{CAT FACE}", '"quoted']
+    for class_names, before in ((None, []), (["ant\udce9", "bee"], ["class"])):
+        path = write_projector(tmp_path, embedded()._replace(files=np.array(names)), class_names)
+        lines = (path.parent / "labels.tsv").read_bytes().decode("utf-8").split("\n")
+        header, *table = [line.split("\t") for line in lines[:-1]]
+        assert header == [*before, "file", "index"] and {len(line) for line in table} == {len(header)}
+        shown = [line[-2] for line in table]
+        assert shown == ["photos/cat.png", "a\\tb", "c\\nd", "e\\r", "caf\\udce9", "\N{CAT FACE}", '"quoted']
+        assert [line[-1] for line in table] == [str(11 * row) for row in range(7)]
+
+
 def test_large_images_are_shrunk_until_the_sprite_is_within_its_limit(monkeypatch, tmp_path):
     for limit, side in ((8192, 48), (64, 21)):
         monkeypatch.setattr(ours, "LIMIT", limit)

@@ -57,6 +57,8 @@ def test_test_images_are_shown_with_the_training_images_most_similar_to_them(run
     np.testing.assert_array_equal(drawn["query_labels"], test.labels()[rows])
     np.testing.assert_array_equal(drawn["neighbour_labels"], train.labels()[expected.rows])
     assert drawn["class_names"] == train.class_names
+    assert drawn["query_names"] == [f"image {row}" for row in rows]
+    assert drawn["neighbour_names"] == [[f"image {row}" for row in line] for line in expected.rows]
     np.testing.assert_array_equal(drawn["labels"], test.labels())
     assert (run.events / "features.tsv").read_text().count("\n") == 360
 
@@ -78,6 +80,8 @@ def test_points_keep_their_indices_if_an_image_is_unreadable(tmp_path):
     np.testing.assert_array_equal(seen.index, [0, 1, 2, 4, 5, 6, 7])
     np.testing.assert_array_equal(seen.images[:, 0, 0, 0], 30 * seen.index)
     np.testing.assert_array_equal(seen.features[:, 0], 30 * seen.index)
+    assert seen.paths() == [images.files[index] for index in (0, 1, 2, 4, 5, 6, 7)]
+    assert seen.at([4]).paths() == [images.files[5]]
 
 
 def test_the_number_of_images_is_limited(run, drawn, monkeypatch):
@@ -113,7 +117,7 @@ def test_bug_in_a_plot_is_not_hidden(run, monkeypatch):
 
 
 def test_a_run_that_can_write_nothing_only_reports_it(run, drawn, capsys, monkeypatch):
-    monkeypatch.setattr(start_and_end, "first_views", lambda *_: [IMAGES[:8]] * 2)
+    monkeypatch.setattr(start_and_end, "first_views", lambda *_: ([IMAGES[:8]] * 2, range(8)))
     run.path.rmdir()
     run.path.write_text("a file where the folder was")
     show_start(run, PLAN, open_source("digits"), moco_cifar(8), ("query", "key"))
@@ -130,4 +134,4 @@ def test_views_are_drawn_once_in_the_life_of_a_run_and_settings_at_each_start(ru
         inodes.append((settings.stat().st_ino, run.views.stat().st_ino))  # a file that is replaced has another one
     assert inodes[0][0] != inodes[1][0] and inodes[0][1] == inodes[1][1]
     with Image.open(run.views) as picture:
-        assert picture.size == (8 * 96 + 7 * 4, 96)  # queries alone
+        assert picture.size == (8 * 96 + 7 * 4, 96 + 16)  # queries alone, and their names

@@ -18,7 +18,8 @@ def test_shown_views_are_the_first_of_the_first_batch():
     images = np.random.default_rng(0).integers(0, 256, (40, 14, 16, 3), dtype="uint8")
     source, augmentation = array_source(images), get_augmentation("moco_cifar")(SIZE)
     batch = next(iter(pretrain_dataset(source, augmentation, BATCH, SEED)))
-    views = first_views(source, augmentation, BATCH, NAMES, SEED)
+    views, index = first_views(source, augmentation, BATCH, NAMES, SEED)
+    np.testing.assert_array_equal(index, batch["index"][:8])
     for name, shown in zip(NAMES, views, strict=True):
         np.testing.assert_array_equal(shown, batch[name][:8])
 
@@ -28,7 +29,7 @@ def test_shown_views_are_finished_as_in_the_training_step():
     source, augmentation = open_source("digits"), get_augmentation("moco_cifar")(SIZE)
     entries = (*NAMES, "draws")
     batch = next(iter(pretrain_dataset(source, augmentation, BATCH, SEED, entries=entries, finish=False)))
-    views = first_views(source, augmentation, BATCH, NAMES, SEED, on_host=False)
+    views, _ = first_views(source, augmentation, BATCH, NAMES, SEED, on_host=False)
     for number, name in enumerate(NAMES):
         finished = augmentation.finish(batch[name], batch["draws"][:, number], on_host=False)[:8].numpy()
         # Of 32 views and of 8 sums may be rounded in another order, and then to another grey level.
@@ -36,13 +37,15 @@ def test_shown_views_are_finished_as_in_the_training_step():
         assert views[number].shape == (8, SIZE, SIZE, 1)
 
 
-def test_png_and_tensorboard_image_have_queries_above_keys(tmp_path):
+def test_png_and_tensorboard_image_have_queries_above_keys_above_names(tmp_path):
     rng = np.random.default_rng(0)
     views = [rng.integers(0, 256, (8, 32, 32, 1), dtype="uint8") for _ in NAMES]
-    write_views(tmp_path / "views.png", tmp_path / "log", views, NAMES)
+    write_views(tmp_path / "views.png", tmp_path / "log", views, NAMES, [f"photo_of_number_{n}.jpg" for n in range(8)])
     with Image.open(tmp_path / "views.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
-    assert pixels.shape == (2 * 96 + 4, 8 * 96 + 7 * 4, 3)  # three times as large, four pixels apart
+    assert pixels.shape == (2 * 96 + 4 + 16, 8 * 96 + 7 * 4, 3)  # three times as large, four pixels apart; a line
+    assert (pixels[-16:].reshape(16, -1, 3)[:, 96::100] == 255).all()  # no name touches the next one
+    assert all((pixels[-16:, start : start + 96] < 128).any() for start in range(0, 800, 100))
     for row, images in enumerate(views):
         for column, image in enumerate(images):
             cell = pixels[row * 100 : row * 100 + 96, column * 100 : column * 100 + 96]
