@@ -57,6 +57,12 @@ class Config(RunSettings):
         used_by=("tfds", "tfrecord"),
         changeable=True,
     )
+    tfrecord_image_feature: str = _data(
+        "image/encoded", "Feature of TFRecords with the encoded image.", used_by=("tfrecord",), changeable=True
+    )
+    tfrecord_label_feature: str = _data(
+        "image/class/label", "Feature of TFRecords with the label.", used_by=("tfrecord",), changeable=True
+    )
     max_bad_fraction: float = _data(
         0.01, "Fraction of unreadable images that is skipped before it is an error.", range="in [0, 1)", resumable=True
     )

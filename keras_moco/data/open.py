@@ -28,6 +28,8 @@ def open_source(
     max_bad_fraction: float = 0.01,
     strict: bool = False,
     shuffle_buffer_mib: int = 1024,
+    tfrecord_image_feature: str = "image/encoded",
+    tfrecord_label_feature: str = "image/class/label",
 ) -> Source:
     """Opens a set of images by name.
 
@@ -54,6 +56,10 @@ def open_source(
         shuffle_buffer_mib: int, at least 1. Memory that a shuffle of images in large files (TFRecords, TFDS) may take,
             in MiB. If all of them fit, encoded, they are shuffled completely; otherwise each is drawn from a buffer of
             that size. The order depends on it. Defaults to `1024`.
+        tfrecord_image_feature: str. The feature of TFRecords with the encoded image. Defaults to `"image/encoded"`,
+            as TensorFlow's ImageNet scripts write them.
+        tfrecord_label_feature: str. The feature of TFRecords with the label, an int64. Defaults to
+            `"image/class/label"`, likewise.
 
     Returns:
         A `Source`.
@@ -65,7 +71,9 @@ def open_source(
     form, function = SOURCES.get(prefix, ("", ""))
     if form and (rest if ":" in form else name == form):
         bad_images = functools.partial(BadImages, max_fraction=max_bad_fraction, strict=strict)
-        return pkgutil.resolve_name(function)(rest, Options(split, data_dir, cache, bad_images, shuffle_buffer_mib))
+        features = tfrecord_image_feature, tfrecord_label_feature
+        options = Options(split, data_dir, cache, bad_images, shuffle_buffer_mib, *features)
+        return pkgutil.resolve_name(function)(rest, options)
     close = difflib.get_close_matches(prefix, SOURCES, n=1)
     remedy = (
         f"Did you mean `{close[0]}{colon}{rest}`?" if close and close[0] != prefix else f"Name a set as {FORMS[1]}."

@@ -25,6 +25,8 @@ class Options(NamedTuple):
         cache: bool, whether encoded images stay in memory.
         judge: function of the number of images, and of a function that describes one, to a `BadImages`.
         shuffle_buffer_mib: int, memory that a shuffle may take, in MiB.
+        tfrecord_image_feature: str, name of the feature of TFRecords with the encoded image.
+        tfrecord_label_feature: str, name of that with the label.
     """
 
     split: str
@@ -32,6 +34,8 @@ class Options(NamedTuple):
     cache: bool
     judge: Callable
     shuffle_buffer_mib: int
+    tfrecord_image_feature: str
+    tfrecord_label_feature: str
 
 
 @dataclasses.dataclass(frozen=True)

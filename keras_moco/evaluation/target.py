@@ -186,6 +186,8 @@ class EvaluationTarget:
             max_bad_fraction=settings.max_bad_fraction,
             strict=settings.strict_data,
             shuffle_buffer_mib=settings.shuffle_buffer_mib,
+            tfrecord_image_feature=settings.tfrecord_image_feature,
+            tfrecord_label_feature=settings.tfrecord_label_feature,
         )
         channels = self.image_shape[-1]
         if source.image_shape[-1] != channels:

@@ -25,6 +25,8 @@ def open_split(config, split):
         max_bad_fraction=config.max_bad_fraction,
         strict=config.strict_data,
         shuffle_buffer_mib=config.shuffle_buffer_mib,
+        tfrecord_image_feature=config.tfrecord_image_feature,
+        tfrecord_label_feature=config.tfrecord_label_feature,
     )
 
 

@@ -23,18 +23,18 @@ def encoded(pixels, kind, **options):
         return file.getvalue()
 
 
-def record(image=None, label=None, feature="image/encoded"):
+def record(image=None, label=None, feature="image/encoded", label_feature="image/class/label"):
     """A serialised `tf.train.Example`."""
     features = {}
     if image is not None:
         features[feature] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))
     if label is not None:
-        features["image/class/label"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
+        features[label_feature] = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
-def write_records(path, records):
-    with tf.io.TFRecordWriter(str(path)) as writer:
+def write_records(path, records, compression=""):
+    with tf.io.TFRecordWriter(str(path), compression) as writer:
         for each in records:
             writer.write(each)
 
