@@ -33,7 +33,9 @@ class Config(RunSettings):
     # Data: the images, and how they are read.
 
     dataset: str = _data(
-        "digits", "Training images: digits, tfds:<name>[/config], folder:<path> or tfrecord:<glob>.", changeable=True
+        "digits",
+        "Images: digits, tfds:<name>[/config], folder:<path>, zip:<path>, tfrecord:<glob> or webdataset:<glob>.",
+        changeable=True,
     )
     data_dir: str | None = _data(
         None, "Folder of prepared TensorFlow Datasets. TFDS's own if not given.", used_by=("tfds",), resumable=True

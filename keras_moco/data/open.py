@@ -16,6 +16,8 @@ SOURCES = {
     "tfds": ("tfds:<name>[/config]", "keras_moco.data.tfds:open_tfds"),
     "folder": ("folder:<path>", "keras_moco.data.folder:open_folder"),
     "tfrecord": ("tfrecord:<glob>", "keras_moco.data.tfrecord:open_tfrecord"),
+    "webdataset": ("webdataset:<glob>", "keras_moco.data.webdataset:open_webdataset"),
+    "zip": ("zip:<path>", "keras_moco.data.zip_archive:open_zip"),
 }
 FORMS = tuple(form for form, _ in SOURCES.values())
 
@@ -39,6 +41,8 @@ def open_source(
     | `tfds:<name>[/config]` | a TensorFlow Datasets set, e.g. `tfds:cifar10`; offline once it is prepared |
     | `folder:<path>` | image files in class sub-folders, or in one flat folder without labels |
     | `tfrecord:<glob>` | TFRecord files of encoded images (`keras_moco.data.tfrecord`) |
+    | `webdataset:<glob>` | tar files in the format of WebDataset (`keras_moco.data.webdataset`) |
+    | `zip:<path>` | a zip archive of a folder of image files, which is not unpacked |
 
     Arrays of your own: `keras_moco.data.array_source`.
 

@@ -56,7 +56,8 @@ class Source:
         arrays: function without arguments to `(images, labels)`, uint8 `(n, h, w, C)` and int32 `(n,)` tensors, if
             all images are in memory. Defaults to `None`.
         bad: `BadImages`, to which unreadable images are reported. Defaults to `None`: there cannot be any.
-        files: tuple of str, the path of each image, or `None` for images that are not in files of their own.
+        files: tuple of str, the path of each image, in an archive with its name in it; `None` for images that are read
+            in the order of large files.
         buffer: `ShuffleBuffer` (`keras_moco.data.shuffle_buffer`) that a random order fills, or `None`.
         licence: str, licence of the data, or `None` if it is unknown.
         identity: function without arguments to a dict of digests, of everything that makes the images and their order

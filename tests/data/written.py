@@ -3,6 +3,8 @@
 import contextlib
 import io
 import signal
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -39,6 +41,22 @@ def write_records(path, records, compression=""):
             writer.write(each)
 
 
+def write_tar(path, files, mode="w", **options):
+    """Writes the bytes of files into a tar archive; `files` is a dict by name, or a list of pairs."""
+    with tarfile.open(path, mode, **options) as archive:
+        for name, data in files.items() if isinstance(files, dict) else files:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+def write_zip(path, files, compression=zipfile.ZIP_STORED):
+    """Writes the bytes of files, a dict by name, into a zip archive; a name that ends in a slash is a folder."""
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+
+
 def store_tfds(data_dir, name, splits, channels=3, classes=0, encoding="png", how=None, **image):
     """Stores a set without registering it; `splits` are lists of images or paths, with classes of `(image, label)`.
 
@@ -70,6 +88,14 @@ def write(folder, kind, files):
         for shard in range(2):
             write_records(folder / f"images-{shard}", map(record, files[shard::2]))
         return f"tfrecord:{folder}/images-*", None
+    if kind == "webdataset":
+        middle = len(files) // 2
+        for shard, part in enumerate((files[:middle], files[middle:])):
+            write_tar(folder / f"{shard}.tar", {f"{number:02}.jpg": data for number, data in enumerate(part)})
+        return f"webdataset:{folder}/*.tar", None
+    if kind == "zip":
+        write_zip(folder / "images.zip", {f"{number:02}.jpg": data for number, data in enumerate(files)})
+        return f"zip:{folder}/images.zip", None
     paths = [folder / f"{number:02}.jpg" for number in range(len(files))]
     for path, data in zip(paths, files, strict=True):
         path.write_bytes(data)
