@@ -123,6 +123,11 @@ def _parser():
     parser.add_argument("--seed", type=int, default=0, help="random seed of images and views (default 0)")
     parser.add_argument("--split", default="train", help="split of the source (default train)")
     parser.add_argument("--data_dir", help="folder of TensorFlow Datasets' data sets")
+    parser.add_argument(
+        "--tfrecord_image_feature",
+        default="image/encoded",
+        help="feature of TFRecords with the encoded image (default image/encoded)",
+    )
     return parser
 
 
@@ -137,7 +142,7 @@ def _run(args):
     _check("recipe", args.recipe, f"one of {', '.join(AUGMENTATIONS)}", args.recipe in AUGMENTATIONS)
     crop = {} if area is None else {"crop_scale": (area, 1.0)}
     augmentation = AUGMENTATIONS[args.recipe](args.image_size, exact=args.exact, **crop)
-    source = open_source(args.source, args.split, args.data_dir)
+    source = open_source(args.source, args.split, args.data_dir, tfrecord_image_feature=args.tfrecord_image_feature)
     picture, names, seconds = preview(source, augmentation, args.images, args.views, args.seed)
     save(out, picture)
     print(

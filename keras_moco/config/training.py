@@ -17,7 +17,7 @@ _devices, _knn, _run = (
     partial(setting, group=group, resumable=True) for group in ("devices", "evaluation during training", "run")
 )
 
-FILES = ("folder", "list", "tfrecord")  # sources of image files
+FILES = ("folder", "list", "zip", "tfrecord", "webdataset")  # sources of image files
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Config(RunSettings):
 
     dataset: str = _data(
         "digits",
-        "Training images: digits, tfds:<name>[/config], folder:<path>, list:<file> or tfrecord:<glob>.",
+        "Training images: digits, tfds:<name>[/config], folder:<path>, list:<file>, zip:<path>, tfrecord:<glob> or "
+        "webdataset:<glob>.",
         changeable=True,
     )
     test_fraction: float = _data(
@@ -82,6 +83,12 @@ class Config(RunSettings):
         range="at least 1",
         used_by=("tfds", "tfrecord"),
         changeable=True,
+    )
+    tfrecord_image_feature: str = _data(
+        "image/encoded", "Feature of TFRecords with the encoded image.", used_by=("tfrecord",), changeable=True
+    )
+    tfrecord_label_feature: str = _data(
+        "image/class/label", "Feature of TFRecords with the label.", used_by=("tfrecord",), changeable=True
     )
     max_bad_fraction: float = _data(
         0.01, "Fraction of unreadable images that is skipped before it is an error.", range="in [0, 1)", resumable=True

@@ -46,7 +46,8 @@ def check_first_labels(labels, class_names, name, others=()):
     wrong = np.flatnonzero((found != UNLABELLED) & ((found < first) | (found >= first + count)))
     if len(wrong):
         raise UserError(
-            f"{_rule(first, count)} Received: label {found[wrong[0]]} of record {wrong[0]} of {name}. {WAY_OUT}"
+            f"{_rule(first, count)} Received: label {found[wrong[0]]} of record {wrong[0]} of {name}; the largest of "
+            f"the first {len(found)} labels is {found.max()}, and there are {count} names. {WAY_OUT}"
         )
     return first
 

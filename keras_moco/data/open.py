@@ -19,10 +19,12 @@ SOURCES = {
     "folder": ("folder:<path>", "keras_moco.data.folder:open_folder"),
     "list": ("list:<file>", "keras_moco.data.list_file:open_list"),
     "tfrecord": ("tfrecord:<glob>", "keras_moco.data.tfrecord:open_tfrecord"),
+    "webdataset": ("webdataset:<glob>", "keras_moco.data.webdataset:open_webdataset"),
+    "zip": ("zip:<path>", "keras_moco.data.zip_archive:open_zip"),
 }
 FORMS = tuple(form for form, _ in SOURCES.values())
 DIVISIBLE = ("folder", "list")  # sources of named files, of which a share can be held out
-FILES = ("folder", "list", "tfrecord")  # whose images are encoded in any format
+FILES = ("folder", "list", "tfrecord", "webdataset", "zip")  # whose images are encoded in any format
 
 
 def open_source(
@@ -37,6 +39,8 @@ def open_source(
     value_range: str = "auto",
     background: int = 255,
     test_fraction: float = 0.0,
+    tfrecord_image_feature: str = "image/encoded",
+    tfrecord_label_feature: str = "image/class/label",
 ) -> Source:
     """Opens a set of images by name.
 
@@ -47,6 +51,8 @@ def open_source(
     | `folder:<path>` | image files in class sub-folders, or in one flat folder without labels; several: `folder:a,b` |
     | `list:<file>` | image files named in a CSV file, with labels or without |
     | `tfrecord:<glob>` | TFRecord files of encoded images (`keras_moco.data.tfrecord`) |
+    | `webdataset:<glob>` | tar files in the format of WebDataset (`keras_moco.data.webdataset`) |
+    | `zip:<path>` | a zip archive of a folder of image files, which is not unpacked |
 
     Arrays of your own: `keras_moco.data.array_source`.
 
@@ -75,6 +81,10 @@ def open_source(
         test_fraction: float in [0, 1). For a `folder:` or `list:` without a test split: the share of the images that is
             held out as the split `"test"`, chosen by the names of the files (`keras_moco.data.splits.is_held_out`); the
             others are the split `"train"`. Both splits must be opened with the same share. Defaults to `0.0`: none.
+        tfrecord_image_feature: str. The feature of TFRecords with the encoded image. Defaults to `"image/encoded"`,
+            as TensorFlow's ImageNet scripts write them.
+        tfrecord_label_feature: str. The feature of TFRecords with the label, an int64. Defaults to
+            `"image/class/label"`, likewise.
 
     Returns:
         A `Source`.
@@ -99,7 +109,8 @@ def open_source(
                 f"Received: value_range={value_range} for {name!r}. Save its images as files, with such values."
             )
         options = Options(
-            *(split, data_dir, cache, bad_images, shuffle_buffer_mib, channels, value_range, background, test_fraction)
+            *(split, data_dir, cache, bad_images, shuffle_buffer_mib, channels, value_range, background, test_fraction),
+            *(tfrecord_image_feature, tfrecord_label_feature),
         )
         return pkgutil.resolve_name(function)(rest, options)
     close = difflib.get_close_matches(prefix, SOURCES, n=1)

@@ -34,6 +34,8 @@ class Options(NamedTuple):
         value_range: str, which values become 0..255.
         background: int, the gray level under transparent images.
         test_fraction: float in [0, 1), the share of the images that becomes the test split; 0 for none.
+        tfrecord_image_feature: str, name of the feature of TFRecords with the encoded image.
+        tfrecord_label_feature: str, name of that with the label.
     """
 
     split: str
@@ -45,6 +47,8 @@ class Options(NamedTuple):
     value_range: str = "auto"
     background: int = 255
     test_fraction: float = 0.0
+    tfrecord_image_feature: str = "image/encoded"
+    tfrecord_label_feature: str = "image/class/label"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +70,8 @@ class Source:
         arrays: function without arguments to `(images, labels)`, uint8 `(n, h, w, C)` and int32 `(n,)` tensors, if
             all images are in memory. Defaults to `None`.
         bad: `BadImages`, to which unreadable images are reported. Defaults to `None`: there cannot be any.
-        files: tuple of str, the path of each image, or `None` for images that are not in files of their own.
+        files: tuple of str, the path of each image, in an archive with its name in it; `None` for images that are read
+            in the order of large files.
         names: function of indices to a list of names of other images, such as those of the files that they were made
             from; `None` for one without a name. Defaults to `None`: no image has a name.
         buffer: `ShuffleBuffer` (`keras_moco.data.shuffle_buffer`) that a random order fills, or `None`.

@@ -46,6 +46,30 @@ def split_folders(root, name, is_image):
         ValueError: if two folders stand for the same split, or other folders with images are beside them.
     """
     folders, files = _listed(root)
+    found = chosen(folders, lambda folder: _holds_images(root / folder, is_image), root, name)
+    if found and (loose := list(filter(is_image, files))):
+        logging.warning(
+            "%s: %d images beside the sub-folder `%s` are not read, the first one: %s",
+            *(one_line(name), len(loose), found["train"], one_line(str(root / loose[0]))),
+        )
+    return {split: root / folder for split, folder in found.items()}
+
+
+def chosen(folders, holds_images, root, name):
+    """The folders that are splits among those of one folder; without one for training, none is.
+
+    Args:
+        folders: list of str, their names.
+        holds_images: function of such a name to whether there are images in it.
+        root: path of the folder that they are in, for messages.
+        name: str, the name of the source, for messages.
+
+    Returns:
+        dict of `"train"`, and `"test"` if there is one, to names.
+
+    Raises:
+        ValueError: as `split_folders`.
+    """
     found = {split: named_for(split, folders) for split in NAMES}
     if not found["train"]:
         return {}
@@ -55,21 +79,16 @@ def split_folders(root, name, is_image):
                 f"A folder must have one sub-folder for split={split!r}. Received: {name!r} with {' and '.join(names)} "
                 f"in {root}. Merge them, or move the others away."
             )
-    others = [each for each in folders if not is_split_name(each) and _holds_images(root / each, is_image)]
+    others = [each for each in folders if not is_split_name(each) and holds_images(each)]
     if others:
         train = found["train"][0]
         listed = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
         raise UserError(
             "A folder must hold either the splits or the classes. "
-            f"Received: {name!r}, where {root / train} may be the training split, or a class as {listed} may be. If it "
+            f"Received: {name!r}, where {root}/{train} may be the training split, or a class as {listed} may be. If it "
             f"is the split, move {listed} away; if it is a class, rename it."
         )
-    if loose := list(filter(is_image, files)):
-        logging.warning(
-            "%s: %d images beside the sub-folder `%s` are not read, the first one: %s",
-            *(one_line(name), len(loose), found["train"][0], one_line(str(root / loose[0]))),
-        )
-    return {split: root / names[0] for split, names in found.items() if names}
+    return {split: names[0] for split, names in found.items() if names}
 
 
 def _listed(root):

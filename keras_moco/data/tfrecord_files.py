@@ -1,13 +1,17 @@
 """The records of TFRecord files; a damaged one is returned empty, so that the others keep their numbers."""
 
+import contextlib
 import functools
 import os
 import struct
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from keras_moco.data.crc32c import checksum_of, checksums_of
+from keras_moco.data.tfrecord_compression import START, DamagedError, Decompressed, compression_of
 from keras_moco.errors import UserError
 
 HEADER, FOOTER = 12, 4  # bytes: a length of 8 with its checksum of 4; after the data their checksum
@@ -19,6 +23,9 @@ class RecordFiles:
     TensorFlow stops reading a file at the first record whose checksum is wrong. The rest of the file is then read one
     by one, at the positions that the lengths give, so that only damaged records are lost and others keep their numbers.
     The same happens after a record that cannot be parsed. Undamaged files are read by TensorFlow alone, at full speed.
+
+    Files may be compressed, by gzip or zlib. They have no random access: one that can no longer be decompressed during
+    a run stops it, since it is unknown how many of its records TensorFlow has read.
 
     Args:
         paths: list of paths, in the order in which the files are read.
@@ -52,8 +59,9 @@ class RecordFiles:
             return parse(record) if parse else record
 
         def records_of(path, count):
-            openable = tf.ensure_shape(tf.numpy_function(_openable, [path], tf.string), (None,))
-            found = tf.data.TFRecordDataset(openable).ignore_errors()
+            openable, compression = tf.numpy_function(_openable, [path], [tf.string, tf.string])
+            openable, compression = tf.ensure_shape(openable, (None,)), tf.ensure_shape(compression, ())
+            found = tf.data.TFRecordDataset(openable, compression_type=compression).ignore_errors()
             if parse:
                 found = found.enumerate().map(lambda number, record: (number, parse(record))).ignore_errors()
                 found = found.enumerate().take_while(lambda place, numbered: place == numbered[0])
@@ -119,11 +127,11 @@ class RecordFiles:
         """A record that TensorFlow did not read, because it is damaged or comes after a damaged one."""
         path, number = os.fsdecode(path), int(number)
         try:
-            places, reason = _places(path)
+            places, reason, _ = _places(path)
             if number < len(places):
                 reason = bad_ones(path, *_version(path)).get(number)
                 if reason is None:
-                    with open(path, "rb") as file:
+                    with _opened(path) as file:
                         return _data(file, places[number])[0]
         except OSError as error:
             reason = error.strerror
@@ -131,20 +139,45 @@ class RecordFiles:
         return b""
 
 
-def count_records(path):
-    """How many records a file has, from their lengths alone.
+class Counted(NamedTuple):
+    """What is in TFRecord files.
+
+    Attributes:
+        records: list of ints, the number of records of each file.
+        num_bytes: int, the size of all files, decompressed.
+    """
+
+    records: list
+    num_bytes: int
+
+
+def count_records(paths):
+    """How many records files have, from the lengths of records alone; compressed files are decompressed for it.
+
+    Args:
+        paths: list of paths, not empty.
+
+    Returns:
+        `Counted`.
 
     Raises:
-        ValueError: if the file ends inside a record, or a length is damaged: the start of the next record is unknown
+        ValueError: if a file ends inside a record, or a length is damaged: the start of the next record is unknown
             then, and so are the numbers of the images after it.
     """
-    places, reason = _places(path)
-    if reason:
-        raise UserError(
-            f"A TFRecord file must be complete, and not compressed. Received: {path}, which {reason}. Fetch or write "
-            "it again, or remove it."
-        )
-    return len(places)
+    counts, num_bytes = [], 0
+    with _opened(paths[0]) as file:
+        if isinstance(file, Decompressed):
+            logging.warning("%s: compressed TFRecords are decompressed now, to count their records.", paths[0])
+    for path in paths:
+        places, reason, size = _places(path)
+        if reason:
+            raise UserError(
+                "A TFRecord file must be complete, and plain or compressed by gzip or zlib. Received: "
+                f"{path}, which {reason}. Fetch or write it again, or remove it."
+            )
+        counts.append(len(places))
+        num_bytes += size
+    return Counted(counts, num_bytes)
 
 
 def _describe(damage, path, number):
@@ -157,42 +190,62 @@ def _version(path):
     return status.st_size, status.st_mtime_ns
 
 
+@contextlib.contextmanager
+def _opened(path):
+    """A file, open for `seek` and `read` of its content. A compressed one keeps its place for the next time."""
+    with open(path, "rb") as file:
+        if not compression_of(file.read(START)):
+            yield file
+            return
+    file = _decompressed(path, *_version(path))
+    with file.lock:
+        yield file
+
+
+@functools.lru_cache(maxsize=64)
+def _decompressed(path, *_):
+    return Decompressed(path)
+
+
 def _places(path):
-    """The position of each record, int64, and why the file cannot be read further; an empty text if it can."""
+    """The position of each record, int64; why the file cannot be read further, an empty text if it can; its size."""
     return _find_places(path, *_version(path))
 
 
 @functools.lru_cache(maxsize=64)
 def _find_places(path, size, _):  # the time only serves the cache
-    places, headers, position = [], [], 0
-    with open(path, "rb") as file:
-        while position < size:
-            file.seek(position)
-            header = file.read(HEADER)
-            if len(header) < HEADER:
-                break
-            places.append(position)
-            headers.append(header)
-            position += HEADER + FOOTER + int.from_bytes(header[:8], "little")
+    places, headers, position, reason = [], [], 0, ""
+    with _opened(path) as file:
+        compressed = isinstance(file, Decompressed)
+        try:
+            while compressed or position < size:
+                file.seek(position)
+                header = file.read(HEADER)
+                if len(header) < HEADER:
+                    break
+                places.append(position)
+                headers.append(header)
+                position += HEADER + FOOTER + int.from_bytes(header[:8], "little")
+        except DamagedError as error:
+            return np.asarray(places[:-1], "int64"), f"cannot be decompressed, since {error}", size
+        size = file.position if compressed else size
     # All at once, which is faster; what was read after a wrong length is meaningless.
     content = np.frombuffer(b"".join(headers), "uint8").reshape(-1, HEADER)
     known = checksums_of(content[:, :8]) == np.ascontiguousarray(content[:, 8:]).view("<u4")[:, 0]
-    reason = ""
     if not known.all():
-        # The first bytes of a gzip file also make a length with a wrong checksum.
         places = places[: int(np.argmin(known))]
-        reason = f"is compressed, or damaged at the length of record {len(places)}, after which none is found"
+        reason = f"is damaged at the length of record {len(places)}, after which none is found"
     elif position != size:
         places = places[:-1] if position > size else places
         reason = f"ends inside record {len(places)}"
-    return np.asarray(places, "int64"), reason
+    return np.asarray(places, "int64"), reason, size
 
 
 def _find_bad(parse, path, *version):
     """The numbers of the records that are damaged, or that `parse` fails on, each with what is wrong with it."""
-    places, _ = _find_places(path, *version)
+    places, _, _ = _find_places(path, *version)
     bad = {}
-    with open(path, "rb") as file:
+    with _opened(path) as file:
         for number, place in enumerate(places):
             data, checksum = _data(file, place)
             if checksum != checksum_of(data):
@@ -213,22 +266,31 @@ def _data(file, place):
 
 
 def _openable(path):
-    """The path in an array, or an empty one: TensorFlow would retry for ever to open an unreadable file."""
+    """The path in an array, and its compression. The array is empty if the file is unreadable: TensorFlow would retry
+    for ever to open it.
+    """
     try:
-        with open(path, "rb"):
-            return np.array([path], object)
+        with open(path, "rb") as file:
+            return np.array([path], object), compression_of(file.read(START)).encode()
     except OSError:
-        return np.array([], object)
+        return np.array([], object), b""
 
 
 def _first_undelivered(bad_ones, path, count):
     """The number of the first record that TensorFlow did not read, int64."""
     path = os.fsdecode(path)
     try:
-        places, _ = _places(path)
+        places, reason, _ = _places(path)
+        with _opened(path) as file:
+            lost = reason and isinstance(file, Decompressed)
         first = min(bad_ones(path, *_version(path)), default=len(places))
     except OSError:
-        first = 0
+        lost, first = False, 0
+    if lost:
+        raise UserError(
+            f"A compressed TFRecord file must stay as it was when it was opened. Received: {path}, which now {reason}. "
+            "Fetch or write it again, and start again."
+        )
     if first >= count:
         raise UserError(
             f"A TFRecord file must be readable at any time. Received: {path}, which could not be read, and then could. "

@@ -202,6 +202,8 @@ class EvaluationTarget:
             value_range=self._value_range,
             background=settings.background,
             test_fraction=self.test_fraction,
+            tfrecord_image_feature=settings.tfrecord_image_feature,
+            tfrecord_label_feature=settings.tfrecord_label_feature,
         )
         if source.image_shape[-1] != channels:
             raise UserError(

@@ -29,6 +29,8 @@ def open_split(config, split):
         value_range=config.value_range,
         background=config.background,
         test_fraction=config.test_fraction,
+        tfrecord_image_feature=config.tfrecord_image_feature,
+        tfrecord_label_feature=config.tfrecord_label_feature,
     )
 
 

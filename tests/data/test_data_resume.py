@@ -106,7 +106,7 @@ def test_resume_needs_only_the_unreadable_images_of_earlier_steps(opened, undist
     assert_resumes(source, step, undisturbed("folder", count))
 
 
-@pytest.mark.parametrize("kind", ["folder", slow("tfrecord"), slow("tfds")])
+@pytest.mark.parametrize("kind", ["folder", *map(slow, ("tfrecord", "tfds", "webdataset", "zip"))])
 def test_unreadable_images_of_one_process_suffice_for_the_next(opened, undisturbed, kind):
     first = opened(kind, MANY)
     take(batches(first), 3)

@@ -1,6 +1,9 @@
 """TFRecord files, written by TensorFlow's own writer and read back."""
 
+import bz2
+import dataclasses
 import gzip
+import inspect
 import os
 import shutil
 
@@ -9,12 +12,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_moco.commands.evaluate import evaluate
+from keras_moco.config import Config, EvaluationConfig
 from keras_moco.data import evaluation_dataset, open_source, plain_read_errors, subset
 from keras_moco.data.crc32c import checksum_of
 from keras_moco.data.identity import differences
 from keras_moco.evaluation import fine_tune, linear_sweep_on_images
 from tests.batches import take
 from tests.data.written import encoded, read, record, time_limit, write_records
+from tests.tiny import tiny_config
+from tests.whole_runs import pretrain
 
 NAMES = ("ant", "bee", "cat")
 SIZES = {"00000-of-00002": 6, "00001-of-00002": 9}  # records of the two shards
@@ -33,16 +40,16 @@ def label_of(shard, number):
     return (number + list(SIZES).index(shard)) % len(NAMES)
 
 
-def write_shards(folder, labelled=True, names=True):
+def write_shards(folder, labelled=True, names=True, compression=("", ""), **features):
     """The even records are JPEGs, the odd ones PNGs."""
     folder.mkdir(exist_ok=True)
-    for shard, size in SIZES.items():
+    for (shard, size), how in zip(SIZES.items(), compression, strict=True):
         records = []
         for number in range(size):
             kind, options = ("png", {}) if number % 2 else ("jpeg", {"quality": 95})
             image = encoded(pixels_of(shard, number), kind, **options)
-            records.append(record(image, label_of(shard, number) if labelled else None))
-        write_records(folder / f"train-{shard}", records)
+            records.append(record(image, label_of(shard, number) if labelled else None, **features))
+        write_records(folder / f"train-{shard}", records, how)
     if names:
         (folder / "labels.txt").write_text("\n".join(NAMES) + "\n")
     return f"tfrecord:{folder}/train-*"
@@ -158,12 +165,118 @@ def test_truncated_compressed_or_damaged_file_is_refused(tmp_path):
     for lost, number in ((1, 8), (30, 8), (len(data) - 5, 0)):
         path.write_bytes(data[: len(data) - lost])
         assert_refused(name, f"{path}, which ends inside record {number}")
-    path.write_bytes(gzip.compress(data))
-    assert_refused(name, f"{path}, which is compressed, or damaged at the length of record 0")
+    path.write_bytes(bz2.compress(data))
+    assert_refused(name, f"{path}, which is damaged at the length of record 0")
     changed = bytearray(data)
     changed[begin_of(data, 4) + 1] ^= 1  # of its length
     path.write_bytes(changed)
-    assert_refused(name, f"{path}, which is compressed, or damaged at the length of record 4")
+    assert_refused(name, f"{path}, which is damaged at the length of record 4")
+
+
+# Compressed files.
+
+
+@pytest.mark.parametrize("compression", [("GZIP", "GZIP"), ("", "ZLIB")], ids=["gzip", "plain and zlib"])
+def test_compressed_files_hold_what_the_plain_ones_do(tmp_path, compression):
+    plain = open_source(write_shards(tmp_path / "plain"))
+    source = open_source(write_shards(tmp_path / "compressed", compression=compression))
+    assert source.buffer == plain.buffer
+    for index, (found, place) in enumerate(zip(read(source), ORDER, strict=True)):
+        assert_holds(found, place)
+        assert (found["index"], found["label"]) == (index, label_of(*place))
+
+
+@pytest.mark.parametrize("size", [0x8B1F, 0x9C78])
+def test_a_plain_file_whose_first_length_looks_compressed_is_plain(tmp_path, size):
+    padding = size - len(record(PNG + bytes(size // 2))) + size // 2
+    write_records(tmp_path / "a", [record(PNG + bytes(padding))] * 2)
+    assert (tmp_path / "a").read_bytes()[:2] in (b"\x1f\x8b", b"\x78\x9c")
+    assert len(read(open_source(f"tfrecord:{tmp_path}/a"))) == 2
+
+
+def test_truncated_or_damaged_compressed_file_is_refused(tmp_path):
+    name = write_shards(tmp_path, compression=("GZIP", "ZLIB"))
+    for path in (tmp_path / f"train-{shard}" for shard in SIZES):
+        data = path.read_bytes()
+        for lost in (1, 30, len(data) - 20):
+            path.write_bytes(data[: len(data) - lost])
+            assert_refused(name, f"{path}, which cannot be decompressed, since its compressed content is incomplete")
+        path.write_bytes(data[:-4] + bytes(4))
+        assert_refused(name, f"{path}, which cannot be decompressed, since its compressed content is damaged: ")
+        path.write_bytes(data)
+    whole = gzip.decompress((tmp_path / "train-00000-of-00002").read_bytes())
+    (tmp_path / "train-00000-of-00002").write_bytes(gzip.compress(whole[:-5]))
+    assert_refused(name, f"{tmp_path}/train-00000-of-00002, which ends inside record 5")
+
+
+def test_compressed_file_that_is_damaged_during_a_run_stops_it(tmp_path):
+    source = open_source(write_shards(tmp_path, compression=("GZIP", "")))
+    path = tmp_path / "train-00000-of-00002"
+    path.write_bytes(path.read_bytes()[:-300])
+    with (
+        pytest.raises(ValueError, match=r"\AA compressed TFRecord .*train-00000-of-00002, which now cannot be .*\Z"),
+        plain_read_errors(),
+    ):
+        read(source)
+
+
+# Features of other names.
+
+
+def test_features_of_other_names_are_read(tmp_path):
+    name = write_shards(tmp_path, feature="jpg", label_feature="label")
+    source = open_source(name, tfrecord_image_feature="jpg", tfrecord_label_feature="label")
+    for found, place in zip(read(source), ORDER, strict=True):
+        assert_holds(found, place)
+        assert found["label"] == label_of(*place)
+
+
+def example(**features):
+    """A serialised `tf.train.Example` of bytes, whole numbers and floats."""
+    built = {}
+    for name, values in features.items():
+        kind = {bytes: "bytes_list", int: "int64_list", float: "float_list"}[type(values[0])]
+        lists = {"bytes_list": tf.train.BytesList, "int64_list": tf.train.Int64List, "float_list": tf.train.FloatList}
+        built[name] = tf.train.Feature(**{kind: lists[kind](value=values)})
+    return tf.train.Example(features=tf.train.Features(feature=built)).SerializeToString()
+
+
+def test_records_without_the_image_feature_are_refused_with_those_they_have(tmp_path):
+    write_records(tmp_path / "a", [example(name=[b"a.png"], png=[PNG], size=[20, 30], where=[0.5])])
+    assert_refused(
+        f"tfrecord:{tmp_path}/a",
+        f"tfrecord:{tmp_path}/a, without a readable image in `image/encoded` of its first records; the first one has "
+        "`name` bytes[1], `png` bytes[1], `size` int64[2], `where` float[1]. Give --tfrecord_image_feature=png.",
+    )
+
+
+def test_labels_of_another_name_or_kind_are_refused_with_the_features_of_a_record(tmp_path):
+    (tmp_path / "labels.txt").write_text("\n".join(NAMES))
+    name = f"tfrecord:{tmp_path}/a"
+    write_records(tmp_path / "a", [example(image=[PNG], size=[20], my_label=[1], box=[1, 2])])
+    listed = f"{name}, with a first record that has `box` int64[2], `image` bytes[1], `my_label` int64[1], `size` int64"
+    for label in ("box", "image", "unknown"):
+        with pytest.raises(ValueError) as error:
+            open_source(name, tfrecord_image_feature="image", tfrecord_label_feature=label)
+        assert f"one int64 in the feature `{label}`" in str(error.value)
+        assert f"Received: {listed}[1]. Give --tfrecord_label_feature=my_label." in str(error.value)
+    source = open_source(name, tfrecord_image_feature="image", tfrecord_label_feature="my_label")
+    assert source.labels().tolist() == [1]
+
+
+def test_default_features_are_those_of_a_run():
+    parameters = inspect.signature(open_source).parameters
+    for name in ("tfrecord_image_feature", "tfrecord_label_feature"):
+        assert getattr(Config(), name) == parameters[name].default
+
+
+@pytest.mark.slow
+def test_evaluation_reads_the_features_of_its_run(tmp_path):
+    name = write_shards(tmp_path / "images", feature="jpg", label_feature="label")
+    settings = {"dataset": name, "tfrecord_image_feature": "jpg", "tfrecord_label_feature": "label", "channels": 3}
+    config = tiny_config(tmp_path / "run", **settings, batch_size=8, queue_size=8, epochs=1, bn_splits=2)
+    pretrain(dataclasses.replace(config, augment="moco_v1"))
+    evaluate("measures", EvaluationConfig(workdir=config.workdir, split="train", batch_size=8))
 
 
 # Damaged records.
@@ -184,8 +297,8 @@ def damage(path, *numbers):
     path.write_bytes(data)
 
 
-@pytest.fixture(scope="module")
-def damaged(tmp_path_factory):
+@pytest.fixture(scope="module", params=["plain", "gzip"])
+def damaged(tmp_path_factory, request):
     """The name of shards with records that are damaged, and one that is no example, and what is wrong by index."""
     folder = tmp_path_factory.mktemp("damaged")
     name = write_shards(folder)
@@ -196,6 +309,9 @@ def damaged(tmp_path_factory):
     text = b"no example at all".ljust(end - begin - 16)
     second.write_bytes(data[: begin + 12] + text + checksum_of(text) + data[end:])
     damage(second, 6)
+    if request.param == "gzip":
+        for path in (first, second):
+            path.write_bytes(gzip.compress(path.read_bytes()))
     wrong = {
         (first, 2): "its checksum is wrong",
         (second, 3): "it is no `tf.train.Example` with the features of the others",

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import signal
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -23,20 +25,36 @@ def encoded(pixels, kind, **options):
         return file.getvalue()
 
 
-def record(image=None, label=None, feature="image/encoded"):
+def record(image=None, label=None, feature="image/encoded", label_feature="image/class/label"):
     """A serialised `tf.train.Example`."""
     features = {}
     if image is not None:
         features[feature] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))
     if label is not None:
-        features["image/class/label"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
+        features[label_feature] = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
-def write_records(path, records):
-    with tf.io.TFRecordWriter(str(path)) as writer:
+def write_records(path, records, compression=""):
+    with tf.io.TFRecordWriter(str(path), compression) as writer:
         for each in records:
             writer.write(each)
+
+
+def write_tar(path, files, mode="w", **options):
+    """Writes the bytes of files into a tar archive; `files` is a dict by name, or a list of pairs."""
+    with tarfile.open(path, mode, **options) as archive:
+        for name, data in files.items() if isinstance(files, dict) else files:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+def write_zip(path, files, compression=zipfile.ZIP_STORED):
+    """Writes the bytes of files, a dict by name, into a zip archive; a name that ends in a slash is a folder."""
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
 
 
 def store_tfds(data_dir, name, splits, channels=3, classes=0, encoding="png", how=None, **image):
@@ -70,6 +88,14 @@ def write(folder, kind, files):
         for shard in range(2):
             write_records(folder / f"images-{shard}", map(record, files[shard::2]))
         return f"tfrecord:{folder}/images-*", None
+    if kind == "webdataset":
+        middle = len(files) // 2
+        for shard, part in enumerate((files[:middle], files[middle:])):
+            write_tar(folder / f"{shard}.tar", {f"{number:02}.jpg": data for number, data in enumerate(part)})
+        return f"webdataset:{folder}/*.tar", None
+    if kind == "zip":
+        write_zip(folder / "images.zip", {f"{number:02}.jpg": data for number, data in enumerate(files)})
+        return f"zip:{folder}/images.zip", None
     paths = [folder / f"{number:02}.jpg" for number in range(len(files))]
     for path, data in zip(paths, files, strict=True):
         path.write_bytes(data)
