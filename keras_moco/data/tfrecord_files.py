@@ -83,10 +83,10 @@ class RecordFiles:
             file, number = self._places[index]
             path = self.paths[file]
             try:
-                places, _ = _places(path)
-                with open(path, "rb") as opened:
+                places, _, _ = _places(path)
+                with _opened(path) as opened:
                     yield _data(opened, places[number])[0]
-            except (OSError, IndexError, struct.error):
+            except (OSError, IndexError, struct.error, DamagedError):
                 yield b""
 
     def damage_of(self, index):

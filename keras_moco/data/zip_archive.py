@@ -54,7 +54,7 @@ def open_zip(path, options):
     if split not in splits and split == "test":
         raise UserError(
             f"A zip archive must have the folders `train` and `test` (or `val`) to be opened as split={split!r}. "
-            f"Received: {name!r}, without {'`test`' if splits else '`train`, whose images are the `train` split'}. "
+            f"Received: {name!r}, without {'`test`' if splits else '`train`: its images are the `train` split'}. "
             "Give --split=train."
         )
     roots = {each: f"{whole}{folder}/" for each, folder in splits.items()}
@@ -142,7 +142,7 @@ def _entries(path):
 
 
 def _whole(entries):
-    """The folder that is opened, with a slash: the only one if there are no images beside it; else the archive, `""`."""
+    """The folder that is opened, with a slash: the only one, without images beside it; else the archive, `""`."""
     folders = _folders(entries, "")
     images = any("/" not in entry and _is_image(entry) for entry in entries)
     lone = len(folders) == 1 and not images and not is_split_name(folders[0])

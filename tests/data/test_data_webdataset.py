@@ -181,7 +181,7 @@ def test_incomplete_or_damaged_archive_is_refused(tmp_path):
         ({"a.png": PNG[0], "a.json": b"{"}, "b'{{' in a.json of {path}"),
         ({"a.png": PNG[0], "a.cls": b"%d" % 2**70}, f"b'{2**70}' in a.cls of {{path}}"),
         ({"a.txt": b""}, "webdataset:{path}, 1 files without any"),
-        ({"a.png": b"no image"}, "{path}/a.png (no JPEG"),
+        ({"a.png": b"no image"}, "{path}/a.png (of no known format"),
     ],
     ids=[
         "two images",

@@ -123,7 +123,7 @@ def test_what_is_no_complete_zip_file_is_refused(tmp_path):
         ({"ant/1.png": PNG[0], "2.png": PNG[1]}, "{path} with 1 images beside 1 folders"),
         ({"ant/1.png": PNG[0], "bee/": b""}, "{path}/bee, which holds none"),
         ({"read me": b""}, "{path}, with none"),
-        ({"a.png": b"no image"}, "{path}/a.png (no JPEG"),
+        ({"a.png": b"no image"}, "{path}/a.png (of no known format"),
     ],
     ids=["images beside classes", "empty class", "no image", "unreadable"],
 )
@@ -138,7 +138,7 @@ def test_missing_split_is_refused(tmp_path):
     write_zip(path, CLASSES)
     assert_refused(path, f"'zip:{path}', without `train`", "test")
     write_zip(path, {"train/ant/1.png": PNG[0]})
-    assert_refused(path, f"'zip:{path}', with `train` only", "test")
+    assert_refused(path, f"'zip:{path}', without `test`", "test")
 
 
 def test_encrypted_and_unusually_compressed_images_are_refused(tmp_path):
