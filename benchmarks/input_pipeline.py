@@ -1,4 +1,4 @@
-"""Images per second from arrays and JPEG files to two finished views, against others and against the decoder alone.
+"""Images per second from arrays and image files to two finished views, against others and against the decoder alone.
 
     python benchmarks/input_pipeline.py [--quick] [--json PATH]
 
@@ -25,7 +25,8 @@ from sklearn.datasets import load_sample_images
 
 LARGE, SMALL = 224, 32  # sides of the views
 PHOTO = (500, 375)  # width and height of a photograph, as ImageNet's typical one
-JPEG_QUALITY = 90
+# Kinds of files, and how Pillow writes them.
+FILES = {"jpeg": {"quality": 90}, "png": {}, "webp": {"quality": 90}, "tiff": {}}
 
 
 def photographs(count, size, seed=0):
@@ -41,12 +42,13 @@ def photographs(count, size, seed=0):
     return np.stack([np.asarray(part) for part in parts])
 
 
-def write_jpegs(images, folder):
-    """Writes images as JPEG files: their paths."""
-    paths = []
-    for number, image in enumerate(images):
-        paths.append(str(folder / f"{number:03d}.jpg"))
-        Image.fromarray(image).save(paths[-1], quality=JPEG_QUALITY)
+def write_files(images, folder):
+    """Writes images as files of each kind, in a folder of its name: a dict of kinds to paths."""
+    paths = {kind: [str(folder / kind / f"{number:03d}.{kind}") for number in range(len(images))] for kind in FILES}
+    for kind, options in FILES.items():
+        (folder / kind).mkdir()
+        for path, image in zip(paths[kind], images, strict=True):
+            Image.fromarray(image).save(path, kind, **options)
     return paths
 
 
@@ -80,7 +82,8 @@ def torchvision_candidates(photos, thumbs, paths, batches):
             return self.transform(image), self.transform(image)
 
     loaders = {}
-    for name, images in {"decoded_224": photos, "decoded_32": thumbs, "jpeg_224": paths}.items():
+    files = {f"{kind}_224": each for kind, each in paths.items()}
+    for name, images in {"decoded_224": photos, "decoded_32": thumbs, **files}.items():
         dataset, order = Views(images, int(name.split("_")[1])), itertools.cycle(range(len(images)))
         loader = torch.utils.data.DataLoader(
             dataset, batch_size=batches[name], sampler=order, num_workers=2, drop_last=True, prefetch_factor=1
@@ -146,7 +149,7 @@ def tensorflow_candidates(photos, thumbs, folder, paths, batches, exact):
     sources = {
         "decoded_224": array_source(photos),
         "decoded_32": array_source(thumbs),
-        "jpeg_224": open_source(f"folder:{folder}"),
+        **{f"{kind}_224": open_source(f"folder:{folder}/{kind}") for kind in FILES},
     }
     datasets = {}
     for name, source in sources.items():
@@ -154,11 +157,11 @@ def tensorflow_candidates(photos, thumbs, folder, paths, batches, exact):
         settings = {"batch_size": batch_size, "entries": views}
         datasets[f"{name} keras_moco"] = pretrain_dataset(source, moco_v1(size), **settings)
         datasets[f"{name} keras_moco, cropped only"] = pretrain_dataset(source, moco_v1(size), finish=False, **settings)
-        if exact:
+        if exact and name.partition("_")[0] in ("decoded", "jpeg"):
             datasets[f"{name} keras_moco, exact"] = pretrain_dataset(source, moco_v1(size, exact=True), **settings)
     datasets["decoded_224 keras_cv"] = keras_cv_views(photos, LARGE, batches["decoded_224"])
     datasets["decoded_32 keras_cv"] = keras_cv_views(thumbs, SMALL, batches["decoded_32"])
-    datasets["jpeg_224 decode_only"] = decode_only(paths, batches["jpeg_224"])
+    datasets["jpeg_224 decode_only"] = decode_only(paths["jpeg"], batches["jpeg_224"])
     return datasets
 
 
@@ -199,7 +202,7 @@ def ratios_of(speeds):
         "224_decoded_vs_torchvision": ("decoded_224", "torchvision"),
         "32_vs_keras_cv": ("decoded_32", "keras_cv"),
         "32_vs_torchvision": ("decoded_32", "torchvision"),
-        "224_jpeg_vs_torchvision": ("jpeg_224", "torchvision"),
+        **{f"224_{kind}_vs_torchvision": (f"{kind}_224", "torchvision") for kind in FILES},
         "224_jpeg_vs_decode_only": ("jpeg_224", "decode_only"),
     }
     return {
@@ -219,10 +222,10 @@ def main():
     if arguments.json and not Path(arguments.json).resolve().parent.is_dir():
         parser.error(f"--json must be in an existing folder. Received: {arguments.json}. Make its folder first.")
     count, seconds, repetitions = (32, 0.2, 1) if arguments.quick else (128, 1.0, 6)
-    batches = {"decoded_224": 16, "jpeg_224": 16, "decoded_32": 256}
+    batches = {"decoded_224": 16, "decoded_32": 256, **{f"{kind}_224": 16 for kind in FILES}}
     photos, thumbs = photographs(count, PHOTO), photographs(8 * count, (SMALL, SMALL))
     with tempfile.TemporaryDirectory() as scratch:
-        paths = write_jpegs(photos, Path(scratch))
+        paths = write_files(photos, Path(scratch))
         # Before TensorFlow is imported: a process that runs its threads should not be forked.
         everything = torchvision_candidates(photos, thumbs, paths, batches)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
