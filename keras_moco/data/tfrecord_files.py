@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from keras_moco.data.crc32c import checksum_of, checksums_of
 from keras_moco.data.tfrecord_compression import START, DamagedError, Decompressed, compression_of
@@ -142,7 +143,7 @@ def count_records(paths):
     """How many records files have, from the lengths of records alone; compressed files are decompressed for it.
 
     Args:
-        paths: list of paths.
+        paths: list of paths, not empty.
 
     Returns:
         `Counted`.
@@ -152,6 +153,9 @@ def count_records(paths):
             then, and so are the numbers of the images after it.
     """
     counts, num_bytes = [], 0
+    with _opened(paths[0]) as file:
+        if isinstance(file, Decompressed):
+            logging.warning("%s: compressed TFRecords are decompressed now, to count their records.", paths[0])
     for path in paths:
         places, reason, size = _places(path)
         if reason:

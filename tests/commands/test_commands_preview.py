@@ -12,6 +12,7 @@ from keras_moco.commands.preview import main, preview
 from keras_moco.data import open_source
 from keras_moco.summaries.image_grid import GAP
 from tests.augment.oracles import PHOTOS
+from tests.data.written import encoded, record, write_records
 
 SIDE = 32
 STEP = SIDE + GAP
@@ -136,3 +137,12 @@ def test_the_command_has_help(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     assert "--crop_min_area" in capsys.readouterr().out
+
+
+def test_the_feature_of_the_images_in_tfrecords_may_be_named(tmp_path):
+    write_records(tmp_path / "a", [record(encoded(SQUARE, "png"), feature="jpg")])
+    out = tmp_path / "views.png"
+    name = f"tfrecord:{tmp_path}/a"
+    assert run(name, out, "--views", "2") == 2
+    assert run(name, out, "--views", "2", "--tfrecord_image_feature", "jpg") == 0
+    cells(pixels(out), 1, 3)  # the image and two views

@@ -24,7 +24,8 @@ JPEG = encoded(PIXELS[4], "jpeg")
 def write_shards(folder, names=NAMES, split="train"):
     """Two archives, with labels in two formats, and other files."""
     folder.mkdir(exist_ok=True)
-    first = {"0/a.b.png": PNG[5], "0/x.png": PNG[0], "0/x.cls": b"2\n", "0/x.txt": b"an ant", "0/y.PNG": PNG[1]}
+    first = {"0/a.b.png": PNG[5], "0/x.png": PNG[0], "0/x.cls": b"2\n", "0/x.txt": b"an ant"}
+    first |= {"0/x.json": b'{"label": 0}', "0/y.PNG": PNG[1]}  # where there is both, `cls` decides
     write_tar(folder / f"{split}-0.tar", {**first, "0/y.cls": b"0", ".hidden.png": PNG[5], "README": b"read me"})
     second = {"x.cls": b"1", "x.png": PNG[2], "z.json": json.dumps({"label": 1, "text": "a bee"}).encode()}
     long_name = "folder/" * 40 + "w.jpeg"  # longer than the 100 bytes of a header

@@ -291,6 +291,20 @@ MUTATIONS = [
         ["tests/test_docstrings.py"],
     ),
     Mutation(
+        "keras_moco/data/archive_files.py",
+        "permutation(count, seed)",
+        "permutation(count, None)",
+        "images in archives are not shuffled",
+        ["tests/data/test_data_archive_files.py"],
+    ),
+    Mutation(
+        "keras_moco/data/tfrecord_compression.py",
+        "if checksum_of(start[:8]) == start[8:START]:",
+        "if not start:",
+        "a plain file whose first length looks compressed is not read",
+        ["tests/data/test_data_tfrecord.py"],
+    ),
+    Mutation(
         "keras_moco/data/tfrecord_files.py",
         "range(tf.ensure_shape(first, ()), count)",
         "range(tf.ensure_shape(first, ()) + 1, count)",
