@@ -8,9 +8,7 @@ from keras_moco.data.decode import NAMES, channels_of
 from keras_moco.data.labels import UNLABELLED
 from keras_moco.errors import UserError
 
-# As in TensorFlow's own ImageNet scripts.
-IMAGE = "image/encoded"
-LABEL = "image/class/label"
+LABEL = "image/class/label"  # the default
 TRIES = 100  # records in which an image and a label are looked for
 LISTED = 20  # features that a message lists
 KINDS = {"bytes_list": "bytes", "int64_list": "int64", "float_list": "float"}
