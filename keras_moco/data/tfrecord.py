@@ -4,6 +4,7 @@ import functools
 import os
 
 import tensorflow as tf
+from absl import logging
 
 from keras_moco.data.decode import decoder_of
 from keras_moco.data.identity import digest_of
@@ -12,7 +13,7 @@ from keras_moco.data.record_names import record_names
 from keras_moco.data.shuffle_buffer import ShuffleBuffer, shuffled_stream
 from keras_moco.data.source import Source, attempt, check_split
 from keras_moco.data.split_files import class_names_beside, files_of_other_splits, find_files
-from keras_moco.data.tfrecord_features import check_label, decoding_of_records, label_spec, parser
+from keras_moco.data.tfrecord_features import LABEL, check_label, decoding_of_records, label_spec, parser
 from keras_moco.data.tfrecord_files import RecordFiles, count_records
 from keras_moco.errors import UserError
 
@@ -57,6 +58,8 @@ def open_tfrecord(pattern, options):
         )
     buffer = ShuffleBuffer.of(num_examples, counted.num_bytes, options.shuffle_buffer_mib)
     class_names, label = class_names_beside(files, CLASS_NAMES, FILES_ARE), options.tfrecord_label_feature
+    if label != LABEL and not class_names:
+        logging.warning("%s: no names of classes in labels.txt beside the records, so `%s` is not read", name, label)
     parse = parser(options.tfrecord_image_feature, label if class_names else None)
 
     def entries(index, parsed):

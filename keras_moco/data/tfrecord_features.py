@@ -10,9 +10,7 @@ from keras_moco.errors import UserError
 from keras_moco.image_formats import format_of
 from keras_moco.image_formats.registry import NAMES
 
-# As in TensorFlow's own ImageNet scripts.
-IMAGE = "image/encoded"
-LABEL = "image/class/label"
+LABEL = "image/class/label"  # the default
 TRIES = 100  # records in which a label is looked for
 LISTED = 20  # features that a message lists
 KINDS = {"bytes_list": "bytes", "int64_list": "int64", "float_list": "float"}

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from keras_moco.commands.evaluate import evaluate
 from keras_moco.config import Config, EvaluationConfig
-from keras_moco.data import evaluation_dataset, open_source, plain_read_errors, subset
+from keras_moco.data import evaluation_dataset, open_source, plain_read_errors, subset, tfrecord
 from keras_moco.data.crc32c import checksum_of
 from keras_moco.data.identity import differences
 from keras_moco.evaluation import fine_tune, linear_sweep_on_images
@@ -262,6 +262,21 @@ def test_labels_of_another_name_or_kind_are_refused_with_the_features_of_a_recor
         assert f"Received: {listed}[1]. Give --tfrecord_label_feature=my_label." in str(error.value)
     source = open_source(name, tfrecord_image_feature="image", tfrecord_label_feature="my_label")
     assert source.labels().tolist() == [1]
+
+
+def test_a_label_that_is_not_read_is_logged(tmp_path, monkeypatch):
+    logged = []
+    monkeypatch.setattr(tfrecord.logging, "warning", lambda text, *args: logged.append(text % args))
+    name = write_shards(tmp_path, names=False)
+    open_source(name, tfrecord_label_feature="label")
+    (tmp_path / "labels.txt").write_text("\n".join(NAMES))
+    write_records(tmp_path / "a", [example(**{"image/encoded": [PNG], "size": [20], "my_class": [1]})])
+    open_source(f"tfrecord:{tmp_path}/a")
+    assert logged == [
+        f"{name}: no names of classes in labels.txt beside the records, so `label` is not read",
+        f"tfrecord:{tmp_path}/a: the first records have no `image/class/label`, so no label, but `image/encoded` "
+        "bytes[1], `my_class` int64[1], `size` int64[1]. Give --tfrecord_label_feature=my_class.",
+    ]
 
 
 def test_default_features_are_those_of_a_run():
