@@ -20,10 +20,11 @@ from keras_moco.data.sample import SIZE, decoding_of, places
 from keras_moco.data.source import Source, check_split, classes_for_test
 from keras_moco.data.splits import divide, split_folders
 from keras_moco.errors import UserError, one_line
-from keras_moco.image_formats import RULE, SUFFIXES, what_is_wrong
+from keras_moco.image_formats import RULE, SUFFIXES, format_of, what_is_wrong
 from keras_moco.storage.paths import check_folder, instead_of_file, user_path
 
 PART = 4096  # files that one thread asks the operating system about at a time
+HEAD = 132  # bytes that show the format of a file
 ENDINGS = 5  # endings of unread files that the log names
 
 
@@ -173,8 +174,20 @@ def _no_test_split(name, has_splits):
     )
 
 
-def _is_image(name):
-    return name.lower().endswith(SUFFIXES)
+def _is_image(path):
+    """Whether a file is read: by the ending of its name, or, if it has none, by its first bytes.
+
+    Scanners write DICOM files without an ending, or with a number, the last one of a UID.
+    """
+    if path.lower().endswith(SUFFIXES):
+        return True
+    ending = os.path.splitext(path)[1][1:]
+    if ending and not ending.isdecimal():
+        return False
+    try:
+        return format_of(_content(path, HEAD)) not in (None, "NumPy")  # any zip file begins as an `.npz` does
+    except OSError:
+        return False
 
 
 def _labelled(folders, class_names):

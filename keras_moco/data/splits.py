@@ -37,7 +37,7 @@ def split_folders(root, name, is_image):
     Args:
         root: `pathlib.Path` of a folder that can be listed.
         name: str, the name of the source, for messages.
-        is_image: function of the name of a file to whether it is read.
+        is_image: function of the path of a file to whether it is read.
 
     Returns:
         dict of `"train"`, and `"test"` if there is one, to paths; empty if the whole folder is the training split.
@@ -47,7 +47,7 @@ def split_folders(root, name, is_image):
     """
     folders, files = _listed(root)
     found = chosen(folders, lambda folder: _holds_images(root / folder, is_image), root, name)
-    if found and (loose := list(filter(is_image, files))):
+    if found and (loose := [file for file in files if is_image(str(root / file))]):
         logging.warning(
             "%s: %d images beside the sub-folder `%s` are not read, the first one: %s",
             *(one_line(name), len(loose), found["train"], one_line(str(root / loose[0]))),
@@ -105,9 +105,9 @@ def _listed(root):
 
 def _holds_images(folder, is_image):
     """Whether there is an image at any depth; what may not be read counts as none."""
-    for _, folders, files in os.walk(folder):
+    for inner, folders, files in os.walk(folder):
         folders[:] = [each for each in folders if not each.startswith(".")]
-        if any(is_image(file) and not file.startswith(".") for file in files):
+        if any(is_image(os.path.join(inner, file)) and not file.startswith(".") for file in files):
             return True
     return False
 

@@ -9,7 +9,7 @@ from keras_moco.data.sample import places
 from keras_moco.data.value_range import Measured
 from keras_moco.image_formats import registry
 from tests.batches import take
-from tests.image_formats.written import array_file, by_pillow, picture, scene, tiff
+from tests.image_formats.written import array_file, by_pillow, dicom, picture, scene, tiff
 
 
 def write(folder, **files):
@@ -137,3 +137,13 @@ def test_array_that_is_no_image_is_skipped_with_the_reason(tmp_path, caplog):
 def test_range_of_images_that_are_no_files_is_refused():
     with pytest.raises(ValueError, match="`value_range` must be auto or full for other sources.*'digits'"):
         open_source("digits", value_range="0,16")
+
+
+def test_files_without_an_ending_are_known_by_their_content(tmp_path, caplog):
+    scan = dicom(scene(1, "uint16", 4095)[..., 0])
+    files = {"IM0001": scan, "1.2.840.7": scan, "README": b"a text", "backup": array_file(None, image=scene(1))}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    source = open_source(f"folder:{tmp_path}")
+    assert [file.rpartition("/")[2] for file in source.files] == ["1.2.840.7", "IM0001"]
+    assert "2 files are not read: 2 without an ending" in caplog.text
