@@ -192,6 +192,7 @@ def cropped_and_gray():
 
 
 PARTITIONED = "images are sorted by the operation they drew, into parts whose sizes XLA would have to know"
+TRANSFORMING = "ImageProjectiveTransformV3, by which Keras moves pixels, is no operation of XLA's"
 RESIZING = "tf.image.resize with antialiasing is no operation of XLA's"
 MATRIX = {
     # Models.
@@ -234,9 +235,18 @@ MATRIX = {
         lambda: augment.RandomColorJitter(0.4, 0.4, 0.4, 0.1), exempt={"xla": PARTITIONED}
     ),
     "augment.RandomGrayscale": augmentation(lambda: augment.RandomGrayscale(rate=0.6)),
+    "augment.RandomBandBrightness": augmentation(lambda: augment.RandomBandBrightness(0.4, offset=9, bands=3)),
+    "augment.RandomBandDrop": augmentation(lambda: augment.RandomBandDrop(0.5, rate=0.8, fill="mean", bands=3)),
+    "augment.RandomNoise": augmentation(lambda: augment.RandomNoise(sigma=(2, 9), rate=0.8)),
+    "augment.RandomRightAngle": augmentation(
+        lambda: augment.Compose([augment.RandomResizedCrop(8), augment.RandomRightAngle()])
+    ),
+    "augment.RandomRotation": augmentation(
+        lambda: augment.RandomRotation(30, rate=0.8), exempt={"xla": TRANSFORMING}, tolerance=2e-2
+    ),
     "augment.RandomGaussianBlur": augmentation(lambda: augment.RandomGaussianBlur(sigma=(0.5, 1.5), rate=0.8)),
     "augment.Compose": augmentation(lambda: augment.Compose(cropped_and_gray())),
-    "augment.Fused": augmentation(lambda: augment.Fused(cropped_and_gray()), tolerance=1),
+    "augment.Fused": augmentation(lambda: augment.Fused(cropped_and_gray())),
     "augment.central_view": function(
         "augment.central_view", PICTURES, run=lambda made, images: made(images, 8), exempt={"xla": RESIZING}
     ),

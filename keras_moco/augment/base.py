@@ -29,12 +29,12 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
             pixels in half precision would be off by up to a level in 0..255.
 
     Call arguments:
-        inputs: images `(n, H, W, C)` or `(H, W, C)`, any numeric dtype, values 0..255; or a dict
-            with such `"images"`. `"labels"` in it pass through unchanged. Colour operations (saturation, hue,
-            grayscale) do not change images of other than 3 channels.
+        inputs: images `(n, H, W, C)` or `(H, W, C)`, any numeric dtype, values 0..255, fractions included; or a
+            dict with such `"images"`. `"labels"` in it pass through unchanged. Colour operations (saturation, hue,
+            grayscale) do not change images of other than 3 channels; all others treat every channel alike.
 
     Returns:
-        Images with values 0..255, float32 (of `Fused`, uint8), in the structure of the inputs.
+        Images with values 0..255, float32 (of `Fused`, uint8 for uint8 images), in the structure of the inputs.
 
     Raises:
         ValueError: if the images have another shape, or other values; or if the layer is made within a function of
@@ -91,7 +91,7 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
             transformations: uniform random numbers in [0, 1), `(n, num_draws)`.
 
         Returns:
-            Images with values 0..255, float32 (of `Fused`, uint8).
+            Images with values 0..255, float32 (of `Fused`, uint8 for uint8 images).
 
         Raises:
             ValueError: if `images` is no such batch, or has other values (`keras_moco.checks.pixel_range`), which
@@ -135,16 +135,21 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
 
     def begin(self, selected: dict[str, tf.Tensor], draws: tf.Tensor) -> Any:
         """Begins the views of what `select` returned for the same `draws`: tensors of the same shape for all images."""
+        # Without the check of pixels: a decoded image has values in 0..255, however dark it is.
         image = selected["pixels"][None]
-        return tuple(self.augment_images(image, draws[number : number + 1])[0] for number in range(draws.shape[0]))
+        return tuple(self.augment_pixels(image, draws[number : number + 1])[0] for number in range(draws.shape[0]))
 
     def begin_batch(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         """Begins one view of each image `(n, h, w, C)`, by random numbers `(n, num_draws)`: what `finish` takes."""
-        return self.augment_images(images, draws)
+        return self.augment_pixels(images, draws)
 
     def finish(self, begun: tf.Tensor, draws: tf.Tensor, on_host: bool = True) -> tf.Tensor:
         """Finishes views that were begun with the same random numbers `(n, num_draws)`: here nothing is left to do."""
         return begun
+
+    def without_effect(self, channels: int) -> tuple[str, ...]:
+        """Names of the operations that do not change images of that many channels, for people; of most, none."""
+        return ()
 
     def augment_labels(self, labels: Any, transformations: Any, **_: Any) -> Any:
         """Returns `labels` unchanged: no augmentation here changes what an image shows."""
@@ -175,6 +180,11 @@ def apply_where(selected, function, images, *parameters):
     rows = tf.where(selected)
     chosen = function(*(tf.gather_nd(tensor, rows) for tensor in (images, *parameters)))
     return tf.tensor_scatter_nd_update(images, rows, chosen)
+
+
+def as_type(values, dtype):
+    """Float values in 0..255 as uint8, rounded to whole levels (a cast alone would round down), or as they are."""
+    return tf.cast(values + 0.5, "uint8") if dtype == tf.uint8 else values
 
 
 def check_rate(rate):

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_moco.augment.base import Augmentation, Range, apply_where, check_rate
+from keras_moco.augment.base import Augmentation, Range, apply_where, as_type, check_rate
 from keras_moco.augment.resample import gaussian_weights, resample
 from keras_moco.errors import UserError
 
@@ -67,11 +67,11 @@ class RandomGaussianBlur(Augmentation):
         It is cut off at four standard deviations; less than a ten-thousandth of the weight is beyond.
 
         Args:
-            crops: uint8 `(n, a, C, b)`.
+            crops: uint8 or float32 `(n, a, C, b)`.
             draws: uniform random numbers, `(n, 2)`.
 
         Returns:
-            uint8 `(n, a, C, b)`; crops that are not selected for a blur are unchanged.
+            `(n, a, C, b)` of the same type; crops that are not selected for a blur are unchanged.
         """
         low, high = self.sigma
         radius = math.ceil(4 * high)
@@ -82,7 +82,7 @@ class RandomGaussianBlur(Augmentation):
         blurred = tf.cast(crops, "float32")
         for axis in (1, 3):
             blurred = _weigh_neighbours(blurred, weights, radius, axis)
-        return tf.where((draws[:, 0] < self.rate)[:, None, None, None], tf.cast(blurred + 0.5, "uint8"), crops)
+        return tf.where((draws[:, 0] < self.rate)[:, None, None, None], as_type(blurred, crops.dtype), crops)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "sigma": self.sigma, "rate": self.rate}

@@ -20,7 +20,11 @@ def adjust_brightness(images, factor):
 
 
 def adjust_contrast(images, factor):
-    """Blends with the mean of the gray image: factor 0 is one flat gray, 1 the image itself."""
+    """Blends with the mean of the gray image: factor 0 is one flat gray, 1 the image itself.
+
+    Of images of other than three channels it is the mean of all channels and pixels: of one, as in torchvision's
+    `adjust_contrast`; of others, our choice.
+    """
     mean = to_gray(tf.reduce_mean(_pixels(images), axis=1))  # (n, 1): gray is linear, so its mean is the mean's
     return _scale_and_add(images, factor, (1.0 - factor) * mean[:, 0])
 
@@ -61,7 +65,11 @@ class RandomColorJitter(Augmentation):
 
     The first three factors are uniform in `[max(0, 1 - x), 1 + x]`, the shift of the hue in `[-hue, hue]` full turns.
     The operations run in a random order, another for every image, with values clamped to 0..255 after each. An
-    operation of strength 0 is skipped, and so are saturation and hue for images of other than three channels.
+    operation of strength 0 is skipped.
+
+    In images of other than three channels, brightness multiplies all channels by the same factor, contrast blends all
+    with one number, the mean of all channels and pixels (of one channel, as torchvision; of others, our choice), and
+    saturation and hue do nothing.
 
     Args:
         brightness: float, at least 0. MoCo v1 and v2 use `0.4` (official `main_moco.py`).
@@ -144,6 +152,10 @@ class RandomColorJitter(Augmentation):
                 )
             )
         return steps
+
+    def without_effect(self, channels: int) -> tuple[str, ...]:
+        colors = {"saturation": self.saturation, "hue": self.hue}
+        return () if channels == 3 else tuple(name for name, strength in colors.items() if strength)
 
     def _operations(self, channels):
         """The four operations in the order of the strengths; None for one that is skipped."""

@@ -53,6 +53,9 @@ class Compose(Augmentation):
             start += layer.num_draws
         return images
 
+    def without_effect(self, channels: int) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for layer in self.layers for name in layer.without_effect(channels)))
+
     def get_config(self) -> dict[str, Any]:
         layers = [keras.saving.serialize_keras_object(layer) for layer in self.layers]
         return {**super().get_config(), "layers": layers}

@@ -52,6 +52,9 @@ class RandomGrayscale(Augmentation):
         gray = tf.cast(selected, "float32")
         return [ColorStep(own=1.0 - gray, gray=gray, flat=nothing, shift=nothing, is_hue=never)]
 
+    def without_effect(self, channels: int) -> tuple[str, ...]:
+        return () if channels == 3 else ("grayscale",)
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate}
 

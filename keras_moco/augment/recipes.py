@@ -13,6 +13,9 @@ and returns a `Fused` layer, or a `Compose` of the same layers.
 from collections.abc import Callable
 from typing import Any
 
+from keras_moco.augment.band_brightness import RandomBandBrightness
+from keras_moco.augment.band_drop import RandomBandDrop
+from keras_moco.augment.bands import BANDS
 from keras_moco.augment.base import Range
 from keras_moco.augment.blur import RandomGaussianBlur
 from keras_moco.augment.color_jitter import RandomColorJitter
@@ -21,6 +24,9 @@ from keras_moco.augment.crop import RandomResizedCrop
 from keras_moco.augment.flip import RandomHorizontalFlip
 from keras_moco.augment.fused import Fused
 from keras_moco.augment.grayscale import RandomGrayscale
+from keras_moco.augment.noise import RandomNoise
+from keras_moco.augment.right_angle import RandomRightAngle
+from keras_moco.augment.rotation import RandomRotation
 from keras_moco.errors import UserError
 
 
@@ -114,6 +120,52 @@ def simclr_cifar(image_size: int, crop_scale: Range = (0.08, 1.0), exact: bool =
     return simclr(image_size, crop_scale, strength=0.5, blur=False, exact=exact, **kwargs)
 
 
+def moco_medical(image_size: int, crop_scale: Range = (0.5, 1.0), exact: bool = False, **kwargs: Any) -> Compose:
+    """For X-ray, CT, MR and the like, of any number of channels: crop, flip, rotation, grey levels, blur, noise.
+
+    At 224 pixels. The rotation of up to 10 degrees and the flip are MoCo-CXR's (Sowrirajan et al. 2021; official
+    `image_transform.py`, `--rotate 10`), which has nothing else. Brightness and contrast (.4 at rate 0.8) and the blur
+    (rate 0.5) are MoCo v2's, without its colours. Our choice: crops of at least half of the area, since what a smaller
+    one loses may be the finding, and noise of up to 10 of 255 grey levels at rate 0.5. The flip mirrors left and right:
+    compose your own layers where the side matters.
+
+    Arguments are those of every recipe (`keras_moco.augment.recipes`).
+    """
+    layers = [
+        RandomResizedCrop(image_size, scale=crop_scale),
+        RandomHorizontalFlip(rate=0.5),
+        RandomRotation(degrees=10.0),
+        RandomColorJitter(0.4, 0.4, 0.0, 0.0, rate=0.8),
+        RandomGaussianBlur(sigma=(0.1, 2.0), rate=0.5),
+        RandomNoise(sigma=(0.0, 10.0), rate=0.5),
+    ]
+    return _recipe(layers, exact, **kwargs)
+
+
+def moco_multispectral(
+    image_size: int, crop_scale: Range = (0.2, 1.0), bands: int = BANDS, exact: bool = False, **kwargs: Any
+) -> Compose:
+    """For images from above, of any number of bands: crop, right angles, brightness of each band, dropped bands, blur.
+
+    At 224 pixels. After the MoCo of SSL4EO-S12 (Wang et al. 2023; official `pretrain_moco_v2_s2c.py`): its crop, its
+    brightness (.4 at rate 0.8), its blur and its rate of images with dropped bands (0.5). Our choice: the eight
+    symmetries of a square instead of a mirror image, a factor of its own for each band, every band dropped with
+    probability 0.25, and neither contrast nor grayscale.
+
+    Args:
+        image_size, crop_scale, exact, **kwargs: arguments of every recipe (`keras_moco.augment.recipes`).
+        bands: int. The most channels that an image may have. Defaults to `32` (our choice).
+    """
+    layers = [
+        RandomResizedCrop(image_size, scale=crop_scale),
+        RandomRightAngle(),
+        RandomBandBrightness(0.4, rate=0.8, bands=bands),
+        RandomBandDrop(band_rate=0.25, rate=0.5, bands=bands),
+        RandomGaussianBlur(sigma=(0.1, 2.0), rate=0.5),
+    ]
+    return _recipe(layers, exact, **kwargs)
+
+
 def supervised(image_size: int, crop_scale: Range = (0.08, 1.0), exact: bool = False, **kwargs: Any) -> Compose:
     """Training with labels, linear evaluation included (official `main_lincls.py`): crop and flip, no colours.
 
@@ -131,6 +183,8 @@ AUGMENTATIONS: dict[str, Callable[..., Compose]] = {
     "moco_v1": moco_v1,
     "moco_v2": moco_v2,
     "moco_cifar": moco_cifar,
+    "moco_medical": moco_medical,
+    "moco_multispectral": moco_multispectral,
     "simclr": simclr,
     "simclr_cifar": simclr_cifar,
 }

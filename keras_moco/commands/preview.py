@@ -13,13 +13,14 @@ from keras_moco.augment.recipes import AUGMENTATIONS
 from keras_moco.command_line.arguments import run_command
 from keras_moco.data import open_source, plain_read_errors
 from keras_moco.data.open import FORMS
+from keras_moco.data.shown_bands import describe_bands, shown_bands
 from keras_moco.data.subset import in_file_order
 from keras_moco.errors import UserError, one_line
 from keras_moco.storage.paths import user_path
 from keras_moco.summaries.image_grid import WHITE, captioned, save, to_rgb
 
 
-def preview(source, augmentation, images=6, views=7, seed=0):
+def preview(source, augmentation, images=6, views=7, seed=0, bands=None):
     """Draws one row per image, below its name: the whole image, then random views of it.
 
     A view depends only on the seed, its image and its position in the row, so that more images or more views do not
@@ -32,13 +33,15 @@ def preview(source, augmentation, images=6, views=7, seed=0):
         views: int, at least 1. The number of views in a row. Defaults to `7`.
         seed: int, at least 0. Random seed of the choice of images and of their views; from TFRecords and other large
             files the first images are taken. Defaults to `0`.
+        bands: sequence of ints, the bands to show, as in `keras_moco.data.shown_bands`. Defaults to `None`: the first
+            three, or the first of fewer.
 
     Returns:
         `(picture, names, seconds)`: uint8 `(height, width, 3)`; the path of each row's image, or its number if that is
         unknown; and the mean time of making one view by itself.
 
     Raises:
-        ValueError: if a number is out of its range, or an image file is damaged.
+        ValueError: if a number is out of its range, the images have no such bands, or an image file is damaged.
 
     Example:
 
@@ -49,34 +52,35 @@ def preview(source, augmentation, images=6, views=7, seed=0):
     (['image 209', 'image 862'], True)
     """
     _check_numbers(images, views, seed)
-    # Shapes are as specific as in training: `Fused` chooses its way of cropping by them.
-    image_spec = tf.TensorSpec([1, *source.image_shape], tf.uint8)
-    draws_spec = tf.TensorSpec([1, augmentation.num_draws], tf.float32)
-    augment = tf.function(augmentation.augment_images, input_signature=[image_spec, draws_spec])
-    rows, numbers, seconds = [], [], 0.0
+    bands = shown_bands(source.image_shape[-1], bands)
+    rows, numbers, seconds, augment = [], [], 0.0, None
     with tf.device("CPU"), plain_read_errors():
         for example in in_file_order(source).examples(seed).take(images):
             image = example["image"]
             numbers.append(int(example["index"]))
             random = np.random.default_rng([seed, numbers[-1]])
             draws = random.random((views, augmentation.num_draws), "float32")
-            if not rows:
+            if not augment:
+                # Shapes are as specific as in training: `Fused` chooses its way of cropping by them.
+                image_spec = tf.TensorSpec([1, *source.image_shape], image.dtype)
+                draws_spec = tf.TensorSpec([1, augmentation.num_draws], tf.float32)
+                augment = tf.function(augmentation.augment_pixels, input_signature=[image_spec, draws_spec])
                 augment(image[None], draws[:1])  # traces and compiles, which does not count
             start = time.perf_counter()
             made = [augment(image[None], draw[None])[0].numpy() for draw in draws]
             seconds += time.perf_counter() - start
-            rows.append([_fit(image, *made[0].shape[:2]), *map(to_rgb, made)])
+            rows.append([_fit(image, bands, *made[0].shape[:2]), *(to_rgb(view, bands) for view in made)])
     names = [file or f"image {number}" for file, number in zip(source.files_of(numbers), numbers, strict=True)]
     return captioned(rows, names), names, seconds / (len(rows) * views)
 
 
-def _fit(image, height, width):
+def _fit(image, bands, height, width):
     """The whole image, scaled to fit into `(height, width)`, on white."""
     factor = min(height / image.shape[0], width / image.shape[1])
     size = [max(1, round(side * factor)) for side in image.shape[:2]]
     cell = np.full((height, width, 3), WHITE, "uint8")
     top, left = (height - size[0]) // 2, (width - size[1]) // 2
-    cell[top : top + size[0], left : left + size[1]] = to_rgb(tf.image.resize(image, size, antialias=True))
+    cell[top : top + size[0], left : left + size[1]] = to_rgb(tf.image.resize(image, size, antialias=True), bands)
     return cell
 
 
@@ -104,6 +108,10 @@ def _check_out(path, overwrite):
         )
 
 
+def _numbers(text):
+    return tuple(int(number) for number in text.split(","))
+
+
 def _parser():
     parser = argparse.ArgumentParser(
         prog="python -m keras_moco preview",
@@ -121,6 +129,19 @@ def _parser():
     )
     parser.add_argument("--exact", action="store_true", help="apply the operations one by one instead of fused")
     parser.add_argument("--seed", type=int, default=0, help="random seed of images and views (default 0)")
+    parser.add_argument(
+        "--bands",
+        type=_numbers,
+        help="bands to show, counted from 1: three as red, green and blue, such as 4,3,2, or one as gray (default: the "
+        "first three, or the first of fewer)",
+    )
+    parser.add_argument("--channels", type=int, help="channels of the images (default: those of the first file)")
+    parser.add_argument(
+        "--value_range",
+        default="auto",
+        help="values of the files that become 0..255: auto, full, window, LOW,HIGH or percentile:P,Q (default auto)",
+    )
+    parser.add_argument("--background", type=int, default=255, help="gray level under transparent images (default 255)")
     parser.add_argument("--split", default="train", help="split of the source (default train)")
     parser.add_argument("--data_dir", help="folder of TensorFlow Datasets' data sets")
     parser.add_argument(
@@ -142,13 +163,22 @@ def _run(args):
     _check("recipe", args.recipe, f"one of {', '.join(AUGMENTATIONS)}", args.recipe in AUGMENTATIONS)
     crop = {} if area is None else {"crop_scale": (area, 1.0)}
     augmentation = AUGMENTATIONS[args.recipe](args.image_size, exact=args.exact, **crop)
-    source = open_source(args.source, args.split, args.data_dir, tfrecord_image_feature=args.tfrecord_image_feature)
-    picture, names, seconds = preview(source, augmentation, args.images, args.views, args.seed)
+    source = open_source(
+        args.source,
+        args.split,
+        args.data_dir,
+        channels=args.channels,
+        value_range=args.value_range,
+        background=args.background,
+        tfrecord_image_feature=args.tfrecord_image_feature,
+    )
+    picture, names, seconds = preview(source, augmentation, args.images, args.views, args.seed, args.bands)
+    bands = describe_bands(source.image_shape[-1], args.bands)
     save(out, picture)
     print(
         f"Wrote {out}: {len(names)} image{'s' if len(names) > 1 else ''} of {args.source}, each with {args.views} "
         f"view{'s' if args.views > 1 else ''} by {args.recipe}{' (exact)' if args.exact else ''} at {args.image_size} "
-        f"pixels, {1000 * seconds:.1f} ms per view."
+        f"pixels, {1000 * seconds:.1f} ms per view{bands and f'; it shows {bands}'}."
     )
     for row, name in enumerate(names, 1):
         print(f"row {row}  {one_line(name)}")

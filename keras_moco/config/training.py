@@ -100,7 +100,7 @@ class Config(RunSettings):
     augment: str = _views(
         "moco_v1",
         "Augmentation recipe",
-        choices=("moco_v1", "moco_v2", "moco_cifar", "simclr", "simclr_cifar"),
+        choices=("moco_v1", "moco_v2", "moco_cifar", "moco_medical", "moco_multispectral", "simclr", "simclr_cifar"),
         table="keras_moco.augment.recipes:AUGMENTATIONS",
         changeable=True,
     )

@@ -94,6 +94,9 @@ def open_source(
     """
     prefix, colon, rest = str(name).partition(":")
     form, function = SOURCES.get(prefix, ("", ""))
+    if channels is not None:
+        check_number("channels", channels, "at least 1", "Omit it for those of the first image.", whole=True)
+    check_number("background", background, "from 0 to 255", "Give a gray level, such as 255 for white.", whole=True)
     check_number("test_fraction", test_fraction, "in [0, 1)", "Give the share of images to hold out, such as 0.1.")
     if form and (rest if ":" in form else name == form):
         if test_fraction and prefix not in DIVISIBLE:

@@ -86,8 +86,9 @@ def pretrain_dataset(
 
     Returns:
         Infinite `tf.data.Dataset` of `{"query": (b, s, s, c), "key": (b, s, s, c), "index": int64 (b,), "label": int32
-        (b,), "draws": float32 (b, 2, num_draws)}` with static shapes; views have values 0..255, uint8 of `Fused`, else
-        float32; a label is -1 when the image has none. Use `steps_per_epoch` for the length of an epoch.
+        (b,), "draws": float32 (b, 2, num_draws)}` with static shapes; views have values 0..255, uint8 if `Fused` makes
+        them of uint8 images, else float32; a label is -1 when the image has none. Use `steps_per_epoch` for the length
+        of an epoch.
 
     Raises:
         ValueError: `batch_size` is larger than the data set, or not divisible by the replicas of `context`;

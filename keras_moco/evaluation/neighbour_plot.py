@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_moco.data.shown_bands import take_bands
 from keras_moco.errors import UserError
 from keras_moco.evaluation.labelled import check_labels
 from keras_moco.evaluation.plot_names import LINE, fit_names
@@ -34,7 +35,8 @@ def draw_neighbours(
 
     Args:
         path: path of the PNG file; its folder exists.
-        queries: uint8 `(n, h, w, c)`, `c` 1 or 3.
+        queries: uint8 `(n, h, w, c)`. Of other channels than 1 and 3, the first three are shown as red, green and blue,
+            of two the first one as gray.
         neighbours: uint8 `(n, k, h, w, c)`, best first.
         similarity: `(n, k)`.
         query_labels: `(n,)` integers in `[0, C)`. Defaults to `None`: no labels.
@@ -105,6 +107,7 @@ def _offsets(texts, row, columns):
 
 def _show(axes, image, frame, above):
     """An image in a coloured frame with a line of text above."""
+    image = take_bands(image)
     axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -114,11 +117,11 @@ def _show(axes, image, frame, above):
 
 def _check_neighbours(queries, neighbours, similarity):
     fits = queries.ndim == 4 and neighbours.ndim == 5 and similarity.ndim == 2 and similarity.size
-    fits = fits and queries.shape[-1] in (1, 3) and neighbours.shape == (*similarity.shape, *queries.shape[1:])
+    fits = fits and neighbours.shape == (*similarity.shape, *queries.shape[1:])
     if not (fits and len(queries) == len(similarity) and queries.dtype == neighbours.dtype == np.uint8):
         raise UserError(
-            "`queries`, `neighbours` and `similarity` must be uint8 (n, h, w, c), uint8 (n, k, h, w, c) and (n, k), c "
-            f"1 or 3. Received: {queries.dtype} {queries.shape}, {neighbours.dtype} {neighbours.shape} and "
+            "`queries`, `neighbours` and `similarity` must be uint8 (n, h, w, c), uint8 (n, k, h, w, c) and (n, k). "
+            f"Received: {queries.dtype} {queries.shape}, {neighbours.dtype} {neighbours.shape} and "
             f"{similarity.shape}. Give the same number of neighbours for every query."
         )
 

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
+from keras_moco.augment import get_augmentation
 from keras_moco.config import Config
 from keras_moco.data.value_range import text_of
 from keras_moco.errors import UserError
@@ -115,6 +116,13 @@ class Plan:
             warmup_epochs=config.warmup_epochs,
         )
 
+    def _without_effect(self):
+        """A note of the operations of the augmentation that do nothing to images of these channels, if any."""
+        # With a seed of its own, so that none is taken from Python's `random`.
+        augmentation = get_augmentation(self.config.augment)(self.config.image_size, seed=0)
+        names = augmentation.without_effect(self.channels)
+        return f" (without effect on {self.channels} channel(s): {', '.join(names)})" if names else ""
+
     def describe(self):
         """The plan in a few lines of text, for people."""
         config, rate = self.config, self.learning_rate()
@@ -123,8 +131,7 @@ class Plan:
         lines = [
             f"method: {config.method}",
             f"data: {config.dataset}, {self.train_examples:,} training images of {self.channels} channel(s), "
-            f"views of {config.image_size} x {config.image_size} by {config.augment}"
-            + ("" if self.channels == 3 else ", without saturation, hue and grayscale, which need three"),
+            f"views of {config.image_size} x {config.image_size} by {config.augment}{self._without_effect()}",
             f"steps: {self.steps_per_epoch:,} per epoch of {config.batch_size} images on {self.replicas} replica(s), "
             f"{self.total_steps:,} in {config.epochs} epochs",
             f"BatchNorm: {self.batch_norm.describe()}",

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_moco.data.shown_bands import take_bands
 from keras_moco.evaluation.plot_names import DPI, fit_names
 from keras_moco.storage.atomic import replace_when_written
 
@@ -10,9 +11,9 @@ LINE = 16  # pixels, the height of a line of text
 WHITE = 255
 
 
-def to_rgb(image):
-    """An image `(h, w, 1 or 3)` with values 0..255 as uint8 `(h, w, 3)`."""
-    rounded = np.clip(np.rint(image), 0, 255).astype("uint8")
+def to_rgb(image, bands=None):
+    """An image `(h, w, C)` with values 0..255 as uint8 `(h, w, 3)`; `bands` are those of `data.shown_bands`."""
+    rounded = np.clip(np.rint(take_bands(np.asarray(image), bands)), 0, 255).astype("uint8")
     return np.broadcast_to(rounded, (*rounded.shape[:2], 3))
 
 

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_moco.callbacks.event_log import write_events
 from keras_moco.data import pretrain_dataset
+from keras_moco.data.shown_bands import describe_bands
 from keras_moco.data.subset import in_file_order
 from keras_moco.summaries import image_grid
 
@@ -51,7 +52,8 @@ def write_views(path, log_dir, views, names, images):
     rows = [[_enlarged(image_grid.to_rgb(view), factor) for view in row] for row in views]
     captions = [image_grid.lines(images, rows[0][0].shape[1])]
     image = np.concatenate([image_grid.grid(rows), image_grid.grid(captions)])
-    description = f"{len(rows[0])} images as the model gets them: {' above '.join(names)}."
+    bands = describe_bands(views[0].shape[-1])
+    description = f"{len(rows[0])} images as the model gets them: {' above '.join(names)}{bands and f'; {bands}'}."
     write_events(log_dir, "views", lambda: tf.summary.image("views", image[None], description=description))
     image_grid.save(path, image)
 

@@ -11,11 +11,16 @@ from scipy.ndimage import gaussian_filter
 from keras_moco.augment import (
     Compose,
     Fused,
+    RandomBandBrightness,
+    RandomBandDrop,
     RandomColorJitter,
     RandomGaussianBlur,
     RandomGrayscale,
     RandomHorizontalFlip,
+    RandomNoise,
     RandomResizedCrop,
+    RandomRightAngle,
+    RandomRotation,
     get_augmentation,
 )
 from tests.augment.oracles import PHOTOS, draws_for, floats, pil_view, whole
@@ -140,6 +145,11 @@ MAKERS = {
     "gray": RandomGrayscale,
     "jitter": lambda: RandomColorJitter(0.4, 0.4, 0.4, 0.1),
     "blur": RandomGaussianBlur,
+    "turn": RandomRightAngle,
+    "rotation": RandomRotation,
+    "brightness": RandomBandBrightness,
+    "drop": RandomBandDrop,
+    "noise": RandomNoise,
     "compose": lambda: Compose([RandomGrayscale()]),
 }
 
@@ -150,7 +160,10 @@ def layers_of(names):
 
 def test_other_layers_or_another_order_are_refused():
     refused = ["", "flip", "gray crop", "crop crop", "crop flip gray flip", "crop jitter gray jitter", "crop compose"]
-    for names in refused + ["crop blur gray", "crop blur jitter", "crop blur blur"]:
+    refused += ["crop blur gray", "crop blur jitter", "crop blur blur", "crop noise blur", "crop noise noise"]
+    # A mirror image before rotations and noise; single bands brighter before the colours, and dropped after them.
+    refused += ["crop rotation flip", "crop turn flip", "crop noise flip", "crop gray rotation"]
+    for names in refused + ["crop gray brightness", "crop drop jitter", "crop blur drop"]:
         layers = layers_of(names)
         received = ", ".join(type(layer).__name__ for layer in layers)
         with pytest.raises(ValueError, match=rf"RandomResizedCrop, then .*Received: {received}\. .*Compose"):

@@ -16,15 +16,21 @@ LAYERS = {
     "jitter": lambda **kwargs: augment.RandomColorJitter(0.4, 0.3, 0.2, 0.1, rate=0.8, **kwargs),
     "grayscale": lambda **kwargs: augment.RandomGrayscale(rate=0.3, **kwargs),
     "blur": lambda **kwargs: augment.RandomGaussianBlur(sigma=(0.2, 1.5), rate=0.6, **kwargs),
+    "rotation": lambda **kwargs: augment.RandomRotation(20, rate=0.7, **kwargs),
+    "noise": lambda **kwargs: augment.RandomNoise(sigma=(2, 9), rate=0.7, **kwargs),
+    "band_brightness": lambda **kwargs: augment.RandomBandBrightness(0.4, offset=9, rate=0.7, **kwargs),
+    "band_drop": lambda **kwargs: augment.RandomBandDrop(band_rate=0.95, rate=0.7, **kwargs),
     "exact": lambda **kwargs: augment.moco_v2(24, exact=True, **kwargs),
     "fused": lambda **kwargs: augment.moco_v2(24, **kwargs),
+    "medical": lambda **kwargs: augment.moco_medical(24, **kwargs),
+    "multispectral": lambda **kwargs: augment.moco_multispectral(24, **kwargs),  # with right angles, for squares only
 }
 each_layer = pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
 both_forms = pytest.mark.parametrize("make", [LAYERS["exact"], LAYERS["fused"]], ids=["exact", "fused"])
 
 
-def dtype_of_views(layer):
-    return "uint8" if isinstance(layer, augment.Fused) else "float32"
+def dtype_of_views(layer, dtype="uint8"):
+    return "uint8" if isinstance(layer, augment.Fused) and dtype == "uint8" else "float32"
 
 
 def furthest(views, others):
@@ -32,11 +38,11 @@ def furthest(views, others):
 
 
 @each_layer
-def test_values_are_in_0_to_255_in_float32_or_of_fused_in_uint8(make):
+def test_values_are_in_0_to_255_in_float32_or_of_fused_in_uint8_for_uint8(make):
     layer = make()
-    for channels, dtype in ((3, "uint8"), (1, "float16"), (4, "float64")):
+    for channels, dtype in ((3, "uint8"), (1, "float16"), (13, "float64")):
         result = layer(IMAGES[..., np.arange(channels) % 3].astype(dtype))
-        assert result.dtype == dtype_of_views(layer)
+        assert result.dtype == dtype_of_views(layer, dtype)
         assert result.shape[0] == 6 and result.shape[-1] == channels
         assert result.numpy().min() >= 0.0 and result.numpy().max() <= 255.001  # weights sum to 1 up to rounding
 
@@ -107,7 +113,7 @@ def test_a_flip_is_a_mirror():
     np.testing.assert_array_equal(result, IMAGES[:, :, ::-1])
 
 
-@pytest.mark.parametrize("name", ["flip", "jitter", "grayscale", "blur"])
+@pytest.mark.parametrize("name", [name for name, make in LAYERS.items() if hasattr(make(), "rate")])
 def test_an_operation_happens_below_its_rate_and_otherwise_changes_nothing(name):
     layer = LAYERS[name]()
     draws = np.full((6, layer.num_draws), 0.9)

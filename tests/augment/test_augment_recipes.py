@@ -15,6 +15,14 @@ DEMO_CROP = ("RandomResizedCrop", {"size": 32, "scale": (0.08, 1.0), "ratio": (3
 GRAY = ("RandomGrayscale", {"rate": 0.2})
 FLIP = ("RandomHorizontalFlip", {"rate": 0.5})
 BLUR = ("RandomGaussianBlur", {"sigma": (0.1, 2.0), "rate": 0.5})
+MEDICAL_CROP = ("RandomResizedCrop", {**CROP[1], "scale": (0.5, 1.0)})
+ROTATION = ("RandomRotation", {"degrees": 10.0, "rate": 1.0})
+LEVELS = ("RandomColorJitter", {"brightness": 0.4, "contrast": 0.4, "saturation": 0.0, "hue": 0.0, "rate": 0.8})
+NOISE = ("RandomNoise", {"sigma": (0.0, 10.0), "rate": 0.5})
+BANDS = [
+    ("RandomBandBrightness", {"brightness": 0.4, "offset": 0.0, "rate": 0.8, "bands": 32}),
+    ("RandomBandDrop", {"band_rate": 0.25, "rate": 0.5, "fill": "zero", "bands": 32}),
+]
 
 both_forms = pytest.mark.parametrize("exact", [True, False], ids=["exact", "fused"])
 
@@ -35,6 +43,8 @@ def furthest(views, others):
         ("moco_v1", [CROP, GRAY, jitter(0.4, 1.0), FLIP]),
         ("moco_v2", [CROP, jitter(0.1, 0.8), GRAY, BLUR, FLIP]),
         ("moco_cifar", [DEMO_CROP, FLIP, jitter(0.1, 0.8), GRAY]),
+        ("moco_medical", [MEDICAL_CROP, FLIP, ROTATION, LEVELS, BLUR, NOISE]),
+        ("moco_multispectral", [CROP, ("RandomRightAngle", {}), *BANDS, BLUR]),
         ("simclr", [DEMO_CROP, FLIP, jitter(0.2, 0.8, others=0.8), GRAY, BLUR]),
         ("simclr_cifar", [DEMO_CROP, FLIP, jitter(0.1, 0.8), GRAY]),
         ("supervised", [DEMO_CROP, FLIP]),

@@ -57,8 +57,8 @@ def test_functions_are_compiled_where_all_shapes_are_known_and_there_is_xla(monk
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "photos"),
-    [("moco_v1", 32, SMALL), ("moco_v2", 224, PHOTOS)],
-    ids=["moco_v1-32", "moco_v2-224"],
+    [("moco_v1", 32, SMALL), ("moco_v2", 224, PHOTOS), ("moco_medical", 32, SMALL), ("moco_multispectral", 32, SMALL)],
+    ids=["moco_v1-32", "moco_v2-224", "moco_medical-32", "moco_multispectral-32"],
 )
 def test_all_ways_to_compute_it_agree(name, size, photos, monkeypatch):
     view = get_augmentation(name)(size)

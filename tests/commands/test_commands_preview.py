@@ -1,5 +1,6 @@
 """The command that draws a grid of views."""
 
+import dataclasses
 import os
 
 import numpy as np
@@ -7,11 +8,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_moco.augment import AUGMENTATIONS, moco_v2, supervised
+from keras_moco.augment import AUGMENTATIONS, Compose, moco_v2, supervised
 from keras_moco.commands.preview import main, preview
-from keras_moco.data import open_source
+from keras_moco.data import array_source, open_source
 from keras_moco.summaries.image_grid import GAP, LINE
-from tests.augment.oracles import PHOTOS
+from tests.augment.oracles import PHOTOS, whole
 from tests.data.written import encoded, record, write_records
 
 SIDE = 32
@@ -103,6 +104,44 @@ def test_flags_reach_the_recipe(tmp_path, monkeypatch):
         pictures.append((tmp_path / f"{number}.png").read_bytes())
     assert made == 3 * [((SIDE,), {"exact": True, "crop_scale": (0.5, 1.0)})]
     assert pictures[0] == pictures[1] != pictures[2]
+
+
+@pytest.mark.parametrize("channels, bands, shown", [(2, None, [0]), (13, None, [0, 1, 2]), (13, (4, 3, 2), [3, 2, 1])])
+def test_other_channels_than_gray_and_rgb_are_shown_by_some_of_them(channels, bands, shown):
+    images = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, channels), dtype="uint8")
+    identity = Compose([whole(SIDE)])
+    picture, _, _ = preview(array_source(images), identity, images=3, views=1, bands=bands)
+    for original, view in cells(picture, 3, 2):
+        assert any(np.array_equal(view, np.broadcast_to(image[..., shown], (SIDE, SIDE, 3))) for image in images)
+        np.testing.assert_array_equal(original, view)
+
+
+def test_fractions_of_levels_are_rounded_only_to_be_shown_and_a_dark_image_is_no_scaled_one():
+    made, identity = [], Compose([whole(SIDE)])
+
+    class Recorder(Compose):
+        def augment(self, images, draws):
+            made.append(images.dtype)
+            return super().augment(images, draws)
+
+    dark = tf.fill((SIDE, SIDE, 1), 0.6)
+    source = array_source(np.zeros((1, SIDE, SIDE, 1), "uint8"))
+    read = source.read
+    floats = dataclasses.replace(source, read=lambda seed: read(seed).map(lambda example: {**example, "image": dark}))
+    picture, _, _ = preview(floats, Recorder(identity.layers), images=1, views=1)
+    assert made == ["float32"] and (cells(picture, 1, 2) == 1).all()
+
+
+def test_bands_that_do_not_exist_are_refused_and_the_output_says_what_is_shown(tmp_path, capsys):
+    out = tmp_path / "views.png"
+    for bands in ("2", "1,1", "0"):
+        assert run("digits", out, f"--bands={bands}") == 2
+        assert f"Received: bands={bands}, images of 1 channel(s)." in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        run("digits", out, "--bands=red")
+    assert not out.exists()
+    assert run("digits", out, "--bands=1,1,1", "--images=1", "--views=1") == 0
+    assert "it shows bands 1, 1 and 1 of 1 as red, green and blue." in capsys.readouterr().out
 
 
 def test_a_wrong_flag_is_refused_before_anything_is_opened(tmp_path, capsys, monkeypatch):

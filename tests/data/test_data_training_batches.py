@@ -1,5 +1,6 @@
 """Training batches: their shapes, order and entries, and how workers share them."""
 
+import dataclasses
 import functools
 import pathlib
 
@@ -7,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_moco.augment import Augmentation, RandomResizedCrop
-from keras_moco.data import open_source, pretrain_dataset, steps_per_epoch
+from keras_moco.augment import Augmentation, Compose, Fused, RandomColorJitter, RandomResizedCrop
+from keras_moco.data import array_source, open_source, pretrain_dataset, steps_per_epoch
 from keras_moco.data.training_batches import order_seed
 from tests.batches import assert_same, take
 from tests.data.written import encoded, smooth, write
@@ -50,6 +51,25 @@ def test_every_epoch_has_a_new_order_no_batch_spans_two_and_views_are_of_their_i
     assert np.mean(index[0] == index[1]) < 0.1
     np.testing.assert_array_equal(batch["query"], images[batch["index"]])
     np.testing.assert_array_equal(batch["key"], images[batch["index"]])
+
+
+@pytest.mark.parametrize("finish", [True, False], ids=["host", "device"])
+@pytest.mark.parametrize("make", [Fused, Compose])
+def test_float_images_of_a_source_keep_their_fractions_wherever_views_are_finished(make, finish):
+    levels = np.random.default_rng(0).uniform(0, 255, (6, 40, 36, 2)).astype("float32")
+    zeros = array_source(np.zeros(levels.shape, "uint8"))
+
+    def read(seed):
+        return zeros.read(seed).map(lambda example: {**example, "image": tf.gather(levels, example["index"])})
+
+    source = dataclasses.replace(zeros, arrays=None, read=read, image_shape=(None, None, 2))
+    whole = make([RandomResizedCrop(36, scale=(1, 1), ratio=(0.9, 0.9)), RandomColorJitter(0, 0, 0, 0)])
+    entries = ("query", "index", "draws")
+    batch = next(iter(pretrain_dataset(source, whole, batch_size=6, entries=entries, finish=finish)))
+    views = batch["query"] if finish else whole.finish(batch["query"], batch["draws"][:, 0], on_host=False)
+    assert views.dtype == "float32"
+    expected = tf.image.resize(tf.gather(levels, batch["index"]), (36, 36), antialias=True)
+    np.testing.assert_allclose(views, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(

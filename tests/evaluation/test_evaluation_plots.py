@@ -39,6 +39,14 @@ def neighbours_of_digits(rows=3, columns=4):
     return IMAGES[:rows], IMAGES[100:200][best], np.take_along_axis(similarity, best, 1), DIGITS.target[100:200][best]
 
 
+def test_of_other_channels_than_gray_and_rgb_some_are_shown(tmp_path, figures, quick):
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 13), dtype="uint8")
+    for channels, expected in ((2, images[0, ..., 0]), (13, images[0, ..., :3])):
+        pixels = images[..., :channels]
+        draw_neighbours(tmp_path / "a.png", pixels, pixels[:, None], np.ones((2, 1)))
+        np.testing.assert_array_equal(figures[-1].axes[0].images[0].get_array(), expected)
+
+
 # Names
 
 UGLY = (r"$\frac", "a_b$c$d", "_nolegend_", r"cut \$ off", "tab\there\nnew line", "\N{ZERO WIDTH JOINER}end")

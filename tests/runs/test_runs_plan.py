@@ -124,6 +124,23 @@ def test_description_holds_the_derived_numbers():
     assert "6.24" in text  # the chance loss
 
 
+@pytest.mark.parametrize(
+    "augment, channels, names",
+    [
+        ("moco_v1", 3, ""),
+        ("moco_v1", 13, "grayscale, saturation, hue"),
+        ("moco_medical", 1, ""),
+        ("moco_multispectral", 13, ""),
+        ("moco_multispectral", 1, "band dropping"),
+    ],
+)
+def test_operations_without_effect_on_the_channels_are_noted_once(augment, channels, names):
+    text = make_plan(augment=augment, channels=channels).describe()
+    note = f" (without effect on {channels} channel(s): {names})" if names else ""
+    assert re.search(rf"views of .* by {augment}{re.escape(note)}$", text, re.M)
+    assert text.count("without effect") == bool(names)
+
+
 def test_large_queue_and_synchronised_batchnorm_are_noted():
     assert "consider a smaller --queue_size" in make_plan(2559).describe()  # 20.008 % of the images
     assert "consider a smaller --queue_size" not in make_plan(2560).describe()  # 20 %

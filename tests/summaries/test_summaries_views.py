@@ -37,6 +37,15 @@ def test_shown_views_are_finished_as_in_the_training_step():
         assert views[number].shape == (8, SIZE, SIZE, 1)
 
 
+def test_of_13_bands_the_first_three_are_drawn_and_the_description_says_so(tmp_path):
+    views = [np.random.default_rng(0).integers(0, 256, (2, 96, 96, 13), dtype="uint8") for _ in NAMES]
+    write_views(tmp_path / "views.png", tmp_path / "log", views, NAMES, ["a", "b"])
+    with Image.open(tmp_path / "views.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture.convert("RGB"))[:96, :96], views[0][0, ..., :3])
+    [path] = (tmp_path / "log").iterdir()
+    assert b"bands 1, 2 and 3 of 13 as red, green and blue" in path.read_bytes()
+
+
 def test_png_and_tensorboard_image_have_queries_above_keys_above_names(tmp_path):
     rng = np.random.default_rng(0)
     views = [rng.integers(0, 256, (8, 32, 32, 1), dtype="uint8") for _ in NAMES]
