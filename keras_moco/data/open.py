@@ -94,28 +94,33 @@ def open_source(
     """
     prefix, colon, rest = str(name).partition(":")
     form, function = SOURCES.get(prefix, ("", ""))
+    if not (form and (rest if ":" in form else name == form)):
+        raise _unknown(name, prefix, colon, rest)
     if channels is not None:
         check_number("channels", channels, "at least 1", "Omit it for those of the first image.", whole=True)
     check_number("background", background, "from 0 to 255", "Give a gray level, such as 255 for white.", whole=True)
     check_number("test_fraction", test_fraction, "in [0, 1)", "Give the share of images to hold out, such as 0.1.")
-    if form and (rest if ":" in form else name == form):
-        if test_fraction and prefix not in DIVISIBLE:
-            raise UserError(
-                f"`test_fraction` must be 0 for other sources than {', '.join(f'{each}:' for each in DIVISIBLE)}. "
-                f"Received: test_fraction={test_fraction} for {name!r}. Omit --test_fraction."
-            )
-        bad_images = functools.partial(BadImages, max_fraction=max_bad_fraction, strict=strict)
-        check_value_range(value_range)
-        if value_range not in (AUTO, FULL) and prefix not in FILES:
-            raise UserError(
-                f"`value_range` must be auto or full for other sources than {', '.join(f'{each}:' for each in FILES)}. "
-                f"Received: value_range={value_range} for {name!r}. Save its images as files, with such values."
-            )
-        options = Options(
-            *(split, data_dir, cache, bad_images, shuffle_buffer_mib, channels, value_range, background, test_fraction),
-            *(tfrecord_image_feature, tfrecord_label_feature),
+    check_value_range(value_range)
+    if test_fraction and prefix not in DIVISIBLE:
+        raise UserError(
+            f"`test_fraction` must be 0 for other sources than {', '.join(f'{each}:' for each in DIVISIBLE)}. "
+            f"Received: test_fraction={test_fraction} for {name!r}. Omit --test_fraction."
         )
-        return pkgutil.resolve_name(function)(rest, options)
+    if value_range not in (AUTO, FULL) and prefix not in FILES:
+        raise UserError(
+            f"`value_range` must be auto or full for other sources than {', '.join(f'{each}:' for each in FILES)}. "
+            f"Received: value_range={value_range} for {name!r}. Save its images as files, with such values."
+        )
+    judge = functools.partial(BadImages, max_fraction=max_bad_fraction, strict=strict)
+    options = Options(
+        *(split, data_dir, cache, judge, shuffle_buffer_mib, channels, value_range, background, test_fraction),
+        *(tfrecord_image_feature, tfrecord_label_feature),
+    )
+    return pkgutil.resolve_name(function)(rest, options)
+
+
+def _unknown(name, prefix, colon, rest):
+    """The error for a name without a known form."""
     close = difflib.get_close_matches(prefix, SOURCES, n=1)
     remedy = (
         f"Did you mean `{close[0]}{colon}{rest}`?" if close and close[0] != prefix else f"Name a set as {FORMS[1]}."
@@ -124,4 +129,4 @@ def open_source(
         remedy = f"Did you mean `folder:{name}`?"
     elif user_path(name).suffix.lower() in (".csv", ".txt"):
         remedy = f"Did you mean `list:{name}`?"
-    raise UserError(f"`name` of a data source must be one of {', '.join(FORMS)}. Received: name={name!r}. {remedy}")
+    return UserError(f"`name` of a data source must be one of {', '.join(FORMS)}. Received: name={name!r}. {remedy}")
