@@ -6,7 +6,7 @@ import os
 import tensorflow as tf
 
 from keras_moco.data.arrays import permutation
-from keras_moco.data.decode import decoder_of
+from keras_moco.data.decode import Files
 from keras_moco.data.sample import decoding_of, places
 from keras_moco.data.source import Source
 from keras_moco.errors import UserError
@@ -71,7 +71,7 @@ def archive_source(name, options, contents, files, labels, class_names, identity
         image_shape=(None, None, decoding.channels),
         class_names=class_names,
         read=read,
-        open=lambda image: decoder_of(read_one(image) if images is None else image, decoding),
+        open=Files(read_one if images is None else (lambda data: data), decoding),
         decoding=decoding,
         bad=options.judge(count, lambda index: _describe_unreadable(contents, files, int(index))),
         files=tuple(files),

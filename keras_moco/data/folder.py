@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from keras_moco.data.arrays import permutation
-from keras_moco.data.decode import decoder_of
+from keras_moco.data.decode import Files
 from keras_moco.data.folder_files import RULE as RULE_FOLDERS
 from keras_moco.data.folder_files import walk
 from keras_moco.data.identity import digest_of
@@ -120,7 +120,7 @@ def source_of_files(name, options, files, class_names):
         # Not every name of a folder is UTF-8; those of classes are written into pictures and tables.
         class_names=tuple(os.fsencode(each).decode(errors="backslashreplace") for each in class_names) or None,
         read=read,
-        open=lambda image: decoder_of(image if cache else tf.io.read_file(image), decoding),
+        open=Files((lambda data: data) if cache else tf.io.read_file, decoding),
         decoding=decoding,
         bad=options.judge(len(files), lambda index: describe_unreadable(paths[index])),
         files=tuple(paths),

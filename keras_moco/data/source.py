@@ -202,8 +202,15 @@ class Source:
 
             return examples.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
+        def any_file(example):
+            return attempt(lambda parts: function(self.open(parts["image"]), parts), example)
+
         def try_to_load(example):
-            complete, image = attempt(lambda parts: function(self.open(parts["image"]), parts), example)
+            if not getattr(self.open, "has_plain", False):
+                complete, image = any_file(example)
+                return {**example, "image": image}, complete
+            complete, image = attempt(lambda parts: function(self.open.plain(parts["image"]), parts), example)
+            complete, image = tf.cond(complete, lambda: (complete, image), lambda: any_file(example))
             return {**example, "image": image}, complete
 
         opened = examples.map(try_to_load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from keras_moco.data.arrays import examples_from_arrays
-from keras_moco.data.decode import Pixels, decoder_of
+from keras_moco.data.decode import Files, Pixels, decoder_of
 from keras_moco.data.labels import class_of
 from keras_moco.data.record_names import record_names
 from keras_moco.data.shuffle_buffer import ShuffleBuffer, shuffled_stream
@@ -88,7 +88,7 @@ def open_tfds(name, options):
         class_names=tuple(label.names) if labelled else None,
         read=(lambda seed: examples_from_arrays(*arrays(), seed=seed)) if in_memory else read,
         arrays=arrays,
-        open=Pixels if in_memory else functools.partial(decoder_of, decoding=Decoding(channels)),
+        open=Pixels if in_memory else Files(lambda data: data, Decoding(channels)),
         decoding=None if in_memory else Decoding(channels),
         bad=None if in_memory else options.judge(num_examples, describe),
         names=functools.partial(record_names, records) if records else None,

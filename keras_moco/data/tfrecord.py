@@ -6,7 +6,7 @@ import os
 import tensorflow as tf
 from absl import logging
 
-from keras_moco.data.decode import decoder_of
+from keras_moco.data.decode import Files
 from keras_moco.data.identity import digest_of
 from keras_moco.data.labels import UNLABELLED, check_first_labels, class_of
 from keras_moco.data.record_names import record_names
@@ -82,7 +82,7 @@ def open_tfrecord(pattern, options):
         image_shape=(None, None, decoding.channels),
         class_names=class_names,
         read=read,
-        open=lambda image: decoder_of(image, decoding),
+        open=Files(lambda data: data, decoding),
         decoding=decoding,
         bad=options.judge(num_examples, describe),
         names=functools.partial(record_names, shards),
