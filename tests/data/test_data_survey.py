@@ -8,6 +8,7 @@ from keras_moco.data import open_source
 from keras_moco.data import survey as module
 from keras_moco.data.survey import survey
 from tests.data.written import encoded, smooth
+from tests.image_formats.written import array_file, dicom, tiff
 
 
 def write(folder, contents):
@@ -64,3 +65,33 @@ def test_a_file_that_disappears_is_an_entry_with_the_reason(tmp_path):
     found = survey(source)
     assert [entry.reason for entry in found.entries] == ["", "No such file or directory", ""]
     assert found.decoded == [0, 2] and [entry.index for entry in found.skipped] == [1]
+
+
+def test_damage_anywhere_in_a_file_of_any_format_is_an_entry_and_no_error(tmp_path):
+    image = smooth(0, 40, 50)
+    good = {
+        ".jpg": encoded(image, "JPEG"),
+        ".png": encoded(image, "PNG"),
+        ".gif": encoded(image, "GIF"),
+        ".bmp": encoded(image, "BMP"),
+        ".webp": encoded(image, "WebP", lossless=True),
+        ".tif": tiff(image),
+        ".dcm": dicom(image[..., 0].astype("uint16") * 16),
+        ".npy": array_file(image),
+    }
+    random = np.random.default_rng(0)
+    for suffix, content in good.items():
+        (tmp_path / f"a{suffix}").write_bytes(content)
+        for number in range(8):
+            broken = bytearray(content)
+            broken[random.integers(0, 200)] ^= 1 + random.integers(0, 255)
+            broken = broken[: random.integers(len(broken))] if number % 2 else broken
+            (tmp_path / f"b{number}{suffix}").write_bytes(broken)
+    source = open_source(f"folder:{tmp_path}", channels=3, value_range="0,255", max_bad_fraction=0.99)
+    found = survey(source)
+    assert len(found.entries) == 9 * len(good) and len(found.read) + len(found.skipped) == len(found.entries)
+    assert [entry.index for entry in found.entries] == list(range(len(found.entries)))
+    # Training delivers the same images.
+    delivered = [int(example["index"]) for example in source.examples()]
+    assert [entry.index for entry in found.read] == delivered == found.decoded
+    assert len(good) <= len(delivered) < len(found.entries)
