@@ -17,7 +17,6 @@ from PIL import Image
 
 from keras_moco.data.bad_images import plain_read_errors
 from keras_moco.data.duplicates import SIDE, thumbnail
-from keras_moco.data.sample import places
 from keras_moco.data.source import Source
 from keras_moco.image_formats import FORMATS, Facts, facts_of, format_of, what_is_wrong
 from keras_moco.image_formats.orient import STEPS
@@ -122,7 +121,8 @@ class Survey:
 def survey(source: Source, sample: int = SAMPLE) -> Survey:
     """Looks at all images of a source, in parallel.
 
-    The content of every file is read. Some of them, at equal distances, are decoded as in training.
+    The content of every file is read. Some of them, chosen at random but always the same, are decoded as in
+    training.
 
     Args:
         source: `Source`.
@@ -142,7 +142,10 @@ def survey(source: Source, sample: int = SAMPLE) -> Survey:
     >>> len(found.entries), len(found.decoded), found.entries[0].size
     (1437, 100, (8, 8))
     """
-    chosen = frozenset(places(source.num_examples, sample))
+    count = source.num_examples
+    # Not at equal distances: every second file may be a left eye.
+    random = np.random.default_rng(0).choice(count, min(count, sample), replace=False)
+    chosen = frozenset(random.tolist())
     look = functools.partial(_look, source, _decoder(source), chosen)
     total = _Total(source.image_shape[-1])
     entries = []

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
+from sklearn.cluster import AgglomerativeClustering
 from sklearn.datasets import load_digits
 
 from keras_moco.data import duplicates
@@ -67,3 +68,21 @@ def test_all_pairs_are_compared_whatever_the_block(monkeypatch):
 def test_flat_images_are_not_compared():
     noise = np.random.default_rng(0).random((2, 16, 16)) < 0.02
     assert near_groups(np.repeat(noise, 2, axis=0).astype("uint8")) == []
+
+
+def test_an_image_that_is_near_two_groups_joins_them(monkeypatch):
+    """As scikit-learn's clusters of single linkage, on a set in which each image is near the next one."""
+    random = np.random.default_rng(0)
+    first, second = random.integers(0, 256, (2, 16, 16))
+    steps = np.array([0.0, 0.3, 0.6, 0.1, 0.2, 0.4, 0.5, 0.95])  # neighbours in the order of their numbers are near
+    thumbnails = np.stack([first + (second - first) * step for step in steps]).astype("uint8")
+    values = thumbnails.astype("float64")
+    features = np.concatenate([np.diff(values, axis=axis).reshape(len(values), -1) for axis in (1, 2)], axis=1)
+    clusters = AgglomerativeClustering(None, metric="cosine", linkage="single", distance_threshold=0.02).fit(features)
+    expected = [
+        np.flatnonzero(clusters.labels_ == label).tolist() for label in dict.fromkeys(clusters.labels_.tolist())
+    ]
+    assert [0, 1, 2, 3, 4, 5, 6] in expected
+    for block in (1, 3, 1024):
+        monkeypatch.setattr(duplicates, "BLOCK", block)
+        assert near_groups(thumbnails) == [group for group in expected if len(group) > 1]
