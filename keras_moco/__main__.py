@@ -10,6 +10,7 @@ from keras_moco.errors import one_line
 # Each runs `main` of the module of its name in `keras_moco.commands`.
 COMMANDS = {
     "convert": "converts weights from and to PyTorch",
+    "check": "looks at images before training, and suggests settings",
     "preview": "draws random views of images",
     "import_idx": "imports MNIST-like files as a data set of TensorFlow Datasets",
 }

@@ -5,7 +5,7 @@ import subprocess
 
 from absl import flags
 
-from keras_moco.commands import preview
+from keras_moco.commands import check, preview
 from keras_moco.commands.evaluate import evaluate
 from keras_moco.commands.pretrain import pretrain
 from keras_moco.config import Config, EvaluationConfig
@@ -33,5 +33,5 @@ def run_command(command, more=""):
         config, mode = parsed(EvaluationConfig, arguments)
         evaluate(mode, config)
     else:
-        assert (program, *arguments[:2]) == ("-m", "keras_moco", "preview")
-        assert preview.main(arguments[2:]) == 0
+        assert (program, arguments[0]) == ("-m", "keras_moco")
+        assert {"check": check, "preview": preview}[arguments[1]].main(arguments[2:]) == 0

@@ -75,6 +75,7 @@ def arguments_of(path):
 COMMANDS = {
     "train.py": flags_of(Config),
     "evaluate.py": flags_of(EvaluationConfig),
+    "-m keras_moco check": arguments_of("keras_moco/commands/check.py"),
     "-m keras_moco preview": arguments_of("keras_moco/commands/preview.py"),
     "-m keras_moco import_idx": arguments_of("keras_moco/commands/import_idx.py"),
     "-m keras_moco convert": arguments_of("keras_moco/commands/convert.py"),

@@ -88,7 +88,10 @@ def test_page_runs_from_start_to_end(tmp_path, monkeypatch):
     plan = Plan(read_flagfile("photos.cfg"), train_examples=30000, channels=3, replicas=1)
     assert plan.steps_per_epoch == 117 and "note" not in plan.describe()
     assert "folder:photos, 30,000 training images" in printed_by("--dry_run")
-    measured, _ = parsed(Config, [line for line in printed_by("image_mean").splitlines() if line.startswith("--")])
+    report = printed_by("keras_moco check")
+    assert f"{PHOTOS} images, of which {PHOTOS - 1} can be read and 1 are skipped" in report
+    measured, _ = parsed(Config, [line for line in report.splitlines() if line.startswith("--")])
+    assert measured.dataset == "folder:photos" and measured.train_examples == PHOTOS
     assert len(measured.image_mean) == len(measured.image_std) == 3
     assert all(0 < number < 1 for number in measured.image_mean + measured.image_std)
 

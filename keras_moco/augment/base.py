@@ -125,7 +125,7 @@ class Augmentation(VectorizedBaseImageAugmentationLayer):
         """Decodes of one image what its views need.
 
         Args:
-            decoder: `Encoded` or `Pixels` of `keras_moco.data.decode`.
+            decoder: `Plain`, `AnyFile` or `Pixels` of `keras_moco.data.decode`.
             draws: uniform random numbers, `(views, num_draws)`, a row for each view.
 
         Returns:

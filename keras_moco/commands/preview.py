@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_moco.augment.recipes import AUGMENTATIONS
-from keras_moco.command_line.arguments import run_command
+from keras_moco.command_line.arguments import check_out, run_command
 from keras_moco.data import open_source, plain_read_errors
 from keras_moco.data.open import FORMS
 from keras_moco.data.shown_bands import describe_bands, shown_bands
@@ -95,19 +95,6 @@ def _check(name, value, words, holds):
         raise UserError(f"`{name}` must be {words}. Received: {name}={value}. Correct --{name}.")
 
 
-def _check_out(path, overwrite):
-    if path.suffix.lower() != ".png":
-        raise UserError(f"`out` must be the name of a PNG file. Received: {path}. Give it the suffix .png.")
-    if not path.parent.is_dir():
-        raise UserError(f"`out` must be in an existing folder. Received: {path}. Create {path.parent} first.")
-    if path.is_dir():
-        raise UserError(f"`out` must be a file. Received: {path}, a folder. Choose another --out.")
-    if path.exists() and not overwrite:
-        raise UserError(
-            f"`out` must not exist yet. Received: {path}, which exists. Choose another --out, or give --overwrite."
-        )
-
-
 def _numbers(text):
     return tuple(int(number) for number in text.split(","))
 
@@ -155,7 +142,7 @@ def _parser():
 def _run(args):
     # All flags are checked before any work.
     out = user_path(args.out)
-    _check_out(out, args.overwrite)
+    check_out(out, args.overwrite)
     _check_numbers(args.images, args.views, args.seed)
     _check("image_size", args.image_size, "at least 1", args.image_size >= 1)
     area = args.crop_min_area

@@ -3,15 +3,17 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_moco.data.attempt import attempt
+from keras_moco.image_formats import Decoding, Raw
 from keras_moco.image_formats.decoding import WINDOW
-from keras_moco.image_formats.orient import STEPS
+from keras_moco.image_formats.orient import STEPS, stored_box, upright
 from keras_moco.image_formats.png import COLOUR, GRAY, simple_orientation
 
-PNG = b"\x89PNG\r\n\x1a\n"
+JPEG, JPEG_END, PNG = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
 # How most files begin: JPEGs without further segments, so without EXIF, and PNGs of 8 bits, gray or colours, without
 # further chunks, so without transparency and EXIF. Each line is bytes by their places; `None` is any byte.
 _TABLES = (0xDB, 0xC0, 0xC2, 0xC4)  # after 0xFF: quantisation, frames, Huffman codes
-_JPEG = {place: byte for place, byte in enumerate(b"\xff\xd8\xff")}
+_JPEG = dict(enumerate(JPEG))
 _JFIF = {**_JPEG, **{3 + place: byte for place, byte in enumerate(b"\xe0\x00\x10JFIF")}, 20: 0xFF}
 _PNG_8 = {**dict(enumerate(PNG)), 24: 8, **{37 + place: byte for place, byte in enumerate(b"IDAT")}}
 PLAIN = [
@@ -59,30 +61,51 @@ class Files:
     lock. EXIF orientation is applied; of an animation the first frame is taken.
 
     Args:
-        content: function of what `Source.read` gives as the image to the bytes of its file, a scalar string tensor.
         decoding: `Decoding`.
+        fetch: function of what `Source.read` gives as the image to a tensor, which cannot fail. Defaults to the image
+            itself.
+        content: function of what was fetched to the bytes of its file, a scalar string tensor. Defaults to what was
+            fetched.
+        read: the same in Python, of bytes to bytes.
     """
 
-    def __init__(self, content, decoding):
-        self._content, self.decoding = content, decoding
+    def __init__(self, decoding, fetch=None, content=None, read=None):
+        self.decoding, self._fetch = decoding, fetch
+        self._content, self._read = content or tf.identity, read or bytes
 
-    def __call__(self, image):
-        """The decoder of any file, `Encoded` or `Pixels`."""
-        return decoder_of(self._content(image), self.decoding)
+    def open(self, image, function):
+        """Opens an image, within a function of `tf.data`.
 
-    def plain(self, image):
-        """The decoder of a file as most are, a `Plain`. It fails for any other."""
-        return Plain(self._content(image), self.decoding)
+        Args:
+            image: what `Source.read` gives.
+            function: function of a decoder to tensors, in any structure. It should do little more than what may fail.
 
-    @property
-    def has_plain(self):
-        """Whether some files may be plain."""
-        return _takes_8_bits(self.decoding)
+        Returns:
+            `(complete, result)`: whether it succeeded, a bool scalar tensor, and what the function returned.
+        """
+        fetched = self._fetch(image) if self._fetch else image
+        if not _takes_8_bits(self.decoding):
+            return self._any(fetched, function)
 
+        def plain(fetched):
+            return function(Plain(self._content(fetched), self.decoding))
 
-def decoder_of(data, decoding):
-    """The decoder of a file, `Encoded` or `Pixels`, from its bytes, a scalar string tensor, and a `Decoding`."""
-    return Encoded(data, decoding) if _takes_8_bits(decoding) else Pixels(_by_library(data, decoding))
+        complete, result = attempt(plain, fetched)
+        return tf.cond(complete, lambda: (True, result), lambda: self._any(fetched, function))
+
+    def pixels(self, image):
+        """The pixels of an image that `Source.read` gives, outside of a pipeline: an array `(h, w, channels)`.
+
+        Raises:
+            Exception: of any kind, if it cannot be read or does not fit.
+        """
+        fetched = self._fetch(tf.constant(image)).numpy() if self._fetch else image
+        return pixels_of(self._read(fetched), self.decoding)
+
+    def _any(self, fetched, function):
+        decoder = AnyFile(fetched, self.decoding, self._read)
+        result = function(decoder)
+        return decoder.complete, result
 
 
 def _takes_8_bits(decoding):
@@ -110,19 +133,14 @@ class Plain:
         # The operation alone, since `tf.debugging.Assert` adds a conditional, which takes longer than all else here.
         with tf.control_dependencies([tf.raw_ops.Assert(condition=plain, data=["a file of another kind"])]):
             self._data, self._decoding = tf.identity(data), decoding
-        self._open(tf.io.is_jpeg(self._data))
-        self.height, self.width = self._shape[0], self._shape[1]
-
-    def _open(self, is_jpeg):
         # A crop above the line where a JPEG breaks off would not notice: the image would be good in one epoch and bad
         # in another. A JPEG without its end marker is decoded as a whole, which fails if it is incomplete.
-        data, nothing = self._data, tf.zeros([0, 0, self._decoding.channels], self._decoding.dtype)
-        self._is_jpeg = is_jpeg
-        self._by_parts = is_jpeg & (tf.strings.substr(data, -2, 2) == b"\xff\xd9")
+        data, nothing = self._data, tf.zeros([0, 0, decoding.channels], decoding.dtype)
+        self._is_jpeg = tf.io.is_jpeg(data)
+        self._by_parts = self._is_jpeg & (tf.strings.substr(data, -2, 2) == JPEG_END)
         self._image = tf.cond(self._by_parts, lambda: nothing, self._decode)
-        self._shape = tf.cond(
-            self._by_parts, lambda: tf.io.extract_jpeg_shape(data)[:2], lambda: tf.shape(self._image)[:2]
-        )
+        shape = tf.cond(self._by_parts, lambda: tf.io.extract_jpeg_shape(data)[:2], lambda: tf.shape(self._image)[:2])
+        self.height, self.width = shape[0], shape[1]
 
     def whole(self):
         """`(h, w, channels)`, of the type of the decoding."""
@@ -165,75 +183,95 @@ class Plain:
         return tf.clip_by_value((tf.cast(image, "float32") - low) * (255 / (high - low)), 0.0, 255.0)
 
 
-class Encoded(Plain):
-    """An image file of any format, of one or three channels.
+class AnyFile:
+    """An image file of any format. Python decodes it, of a JPEG the part that is needed.
+
+    That may fail, and must not be within `attempt`, whose data set would hold the thread that Python's function waits
+    for: `complete` says how it went.
 
     Args:
-        data: scalar string tensor, the file's bytes.
+        fetched: scalar string tensor, from which `read` reads the bytes of the file.
         decoding: `Decoding`.
+        read: function of bytes to bytes.
 
     Attributes:
         height: scalar tensor.
         width: scalar tensor.
+        complete: scalar bool tensor, whether all that was asked for could be decoded.
     """
 
-    def __init__(self, data, decoding):
-        self._data, self._decoding = data, decoding
-        is_jpeg, self._is_png = tf.io.is_jpeg(data), tf.strings.substr(data, 0, len(PNG)) == PNG
+    def __init__(self, fetched, decoding, read):
+        self._fetched, self._decoding, self._read = fetched, decoding, read
+        kinds = [tf.bool, tf.int32, tf.int32, decoding.dtype]
+        found = tf.numpy_function(self._begin, [fetched], kinds)
+        self.complete, size, orientation, image = found
+        self.complete.set_shape([])
+        self.height, self.width = tf.unstack(tf.ensure_shape(size, [2]))
+        self._orientation = tf.ensure_shape(orientation, [])  # 0 if the image is decoded already
+        self._image = tf.ensure_shape(image, [None, None, decoding.channels])
 
-        def look():
-            return tf.ensure_shape(tf.numpy_function(_orientation, [data], tf.int32), [])
+    def whole(self):
+        """`(h, w, channels)`, of the type of the decoding."""
+        return self._cut(tf.stack([0, 0, self.height, self.width]))
 
-        self._orientation = tf.cond(is_jpeg | self._is_png, look, lambda: 1)
-        self._open(is_jpeg)
-        exchanged = self._by_parts & tf.gather(_EXCHANGED, self._orientation)
-        self.height, self.width = tf.unstack(tf.cond(exchanged, lambda: self._shape[::-1], lambda: self._shape))
+    def around(self, boxes):
+        """The smallest part that holds all boxes, as of `Plain`."""
+        box, boxes = _hull(boxes)
+        return self._cut(box), boxes
 
-    def _part(self, box):
-        return super()._part(self._stored(box))
+    def _cut(self, box):
+        def decode():
+            done, part = tf.numpy_function(
+                self._part, [self._fetched, box, self._orientation], [tf.bool, self._decoding.dtype]
+            )
+            return tf.ensure_shape(done, []), tf.ensure_shape(part, [None, None, self._decoding.channels])
 
-    def _decode(self):
-        def others():
-            plain = self._is_png & (self._orientation > 0)
-            return tf.cond(plain, self._whole_png, lambda: _by_library(self._data, self._decoding))
+        done, part = tf.cond(self._orientation > 0, decode, lambda: (True, _cut_out(self._image, box)))
+        self.complete &= done
+        return part
 
-        return tf.cond(self._is_jpeg, self._whole_jpeg, others)
+    def _begin(self, fetched):
+        """Whether it can be read, its size, its orientation if parts of it can be decoded, and otherwise its pixels."""
+        nothing = np.zeros((1, 1, self._decoding.channels), self._decoding.dtype)
+        try:
+            data = self._read(fetched)
+            if _takes_8_bits(self._decoding) and data.startswith(JPEG) and data.endswith(JPEG_END):
+                orientation = simple_orientation(data)
+                size = np.array(tf.io.extract_jpeg_shape(data)[:2], "int32")
+                return True, size[::-1] if STEPS[orientation][0] else size, np.int32(orientation), nothing
+            pixels = pixels_of(data, self._decoding)
+        except Exception:  # of any library; the image is reported, and `what_is_wrong` looks for the reason
+            return False, np.ones(2, "int32"), np.int32(0), nothing
+        return True, np.array(pixels.shape[:2], "int32"), np.int32(0), pixels
 
-    def _finished(self, image):
-        image = tf.ensure_shape(image, [None, None, self._decoding.channels])
-        upright = tf.cond(self._orientation > 1, lambda: _upright(image, self._orientation), lambda: image)
-        return super()._finished(upright)
+    def _part(self, fetched, box, orientation):
+        try:
+            data = self._read(fetched)
+            stored = stored_box(box.tolist(), tf.io.extract_jpeg_shape(data)[:2].numpy().tolist(), int(orientation))
+            part = tf.io.decode_and_crop_jpeg(data, stored, channels=self._decoding.channels, **_ACCURATE).numpy()
+            return True, self._decoding.pixels(Raw(upright(part, int(orientation)), 255.0))
+        except tf.errors.OpError:
+            return False, np.zeros((box[2], box[3], self._decoding.channels), self._decoding.dtype)
 
-    def _stored(self, box):
-        """The box in the stored image of a box in the upright one."""
-        top, left, height, width = tf.unstack(box)
-        exchanged, rows, columns = (tf.gather(steps, self._orientation) for steps in _STEPS)
-        top = tf.where(rows, self.height - top - height, top)
-        left = tf.where(columns, self.width - left - width, left)
-        return tf.where(exchanged, tf.stack([left, top, width, height]), tf.stack([top, left, height, width]))
+
+def pixels_of(data: bytes, decoding: Decoding) -> np.ndarray:
+    """The pixels of a file, `(h, w, channels)` of the type of the decoding, as a pipeline has them.
+
+    Raises:
+        Exception: of any kind, if it cannot be read or does not fit.
+    """
+    is_jpeg, is_png = data.startswith(JPEG), data.startswith(PNG)
+    orientation = simple_orientation(data) if is_jpeg or is_png else 0
+    if not (_takes_8_bits(decoding) and orientation):
+        return decoding.decode(data)
+    if is_jpeg:
+        values = tf.io.decode_jpeg(data, channels=decoding.channels, **_ACCURATE).numpy()
+    else:
+        values = tf.io.decode_png(data).numpy()
+    return decoding.pixels(Raw(upright(values, orientation), 255.0))
 
 
 _ACCURATE = {"dct_method": "INTEGER_ACCURATE"}  # as Pillow; the default one is off by up to 23 levels
-# By orientation, 0 for none: whether rows and columns are exchanged, rows reversed, columns reversed.
-_STEPS = [[False, *(steps[number] for steps in STEPS.values())] for number in range(3)]
-_EXCHANGED = _STEPS[0]
-
-
-def _by_library(data, decoding):
-    image = tf.numpy_function(decoding.decode, [data], decoding.dtype)
-    return tf.ensure_shape(image, [None, None, decoding.channels])
-
-
-def _orientation(data):
-    """The orientation of a JPEG or PNG, 1 to 8, and 0 for a PNG that TensorFlow does not decode as it should."""
-    return np.int32(simple_orientation(data))
-
-
-def _upright(image, orientation):
-    exchanged, rows, columns = (tf.gather(steps, orientation) for steps in _STEPS)
-    image = tf.cond(exchanged, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
-    image = tf.cond(rows, lambda: image[::-1], lambda: image)
-    return tf.cond(columns, lambda: image[:, ::-1], lambda: image)
 
 
 def _cut_out(image, box):

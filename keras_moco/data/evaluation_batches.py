@@ -1,12 +1,13 @@
 """From a source to batches for evaluation: one central view of each image, in fixed order."""
 
 import os
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from keras_moco.data.decode import decoder_of
+from keras_moco.data.decode import pixels_of
 from keras_moco.data.folder import describe_unreadable
 from keras_moco.data.source import Source
 from keras_moco.errors import UserError
@@ -70,11 +71,11 @@ def read_images(paths: Sequence[StrPath], image_size: int, channels: int | Decod
     decoding = Decoding(channels) if isinstance(channels, int) else channels
     images = []
     for path in map(os.path.expanduser, paths):
+        if kind := instead_of_file(path):
+            raise UserError(f"{RULE} Received: {path}, {kind}. Correct or leave it out.")
         try:
-            if kind := instead_of_file(path):
-                raise UserError(f"{RULE} Received: {path}, {kind}. Correct or leave it out.")
-            image = decoder_of(tf.io.read_file(os.fsencode(path)), decoding).whole()
-        except tf.errors.OpError as error:
+            image = tf.constant(pixels_of(pathlib.Path(path).read_bytes(), decoding))
+        except Exception as error:  # libraries raise many kinds for damaged files
             raise UserError(f"{RULE} Received: {describe_unreadable(path)}. Correct or leave it out.") from error
         images.append(_view(image[None], image_size)[0].numpy())
     return np.stack(images)

@@ -120,8 +120,7 @@ def source_of_files(name, options, files, class_names):
         # Not every name of a folder is UTF-8; those of classes are written into pictures and tables.
         class_names=tuple(os.fsencode(each).decode(errors="backslashreplace") for each in class_names) or None,
         read=read,
-        open=Files((lambda data: data) if cache else tf.io.read_file, decoding),
-        decoding=decoding,
+        encoded=Files(decoding) if cache else Files(decoding, content=tf.io.read_file, read=_content),
         bad=options.judge(len(files), lambda index: describe_unreadable(paths[index])),
         files=tuple(paths),
         identity=lambda: _identity(files),

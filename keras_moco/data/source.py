@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_moco.data.bad_images import BadImages
-from keras_moco.data.decode import Pixels
+from keras_moco.data.decode import Files, Pixels
 from keras_moco.data.shuffle_buffer import ShuffleBuffer
 from keras_moco.errors import UserError
 from keras_moco.image_formats import Decoding
@@ -63,10 +63,8 @@ class Source:
             size.
         class_names: tuple of str, or `None` for unlabelled images.
         read: function of a seed, a scalar int64 tensor, or of `None` for a fixed order, to a `tf.data.Dataset` of
-            `{"image", "label": int32 (), "index": int64 ()}`; `"image"` is what `open` opens.
-        open: function of such an `"image"` to its decoder, such as those in `keras_moco.data.decode`. Defaults to
-            `Pixels`: images that need no decoding.
-        decoding: `Decoding` (`keras_moco.image_formats`), by which files become images; `None` for images in memory.
+            `{"image", "label": int32 (), "index": int64 ()}`; `"image"` is what `encoded` opens, or an image.
+        encoded: `Files` (`keras_moco.data.decode`), which opens such an `"image"`; `None` for images in memory.
         arrays: function without arguments to `(images, labels)`, uint8 `(n, h, w, C)` and int32 `(n,)` tensors, if
             all images are in memory. Defaults to `None`.
         bad: `BadImages`, to which unreadable images are reported. Defaults to `None`: there cannot be any.
@@ -93,8 +91,7 @@ class Source:
     image_shape: tuple[int | None, int | None, int]
     class_names: tuple[str, ...] | None
     read: Callable[[tf.Tensor | None], tf.data.Dataset] = dataclasses.field(repr=False)
-    open: Callable[[tf.Tensor], Any] = dataclasses.field(default=Pixels, repr=False)
-    decoding: Decoding | None = None
+    encoded: Files | None = dataclasses.field(default=None, repr=False)
     arrays: Callable[[], tuple[tf.Tensor, tf.Tensor]] | None = dataclasses.field(default=None, repr=False)
     bad: BadImages | None = dataclasses.field(default=None, repr=False)
     files: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
@@ -107,6 +104,11 @@ class Source:
     def num_classes(self) -> int:
         """int. Number of classes; 0 for unlabelled images."""
         return len(self.class_names or ())
+
+    @property
+    def decoding(self) -> Decoding | None:
+        """`Decoding` (`keras_moco.image_formats`), by which files become images; `None` for images in memory."""
+        return self.encoded.decoding if self.encoded else None
 
     @functools.cached_property
     def digests(self):
@@ -195,53 +197,21 @@ class Source:
         Returns:
             `tf.data.Dataset` of the same entries, without unreadable images.
         """
-        if self.bad is None:
+        files = self.encoded
+        if files is None:
 
             def load(example):
-                return {**example, "image": function(self.open(example["image"]), example)}
+                return {**example, "image": function(Pixels(example["image"]), example)}
 
             return examples.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
-        def any_file(example):
-            return attempt(lambda parts: function(self.open(parts["image"]), parts), example)
-
         def try_to_load(example):
-            if not getattr(self.open, "has_plain", False):
-                complete, image = any_file(example)
-                return {**example, "image": image}, complete
-            complete, image = attempt(lambda parts: function(self.open.plain(parts["image"]), parts), example)
-            complete, image = tf.cond(complete, lambda: (complete, image), lambda: any_file(example))
+            complete, image = files.open(example["image"], lambda decoder: function(decoder, example))
             return {**example, "image": image}, complete
 
         opened = examples.map(try_to_load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         opened = opened.filter(lambda example, complete: self.bad.kept(complete, example["index"]))
         return opened.map(lambda example, _: example)
-
-
-def attempt(function, element):
-    """`function(element)`, and whether it succeeded: try and except within a graph.
-
-    TensorFlow stops at an operation that fails, and `tf.data` drops the example silently. Only a data set of one
-    element that ignores errors continues and reports the failure. It is made for every element, so the function should
-    do no more than what can fail.
-
-    Args:
-        function: function of the element to tensors, in any structure.
-        element: tensors, in any structure.
-
-    Returns:
-        `(complete, result)`: a bool scalar tensor, and what the function returned, or zeros after a failure.
-    """
-    tried = tf.data.Dataset.from_tensors(element).map(lambda element: (True, function(element)))
-    _, spec = tried.element_spec
-    zeros = tf.nest.map_structure(lambda part: tf.zeros([size or 0 for size in part.shape], part.dtype), spec)
-    tried = tried.ignore_errors().concatenate(tf.data.Dataset.from_tensors((False, zeros))).take(1)
-    options = tf.data.Options()
-    # With one element there is nothing to optimise, and trying takes longer than the element itself.
-    options.experimental_optimization.apply_default_optimizations = False
-    options.autotune.enabled = False
-    complete, result = tried.with_options(options).get_single_element()
-    return complete, tf.nest.map_structure(lambda value, part: tf.ensure_shape(value, part.shape), result, spec)
 
 
 def check_split(name, split):

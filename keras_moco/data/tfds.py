@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from keras_moco.data.arrays import examples_from_arrays
-from keras_moco.data.decode import Files, Pixels, decoder_of
+from keras_moco.data.decode import Files
 from keras_moco.data.labels import class_of
 from keras_moco.data.record_names import record_names
 from keras_moco.data.shuffle_buffer import ShuffleBuffer, shuffled_stream
@@ -88,8 +88,7 @@ def open_tfds(name, options):
         class_names=tuple(label.names) if labelled else None,
         read=(lambda seed: examples_from_arrays(*arrays(), seed=seed)) if in_memory else read,
         arrays=arrays,
-        open=Pixels if in_memory else Files(lambda data: data, Decoding(channels)),
-        decoding=None if in_memory else Decoding(channels),
+        encoded=None if in_memory else Files(Decoding(channels)),
         bad=None if in_memory else options.judge(num_examples, describe),
         names=functools.partial(record_names, records) if records else None,
         buffer=None if in_memory else buffer,
@@ -102,8 +101,9 @@ def _decoded_once(read, num_examples, shape, records, way_out):
     """The function `Source.arrays` of a split that is decoded at its first call, and kept in memory."""
 
     def decode(example):
-        image = decoder_of(example["image"], Decoding(shape[-1])).whole()
-        return tf.ensure_shape(image, shape), example["label"]
+        complete, image = Files(Decoding(shape[-1])).open(example["image"], lambda decoder: decoder.whole())
+        with tf.control_dependencies([tf.debugging.Assert(complete, ["an example that cannot be decoded"])]):
+            return tf.ensure_shape(image, shape), example["label"]
 
     @functools.cache
     def arrays():

@@ -6,12 +6,13 @@ import os
 import tensorflow as tf
 from absl import logging
 
+from keras_moco.data.attempt import attempt
 from keras_moco.data.decode import Files
 from keras_moco.data.identity import digest_of
 from keras_moco.data.labels import UNLABELLED, check_first_labels, class_of
 from keras_moco.data.record_names import record_names
 from keras_moco.data.shuffle_buffer import ShuffleBuffer, shuffled_stream
-from keras_moco.data.source import Source, attempt, check_split
+from keras_moco.data.source import Source, check_split
 from keras_moco.data.split_files import class_names_beside, files_of_other_splits, find_files
 from keras_moco.data.tfrecord_features import LABEL, check_label, decoding_of_records, label_spec, parser
 from keras_moco.data.tfrecord_files import RecordFiles, count_records
@@ -82,8 +83,7 @@ def open_tfrecord(pattern, options):
         image_shape=(None, None, decoding.channels),
         class_names=class_names,
         read=read,
-        open=Files(lambda data: data, decoding),
-        decoding=decoding,
+        encoded=Files(decoding),
         bad=options.judge(num_examples, describe),
         names=functools.partial(record_names, shards),
         buffer=buffer,

@@ -27,3 +27,26 @@ def upright(values, orientation):
     values = values.transpose(1, 0, 2) if exchanged else values
     values = values[::-1] if rows else values
     return np.ascontiguousarray(values[:, ::-1] if columns else values)
+
+
+def stored_box(box, size, orientation):
+    """The box in the stored image that is a box in the upright one.
+
+    Args:
+        box: top, left, height and width.
+        size: height and width of the stored image.
+        orientation: int, 1 to 8.
+
+    Returns:
+        list of top, left, height and width.
+
+    Example:
+
+    >>> stored_box([0, 0, 1, 2], (10, 20), 6)  # the upper left corner is the lower left one, turned
+    [8, 0, 2, 1]
+    """
+    exchanged, rows, columns = STEPS[orientation]
+    (top, left, height, width), (full_height, full_width) = box, size[::-1] if exchanged else size
+    top = full_height - top - height if rows else top
+    left = full_width - left - width if columns else left
+    return [left, top, width, height] if exchanged else [top, left, height, width]

@@ -16,7 +16,7 @@ import train
 from keras_moco.callbacks import Stopped
 from keras_moco.command_line import exit_status
 from keras_moco.command_line.signals import ENDING
-from keras_moco.commands import import_idx, pretrain, preview
+from keras_moco.commands import check, import_idx, pretrain, preview
 from keras_moco.config import Config, EvaluationConfig
 from keras_moco.distribution import WorkerLost
 from keras_moco.errors import UserError
@@ -118,9 +118,11 @@ def test_bug_shows_its_traceback_and_asks_for_a_report(error, monkeypatch):
     assert "Please report it" in outcome.stderr
 
 
-@pytest.mark.parametrize("command, work", [(convert, "summary"), (preview, "_run"), (import_idx, "import_idx")])
+@pytest.mark.parametrize(
+    "command, work", [(convert, "summary"), (check, "_run"), (preview, "_run"), (import_idx, "import_idx")]
+)
 def test_other_commands_end_alike(command, work, monkeypatch, capsys):
-    arguments = {convert: ["show", "x"], import_idx: ["x", "--name=x", "--data_dir=x"]}.get(command)
+    arguments = {convert: ["show", "x"], check: ["x"], import_idx: ["x", "--name=x", "--data_dir=x"]}.get(command)
     arguments = arguments or ["--source=x", "--recipe=x", "--out=x"]
     monkeypatch.setattr(command, work, lambda *_: 1 / 0)
     assert command.main(arguments) == 1

@@ -1,14 +1,18 @@
 """Files of every format have the pixels that the library which wrote them reads, in training and in evaluation."""
 
 import io
+import threading
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from keras_moco.data.decode import decoder_of
+from keras_moco.augment import moco_v2
+from keras_moco.data import open_source, pretrain_dataset
+from keras_moco.data.decode import Files, pixels_of
 from keras_moco.image_formats import Decoding
+from tests.batches import take
 from tests.image_formats import written
 from tests.image_formats.written import by_pillow, dicom, picture, scene, tiff
 
@@ -18,14 +22,17 @@ FULL_16 = 65535
 def decoded(files, decoding):
     """For each file what evaluation sees, what training sees of the whole, and of a part, from one pipeline."""
 
-    def views(data):
-        decoder = decoder_of(data, decoding)
+    def look(decoder):
         whole = tf.stack([0, 0, decoder.height, decoder.width])
         part, boxes = decoder.around(tf.constant([[5, 3, 11, 20], [9, 8, 13, 25]]))
         top, left = tf.unstack(boxes[0, :2])
         return decoder.whole(), decoder.around(whole[None])[0], part[top : top + 11, left : left + 20]
 
-    return list(tf.data.Dataset.from_tensor_slices(files).map(views).as_numpy_iterator())
+    dataset = tf.data.Dataset.from_tensor_slices(files)
+    dataset = dataset.map(lambda data: Files(decoding).open(data, look), num_parallel_calls=tf.data.AUTOTUNE)
+    complete, found = zip(*dataset.as_numpy_iterator(), strict=True)
+    assert all(complete)
+    return found
 
 
 def assert_decoded(files, decoding, off=0):
@@ -36,6 +43,7 @@ def assert_decoded(files, decoding, off=0):
         np.testing.assert_allclose(evaluation.astype(float), expected, rtol=0, atol=off, err_msg=name)
         np.testing.assert_array_equal(training, evaluation, name)
         np.testing.assert_array_equal(part, evaluation[5:16, 3:23], name)
+        np.testing.assert_array_equal(pixels_of(files[name][0], decoding), evaluation, name)
 
 
 def own_reading(data, mode="RGB"):
@@ -210,9 +218,34 @@ def test_photographs_are_turned_upright():
     assert_decoded(files, Decoding(3))
 
 
-def test_an_image_of_other_channels_is_an_error_not_a_guess():
+def test_an_image_of_other_channels_is_bad_and_not_converted():
     for data, channels in ((EIGHT_BITS["PNG"], 13), (DEEP["npy, 13 bands"][0], 3), (EIGHT_BITS["JPEG"], 4)):
-        with pytest.raises(tf.errors.OpError, match="channel"):
-            decoded([data], Decoding(channels, (0.0, 1.0)))
-    with pytest.raises(tf.errors.OpError, match="need a range"):
-        decoded([DEEP["npy, 13 bands"][0]], Decoding(13))
+        decoding = Decoding(channels, (0.0, 1.0))
+        with pytest.raises(ValueError, match="channel"):
+            pixels_of(data, decoding)
+        complete, _ = Files(decoding).open(tf.constant(data), lambda decoder: decoder.whole())
+        assert not complete
+    with pytest.raises(ValueError, match="need a range"):
+        pixels_of(DEEP["npy, 13 bands"][0], Decoding(13))
+
+
+def test_many_files_that_python_decodes_do_not_wait_for_each_other(tmp_path):
+    """Within `attempt` they would for ever: its data set holds a thread that Python's function waits for."""
+    names = ["WebP", "TIFF, LZW", "GIF", "PNG, palette", "JPEG, turned"]
+    exif = Image.Exif()
+    exif[274] = 6
+    files = {**EIGHT_BITS, "JPEG, turned": by_pillow(picture(), "jpeg", quality=95, exif=exif)}
+    for number in range(60):
+        (tmp_path / f"{number:02}.png").write_bytes(files[names[number % len(names)]])
+    source = open_source(f"folder:{tmp_path}")
+    counts = []
+
+    def read_all():
+        counts.append(len(list(source.examples())))
+        counts.append(len(take(pretrain_dataset(source, moco_v2(16), batch_size=20), 3)["query"]))
+
+    # A signal would not interrupt a call that waits in TensorFlow.
+    reader = threading.Thread(target=read_all, daemon=True)
+    reader.start()
+    reader.join(120)
+    assert counts == [60, 60]

@@ -1,0 +1,91 @@
+"""The settings that follow from a look at the images, as lines of a flagfile."""
+
+import numpy as np
+
+from keras_moco.config import Config
+from keras_moco.config.settings import to_text
+from keras_moco.data.survey import Survey
+from keras_moco.data.value_range import FULL
+from keras_moco.evaluation.knn import usual_k
+from keras_moco.runs.plan import Plan, settled_by
+
+VIEWS = (32, 64, 96, 128, 224)  # pixels, of the recipes in configs
+SMALLEST_VIEW = 16  # as in configs/quickstart.cfg, whose images have 8 pixels
+STEMS = {40: "cifar", 96: "half"}  # up to which size of the views; the table of docs/your_own_images.md
+SMALLEST_BATCH = 8  # of one replica, with 8 groups of BatchNorm
+SMALLEST_STD = 0.001  # as it must be positive
+
+
+def suggested_flags(survey: Survey, config: Config) -> list[str]:
+    """Lines of a flagfile for a run on these images; the rest is decided by what the images show.
+
+    - `image_size`: the largest of 32, 64, 96, 128 and 224 that is not above the median of the shorter sides; of smaller
+      images these, in whole fours, at least 16. `stem`: by that size.
+    - `batch_size`: 256, or where that is more than a fifth of the images, the largest power of two that is not, at
+      least 8. `queue_size`: what `Plan` derives from it.
+    - `image_mean`, `image_std`: as measured. `value_range`, `channels`: as all images are decoded.
+    - `knn_k`: `usual_k` of the labels, if there are any.
+
+    Args:
+        survey: `Survey` of the training images.
+        config: `Config` whose `dataset`, `data_dir` and `background` are those of the images.
+
+    Returns:
+        list of str.
+
+    Raises:
+        ValueError: if no run is possible, such as of too few images.
+
+    Example:
+
+    >>> from keras_moco.data import open_source
+    >>> from keras_moco.data.survey import survey
+    >>> lines = suggested_flags(survey(open_source("digits")), Config(dataset="digits"))
+    >>> lines[:3]
+    ['--dataset=digits', '--train_examples=1437', '--channels=1']
+    >>> lines[3:]  # doctest: +NORMALIZE_WHITESPACE
+    ['--image_mean=0.305', '--image_std=0.376', '--image_size=16', '--stem=cifar', '--batch_size=256',
+     '--queue_size=256', '--knn_k=138']
+    """
+    source = survey.source
+    images, channels = source.num_examples, source.image_shape[-1]
+    found = settled_by(config, source)
+    values = {
+        "dataset": config.dataset,
+        "data_dir": config.data_dir,
+        "train_examples": images,
+        "channels": channels,
+        "value_range": None if found.value_range in (FULL, Config.value_range) else found.value_range,
+        "background": None if config.background == Config.background else config.background,
+        **_normalisation(survey),
+        **_views(survey),
+        "batch_size": _batch_size(images),
+    }
+    values = {name: value for name, value in values.items() if value is not None}
+    values["queue_size"] = Plan(Config(**values), images, channels, replicas=1).config.queue_size
+    if (survey.labels() >= 0).any():
+        values["knn_k"] = usual_k(survey.labels())
+    Config(**values)  # checks their ranges
+    return [f"--{name}={to_text(value)}" for name, value in values.items()]
+
+
+def _normalisation(survey):
+    if not survey.decoded:
+        return {}
+    std = np.maximum(survey.std, SMALLEST_STD)
+    parts = {"image_mean": survey.mean, "image_std": std}
+    return {name: tuple(round(float(number), 3) for number in numbers) for name, numbers in parts.items()}
+
+
+def _views(survey):
+    if not len(survey.sizes()):
+        return {}
+    side = int(np.median(survey.sizes().min(axis=1)))
+    small = max(SMALLEST_VIEW, side // 4 * 4)
+    size = max((each for each in VIEWS if each <= side), default=small)
+    return {"image_size": size, "stem": next((stem for most, stem in STEMS.items() if size <= most), "imagenet")}
+
+
+def _batch_size(images):
+    most = max(SMALLEST_BATCH, min(Config.batch_size, images // 5))
+    return 2 ** (most.bit_length() - 1)
