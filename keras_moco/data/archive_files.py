@@ -10,7 +10,7 @@ from keras_moco.data.decode import Files
 from keras_moco.data.sample import decoding_of, places
 from keras_moco.data.source import Source
 from keras_moco.errors import UserError
-from keras_moco.image_formats import RULE, what_is_wrong
+from keras_moco.image_formats.registry import RULE, what_is_wrong
 
 
 class MemberError(Exception):

@@ -10,7 +10,7 @@ from absl import logging
 
 from keras_moco.checks.graph import plain_failures
 from keras_moco.errors import UserError, one_line
-from keras_moco.image_formats import RULE
+from keras_moco.image_formats.registry import RULE
 
 NAMED = 10  # images that the log names
 

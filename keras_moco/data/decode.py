@@ -4,10 +4,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_moco.data.attempt import attempt
-from keras_moco.image_formats import Decoding, Raw
-from keras_moco.image_formats.decoding import WINDOW
+from keras_moco.image_formats.decoding import WINDOW, Decoding
 from keras_moco.image_formats.orient import STEPS, stored_box, upright
 from keras_moco.image_formats.png import COLOUR, GRAY, simple_orientation
+from keras_moco.image_formats.registry import Raw
 
 JPEG, JPEG_END, PNG = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
 # How most files begin: JPEGs without further segments, so without EXIF, and PNGs of 8 bits, gray or colours, without

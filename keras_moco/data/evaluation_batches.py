@@ -11,7 +11,8 @@ from keras_moco.data.decode import pixels_of
 from keras_moco.data.folder import describe_unreadable
 from keras_moco.data.source import Source
 from keras_moco.errors import UserError
-from keras_moco.image_formats import RULE, Decoding
+from keras_moco.image_formats.decoding import Decoding
+from keras_moco.image_formats.registry import RULE
 from keras_moco.storage.paths import StrPath, instead_of_file
 
 

@@ -20,7 +20,7 @@ from keras_moco.data.sample import SIZE, decoding_of, places
 from keras_moco.data.source import Source, check_split, classes_for_test
 from keras_moco.data.splits import divide, split_folders
 from keras_moco.errors import UserError, one_line
-from keras_moco.image_formats import RULE, SUFFIXES, format_of, what_is_wrong
+from keras_moco.image_formats.registry import RULE, SUFFIXES, format_of, what_is_wrong
 from keras_moco.storage.paths import check_folder, instead_of_file, user_path
 
 PART = 4096  # files that one thread asks the operating system about at a time

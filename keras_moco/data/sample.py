@@ -12,9 +12,18 @@ from keras_moco.checks.ranges import two_numbers
 from keras_moco.data.source import Options
 from keras_moco.data.value_range import AUTO, FEW, FULL, LEVELS, PERCENTILE, USUAL, Measured, text_of
 from keras_moco.errors import UserError, one_line
-from keras_moco.image_formats import FORMATS, RULE, Decoding, facts_of, format_of, missing_library, read
-from keras_moco.image_formats.decoding import WINDOW
-from keras_moco.image_formats.registry import HEAD, Facts, what_is_wrong
+from keras_moco.image_formats.decoding import WINDOW, Decoding
+from keras_moco.image_formats.registry import (
+    FORMATS,
+    HEAD,
+    RULE,
+    Facts,
+    facts_of,
+    format_of,
+    missing_library,
+    read,
+    what_is_wrong,
+)
 
 SIZE = 128  # files of a sample
 

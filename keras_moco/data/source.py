@@ -12,7 +12,7 @@ from keras_moco.data.bad_images import BadImages
 from keras_moco.data.decode import Files, Pixels
 from keras_moco.data.shuffle_buffer import ShuffleBuffer
 from keras_moco.errors import UserError
-from keras_moco.image_formats import Decoding
+from keras_moco.image_formats.decoding import Decoding
 
 SPLITS = ("train", "test")
 

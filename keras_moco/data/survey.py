@@ -17,9 +17,9 @@ from PIL import Image
 from keras_moco.data.bad_images import plain_read_errors
 from keras_moco.data.duplicates import SIDE, thumbnail
 from keras_moco.data.source import Source
-from keras_moco.image_formats import FORMATS, Facts, facts_of, format_of, what_is_wrong
 from keras_moco.image_formats.orient import STEPS
 from keras_moco.image_formats.pillow import orientation
+from keras_moco.image_formats.registry import FORMATS, Facts, facts_of, format_of, what_is_wrong
 
 SAMPLE = 10_000  # images that are decoded
 IN_MEMORY = "in memory"  # instead of a format

@@ -28,7 +28,7 @@ from keras_moco.data.tfds_files import (
     refuse_half_written,
 )
 from keras_moco.errors import UserError
-from keras_moco.image_formats import Decoding
+from keras_moco.image_formats.decoding import Decoding
 
 # A data set of at most this many decoded bytes is read once and kept in memory: CIFAR-10 takes 154 MB.
 MEMORY_BYTES = 256 * 2**20

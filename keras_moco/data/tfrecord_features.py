@@ -7,8 +7,7 @@ from google.protobuf.message import DecodeError
 from keras_moco.data.labels import UNLABELLED
 from keras_moco.data.sample import SIZE, decoding_of
 from keras_moco.errors import UserError
-from keras_moco.image_formats import format_of
-from keras_moco.image_formats.registry import NAMES
+from keras_moco.image_formats.registry import NAMES, format_of
 
 LABEL = "image/class/label"  # the default
 TRIES = 100  # records in which a label is looked for

@@ -16,7 +16,7 @@ from keras_moco.data.source import check_split
 from keras_moco.data.split_files import class_names_beside, find_files
 from keras_moco.data.tar_files import tar_members
 from keras_moco.errors import UserError, one_line
-from keras_moco.image_formats import SUFFIXES
+from keras_moco.image_formats.registry import SUFFIXES
 
 FILES_ARE = "WebDataset shards"
 CLASS_NAMES = ("labels.txt", "classes.txt")

@@ -12,7 +12,7 @@ from keras_moco.data.identity import digest_of
 from keras_moco.data.source import check_split, classes_for_test
 from keras_moco.data.splits import chosen, is_split_name
 from keras_moco.errors import UserError, one_line
-from keras_moco.image_formats import SUFFIXES
+from keras_moco.image_formats.registry import SUFFIXES
 from keras_moco.storage.paths import check_file, user_path
 
 MACOS = "__MACOSX"  # what macOS adds for its own use

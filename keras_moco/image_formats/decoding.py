@@ -30,7 +30,7 @@ class Decoding:
 
     Example:
 
-    >>> from keras_moco.image_formats import Raw
+    >>> from keras_moco.image_formats.registry import Raw
     >>> Decoding(channels=1, limits=(0, 4095)).pixels(Raw(np.array([[[0], [4095]]]), None)).ravel().tolist()
     [0.0, 255.0]
     """
@@ -81,7 +81,7 @@ class Decoding:
             low, high = self.limits
         elif white is None:
             raise UserError(
-                "Images of fractions, or of values in a unit of their own, need a range. Received: none. "
+                "Images of fractions, or of values in a unit of their own, must have a range. Received: none. "
                 "Give --value_range=auto or --value_range=LOW,HIGH."
             )
         else:

@@ -177,7 +177,7 @@ def test_an_existing_picture_is_overwritten_only_on_request(tmp_path, capsys):
         assert run("digits", wrong, "--overwrite") == 2
         assert "preview: `out` must" in (err := capsys.readouterr().err) and f"Received: {wrong}" in err
     assert run("digits", out, "--overwrite", "--images", "1", "--views", "1") == 0
-    cells(pixels(out), 1, 3)  # the image and two views
+    cells(pixels(out), 1, 2)
 
 
 def test_the_command_has_help(capsys):

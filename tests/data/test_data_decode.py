@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from keras_moco.augment import moco_v2
 from keras_moco.data import open_source, pretrain_dataset
 from keras_moco.data.decode import Files, pixels_of
-from keras_moco.image_formats import Decoding
+from keras_moco.image_formats.decoding import Decoding
 from tests.batches import take
 from tests.image_formats import written
 from tests.image_formats.written import by_pillow, dicom, picture, scene, tiff
@@ -225,7 +225,7 @@ def test_an_image_of_other_channels_is_bad_and_not_converted():
             pixels_of(data, decoding)
         complete, _ = Files(decoding).open(tf.constant(data), lambda decoder: decoder.whole())
         assert not complete
-    with pytest.raises(ValueError, match="need a range"):
+    with pytest.raises(ValueError, match="must have a range"):
         pixels_of(DEEP["npy, 13 bands"][0], Decoding(13))
 
 

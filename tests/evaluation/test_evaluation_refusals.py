@@ -63,9 +63,9 @@ def test_classes_must_be_in_both_splits_and_in_a_share_of_the_labels(run, silent
     names = [f"{split}/{name}/0.png" for split in ("train", "test") for name in "abc"]
     dataset = write_images(tmp_path / "images", *names)
     assert "Received: 1 % of 3 images, 0, for 3 classes." in refusal("semi", workdir=str(run), dataset=dataset)
-    shutil.rmtree(tmp_path / "images" / "test" / "c")
+    shutil.rmtree(tmp_path / "images" / "train" / "c")
     said = refusal("knn", workdir=str(run), dataset=dataset, knn_k=(1,))
-    assert "3 classes (a, b, c); and 2 classes (a, b)" in said
+    assert "test split has 1 classes (c) that training, of 2 classes (a, b), does not have" in said
 
 
 def test_images_must_fit_the_encoder(run, silent, tmp_path):
