@@ -15,7 +15,10 @@ from tests.user_environment import user_environment
 ROOT = Path(__file__).resolve().parents[1]
 # tests/transfer runs the programs of transfer.md in processes without this package. test_docs_your_own_images.py runs
 # that page as a whole, since each block needs the results of the one before.
-ELSEWHERE = {ROOT / "docs" / "transfer.md", ROOT / "docs" / "your_own_images.md"}
+ELSEWHERE = {
+    ROOT / "docs" / name
+    for name in ("transfer.md", "your_own_images.md", "medical_images.md", "multispectral_images.md")
+}
 PAGES = sorted({ROOT / "README.md", *(ROOT / "docs").glob("*.md")} - ELSEWHERE)
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 

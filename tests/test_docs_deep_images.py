@@ -44,8 +44,9 @@ def write(folder, numbers, values, labelled):
         digit = Image.fromarray((digits.images[number] * 15).astype("uint8")).resize((SIDE, SIDE))
         place = folder / str(digits.target[number]) if labelled else folder
         place.mkdir(parents=True, exist_ok=True)
-        options = {"photometric": "minisblack"}
-        tifffile.imwrite(place / f"{number:03}.tif", values(np.asarray(digit) / 255.0), **options)
+        image = values(np.asarray(digit) / 255.0)
+        options = {"planarconfig": "contig"} if image.ndim == 3 else {}
+        tifffile.imwrite(place / f"{number:03}.tif", image, photometric="minisblack", **options)
 
 
 def run_page(name):

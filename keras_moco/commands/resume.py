@@ -5,6 +5,7 @@ import warnings
 
 from keras_moco import callbacks
 from keras_moco.config import Config
+from keras_moco.config.training import FILES
 from keras_moco.data.identity import differences
 from keras_moco.data.value_range import AUTO, FULL
 from keras_moco.errors import UserError
@@ -42,7 +43,8 @@ def as_begun(config, run):
 
     A run of a version without that setting took black to white of each file's own type.
     """
-    if config.value_range != AUTO or not run.flagfile.exists():
+    of_files = config.dataset.partition(":")[0] in FILES
+    if config.value_range != AUTO or not (of_files and run.flagfile.exists()):
         return config
     begun = run.config().value_range
     return dataclasses.replace(config, value_range=FULL if begun == AUTO else begun)

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_moco.data.arrays import permutation
 from keras_moco.data.decode import Files
+from keras_moco.data.python_calls import call_python
 from keras_moco.data.sample import decoding_of, places
 from keras_moco.data.source import Source
 from keras_moco.errors import UserError
@@ -46,7 +47,7 @@ def archive_source(name, options, contents, files, labels, class_names, identity
             return b""
 
     def read_one(index):
-        return tf.ensure_shape(tf.numpy_function(content_or_nothing, [index], tf.string), ())
+        return tf.ensure_shape(call_python(content_or_nothing, [index], tf.string), ())
 
     def cached():
         with concurrent.futures.ThreadPoolExecutor() as pool:

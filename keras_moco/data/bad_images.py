@@ -9,6 +9,7 @@ import tensorflow as tf
 from absl import logging
 
 from keras_moco.checks.graph import plain_failures
+from keras_moco.data.python_calls import call_python
 from keras_moco.errors import UserError, one_line
 from keras_moco.image_formats.registry import RULE
 
@@ -99,7 +100,7 @@ class BadImages:
         """Whether an example is good, a bool tensor; a bad one is reported. For `tf.data.Dataset.filter`."""
 
         def report():
-            return tf.numpy_function(self.report, [index], tf.bool)
+            return call_python(self.report, [index], tf.bool)
 
         return tf.cond(complete, lambda: True, report)
 

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_moco.data.attempt import attempt
+from keras_moco.data.python_calls import call_python
 from keras_moco.image_formats.decoding import WINDOW, Decoding
 from keras_moco.image_formats.orient import STEPS, stored_box, upright
 from keras_moco.image_formats.png import COLOUR, GRAY, simple_orientation
@@ -203,7 +204,7 @@ class AnyFile:
     def __init__(self, fetched, decoding, read):
         self._fetched, self._decoding, self._read = fetched, decoding, read
         kinds = [tf.bool, tf.int32, tf.int32, decoding.dtype]
-        found = tf.numpy_function(self._begin, [fetched], kinds)
+        found = call_python(self._begin, [fetched], kinds)
         self.complete, size, orientation, image = found
         self.complete.set_shape([])
         self.height, self.width = tf.unstack(tf.ensure_shape(size, [2]))
@@ -221,7 +222,7 @@ class AnyFile:
 
     def _cut(self, box):
         def decode():
-            done, part = tf.numpy_function(
+            done, part = call_python(
                 self._part, [self._fetched, box, self._orientation], [tf.bool, self._decoding.dtype]
             )
             return tf.ensure_shape(done, []), tf.ensure_shape(part, [None, None, self._decoding.channels])
@@ -235,8 +236,9 @@ class AnyFile:
         nothing = np.zeros((1, 1, self._decoding.channels), self._decoding.dtype)
         try:
             data = self._read(fetched)
-            if _takes_8_bits(self._decoding) and data.startswith(JPEG) and data.endswith(JPEG_END):
-                orientation = simple_orientation(data)
+            whole_jpeg = data.startswith(JPEG) and data.endswith(JPEG_END)
+            orientation = simple_orientation(data) if _takes_8_bits(self._decoding) and whole_jpeg else 0
+            if orientation:
                 size = np.array(tf.io.extract_jpeg_shape(data)[:2], "int32")
                 return True, size[::-1] if STEPS[orientation][0] else size, np.int32(orientation), nothing
             pixels = pixels_of(data, self._decoding)

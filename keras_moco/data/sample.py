@@ -112,6 +112,11 @@ def _limits(seen, channels, name, value_range):
     if value_range == FULL:
         return None
     if value_range == WINDOW:
+        wrong = [each.format for each in seen if each.format != "DICOM"]
+        if wrong:
+            raise UserError(
+                f"Files must be DICOM for --value_range=window. Received: {name} with {wrong[0]}. Give a range."
+            )
         return WINDOW
     if limits := two_numbers(value_range):
         return limits
@@ -122,6 +127,9 @@ def _limits(seen, channels, name, value_range):
             text = "%s: files of 8 and of %s bits; black to white of each become 0..255 (--value_range=full)"
             logging.warning(text, one_line(name), others)
         return None
+    if value_range == AUTO and {0, 8} <= bits:
+        text = "%s: files of 8 bits and of fractions or other units; one range for all of them may fit neither"
+        logging.warning(text, one_line(name))
     measured = Measured(_values(seen, channels))
     limits = measured.limits(value_range)
     logging.warning(
@@ -147,14 +155,15 @@ def _values(seen, channels):
             return None
         return raw.values[..., :-1] if raw.alpha else raw.values
 
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        return [array for array in pool.map(values, seen) if array is not None]
+    # One after the other, so that one image at a time is in memory: 128 scans of a large format are gigabytes.
+    return (array for array in map(values, seen) if array is not None)
 
 
 def _note(seen, channels, background, name):
     """Logs what is converted or skipped."""
     count = len(seen)
-    others = collections.Counter(each.facts.channels for each in seen if each.facts.channels != channels)
+    kept = (each.facts.channels for each in seen if each.facts.channels + each.facts.alpha != channels)
+    others = collections.Counter(found for found in kept if found != channels)
     see_through = sum(each.facts.alpha and each.facts.channels + 1 != channels for each in seen)
     pages = max([1, *(each.facts.pages for each in seen if each.format != "GIF")])
     notes = [f"{number} of {count} images have {found} channel(s)" for found, number in others.items() if pages == 1]
@@ -166,4 +175,5 @@ def _note(seen, channels, background, name):
             *(one_line(name), see_through, count, background),
         )
     if pages > 1 and pages != channels:
-        logging.warning("%s: files of up to %d pages, of which the first one is read", one_line(name), pages)
+        text = "%s: files of up to %d pages, of which the first one is read; if they are bands, give --channels=%d"
+        logging.warning(text, one_line(name), pages, pages)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from absl import logging
 
 from keras_moco.data.crc32c import checksum_of, checksums_of
+from keras_moco.data.python_calls import call_python
 from keras_moco.data.tfrecord_compression import START, DamagedError, Decompressed, compression_of
 from keras_moco.errors import UserError
 
@@ -54,12 +55,12 @@ class RecordFiles:
         bad_ones = functools.lru_cache(maxsize=64)(functools.partial(_find_bad, parse))
 
         def read(path, number):
-            record = tf.numpy_function(functools.partial(self._read, bad_ones), [path, number], tf.string)
+            record = call_python(functools.partial(self._read, bad_ones), [path, number], tf.string)
             record = tf.ensure_shape(record, ())
             return parse(record) if parse else record
 
         def records_of(path, count):
-            openable, compression = tf.numpy_function(_openable, [path], [tf.string, tf.string])
+            openable, compression = call_python(_openable, [path], [tf.string, tf.string])
             openable, compression = tf.ensure_shape(openable, (None,)), tf.ensure_shape(compression, ())
             found = tf.data.TFRecordDataset(openable, compression_type=compression).ignore_errors()
             if parse:
@@ -68,7 +69,7 @@ class RecordFiles:
                 found = found.map(lambda _, numbered: numbered[1])
 
             def others(path):
-                first = tf.numpy_function(functools.partial(_first_undelivered, bad_ones), [path, count], tf.int64)
+                first = call_python(functools.partial(_first_undelivered, bad_ones), [path, count], tf.int64)
                 numbers = tf.data.Dataset.range(tf.ensure_shape(first, ()), count)
                 return numbers.map(lambda number: read(path, number))
 

@@ -1,7 +1,7 @@
 """Which values of image files become black and white: the setting `value_range`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -18,7 +18,7 @@ class Measured:
     """The values of a sample of images.
 
     Args:
-        arrays: list of arrays of numbers, the values of each image, without opacity.
+        arrays: iterable of arrays of numbers, the values of each image, without opacity. A part of each is kept.
 
     Example:
 
@@ -26,13 +26,12 @@ class Measured:
     (0.0, 4095.0)
     """
 
-    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
-        self.whole = all(array.dtype.kind != "f" for array in arrays)
-        finite = [array[np.isfinite(array)] for array in arrays]
-        finite = [array for array in finite if array.size] or [np.zeros(1)]
-        self.low = float(min(array.min() for array in finite))
-        self.high = float(max(array.max() for array in finite))
-        self.pixels = np.concatenate([thinned(array) for array in finite])
+    def __init__(self, arrays: Iterable[np.ndarray]) -> None:
+        parts = [_part(array) for array in arrays]
+        parts = [part for part in parts if part is not None] or [_part(np.zeros(1))]
+        self.whole = all(part[0] for part in parts)
+        self.low, self.high = min(part[1] for part in parts), max(part[2] for part in parts)
+        self.pixels = np.concatenate([part[3] for part in parts])
 
     def limits(self, value_range: str) -> tuple[float, float]:
         """The values that become black and white.
@@ -52,7 +51,7 @@ class Measured:
             low, high = 0.0, 1.0
         else:
             low, high = self.low, self.high
-        low, high = (float(f"{end:.6g}") for end in (low, high))  # as it is written into a flagfile
+        low, high = (float(f"{end:.9g}") for end in (low, high))  # as it is written into a flagfile
         return (low, high) if low < high else (low, low + 1)
 
     def levels(self, limits: tuple[float, float]) -> int:
@@ -60,6 +59,12 @@ class Measured:
         low, high = limits
         ends = np.clip(np.percentile(self.pixels, (0.5, 99.5)), low, high)
         return math.ceil((ends[1] - ends[0]) / (high - low) * (LEVELS - 1)) + 1
+
+
+def _part(array):
+    """Whether values are whole numbers, the lowest, the highest, and some of them; `None` if none is finite."""
+    finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array
+    return (array.dtype.kind != "f", float(finite.min()), float(finite.max()), thinned(finite)) if finite.size else None
 
 
 def thinned(array: np.ndarray, most: int = 10_000) -> np.ndarray:
@@ -87,4 +92,4 @@ def text_of(limits: tuple[float, float] | str | None) -> str:
     """
     if limits is None:
         return FULL
-    return limits if isinstance(limits, str) else ",".join(f"{end:.6g}" for end in limits)
+    return limits if isinstance(limits, str) else ",".join(f"{end:.9g}" for end in limits)

@@ -67,7 +67,7 @@ class Decoding:
         values, opacity = raw.values, None
         if raw.alpha and values.shape[-1] != self.channels:
             values, opacity = values[..., :-1], values[..., -1:] / np.float32(raw.white or 1)
-        if self.limits is None and values.dtype == np.uint8 and opacity is None:
+        if self.limits is None and values.dtype == np.uint8 and raw.white == 255 and opacity is None:
             return self._converted(values)
         pixels = self._in_range(values, raw.white)
         if opacity is not None:
@@ -77,6 +77,12 @@ class Decoding:
         return self._converted(pixels)
 
     def _in_range(self, values, white):
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            count = int((~np.isfinite(values)).sum())
+            raise UserError(
+                "All values of an image must be finite numbers. "
+                f"Received: {count} of {values.size} that are not. Fill them, for example with the lowest value."
+            )
         if isinstance(self.limits, tuple):
             low, high = self.limits
         elif white is None:

@@ -15,9 +15,14 @@ PALETTE = "PALETTE COLOR"
 def read(data, channels=None):
     """A file as a `Raw`. MONOCHROME1, where low values are bright, is inverted."""
     dataset = pydicom.dcmread(io.BytesIO(data))
-    stored = _stored(dataset)
+    stored = pixel_array(dataset, index=0)
+    if dataset.PhotometricInterpretation == PALETTE:
+        colours = apply_color_lut(stored, dataset)
+        return Raw(colours, float(np.iinfo(colours.dtype).max))
     if stored.ndim == 3:
-        return Raw(stored, float(np.iinfo(stored.dtype).max))
+        return Raw(stored, 2.0 ** int(dataset.BitsStored) - 1)
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        stored = sum(_ends(dataset)) - stored.astype("int64")
     return Raw(apply_modality_lut(stored, dataset).astype("float32")[..., None], None)
 
 
@@ -30,29 +35,21 @@ def windowed(data):
     dataset = pydicom.dcmread(io.BytesIO(data))
     if "WindowCenter" not in dataset or "WindowWidth" not in dataset:
         raise UserError("A DICOM file must have a window for --value_range=window. Received: none. Give a range.")
-    shown = apply_windowing(apply_modality_lut(_stored(dataset), dataset), dataset).astype("float32")
-    # pydicom scales to the range of the stored values, rescaled.
-    ends = apply_modality_lut(np.array(_ends(dataset)), dataset).astype("float32")
-    return Raw(((shown - ends.min()) / np.ptp(ends) * 255)[..., None], 255.0)
+    values = apply_modality_lut(pixel_array(dataset, index=0), dataset)
+    shown = apply_windowing(values, dataset).astype("float32")
+    # pydicom scales to the range of the stored values, rescaled: the ends are exchanged where the slope is negative.
+    black, white = apply_modality_lut(np.array(_ends(dataset)), dataset).astype("float32")
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        black, white = white, black
+    return Raw(((shown - black) / (white - black) * 255)[..., None], 255.0)
 
 
 def facts(data):
     """The `Facts` of a whole file."""
     dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
     pages = int(dataset.get("NumberOfFrames", 1) or 1)
-    return Facts(
-        int(dataset.SamplesPerPixel), int(dataset.BitsStored) if dataset.SamplesPerPixel > 1 else 0, pages=pages
-    )
-
-
-def _stored(dataset):
-    """The stored values of the first frame, `(h, w)` or `(h, w, 3)`."""
-    stored = pixel_array(dataset, index=0)
-    if dataset.PhotometricInterpretation == PALETTE:
-        return apply_color_lut(stored, dataset)
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        stored = sum(_ends(dataset)) - stored.astype("int64")
-    return stored
+    colours = dataset.SamplesPerPixel > 1 or dataset.PhotometricInterpretation == PALETTE
+    return Facts(3 if colours else 1, max(8, int(dataset.BitsStored)) if colours else 0, pages=pages)
 
 
 def _ends(dataset):

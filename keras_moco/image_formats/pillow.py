@@ -27,9 +27,9 @@ def facts(data):
 def raw(image):
     """A Pillow image as a `Raw`."""
     image.seek(0)
+    bits = _bits(image)
     image = ImageOps.exif_transpose(image)
     if image.mode in DEEP:
-        bits = _bits(image)
         return Raw(np.asarray(image)[..., None], 2.0**bits - 1 if bits == 16 else None)
     alpha = image.has_transparency_data
     gray = WHOLE.get(image.mode, 3) == 1

@@ -5,6 +5,7 @@ import io
 from PIL import Image
 
 from keras_moco.image_formats import pillow
+from keras_moco.image_formats.orient import upright
 from keras_moco.image_formats.registry import Raw
 
 BITS = 24  # where the header has the bits of a value
@@ -20,13 +21,16 @@ def read(data, channels=None):
 
     with tf.device("CPU"):
         values = tf.io.decode_png(data, dtype=tf.uint16).numpy()
-    return Raw(values, 2.0**16 - 1, values.shape[-1] in (2, 4))
+    with Image.open(io.BytesIO(data)) as image:
+        orientation = pillow.orientation(image)
+    return Raw(upright(values, orientation), 2.0**16 - 1, values.shape[-1] in (2, 4))
 
 
 def facts(data):
     """The `Facts` of a file, from its beginning."""
     found = pillow.facts(data)
-    return found._replace(bits=max(8, data[BITS]))
+    channels = 1 if data[KIND] in (GRAY, GRAY_ALPHA) else found.channels
+    return found._replace(channels=channels, bits=max(8, data[BITS]))
 
 
 def simple_orientation(data):
@@ -39,6 +43,7 @@ def simple_orientation(data):
         with Image.open(io.BytesIO(data)) as image:
             if image.format == "PNG" and (data[BITS] != 8 or data[KIND] not in (GRAY, COLOUR)):
                 return 0
-            return 0 if image.has_transparency_data else pillow.orientation(image)
+            # TensorFlow cannot make CMYK gray.
+            return 0 if image.has_transparency_data or image.mode == "CMYK" else pillow.orientation(image)
     except Exception:  # it is damaged, as its decoder will say
         return 1

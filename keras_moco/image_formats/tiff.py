@@ -12,6 +12,8 @@ from keras_moco.image_formats.registry import Facts, Raw
 WHITE_IS_ZERO, PALETTE, SEPARATED = 0, 3, 5  # kinds of pixels (TIFF 6.0, tag 262)
 PREMULTIPLIED, PLAIN_ALPHA = 1, 2  # kinds of further channels (tag 338)
 ORIENTATION = 274
+YCBCR, JPEG_KINDS = 6, (6, 7)  # YCbCr, which JPEG compression returns as RGB
+OTHERS = (8, 9, 10, 32844, 32845)  # CIELAB and its relatives, LogL, LogLuv
 
 
 def read(data, channels=None):
@@ -34,7 +36,7 @@ def facts(data):
         colours = page.photometric in (PALETTE, SEPARATED)
         return Facts(
             channels=3 if colours else page.samplesperpixel - alpha,
-            bits=0 if page.dtype.kind == "f" else max(8, page.bitspersample),
+            bits=max(8, page.bitspersample) if page.dtype.kind in "bu" else 0,
             alpha=alpha,
             turned=_orientation(page) > 1,
             pages=len(file.pages),
@@ -47,11 +49,17 @@ def _of_page(page):
         raise UserError(f"A page of a TIFF must be one image. Received: axes {page.axes}. Save each alone.")
     values = np.moveaxis(values, 0, -1) if page.axes == "SYX" else values
     values = values[..., None] if values.ndim == 2 else values
-    white = None if values.dtype.kind == "f" else 2.0**page.bitspersample - 1
+    if values.dtype.kind not in "bui" + "f" or _is_other(page):
+        raise UserError(
+            "A TIFF must be gray, of colours (RGB, CMYK, a palette, or YCbCr in JPEG) or of bands, of real numbers. "
+            f"Received: {page.photometric!r} of type {values.dtype}. Convert it."
+        )
+    white = 2.0**page.bitspersample - 1 if values.dtype.kind in "bu" else None
+    colours = values.shape[-1] - (_alpha(page) > 0)
     if page.photometric == PALETTE:
         values, white = _palette(page)[values[..., 0]], 255.0
     if page.photometric == WHITE_IS_ZERO and white:
-        values = white - values
+        values = np.concatenate([white - values[..., :colours], values[..., colours:]], axis=-1)
     if page.photometric == SEPARATED:  # cyan, magenta, yellow, black
         values = (1 - values[..., :3] / white) * (1 - values[..., 3:4] / white) * white
     alpha = _alpha(page)
@@ -60,6 +68,11 @@ def _of_page(page):
         plain = values[..., :-1] / np.where(opacity > 0, opacity, 1)
         values = np.concatenate([plain, values[..., -1:]], axis=-1)
     return Raw(upright(values, _orientation(page)), white, alpha > 0)
+
+
+def _is_other(page):
+    """Whether its colours are neither gray, RGB, CMYK nor bands."""
+    return page.photometric in OTHERS or page.photometric == YCBCR and page.compression not in JPEG_KINDS
 
 
 def _palette(page):

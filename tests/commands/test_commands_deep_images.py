@@ -60,7 +60,8 @@ def test_exports_take_the_values_of_the_files(values, settings, expected, tmp_pa
     raw = raw[..., None] if raw.ndim == 3 else np.moveaxis(raw, 1, -1)
     for model in (keras.models.load_model(run.export / "backbone.keras"), load_backbone(run.path)):
         np.testing.assert_allclose(model.predict(raw, verbose=0), features, rtol=1e-4, atol=1e-5)
-    served = tf.saved_model.load(str(run.export / "saved_model")).serve(tf.constant(raw))
+    saved_model = tf.saved_model.load(str(run.export / "saved_model"))
+    served = saved_model.serve(tf.constant(raw))
     np.testing.assert_allclose(served, features, rtol=1e-4, atol=1e-5)
     low, high = (float(end) for end in expected[0].split(","))
     assert f"with values in {low:g}..{high:g}, as in their files" in (run.export / "MODEL_CARD.md").read_text()

@@ -1,7 +1,10 @@
 """Files of every format have the pixels that the library which wrote them reads, in training and in evaluation."""
 
 import io
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from tests.image_formats import written
 from tests.image_formats.written import by_pillow, dicom, picture, scene, tiff
 
 FULL_16 = 65535
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def decoded(files, decoding):
@@ -174,6 +178,55 @@ def test_dicom_is_shown_by_its_own_window():
     assert_decoded({"a window": (data, shown)}, Decoding(1, "window"), off=0.01)
 
 
+def test_window_of_an_inverted_image_or_slope_is_that_of_the_stored_values():
+    values = scene(1, "uint16", 4095)
+    shown = np.clip(((values - 999.5) / 799 + 0.5) * 255, 0, 255)
+    window = {"WindowCenter": 1000, "WindowWidth": 800}
+    inverted = dicom(values[..., 0], "MONOCHROME1", **window)
+    # Rescaled by -1, values around -1000 are shown.
+    negative = dicom(values[..., 0], WindowCenter=-1000, WindowWidth=800, RescaleSlope=-1, RescaleIntercept=0)
+    rescaled = np.clip(((-values.astype(float) + 999.5 + 1) / 799 + 0.5) * 255, 0, 255)
+    assert_decoded({"inverted": (inverted, 255 - shown)}, Decoding(1, "window"), off=0.01)
+    assert_decoded({"negative": (negative, rescaled)}, Decoding(1, "window"), off=0.5)
+
+
+def test_few_bits_and_inverted_pages_have_their_own_white():
+    four = tiff((scene(1) // 17)[..., 0], bitspersample=4)
+    assert_decoded({"4 bits": (four, scene(1) // 17 * 17.0)}, Decoding(1))
+    inverted = tiff(scene(1, "uint16")[..., 0], photometric="miniswhite")
+    assert_decoded({"white is zero": (inverted, np.round((65535 - scene(1, "uint16")) / 257.0))}, Decoding(1))
+    ten = dicom(scene(3, "uint16", 1023), "RGB", bits=10)
+    assert_decoded({"10 bits of colours": (ten, np.round(scene(3, "uint16", 1023) * (255 / 1023)))}, Decoding(3))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (written.array_file(np.full((9, 9), np.nan)), "finite numbers"),
+        (written.array_file(np.zeros((9, 9), complex)), "image of numbers"),
+        (tiff(np.zeros((9, 9), "complex64")), "real numbers"),
+        (by_pillow(picture().convert("YCbCr"), "tiff"), "Convert it"),
+        (by_pillow(picture().convert("LAB"), "tiff"), "Convert it"),
+    ],
+)
+def test_values_without_a_meaning_as_gray_levels_are_refused(data, reason):
+    with pytest.raises(ValueError, match=reason):
+        pixels_of(data, Decoding(1, (0.0, 1.0)))
+
+
+def test_cmyk_becomes_gray_and_colours_of_16_bits_are_turned():
+    inks = Image.merge("CMYK", [band.point(lambda level: level // 2) for band in picture("RGBA").split()])
+    data = by_pillow(inks, "jpeg", quality=95)
+    assert_decoded({"CMYK": (data, own_reading(data, "L"))}, Decoding(1), off=1)
+    exif = Image.Exif()
+    exif[274] = 6
+    turned = by_pillow(picture(), "png", exif=exif)
+    chunk = turned[turned.index(b"eXIf") - 4 :][: 12 + int.from_bytes(turned[turned.index(b"eXIf") - 4 :][:4], "big")]
+    wide = png_16(scene(3, "uint16"))
+    expected = np.round(np.rot90(scene(3, "uint16"), -1) / 257)
+    assert_decoded({"16 bits": (wide[:33] + chunk + wide[33:], expected)}, Decoding(3))
+
+
 OPACITY = scene(4)[..., 3:] / 255.0
 TRANSPARENT = {
     "png": by_pillow(picture("RGBA"), "png"),
@@ -249,3 +302,18 @@ def test_many_files_that_python_decodes_do_not_wait_for_each_other(tmp_path):
     reader.start()
     reader.join(120)
     assert counts == [60, 60]
+
+
+@pytest.mark.slow
+def test_program_ends_while_a_pipeline_still_decodes(tmp_path):
+    for number in range(40):
+        (tmp_path / f"{number:02}.webp").write_bytes(EIGHT_BITS["WebP"])
+    program = f"""
+from keras_moco.augment import moco_v2
+from keras_moco.data import open_source, pretrain_dataset
+batches = iter(pretrain_dataset(open_source("folder:{tmp_path}"), moco_v2(32), 8))
+next(batches)
+"""
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=120, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
