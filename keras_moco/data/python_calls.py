@@ -10,6 +10,10 @@ QUIET = 0.2  # seconds without a call after which none is expected any more
 LIMIT = 10.0  # seconds that the end of a program waits at most
 
 
+class ProgramEndsError(Exception):
+    """Python is not called any more, since the program ends."""
+
+
 class _Gate:
     """Counts calls, and refuses them once the program ends.
 
@@ -26,7 +30,7 @@ class _Gate:
         with self._lock:
             self._last = time.monotonic()
             if self._closed:
-                raise RuntimeError("The program ends.")
+                raise ProgramEndsError
             self._running += 1
 
     def __exit__(self, *_):
