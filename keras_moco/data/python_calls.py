@@ -6,7 +6,7 @@ import time
 
 import tensorflow as tf
 
-QUIET = 0.2  # seconds without a call after which none is expected any more
+QUIET = 1.0  # seconds without a call after which none is expected any more
 LIMIT = 10.0  # seconds that the end of a program waits at most
 
 

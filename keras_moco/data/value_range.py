@@ -51,7 +51,7 @@ class Measured:
             low, high = 0.0, 1.0
         else:
             low, high = self.low, self.high
-        low, high = (float(f"{end:.9g}") for end in (low, high))  # as it is written into a flagfile
+        low, high = (_short(end) for end in (low, high))  # as it is written into a flagfile
         return (low, high) if low < high else (low, low + 1)
 
     def levels(self, limits: tuple[float, float]) -> int:
@@ -59,6 +59,11 @@ class Measured:
         low, high = limits
         ends = np.clip(np.percentile(self.pixels, (0.5, 99.5)), low, high)
         return math.ceil((ends[1] - ends[0]) / (high - low) * (LEVELS - 1)) + 1
+
+
+def _short(value):
+    """The number with the fewest digits that is the same float32, as pixels are."""
+    return float(np.format_float_positional(np.float32(value), trim="-"))
 
 
 def _part(array):
