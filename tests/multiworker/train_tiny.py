@@ -3,6 +3,7 @@
 python -m tests.multiworker.train_tiny --flag=value ...
 """
 
+import signal
 import sys
 
 import tensorflow as tf
@@ -13,6 +14,7 @@ from keras_moco.config import Config
 from tests import tiny  # noqa: F401, for the backbone
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which background processes ignore by default
     if "--strategy=mirrored" in sys.argv:
         [cpu] = tf.config.list_physical_devices("CPU")
         tf.config.set_logical_device_configuration(cpu, 2 * [tf.config.LogicalDeviceConfiguration()])
