@@ -12,7 +12,7 @@ from keras_moco.image_formats.registry import Raw
 
 JPEG, JPEG_END, PNG = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
 # How most files begin: JPEGs without further segments, so without EXIF, and PNGs of 8 bits, gray or colours, without
-# further chunks, so without transparency and EXIF. Each line is bytes by their places; `None` is any byte.
+# further chunks, so without transparency and EXIF. Each line is bytes by their places; all others may be any.
 _TABLES = (0xDB, 0xC0, 0xC2, 0xC4)  # after 0xFF: quantisation, frames, Huffman codes
 _JPEG = dict(enumerate(JPEG))
 _JFIF = {**_JPEG, **{3 + place: byte for place, byte in enumerate(b"\xe0\x00\x10JFIF")}, 20: 0xFF}
@@ -252,7 +252,7 @@ class AnyFile:
             stored = stored_box(box.tolist(), tf.io.extract_jpeg_shape(data)[:2].numpy().tolist(), int(orientation))
             part = tf.io.decode_and_crop_jpeg(data, stored, channels=self._decoding.channels, **_ACCURATE).numpy()
             return True, self._decoding.pixels(Raw(upright(part, int(orientation)), 255.0))
-        except tf.errors.OpError:
+        except (tf.errors.OpError, OSError):  # the rest is damaged, or the file is gone since its beginning was read
             return False, np.zeros((box[2], box[3], self._decoding.channels), self._decoding.dtype)
 
 

@@ -19,7 +19,8 @@ class _Gate:
 
     The threads of a pipeline that is still alive work ahead. A thread that asks for Python's lock while the interpreter
     is taken down never gets it, and the pipeline, which is deleted then, would wait for that thread for ever. So at the
-    end of a program calls fail at once, which stops the threads, and the end waits until there are none.
+    end of a program calls fail at once, which stops the threads, and the end waits until there was none for `QUIET`
+    seconds. That is not certain on a machine that is so busy that a thread does not get its turn for longer.
     """
 
     def __init__(self):

@@ -10,7 +10,7 @@ from keras_moco.image_formats.registry import Raw
 
 BITS = 24  # where the header has the bits of a value
 KIND = 25  # and what the channels are:
-GRAY, COLOUR, PALETTE, GRAY_ALPHA, COLOUR_ALPHA = 0, 2, 3, 4, 6
+GRAY, COLOUR, GRAY_ALPHA = 0, 2, 4
 
 
 def read(data, channels=None):

@@ -49,7 +49,7 @@ def _of_page(page):
         raise UserError(f"A page of a TIFF must be one image. Received: axes {page.axes}. Save each alone.")
     values = np.moveaxis(values, 0, -1) if page.axes == "SYX" else values
     values = values[..., None] if values.ndim == 2 else values
-    if values.dtype.kind not in "bui" + "f" or _is_other(page):
+    if values.dtype.kind not in "buif" or _is_other(page):
         raise UserError(
             "A TIFF must be gray, of colours (RGB, CMYK, a palette, or YCbCr in JPEG) or of bands, of real numbers. "
             f"Received: {page.photometric!r} of type {values.dtype}. Convert it."
