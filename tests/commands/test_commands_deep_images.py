@@ -88,6 +88,16 @@ def test_fine_tuned_classifier_takes_raw_values_and_a_run_keeps_its_range(tmp_pa
     )
     assert np.abs(classifier.predict(bright / 2, verbose=0) - classifier.predict(bright, verbose=0)).max() > 1e-4
 
+    evaluate(
+        "embed", EvaluationConfig(workdir=str(tmp_path / "run"), dataset=other, output=str(tmp_path / "other_out"))
+    )
+    with np.load(tmp_path / "other_out" / "features_test.npz") as found:
+        features, files = found["features"], found["files"]
+    raw = np.stack([tifffile.imread(file).astype("float32") for file in files])[..., None]
+    assert raw.max() > 4095
+    expected = load_backbone(tmp_path / "run").predict(raw, verbose=0)
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
+
     saved = checkpoints(tmp_path / "run")
     with without_pictures_and_export(), pytest.raises(ValueError, match="value_range: 0,4095 -> 0,9000"):
         pretrain(tiny_config(tmp_path / "run", dataset=name, **SMALL, value_range="0,9000"))
