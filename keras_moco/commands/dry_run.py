@@ -1,5 +1,6 @@
 """Prints what a run would be, without opening data or writing files."""
 
+import dataclasses
 import math
 
 from keras_moco.errors import UserError
@@ -27,7 +28,8 @@ def dry_run(config, replicas):
     build_augmentation(config)
     build_optimizer(plan)
     with precision(config.precision):
-        encoder = build_encoder(plan.config, plan.channels)
+        # Whose scaling, which may have to be measured first, changes no size.
+        encoder = build_encoder(dataclasses.replace(plan.config, image_mean=(0.0,), image_std=(1.0,)), plan.channels)
     print(f"{versions_line()}\n\n--workdir={config.workdir}\n{plan.config.to_flagfile()}\n{plan.describe()}")
     print(
         f"parameters: {_parameters(encoder):,} in each encoder ({_parameters(encoder.backbone):,} in the backbone), "

@@ -39,15 +39,19 @@ def build_checkpoint(plan, run, train, check_in_place):
 
 
 def as_begun(config, run):
-    """The configuration with the range of values that a run began with, if it is not given now.
+    """The configuration with what was measured when a run began: the range of values, mean and std; if not given now.
 
-    A run of a version without that setting took black to white of each file's own type.
+    A run of a version without a range of values took black to white of each file's own type.
     """
-    of_files = config.dataset.partition(":")[0] in FILES
-    if config.value_range != AUTO or not (of_files and run.flagfile.exists()):
+    names = [name for name in ("value_range", "image_mean", "image_std") if getattr(config, name) == AUTO]
+    if config.dataset.partition(":")[0] not in FILES:
+        names = [name for name in names if name != "value_range"]
+    if not names or not run.flagfile.exists():
         return config
-    begun = run.config().value_range
-    return dataclasses.replace(config, value_range=FULL if begun == AUTO else begun)
+    begun = run.config()
+    if begun.value_range == AUTO:
+        begun = dataclasses.replace(begun, value_range=FULL)
+    return dataclasses.replace(config, **{name: getattr(begun, name) for name in names})
 
 
 def check_checkpoints(run):

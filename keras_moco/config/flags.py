@@ -45,13 +45,17 @@ def from_flags(kind, flag_values):
     for field in dataclasses.fields(kind):
         name, value = field.name, values[field.name]
         if isinstance(value, list):
-            element = kinds_of(field)[0]
+            element, word = kinds_of(field)[0], field.metadata["measured_if"]
+            if value == [word]:
+                values[name] = word
+                continue
             try:
                 values[name] = tuple(map(element, value))
             except ValueError as error:
                 whole = "whole numbers" if element is int else "numbers"
                 raise UserError(
-                    f"`{name}` must be {whole} separated by commas. Received: {','.join(value)!r}. "
+                    f"`{name}` must be {whole} separated by commas{f', or {word}' if word else ''}. "
+                    f"Received: {','.join(value)!r}. "
                     f"Write for example --{name}={to_text(field.default)}."
                 ) from error
     return kind(**values)

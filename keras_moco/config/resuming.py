@@ -36,7 +36,8 @@ class RunSettings(Settings):
             ours, theirs = getattr(self, field.name), getattr(other, field.name)
             # Flagfiles of versions without a setting do not have what `Plan` found out.
             missing = theirs == field.default and field.metadata["auto_up_to"] is None
-            return field.metadata["follows_data"] and (ours == field.default or missing)
+            word = field.metadata["measured_if"]
+            return field.metadata["follows_data"] and (ours == field.default or missing) or ours == word is not None
 
         fixed = [field for field in dataclasses.fields(self) if not field.metadata["resumable"]]
         names = [field.name for field in fixed if not is_open(field)]

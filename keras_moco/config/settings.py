@@ -23,10 +23,11 @@ def setting(
     in_flagfile=True,
     auto_up_to=None,
     follows_data=False,
+    measured_if=None,
 ):
     """A field of a dataclass of settings: all that is known of it becomes its metadata.
 
-    Its annotation is `str`, `int`, `float`, `bool`, one of them or `None`, or a tuple.
+    Its annotation is `str`, `int`, `float`, `bool`, one of them or `None`, a tuple, or a tuple or a word.
 
     Args:
         default: value.
@@ -42,6 +43,7 @@ def setting(
         changeable: bool. It affects the result, not the shape of what is saved, and may differ if allowed.
         in_flagfile: bool. It is written into the flagfile of a run.
         follows_data: bool. Its default stands for what follows from the data, which `Plan` finds out.
+        measured_if: str. A word that may be given instead of numbers, for those of the data.
         auto_up_to: number. If not given, it follows from the data, up to this number, which earlier flagfiles hold.
     """
     if choices:
@@ -53,7 +55,7 @@ def setting(
         default=default,
         metadata=dict(help=help, group=group, range=range, choices=tuple(choices), table=table, used_by=used_by)
         | dict(resumable=resumable, changeable=changeable, in_flagfile=in_flagfile)
-        | dict(follows_data=follows_data, auto_up_to=auto_up_to),
+        | dict(follows_data=follows_data, auto_up_to=auto_up_to, measured_if=measured_if),
     )
 
 
@@ -92,6 +94,11 @@ def choices_of(field):
 def _broken_rule(field, value):
     """The rule that the value of a field breaks, in words, or `None`."""
     if isinstance(field.default, tuple):
+        word = field.metadata["measured_if"]
+        if isinstance(value, str) and value == word:
+            return None
+        if word and isinstance(value, str):
+            return f"numbers, or {word}"
         if not isinstance(value, tuple | list):
             return "several values, a tuple or a list"
         if field.default and not value:
@@ -134,14 +141,20 @@ def _broken_rule_of_text(value):
 def _plain(field, value):
     if value is None:
         return None
+    if isinstance(value, str) and value == field.metadata["measured_if"]:
+        return value
     kind = kinds_of(field)[0]
     plain = os.fspath if kind is str else kind
     return tuple(map(plain, value)) if isinstance(field.default, tuple) else plain(value)
 
 
 def kinds_of(field):
-    """The types of a field's value: `(int, NoneType)` of `int | None`, `(float, ...)` of `tuple[float, ...]`."""
-    return getattr(field.type, "__args__", (field.type,))
+    """The types of a field's value: `(int, NoneType)` of `int | None`, `(float, ...)` of `tuple[float, ...]`.
+
+    Likewise of `tuple[float, ...] | str`.
+    """
+    kinds = getattr(field.type, "__args__", (field.type,))
+    return getattr(kinds[0], "__args__", kinds)
 
 
 def to_text(value):

@@ -17,6 +17,7 @@ _devices, _knn, _run = (
     partial(setting, group=group, resumable=True) for group in ("devices", "evaluation during training", "run")
 )
 
+AUTO = "auto"
 FILES = ("folder", "list", "zip", "tfrecord", "webdataset")  # sources of image files
 
 
@@ -66,11 +67,17 @@ class Config(RunSettings):
     background: int = _data(
         255, "Gray level under transparent images, 0..255.", range="from 0 to 255", used_by=FILES, changeable=True
     )
-    image_mean: tuple[float, ...] = _data(
-        (0.485, 0.456, 0.406), "Mean of images in 0..1, one number or one per channel (ImageNet).", range="in [0, 1]"
+    image_mean: tuple[float, ...] | str = _data(
+        (0.485, 0.456, 0.406),
+        "Mean of images in 0..1, one number or one per channel (ImageNet), or auto: measured for each channel.",
+        range="in [0, 1]",
+        measured_if=AUTO,
     )
-    image_std: tuple[float, ...] = _data(
-        (0.229, 0.224, 0.225), "Standard deviation of images in 0..1, likewise (ImageNet).", range="in (0, 1]"
+    image_std: tuple[float, ...] | str = _data(
+        (0.229, 0.224, 0.225),
+        "Standard deviation of images in 0..1, likewise (ImageNet).",
+        range="in (0, 1]",
+        measured_if=AUTO,
     )
     train_examples: int | None = _data(
         None, "Number of training images, for --dry_run without the data. Counted if not given.", range="at least 1"

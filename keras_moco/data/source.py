@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_moco.data.bad_images import BadImages
+from keras_moco.data.channel_statistics import mean_and_std
 from keras_moco.data.decode import Files, Pixels
 from keras_moco.data.shuffle_buffer import ShuffleBuffer
 from keras_moco.errors import UserError
@@ -114,6 +115,11 @@ class Source:
     def digests(self):
         """dict of digests by which a resumed run recognises the images; empty if `identity` is unknown."""
         return self.identity() if self.identity else {}
+
+    @functools.cached_property
+    def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel in a sample of the images, in 0..1."""
+        return mean_and_std(self)
 
     def labels(self) -> np.ndarray:
         """The label of every image, an int32 array `(num_examples,)`; -1 if it has none, or is damaged."""

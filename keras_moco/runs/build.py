@@ -6,6 +6,7 @@ import functools
 import keras
 
 from keras_moco.augment import get_augmentation
+from keras_moco.config.training import AUTO
 from keras_moco.data import open_source
 from keras_moco.networks import BACKBONES, HEADS, Encoder, resnet
 from keras_moco.networks.seeds import initial_seed
@@ -35,8 +36,8 @@ def open_split(config, split):
 
 
 def plan_of(config, replicas):
-    """The `Plan` of a configuration; its data is opened only where `train_examples` or `channels` are not given."""
-    if None in (config.train_examples, config.channels):
+    """The `Plan` of a configuration; its data is opened only if something that follows from it is not given."""
+    if None in (config.train_examples, config.channels) or AUTO in (config.image_mean, config.image_std):
         return Plan.of(config, open_split(config, "train"), replicas)
     return Plan(config, config.train_examples, config.channels, replicas)
 

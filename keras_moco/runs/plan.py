@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from keras_moco.augment import get_augmentation
 from keras_moco.config import Config
+from keras_moco.config.settings import to_text
+from keras_moco.config.training import AUTO
 from keras_moco.data.value_range import text_of
 from keras_moco.errors import UserError
 from keras_moco.methods import Method, get_method
@@ -132,6 +134,7 @@ class Plan:
             f"method: {config.method}",
             f"data: {config.dataset}, {self.train_examples:,} training images of {self.channels} channel(s), "
             f"views of {config.image_size} x {config.image_size} by {config.augment}{self._without_effect()}",
+            f"scaling: mean {to_text(config.image_mean)}, std {to_text(config.image_std)} of images in 0..1",
             f"steps: {self.steps_per_epoch:,} per epoch of {config.batch_size} images on {self.replicas} replica(s), "
             f"{self.total_steps:,} in {config.epochs} epochs",
             f"BatchNorm: {self.batch_norm.describe()}",
@@ -142,8 +145,11 @@ class Plan:
 
 
 def settled_by(config, source):
-    """The configuration with what follows from the files of a source: how all images are decoded from now on."""
-    if source.decoding is None:
-        return config
-    found = {"channels": source.decoding.channels, "value_range": text_of(source.decoding.limits)}
+    """The configuration with what follows from the images of a source: how all are decoded and scaled from now on."""
+    found = {}
+    if source.decoding:
+        found = {"channels": source.decoding.channels, "value_range": text_of(source.decoding.limits)}
+    if AUTO in (config.image_mean, config.image_std):
+        measured = dict(zip(("image_mean", "image_std"), source.mean_and_std, strict=True))
+        found |= {name: numbers for name, numbers in measured.items() if getattr(config, name) == AUTO}
     return dataclasses.replace(config, **found)

@@ -41,7 +41,7 @@ def five_bands(image):
     ("values", "settings", "expected"),
     [
         (twelve_bits, {}, ("0,4095", 1)),
-        (five_bands, {"channels": 5, "image_mean": (0.5,), "image_std": (0.3,)}, ("-0.1,0.9", 5)),
+        (five_bands, {"channels": 5, "image_mean": "auto", "image_std": "auto"}, ("-0.1,0.9", 5)),
     ],
 )
 def test_exports_take_the_values_of_the_files(values, settings, expected, tmp_path):
@@ -52,6 +52,7 @@ def test_exports_take_the_values_of_the_files(values, settings, expected, tmp_pa
     assert results["knn_top1"] > 20  # chance is 10
     run = RunDirectory(tmp_path / "run")
     assert (run.config().value_range, run.config().channels) == expected
+    assert values is twelve_bits or np.all(np.diff(run.config().image_mean) > 0.02)  # of each band by itself
 
     evaluate("embed", EvaluationConfig(workdir=str(run.path), batch_size=32))
     with np.load(run.path / "evaluation" / "features_test.npz") as saved:

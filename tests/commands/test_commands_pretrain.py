@@ -334,19 +334,24 @@ def test_changed_setting_is_refused_until_it_is_allowed(early):
 
 
 def test_settings_derived_from_the_data_stay_with_the_run(tmp_path):
-    config = tiny_config(tmp_path / "run", queue_size=None, knn_k=None)
+    config = tiny_config(tmp_path / "run", queue_size=None, knn_k=None, image_mean="auto")
     printed = begin(config)
     smallest = np.bincount(digits()[0][1]).min()
     assert (1437 // 5, 1437 // 10, smallest) == (287, 143, 139)
     assert re.search("^note: --queue_size was not given; it is 256, ", printed, re.M)  # two steps of 128
     assert re.search("^note: --knn_k was not given; 138 ", printed, re.M)
     flagfile = tmp_path / "run" / "flags.cfg"
-    assert read_flagfile(flagfile) == dataclasses.replace(config, queue_size=256, knn_k=138)
+    # Of a sample of 1,024 of the 1,437 images.
+    (mean,) = read_flagfile(flagfile).image_mean
+    assert mean == pytest.approx(digits()[0][0].mean() / 255, abs=0.005) and mean == round(mean, 4)
+    assert f"scaling: mean {mean}, std 0.38 " in printed
+    assert read_flagfile(flagfile) == dataclasses.replace(config, queue_size=256, knn_k=138, image_mean=(mean,))
     for same in (config, read_flagfile(flagfile)):
         begin(same)
         assert read_flagfile(flagfile).queue_size == 256
     before = contents(tmp_path)
-    for other, change in ({"queue_size": 512}, "256 -> 512"), ({"batch_size": 256}, "batch_size: 128 -> 256"):
+    others = ({"queue_size": 512}, "256 -> 512"), ({"batch_size": 256}, "batch_size: 128 -> 256")
+    for other, change in (*others, ({"image_mean": (0.5,)}, rf"image_mean: \({mean},\) -> \(0.5,\)")):
         with pytest.raises(ValueError, match=change):
             pretrain(dataclasses.replace(config, **other))
     assert contents(tmp_path) == before

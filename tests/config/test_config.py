@@ -74,6 +74,10 @@ def test_flags_may_be_switches_and_lists_and_are_checked():
     assert not with_flags("--symmetric", "--nosymmetric").symmetric
     with pytest.raises(ValueError, match=r"`image_std` .*'0\.2,red,0\.2'.* --image_std=0\.229,0\.224,0\.225"):
         with_flags("--image_std=0.2,red,0.2")
+    scaled = with_flags("--image_mean=auto", "--image_std=0.2")
+    assert (scaled.image_mean, scaled.image_std) == ("auto", (0.2,)) and "--image_mean=auto\n" in scaled.to_flagfile()
+    with pytest.raises(ValueError, match=r"`image_mean` must be numbers, or auto\. Received: image_mean='car'"):
+        Config(image_mean="car")
     with pytest.raises(ValueError, match="`temperature` must be positive. Received: temperature=-1.0"):
         with_flags("--temperature=-1")
 
@@ -106,6 +110,7 @@ def test_setting_that_follows_from_the_data_differs_from_nothing():
     ranges = [Config(value_range=text) for text in ("auto", "full", "0,4095")]
     assert ranges[1].differences(ranges[0]) == ranges[0].differences(ranges[1]) == {}
     assert ranges[2].differences(ranges[1]) == {"value_range": "full -> 0,4095"}
+    assert Config(image_mean="auto", image_std="auto").differences(Config(image_mean=(0.3,), image_std=(0.2,))) == {}
     assert Config(queue_size=65536, knn_k=200).changed() == []  # as earlier flagfiles have it
     assert Config(queue_size=65535).changed() == ["queue_size"]
 
