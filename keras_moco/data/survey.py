@@ -211,7 +211,7 @@ def _look(source, decode, chosen, example):
         return Entry(index, label, error.strerror or "it cannot be read"), None
     facts = size = pixels = None
     with contextlib.suppress(Exception):  # libraries raise many kinds for damaged files; decoding decides
-        facts, size = _facts(image, data)
+        facts, size = _facts(image, data, source.image_shape[-1])
     if facts is None or index in chosen:
         try:
             pixels = decode(image)
@@ -235,11 +235,11 @@ def _digest(data):
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def _facts(image, data):
+def _facts(image, data, channels):
     """`Facts`, and height and width where the beginning of the file has them."""
     if isinstance(image, np.ndarray):
         return Facts(image.shape[-1]), image.shape[:2]
-    facts = facts_of(data)
+    facts = facts_of(data, channels)
     if not FORMATS[format_of(data)].head:
         return facts, None
     with Image.open(io.BytesIO(data)) as opened:
