@@ -113,8 +113,10 @@ class Survey:
         return np.array([entry.size for entry in self.read if entry.size], "int64").reshape(-1, 2)
 
     def name(self, index: int) -> str:
-        """The path of an image, or its number."""
-        return self.source.files[index] if self.source.files else f"image {index}"
+        """The path of an image; without one its place in a large file, or its number."""
+        (path,) = self.source.files_of([index])
+        place_of = self.source.place_of
+        return path or (f"image {index} ({place_of(index)})" if place_of else f"image {index}")
 
 
 def survey(source: Source, sample: int = SAMPLE) -> Survey:
@@ -206,9 +208,9 @@ def _look(source, decode, chosen, example):
     """The `Entry` of an example, and its `Measures` if it is one of the chosen."""
     index, label, image = int(example["index"]), int(example["label"]), example["image"]
     try:
-        data = _content(source, image, index)
+        data = source.encoded.original(image) if source.encoded else image.tobytes()
     except OSError as error:
-        return Entry(index, label, error.strerror or "it cannot be read"), None
+        return Entry(index, label, error.strerror or str(error)), None
     facts = size = pixels = None
     with contextlib.suppress(Exception):  # libraries raise many kinds for damaged files; decoding decides
         facts, size = _facts(image, data, source.image_shape[-1])
@@ -221,14 +223,6 @@ def _look(source, decode, chosen, example):
     kind = IN_MEMORY if isinstance(image, np.ndarray) else format_of(data)
     entry = Entry(index, label, "", kind or "", facts, size, _digest(data))
     return entry, _measures(pixels) if index in chosen else None
-
-
-def _content(source, image, index):
-    """The encoded bytes of an image; of one in memory those of its pixels."""
-    if source.files:
-        with open(source.files[index], "rb") as file:
-            return file.read()
-    return image if isinstance(image, bytes) else image.tobytes()
 
 
 def _digest(data):
