@@ -1,4 +1,4 @@
-"""NumPy's own files: `.npy`, and `.npz` of one array or with one named `image`: `(h, w)`, `(h, w, c)` or `(c, h, w)`."""
+"""NumPy's files: `.npy`, and `.npz` of one array or with one named `image`; `(h, w)`, `(h, w, c)` or `(c, h, w)`."""
 
 import io
 

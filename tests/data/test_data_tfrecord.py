@@ -118,7 +118,7 @@ def test_the_split_in_a_pattern_stands_for_the_words_of_a_split(tmp_path):
 
 
 def test_a_damaged_image_is_skipped_and_described(tmp_path):
-    write_records(tmp_path / "a", [record(image) for image in (PNG, b"", PNG[:-20], PNG)] + [record()])
+    write_records(tmp_path / "a", [record(image) for image in (PNG, b"", PNG[:-60], PNG)] + [record()])
     pattern = f"tfrecord:{tmp_path}/a"
     source = open_source(pattern, max_bad_fraction=0.6)
     assert [found["index"] for found in read(source)] == [0, 3]
@@ -132,7 +132,7 @@ def test_a_damaged_image_is_skipped_and_described(tmp_path):
 
 
 def test_a_damaged_image_is_named_by_the_file_it_was_made_from_and_by_its_place(tmp_path):
-    images = [PNG, PNG[:-20], PNG, PNG]
+    images = [PNG, PNG[:-60], PNG, PNG]
     for shard in range(2):
         records = []
         for number, image in list(enumerate(images))[shard::2]:
