@@ -17,6 +17,7 @@ from PIL import Image
 from keras_moco.data.bad_images import plain_read_errors
 from keras_moco.data.duplicates import SIDE, thumbnail
 from keras_moco.data.source import Source
+from keras_moco.image_formats.cut_off import is_cut_off
 from keras_moco.image_formats.orient import STEPS
 from keras_moco.image_formats.pillow import orientation
 from keras_moco.image_formats.registry import FORMATS, Facts, facts_of, format_of, what_is_wrong
@@ -61,6 +62,7 @@ class Measures(NamedTuple):
         histogram: float64 `(C, 256)`, the share of the pixels of each level.
         thumbnail: uint8 `(16, 16)`.
         blank: bool, whether all pixels are equal.
+        cut_off: bool, whether the lower part is missing and filled with gray.
     """
 
     mean: np.ndarray
@@ -68,6 +70,7 @@ class Measures(NamedTuple):
     histogram: np.ndarray
     thumbnail: np.ndarray
     blank: bool
+    cut_off: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +86,7 @@ class Survey:
         histogram: float64 `(C, 256)`, the share of the pixels of each level, likewise.
         thumbnails: uint8 `(n, 16, 16)`, of the decoded images.
         blank: list of the indices of decoded images with one value.
+        cut_off: list of the indices of decoded JPEGs whose lower part is missing.
     """
 
     source: Source
@@ -93,6 +97,7 @@ class Survey:
     histogram: np.ndarray
     thumbnails: np.ndarray
     blank: list[int]
+    cut_off: list[int]
 
     @functools.cached_property
     def read(self) -> list[Entry]:
@@ -165,7 +170,7 @@ class _Total:
     def __init__(self, channels):
         self.mean, self.square = np.zeros(channels), np.zeros(channels)
         self.histogram = np.zeros((channels, LEVELS))
-        self.decoded, self.thumbnails, self.blank = [], [], []
+        self.decoded, self.thumbnails, self.blank, self.cut_off = [], [], [], []
 
     def add(self, index, measures):
         self.mean += measures.mean
@@ -175,6 +180,8 @@ class _Total:
         self.thumbnails.append(measures.thumbnail)
         if measures.blank:
             self.blank.append(index)
+        if measures.cut_off:
+            self.cut_off.append(index)
 
     def survey(self, source, entries):
         count = len(self.decoded) or math.nan
@@ -188,6 +195,7 @@ class _Total:
             histogram=self.histogram / count,
             thumbnails=np.array(self.thumbnails, "uint8").reshape(-1, SIDE, SIDE),
             blank=self.blank,
+            cut_off=self.cut_off,
         )
 
 
@@ -222,7 +230,7 @@ def _look(source, decode, chosen, example):
         size = pixels.shape[:2]
     kind = IN_MEMORY if isinstance(image, np.ndarray) else format_of(data)
     entry = Entry(index, label, "", kind or "", facts, size, _digest(data))
-    return entry, _measures(pixels) if index in chosen else None
+    return entry, _measures(pixels, data) if index in chosen else None
 
 
 def _digest(data):
@@ -242,8 +250,8 @@ def _facts(image, data, channels):
     return facts, (width, height) if exchanged else (height, width)
 
 
-def _measures(pixels):
-    """The `Measures` of an image `(h, w, C)` with values in 0..255."""
+def _measures(pixels, data):
+    """The `Measures` of an image `(h, w, C)` with values in 0..255, and of the bytes of its file."""
     step = math.ceil(math.sqrt(pixels.shape[0] * pixels.shape[1] / PIXELS))
     some = pixels[::step, ::step]
     values = some.reshape(-1, some.shape[-1])
@@ -260,4 +268,5 @@ def _measures(pixels):
         histogram,
         thumbnail=thumbnail(pixels),
         blank=bool((some == some[0, 0]).all() and (pixels == pixels[0, 0]).all()),
+        cut_off=is_cut_off(data, pixels),
     )

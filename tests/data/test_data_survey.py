@@ -7,6 +7,7 @@ from PIL import Image
 from keras_moco.data import open_source
 from keras_moco.data import survey as module
 from keras_moco.data.survey import survey
+from keras_moco.summaries.survey_text import describe_survey
 from tests.data.written import encoded, record, smooth, write_records, write_tar, write_zip
 from tests.image_formats.written import array_file, dicom, tiff
 
@@ -98,6 +99,24 @@ def test_member_of_an_archive_that_cannot_be_unpacked_has_its_reason(tmp_path):
         found = survey(open_source(f"zip:{path}", max_bad_fraction=0.9, cache=cache))
         assert [entry.index for entry in found.skipped] == [1]
     assert survey(open_source(f"zip:{path}")).skipped[0].reason == "its checksum is wrong"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpegs_that_were_cut_off_and_closed_are_found_and_gray_ones_are_not(tmp_path, channels):
+    random = np.random.default_rng(0)
+    exif = Image.Exif()
+    for number in range(8):
+        exif[274] = number + 1
+        image = random.integers(0, 256, (80, 120, channels), "uint8").squeeze()
+        whole = encoded(image, "JPEG", quality=90, exif=exif)
+        image[40:] = 128
+        gray_below = encoded(image, "JPEG", quality=90, exif=exif)
+        cut = whole[: len(whole) * (number + 2) // 10] + b"\xff\xd9"
+        for name, content in {"a": whole, "b": gray_below, "c": cut}.items():
+            (tmp_path / f"{name}{number}.jpg").write_bytes(content)
+    found = survey(open_source(f"folder:{tmp_path}", channels=channels))
+    assert found.cut_off == [*range(16, 24)]
+    assert "cut off           " in describe_survey(found, (3.98, 6.57))
 
 
 def test_damage_anywhere_in_a_file_of_any_format_is_an_entry_and_no_error(tmp_path):
