@@ -99,7 +99,7 @@ SUFFIXES = tuple(suffix for each in FORMATS.values() for suffix in each.suffixes
 NAMES = f"{', '.join([*FORMATS][:-1])} or {[*FORMATS][-1]}"
 RULE = f"An image file must be a whole {NAMES}."
 EXTRA = "pip install 'keras_moco[formats]'"
-MOST_BANDS = 32  # by which an axis of bands is told from one of pixels, where nothing else says which it is
+MOST_BANDS = 32  # a longer axis is one of pixels, where nothing says which it is
 HEAD = 2**16  # bytes, of which the beginning of a file consists
 
 

@@ -61,7 +61,7 @@ class _Rows(NamedTuple):
 def _rows(file, channels):
     """`_Rows` if the pages are rows: tifffile writes an array `(h, w, bands)` as `h` pages of `(w, bands)`.
 
-    That is unless it is told that bands are interleaved. The axes in its description decide if there are any; otherwise
+    It does so unless `planarconfig` says otherwise. The axes in its description decide if there are any; otherwise
     as many bands as there are `channels`; otherwise bands are few, and fewer than rows and columns.
     """
     page, height = file.pages[0], len(file.pages)
