@@ -22,7 +22,7 @@ TFLITE = ["ai-edge-litert>=1.4"]
 # In place of tensorflow: docs/multi_gpu_and_multi_machine.md says how to install one without the other. A libtpu from
 # 0.0.32 on lacks functions of TensorFlow 2.20, which then aborts when it is imported.
 TPU = ["tensorflow-tpu==2.20.*", "libtpu>=0.0.14,<0.0.32"]
-# TIFF, DICOM and HEIC; all other formats need nothing more.
+# TIFF, JPEG 2000, DICOM and HEIC; all other formats need nothing more.
 FORMATS = [
     "tifffile>=2024.8.10",
     "imagecodecs>=2024.6.1",

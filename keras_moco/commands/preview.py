@@ -4,7 +4,9 @@ python -m keras_moco preview --source folder:photos --recipe moco_v2 --out views
 """
 
 import argparse
+import math
 import time
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -13,18 +15,22 @@ from keras_moco.augment.recipes import AUGMENTATIONS
 from keras_moco.command_line.arguments import check_out, run_command
 from keras_moco.data import open_source, plain_read_errors
 from keras_moco.data.open import FORMS
-from keras_moco.data.shown_bands import describe_bands, shown_bands
+from keras_moco.data.shown_bands import describe_bands, describe_stretch, shown_bands, stretch_of
 from keras_moco.data.subset import in_file_order
 from keras_moco.errors import UserError, one_line
 from keras_moco.storage.paths import user_path
-from keras_moco.summaries.image_grid import WHITE, captioned, save, to_rgb
+from keras_moco.summaries.image_grid import WHITE, captioned, enlarged, save, to_rgb
+
+PIXELS = 2**18  # of an image, by which the brightness of a band is chosen
 
 
 def preview(source, augmentation, images=6, views=7, seed=0, bands=None):
     """Draws one row per image, below its name: the whole image, then random views of it.
 
     A view depends only on the seed, its image and its position in the row, so that more images or more views do not
-    change the others. Everything is computed on the CPU, since a GPU would round differently.
+    change the others. Everything is computed on the CPU, since a GPU would round differently. Views of less than 96
+    pixels are enlarged by a whole factor. Of more than three channels, and if `bands` are given, each shown band is
+    stretched: percentiles 1 and 99 of its values in the images that are shown become black and white.
 
     Args:
         source: `Source` of the images.
@@ -48,17 +54,47 @@ def preview(source, augmentation, images=6, views=7, seed=0, bands=None):
     >>> from keras_moco.augment import moco_cifar
     >>> from keras_moco.summaries.image_grid import GAP, LINE
     >>> picture, names, seconds = preview(open_source("digits"), moco_cifar(32), images=2, views=3)
-    >>> names, picture.shape == (2 * (LINE + 32) + GAP, 4 * 32 + 3 * GAP, 3)
+    >>> names, picture.shape == (2 * (LINE + 96) + GAP, 4 * 96 + 3 * GAP, 3)
     (['image 209', 'image 862'], True)
     """
     _check_numbers(images, views, seed)
-    bands = shown_bands(source.image_shape[-1], bands)
-    rows, numbers, seconds, augment = [], [], 0.0, None
+    shown_bands(source.image_shape[-1], bands)  # which may refuse them
+    made, seconds = _made(source, augmentation, images, views, seed)
+    stretch = stretch_of([each.pixels for each in made], bands)
+    rows = []
+    for each in made:
+        height, width = each.views[0].shape[:2]
+        cells = [_centred(to_rgb(each.image, bands, stretch), height, width)]
+        cells += [to_rgb(view, bands, stretch) for view in each.views]
+        rows.append([enlarged(cell, width) for cell in cells])
+    numbers = [each.number for each in made]
+    names = [file or f"image {number}" for file, number in zip(source.files_of(numbers), numbers, strict=True)]
+    return captioned(rows, names), names, seconds / (len(rows) * views)
+
+
+class _Made(NamedTuple):
+    """An image and its views.
+
+    Attributes:
+        number: int, its index in the source.
+        image: array `(h, w, C)`, scaled to fit into a view.
+        pixels: array `(m, k, C)`, pixels of the image at equal distances: all if there are no more than `PIXELS`.
+        views: list of arrays `(s, s, C)`.
+    """
+
+    number: int
+    image: np.ndarray
+    pixels: np.ndarray
+    views: list
+
+
+def _made(source, augmentation, images, views, seed):
+    """A list of `_Made`, and the seconds that all views took."""
+    made, seconds, augment = [], 0.0, None
     with tf.device("CPU"), plain_read_errors():
         for example in in_file_order(source).examples(seed).take(images):
-            image = example["image"]
-            numbers.append(int(example["index"]))
-            random = np.random.default_rng([seed, numbers[-1]])
+            image, number = example["image"], int(example["index"])
+            random = np.random.default_rng([seed, number])
             draws = random.random((views, augmentation.num_draws), "float32")
             if not augment:
                 # Shapes are as specific as in training: `Fused` chooses its way of cropping by them.
@@ -67,20 +103,26 @@ def preview(source, augmentation, images=6, views=7, seed=0, bands=None):
                 augment = tf.function(augmentation.augment_pixels, input_signature=[image_spec, draws_spec])
                 augment(image[None], draws[:1])  # traces and compiles, which does not count
             start = time.perf_counter()
-            made = [augment(image[None], draw[None])[0].numpy() for draw in draws]
+            of_image = [augment(image[None], draw[None])[0].numpy() for draw in draws]
             seconds += time.perf_counter() - start
-            rows.append([_fit(image, bands, *made[0].shape[:2]), *(to_rgb(view, bands) for view in made)])
-    names = [file or f"image {number}" for file, number in zip(source.files_of(numbers), numbers, strict=True)]
-    return captioned(rows, names), names, seconds / (len(rows) * views)
+            step = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / PIXELS))
+            pixels = image[::step, ::step].numpy()
+            made.append(_Made(number, _shrunk(image, *of_image[0].shape[:2]), pixels, of_image))
+    return made, seconds
 
 
-def _fit(image, bands, height, width):
-    """The whole image, scaled to fit into `(height, width)`, on white."""
+def _shrunk(image, height, width):
+    """The whole image, scaled to fit into `(height, width)`."""
     factor = min(height / image.shape[0], width / image.shape[1])
     size = [max(1, round(side * factor)) for side in image.shape[:2]]
+    return tf.image.resize(image, size, antialias=True).numpy()
+
+
+def _centred(image, height, width):
+    """An image `(h, w, 3)` in the middle of a cell of `(height, width)`, on white."""
     cell = np.full((height, width, 3), WHITE, "uint8")
-    top, left = (height - size[0]) // 2, (width - size[1]) // 2
-    cell[top : top + size[0], left : left + size[1]] = to_rgb(tf.image.resize(image, size, antialias=True), bands)
+    top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
+    cell[top : top + image.shape[0], left : left + image.shape[1]] = image
     return cell
 
 
@@ -160,12 +202,13 @@ def _run(args):
         tfrecord_image_feature=args.tfrecord_image_feature,
     )
     picture, names, seconds = preview(source, augmentation, args.images, args.views, args.seed, args.bands)
-    bands = describe_bands(source.image_shape[-1], args.bands)
+    channels = source.image_shape[-1]
+    bands = [text for text in (describe_bands(channels, args.bands), describe_stretch(channels, args.bands)) if text]
     save(out, picture)
     print(
         f"Wrote {out}: {len(names)} image{'s' if len(names) > 1 else ''} of {args.source}, each with {args.views} "
         f"view{'s' if args.views > 1 else ''} by {args.recipe}{' (exact)' if args.exact else ''} at {args.image_size} "
-        f"pixels, {1000 * seconds:.1f} ms per view{bands and f'; it shows {bands}'}."
+        f"pixels, {1000 * seconds:.1f} ms per view{bands and '; it shows ' + ', '.join(bands) or ''}."
     )
     for row, name in enumerate(names, 1):
         print(f"row {row}  {one_line(name)}")

@@ -39,11 +39,17 @@ def archive_source(name, options, contents, files, labels, class_names, identity
     """
     count, decoding = len(files), _decoding(contents, files, name, options)
 
+    def original(index):
+        try:
+            return contents(int(index))
+        except MemberError as error:
+            raise OSError(str(error)) from error
+
     def content_or_nothing(index):
         # An empty image fails later, as a damaged one does.
         try:
-            return contents(int(index))
-        except (MemberError, OSError):
+            return original(index)
+        except OSError:
             return b""
 
     def read_one(index):
@@ -72,7 +78,7 @@ def archive_source(name, options, contents, files, labels, class_names, identity
         image_shape=(None, None, decoding.channels),
         class_names=class_names,
         read=read,
-        encoded=Files(decoding, fetch=read_one if images is None else None),
+        encoded=Files(decoding, fetch=read_one, original=original) if images is None else Files(decoding),
         bad=options.judge(count, lambda index: _describe_unreadable(contents, files, int(index))),
         files=tuple(files),
         identity=identity,

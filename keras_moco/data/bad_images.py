@@ -1,6 +1,7 @@
 """Unreadable images: skipped, counted and named; too many of them are an error."""
 
 import contextlib
+import math
 import re
 import threading
 from collections.abc import Iterator
@@ -54,6 +55,12 @@ class BadImages:
         return BadImages(
             len(indices), lambda index: self.describe(int(indices[index])), self.max_fraction, strict=self.strict
         )
+
+    def without_limit(self):
+        """A `BadImages` of the same images that only notes which are unreadable, however many."""
+        unlimited = BadImages(self.num_examples, self.describe)
+        unlimited.max_fraction = math.inf
+        return unlimited
 
     @property
     def count(self):

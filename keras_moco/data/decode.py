@@ -68,11 +68,14 @@ class Files:
         content: function of what was fetched to the bytes of its file, a scalar string tensor. Defaults to what was
             fetched.
         read: the same in Python, of bytes to bytes.
+        original: function of what `Source.read` gives as the image to the bytes of its file, in Python, which raises
+            `OSError`, with the reason, if it cannot. Defaults to `read`, where nothing is fetched.
     """
 
-    def __init__(self, decoding, fetch=None, content=None, read=None):
+    def __init__(self, decoding, fetch=None, content=None, read=None, original=None):
         self.decoding, self._fetch = decoding, fetch
         self._content, self._read = content or tf.identity, read or bytes
+        self.original = original or self._read
 
     def open(self, image, function):
         """Opens an image, within a function of `tf.data`.
@@ -100,8 +103,7 @@ class Files:
         Raises:
             Exception: of any kind, if it cannot be read or does not fit.
         """
-        fetched = self._fetch(tf.constant(image)).numpy() if self._fetch else image
-        return pixels_of(self._read(fetched), self.decoding)
+        return pixels_of(self.original(image), self.decoding)
 
     def _any(self, fetched, function):
         decoder = AnyFile(fetched, self.decoding, self._read)

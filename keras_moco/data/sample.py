@@ -65,7 +65,7 @@ def decoding_of(sample: Sequence[Callable[[int | None], bytes]], name: str, opti
         ValueError: if a format needs a library that is not installed, or the files do not fit the settings.
     """
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        seen = [each for each in pool.map(_see, sample) if each]
+        seen = [each for each in pool.map(lambda content: _see(content, options.channels), sample) if each]
     if not seen:
         return None
     channels = options.channels or seen[0].facts.channels
@@ -81,7 +81,7 @@ def decoding_of(sample: Sequence[Callable[[int | None], bytes]], name: str, opti
     return Decoding(channels, limits, options.background)
 
 
-def _see(content):
+def _see(content, channels):
     """A file of a sample; `None` if it cannot be read."""
     try:
         data = content(HEAD)
@@ -95,8 +95,8 @@ def _see(content):
     try:
         if FORMATS[kind].head:
             with contextlib.suppress(Exception):  # what comes before its pixels may be longer
-                return Seen(content, kind, facts_of(data))
-        return Seen(content, kind, facts_of(content(None)))
+                return Seen(content, kind, facts_of(data, channels))
+        return Seen(content, kind, facts_of(content(None), channels))
     except Exception:  # libraries raise many kinds for damaged files, which are reported when they are read
         return None
 
@@ -174,6 +174,9 @@ def _note(seen, channels, background, name):
             "%s: %d of a sample of %d images are partly transparent; their background becomes %d (--background)",
             *(one_line(name), see_through, count, background),
         )
+    if assumed := {each.facts.assumed for each in seen} - {""}:
+        more = f" (and {len(assumed) - 1} more such sizes)" if len(assumed) > 1 else ""
+        logging.warning("%s: %s%s", one_line(name), min(assumed), more)
     if pages > 1 and pages != channels:
         text = "%s: files of up to %d pages, of which the first one is read; if they are bands, give --channels=%d"
         logging.warning(text, one_line(name), pages, pages)

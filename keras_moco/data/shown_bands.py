@@ -1,10 +1,12 @@
-"""Which channels of an image a picture shows, where it has others than gray or RGB."""
+"""Which channels of an image a picture shows, where it has others than gray or RGB, and how bright."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from keras_moco.errors import UserError
+
+STRETCH = (1, 99)  # percentiles of the values of a band that become black and white
 
 
 def shown_bands(channels: int, bands: Sequence[int] | None = None) -> tuple[int, ...]:
@@ -57,3 +59,54 @@ def take_bands(images: np.ndarray, bands: Sequence[int] | None = None) -> np.nda
     """The bands to show of images `(..., C)`, as `(..., 1)` or `(..., 3)`."""
     shown = shown_bands(images.shape[-1], bands)
     return images[..., [band - 1 for band in shown]]
+
+
+def is_stretched(channels: int, bands: Sequence[int] | None = None) -> bool:
+    """Whether a picture shows each band with a brightness of its own: of many bands, and of bands that were chosen.
+
+    One range of values holds for all bands (`--value_range`), so that most are dark. Pictures of gray and RGB images
+    keep their colours.
+    """
+    return channels > 3 or bands is not None
+
+
+def describe_stretch(channels: int, bands: Sequence[int] | None = None) -> str:
+    """What `stretch_of` does, in words; an empty string where a picture shows the values as they are.
+
+    Example:
+
+    >>> describe_stretch(13)
+    'each band stretched from its percentiles 1 to 99, for display only'
+    """
+    if not is_stretched(channels, bands):
+        return ""
+    return f"each band stretched from its percentiles {STRETCH[0]} to {STRETCH[1]}, for display only"
+
+
+def stretch_of(
+    images: Iterable[np.ndarray], bands: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The values that are shown as black and as white of each shown band.
+
+    Args:
+        images: iterable of arrays `(..., C)`, all images of a picture, at least one.
+        bands: as for `shown_bands`.
+
+    Returns:
+        `(black, white)`, arrays `(1,)` or `(3,)`; `None` where values are shown as they are.
+
+    Example:
+
+    >>> black, white = stretch_of([np.arange(101.0)[:, None]], bands=(1,))
+    >>> black.tolist(), white.tolist()
+    ([1.0], [99.0])
+    """
+    arrays = [np.asarray(image) for image in images]
+    if not is_stretched(arrays[0].shape[-1], bands):
+        return None
+    shown = [take_bands(array, bands) for array in arrays]
+    values = np.concatenate([array.reshape(-1, array.shape[-1]) for array in shown])
+    black, white = np.percentile(values, STRETCH, axis=0)
+    # Of a band with one value in nearly all pixels nothing could be seen: it stays as it is.
+    flat = white <= black
+    return np.where(flat, 0, black), np.where(flat, 255, white)

@@ -73,6 +73,8 @@ class Source:
             in the order of large files.
         names: function of indices to a list of names of other images, such as those of the files that they were made
             from; `None` for one without a name. Defaults to `None`: no image has a name.
+        place_of: function of an index to a text that says where that image is in large files. Defaults to `None`:
+            unknown, or in a file of its own.
         buffer: `ShuffleBuffer` (`keras_moco.data.shuffle_buffer`) that a random order fills, or `None`.
         licence: str, licence of the data, or `None` if it is unknown.
         identity: function without arguments to a dict of digests, of everything that makes the images and their order
@@ -97,6 +99,7 @@ class Source:
     bad: BadImages | None = dataclasses.field(default=None, repr=False)
     files: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
     names: Callable[[list[int]], list[str | None]] | None = dataclasses.field(default=None, repr=False)
+    place_of: Callable[[int], str] | None = dataclasses.field(default=None, repr=False)
     buffer: ShuffleBuffer | None = None
     licence: str | None = None
     identity: Callable[[], dict[str, str]] | None = dataclasses.field(default=None, repr=False)

@@ -47,6 +47,9 @@ def subset(source: Source, indices: np.ndarray | Sequence[int]) -> Source:
     def names(indices):
         return source.files_of(chosen[indices])
 
+    def place_of(index):
+        return source.place_of(chosen[index])
+
     if source.arrays:
         with tf.device("CPU"):
             arrays = tuple(tf.gather(array, chosen) for array in source.arrays())
@@ -72,6 +75,7 @@ def subset(source: Source, indices: np.ndarray | Sequence[int]) -> Source:
         bad=source.bad.among(chosen) if source.bad else None,
         files=tuple(source.files[index] for index in chosen) if source.files else None,
         names=names,
+        place_of=place_of if source.place_of else None,
         identity=identity,
     )
 

@@ -17,6 +17,7 @@ from PIL import Image
 from keras_moco.data.bad_images import plain_read_errors
 from keras_moco.data.duplicates import SIDE, thumbnail
 from keras_moco.data.source import Source
+from keras_moco.image_formats.cut_off import is_cut_off
 from keras_moco.image_formats.orient import STEPS
 from keras_moco.image_formats.pillow import orientation
 from keras_moco.image_formats.registry import FORMATS, Facts, facts_of, format_of, what_is_wrong
@@ -61,6 +62,7 @@ class Measures(NamedTuple):
         histogram: float64 `(C, 256)`, the share of the pixels of each level.
         thumbnail: uint8 `(16, 16)`.
         blank: bool, whether all pixels are equal.
+        cut_off: bool, whether the lower part is missing and filled with gray.
     """
 
     mean: np.ndarray
@@ -68,6 +70,7 @@ class Measures(NamedTuple):
     histogram: np.ndarray
     thumbnail: np.ndarray
     blank: bool
+    cut_off: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +86,7 @@ class Survey:
         histogram: float64 `(C, 256)`, the share of the pixels of each level, likewise.
         thumbnails: uint8 `(n, 16, 16)`, of the decoded images.
         blank: list of the indices of decoded images with one value.
+        cut_off: list of the indices of decoded JPEGs whose lower part is missing.
     """
 
     source: Source
@@ -93,6 +97,7 @@ class Survey:
     histogram: np.ndarray
     thumbnails: np.ndarray
     blank: list[int]
+    cut_off: list[int]
 
     @functools.cached_property
     def read(self) -> list[Entry]:
@@ -113,8 +118,10 @@ class Survey:
         return np.array([entry.size for entry in self.read if entry.size], "int64").reshape(-1, 2)
 
     def name(self, index: int) -> str:
-        """The path of an image, or its number."""
-        return self.source.files[index] if self.source.files else f"image {index}"
+        """The path of an image; without one its place in a large file, or its number."""
+        (path,) = self.source.files_of([index])
+        place_of = self.source.place_of
+        return path or (f"image {index} ({place_of(index)})" if place_of else f"image {index}")
 
 
 def survey(source: Source, sample: int = SAMPLE) -> Survey:
@@ -163,7 +170,7 @@ class _Total:
     def __init__(self, channels):
         self.mean, self.square = np.zeros(channels), np.zeros(channels)
         self.histogram = np.zeros((channels, LEVELS))
-        self.decoded, self.thumbnails, self.blank = [], [], []
+        self.decoded, self.thumbnails, self.blank, self.cut_off = [], [], [], []
 
     def add(self, index, measures):
         self.mean += measures.mean
@@ -173,6 +180,8 @@ class _Total:
         self.thumbnails.append(measures.thumbnail)
         if measures.blank:
             self.blank.append(index)
+        if measures.cut_off:
+            self.cut_off.append(index)
 
     def survey(self, source, entries):
         count = len(self.decoded) or math.nan
@@ -186,6 +195,7 @@ class _Total:
             histogram=self.histogram / count,
             thumbnails=np.array(self.thumbnails, "uint8").reshape(-1, SIDE, SIDE),
             blank=self.blank,
+            cut_off=self.cut_off,
         )
 
 
@@ -206,12 +216,12 @@ def _look(source, decode, chosen, example):
     """The `Entry` of an example, and its `Measures` if it is one of the chosen."""
     index, label, image = int(example["index"]), int(example["label"]), example["image"]
     try:
-        data = _content(source, image, index)
+        data = source.encoded.original(image) if source.encoded else image.tobytes()
     except OSError as error:
-        return Entry(index, label, error.strerror or "it cannot be read"), None
+        return Entry(index, label, error.strerror or str(error)), None
     facts = size = pixels = None
     with contextlib.suppress(Exception):  # libraries raise many kinds for damaged files; decoding decides
-        facts, size = _facts(image, data)
+        facts, size = _facts(image, data, source.image_shape[-1])
     if facts is None or index in chosen:
         try:
             pixels = decode(image)
@@ -220,26 +230,18 @@ def _look(source, decode, chosen, example):
         size = pixels.shape[:2]
     kind = IN_MEMORY if isinstance(image, np.ndarray) else format_of(data)
     entry = Entry(index, label, "", kind or "", facts, size, _digest(data))
-    return entry, _measures(pixels) if index in chosen else None
-
-
-def _content(source, image, index):
-    """The encoded bytes of an image; of one in memory those of its pixels."""
-    if source.files:
-        with open(source.files[index], "rb") as file:
-            return file.read()
-    return image if isinstance(image, bytes) else image.tobytes()
+    return entry, _measures(pixels, data) if index in chosen else None
 
 
 def _digest(data):
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def _facts(image, data):
+def _facts(image, data, channels):
     """`Facts`, and height and width where the beginning of the file has them."""
     if isinstance(image, np.ndarray):
         return Facts(image.shape[-1]), image.shape[:2]
-    facts = facts_of(data)
+    facts = facts_of(data, channels)
     if not FORMATS[format_of(data)].head:
         return facts, None
     with Image.open(io.BytesIO(data)) as opened:
@@ -248,8 +250,8 @@ def _facts(image, data):
     return facts, (width, height) if exchanged else (height, width)
 
 
-def _measures(pixels):
-    """The `Measures` of an image `(h, w, C)` with values in 0..255."""
+def _measures(pixels, data):
+    """The `Measures` of an image `(h, w, C)` with values in 0..255, and of the bytes of its file."""
     step = math.ceil(math.sqrt(pixels.shape[0] * pixels.shape[1] / PIXELS))
     some = pixels[::step, ::step]
     values = some.reshape(-1, some.shape[-1])
@@ -266,4 +268,5 @@ def _measures(pixels):
         histogram,
         thumbnail=thumbnail(pixels),
         blank=bool((some == some[0, 0]).all() and (pixels == pixels[0, 0]).all()),
+        cut_off=is_cut_off(data, pixels),
     )

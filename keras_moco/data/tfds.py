@@ -15,7 +15,7 @@ from absl import logging
 from keras_moco.data.arrays import examples_from_arrays
 from keras_moco.data.decode import Files
 from keras_moco.data.labels import class_of
-from keras_moco.data.record_names import record_names
+from keras_moco.data.record_names import describe_record, record_names
 from keras_moco.data.shuffle_buffer import ShuffleBuffer, shuffled_stream
 from keras_moco.data.source import Source
 from keras_moco.data.tfds_files import (
@@ -77,8 +77,8 @@ def open_tfds(name, options):
     arrays = _decoded_once(lambda: read(None), num_examples, shape, records, again) if in_memory else None
 
     def describe(index):
-        damage = records.damage_of(index) if records else ""
-        return f"example {index} of tfds:{name} ({split}" + (f"; {damage})" if damage else ")")
+        more = f"; {describe_record(records, index, 'image')}" if records else ""
+        return f"example {index} of tfds:{name} ({split}{more})"
 
     return Source(
         name=f"tfds:{name}",
@@ -91,6 +91,7 @@ def open_tfds(name, options):
         encoded=None if in_memory else Files(Decoding(channels)),
         bad=None if in_memory else options.judge(num_examples, describe),
         names=functools.partial(record_names, records) if records else None,
+        place_of=records.place_of if records else None,
         buffer=None if in_memory else buffer,
         licence=builder.info.redistribution_info.license or None,
         identity=lambda: identity(builder, tfds_split),

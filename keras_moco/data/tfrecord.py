@@ -10,7 +10,7 @@ from keras_moco.data.attempt import attempt
 from keras_moco.data.decode import Files
 from keras_moco.data.identity import digest_of
 from keras_moco.data.labels import UNLABELLED, check_first_labels, class_of
-from keras_moco.data.record_names import record_names
+from keras_moco.data.record_names import describe_record, record_names
 from keras_moco.data.shuffle_buffer import ShuffleBuffer, shuffled_stream
 from keras_moco.data.source import Source, check_split
 from keras_moco.data.split_files import class_names_beside, files_of_other_splits, find_files
@@ -71,8 +71,7 @@ def open_tfrecord(pattern, options):
         return shuffled_stream(shards.records(parse).enumerate().map(entries), buffer, seed, options.cache)
 
     def describe(index):
-        damage = shards.damage_of(index)
-        return f"record {index} of {name} ({split}" + (f"; {damage})" if damage else ")")
+        return f"record {index} of {name} ({split}; {describe_record(shards, index, options.tfrecord_image_feature)})"
 
     decoding = decoding_of_records(shards.records(), name, options)
     first = _first_label(shards, class_names, label, pattern, name) if class_names else 0
@@ -86,6 +85,7 @@ def open_tfrecord(pattern, options):
         encoded=Files(decoding),
         bad=options.judge(num_examples, describe),
         names=functools.partial(record_names, shards),
+        place_of=shards.place_of,
         buffer=buffer,
         identity=lambda: _identity(files, class_names),
     )

@@ -97,6 +97,11 @@ class RecordFiles:
         file, number = self._places[index]
         return _describe(self._damage, self.paths[file], int(number))
 
+    def place_of(self, index):
+        """Where the record of that index is, in words."""
+        file, number = self._places[index]
+        return f"record {number} of {self.paths[file]}"
+
     def damage(self):
         """What is wrong with the damaged records found so far, a list of texts."""
         return [_describe(self._damage, *place) for place in sorted(self._damage)]

@@ -1,6 +1,7 @@
 """Image retrieval: the training images most similar to given images, as a picture and as a table."""
 
 import csv
+import dataclasses
 
 import numpy as np
 
@@ -97,14 +98,19 @@ def _gathered(target, source, numbers):
         ValueError: if an image does not exist, or cannot be read.
     """
     wanted, places = np.unique(numbers, return_inverse=True)
-    batches = list(target.dataset_of(data.subset(source, wanted)).as_numpy_iterator())
-    images, labels, read = (np.concatenate([batch[name] for batch in batches]) for name in ("image", "label", "index"))
-    if len(read) < len(wanted):
-        missing = np.setdiff1d(np.arange(len(wanted)), read)
+    chosen = data.subset(source, wanted)
+    if chosen.bad:  # an error about their share would not say which ones
+        chosen = dataclasses.replace(chosen, bad=chosen.bad.without_limit())
+    batches = list(target.dataset_of(chosen).as_numpy_iterator())
+    missing = np.setdiff1d(np.arange(len(wanted)), [index for batch in batches for index in batch["index"]])
+    if len(missing):
+        known = chosen.bad.met if chosen.bad else {}
+        names = (f"{wanted[place]}, {known[place]}" if place in known else f"{wanted[place]}" for place in missing)
         raise UserError(
             "Query images must be readable. "
-            f"Received: {', '.join(map(str, wanted[missing]))} of {source.name} ({source.split}). Choose other images."
+            f"Received: {'; '.join(names)} in {source.name} ({source.split}). Choose other images."
         )
+    images, labels = (np.concatenate([batch[name] for batch in batches]) for name in ("image", "label"))
     places = places.reshape(np.shape(numbers))
     return images[places], labels[places]
 

@@ -44,7 +44,7 @@ def windowed(data):
     return Raw(((shown - black) / (white - black) * 255)[..., None], 255.0)
 
 
-def facts(data):
+def facts(data, channels=None):
     """The `Facts` of a whole file."""
     dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
     pages = int(dataset.get("NumberOfFrames", 1) or 1)

@@ -10,6 +10,6 @@ def read(data, channels=None):
     return pillow.raw(pillow_heif.read_heif(data).to_pillow())
 
 
-def facts(data):
+def facts(data, channels=None):
     """The `Facts` of a whole file."""
     return pillow.facts_of_image(pillow_heif.open_heif(data).to_pillow())

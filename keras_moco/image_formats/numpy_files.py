@@ -1,11 +1,11 @@
-"""NumPy's own files: `.npy`, and `.npz` of one array or with one named `image`, `(h, w)` or `(h, w, c)`."""
+"""NumPy's files: `.npy`, and `.npz` of one array or with one named `image`; `(h, w)`, `(h, w, c)` or `(c, h, w)`."""
 
 import io
 
 import numpy as np
 
 from keras_moco.errors import UserError
-from keras_moco.image_formats.registry import Facts, Raw
+from keras_moco.image_formats.registry import MOST_BANDS, Facts, Raw
 
 NAME = "image"
 KINDS = "buif"  # bool, whole numbers, fractions
@@ -16,20 +16,36 @@ def read(data, channels=None):
     values = _array(data)
     if values.ndim not in (2, 3) or values.dtype.kind not in KINDS or not values.size:
         raise UserError(
-            "An array of a NumPy file must be an image of numbers, (h, w) or (h, w, c). "
+            "An array of a NumPy file must be an image of numbers, (h, w), (h, w, c) or (c, h, w). "
             f"Received: shape {values.shape} of type {values.dtype}. Save it so."
         )
     if values.dtype == bool:
         values = values.astype("uint8") * 255
     white = {"u1": 255.0, "u2": 2.0**16 - 1}.get(values.dtype.str[1:])
-    return Raw(values[..., None] if values.ndim == 2 else values, white)
+    return Raw(values[..., None] if values.ndim == 2 else _channels_last(values, channels), white)
 
 
-def facts(data):
+def facts(data, channels=None):
     """The `Facts` of a whole file."""
-    raw = read(data)
+    raw = read(data, channels)
     bits = {255.0: 8, 2.0**16 - 1: 16}.get(raw.white, 0)
     return Facts(raw.values.shape[-1], bits)
+
+
+def _channels_last(values, channels):
+    """An array of three axes as `(h, w, c)`."""
+    first, middle, last = values.shape
+    if last == channels:
+        return values
+    if first == channels:
+        return np.moveaxis(values, 0, -1)
+    if first <= MOST_BANDS < last:
+        raise UserError(
+            f"It must be known which axis of an array has the channels if the last one is longer than {MOST_BANDS}. "
+            f"Received: shape {values.shape}, {last} channels of {first} x {middle} pixels, or {first} of {middle} x "
+            f"{last}. Give --channels={last} or --channels={first}, or save it as (h, w, c)."
+        )
+    return values
 
 
 def _array(data):

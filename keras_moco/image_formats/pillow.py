@@ -1,4 +1,4 @@
-"""JPEG, BMP, GIF, WebP, PNM and AVIF by Pillow; of an animation the first frame."""
+"""JPEG, BMP, GIF, WebP and AVIF by Pillow; of an animation the first frame."""
 
 import io
 
@@ -18,7 +18,7 @@ def read(data, channels=None):
         return raw(image)
 
 
-def facts(data):
+def facts(data, channels=None):
     """The `Facts` of a file, from its beginning."""
     with Image.open(io.BytesIO(data)) as image:
         return facts_of_image(image)

@@ -26,7 +26,7 @@ def read(data, channels=None):
     return Raw(upright(values, orientation), 2.0**16 - 1, values.shape[-1] in (2, 4))
 
 
-def facts(data):
+def facts(data, channels=None):
     """The `Facts` of a file, from its beginning."""
     found = pillow.facts(data)
     channels = 1 if data[KIND] in (GRAY, GRAY_ALPHA) else found.channels

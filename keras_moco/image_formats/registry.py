@@ -33,6 +33,7 @@ class Facts(NamedTuple):
         alpha: bool, whether it has an opacity.
         turned: bool, whether it is stored other than upright.
         pages: int, more than 1 for an animation or several pages.
+        assumed: str, what was assumed of the file, in words; empty if nothing was.
     """
 
     channels: int
@@ -40,6 +41,7 @@ class Facts(NamedTuple):
     alpha: bool = False
     turned: bool = False
     pages: int = 1
+    assumed: str = ""
 
 
 class Format(NamedTuple):
@@ -48,8 +50,9 @@ class Format(NamedTuple):
     Attributes:
         pattern: regular expression of bytes that the content begins with.
         suffixes: tuple of str, what names of such files end in.
-        module: str, the module with `read(data, channels)`, which returns a `Raw`, and `facts(data)`, which returns
-            `Facts` and may need the beginning of the file only. It is imported when it is used.
+        module: str, the module with `read(data, channels)`, which returns a `Raw`, and `facts(data,
+            channels)`, which returns `Facts` and may need the beginning of the file only. It is imported when it is
+            used.
         needs: tuple of str, modules of the extra `formats` that it takes.
         head: bool, whether `facts` needs the beginning of the file only.
     """
@@ -77,7 +80,14 @@ FORMATS = {
         needs=("tifffile", "imagecodecs"),
         head=False,
     ),
-    "PNM": Format(rb"P[1-6]\s", (".ppm", ".pgm", ".pbm", ".pnm")),
+    "JPEG 2000": Format(
+        rb"\x00\x00\x00\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
+        (".jp2", ".j2k", ".jpf", ".jpx"),
+        "keras_moco.image_formats.jpeg2000",
+        needs=("imagecodecs",),
+        head=False,
+    ),
+    "PNM": Format(rb"P[1-6]\s", (".ppm", ".pgm", ".pbm", ".pnm"), "keras_moco.image_formats.pnm"),
     "DICOM": Format(
         rb".{128}DICM", (".dcm", ".dicom"), "keras_moco.image_formats.dicom", needs=("pydicom",), head=False
     ),
@@ -89,6 +99,7 @@ SUFFIXES = tuple(suffix for each in FORMATS.values() for suffix in each.suffixes
 NAMES = f"{', '.join([*FORMATS][:-1])} or {[*FORMATS][-1]}"
 RULE = f"An image file must be a whole {NAMES}."
 EXTRA = "pip install 'keras_moco[formats]'"
+MOST_BANDS = 32  # a longer axis is one of pixels, where nothing says which it is
 HEAD = 2**16  # bytes, of which the beginning of a file consists
 
 
@@ -114,8 +125,8 @@ def read(data: bytes, channels: int | None = None) -> Raw:
 
     Args:
         data: bytes, its content.
-        channels: int, the channels that are wanted, by which pages of a TIFF may be bands. Defaults to `None`: those
-            of the first page.
+        channels: int, the channels that are wanted, by which pages of a TIFF may be bands, and the first axis of an
+            array. Defaults to `None`: those of the first page, and the last axis.
 
     Returns:
         `Raw`.
@@ -127,14 +138,18 @@ def read(data: bytes, channels: int | None = None) -> Raw:
     return _module(data).read(data, channels)
 
 
-def facts_of(data: bytes) -> Facts:
+def facts_of(data: bytes, channels: int | None = None) -> Facts:
     """What is known of an image file without its pixels; of some formats the first `HEAD` bytes are enough.
+
+    Args:
+        data: bytes, its content or the beginning of it.
+        channels: int, as for `read`.
 
     Raises:
         ValueError: if it has no known format, or its library is not installed.
         Exception: whatever its library raises about a file that is damaged.
     """
-    return _module(data).facts(data)
+    return _module(data).facts(data, channels)
 
 
 def _module(data):

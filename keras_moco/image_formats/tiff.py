@@ -1,25 +1,30 @@
-"""TIFF by tifffile: any bits, bands and compression; a page for each band, or the first page."""
+"""TIFF by tifffile: any bits, bands and compression; a page for each band or for each row, or the first page."""
 
 import io
+from typing import NamedTuple
 
 import numpy as np
 import tifffile
 
 from keras_moco.errors import UserError
 from keras_moco.image_formats.orient import upright
-from keras_moco.image_formats.registry import Facts, Raw
+from keras_moco.image_formats.registry import MOST_BANDS, Facts, Raw
 
-WHITE_IS_ZERO, PALETTE, SEPARATED = 0, 3, 5  # kinds of pixels (TIFF 6.0, tag 262)
+WHITE_IS_ZERO, BLACK_IS_ZERO, PALETTE, SEPARATED = 0, 1, 3, 5  # kinds of pixels (TIFF 6.0, tag 262)
 PREMULTIPLIED, PLAIN_ALPHA = 1, 2  # kinds of further channels (tag 338)
 ORIENTATION = 274
 YCBCR, JPEG_KINDS = 6, (6, 7)  # YCbCr, which JPEG compression returns as RGB
+WHOLE_ARRAYS = ("shaped", "uniform")  # series of pages that tifffile takes for one array
+UNKNOWN = "QI"  # its letters for an axis of which nothing is said
 OTHERS = (8, 9, 10, 32844, 32845)  # CIELAB and its relatives, LogL, LogLuv
 
 
 def read(data, channels=None):
-    """A file as a `Raw`: its first page, or as many gray pages as there are `channels`."""
+    """A file as a `Raw`: its first page, as many gray pages as there are `channels`, or pages that are rows."""
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         pages = file.pages
+        if _rows(file, channels):
+            return Raw(file.series[0].asarray(), _of_page(pages[0]).white)
         if channels is None or channels == 1 or len(pages) != channels or pages[0].samplesperpixel != 1:
             return _of_page(pages[0])
         parts = [_of_page(page) for page in pages]
@@ -28,19 +33,53 @@ def read(data, channels=None):
     return Raw(np.concatenate([part.values for part in parts], axis=-1), parts[0].white)
 
 
-def facts(data):
+def facts(data, channels=None):
     """The `Facts` of a whole file."""
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        page = file.pages[0]
+        page, rows = file.pages[0], _rows(file, channels)
+        bits = max(8, page.bitspersample) if page.dtype.kind in "bu" else 0
+        if rows:
+            return Facts(rows.bands, bits, assumed=rows.assumed)
         alpha = _alpha(page) > 0
         colours = page.photometric in (PALETTE, SEPARATED)
         return Facts(
             channels=3 if colours else page.samplesperpixel - alpha,
-            bits=max(8, page.bitspersample) if page.dtype.kind in "bu" else 0,
+            bits=bits,
             alpha=alpha,
             turned=_orientation(page) > 1,
             pages=len(file.pages),
         )
+
+
+class _Rows(NamedTuple):
+    """That the pages of a file are the rows of one image: how many bands it has, and what this assumes, in words."""
+
+    bands: int
+    assumed: str = ""
+
+
+def _rows(file, channels):
+    """`_Rows` if the pages are rows: tifffile writes an array `(h, w, bands)` as `h` pages of `(w, bands)`.
+
+    It does so unless `planarconfig` says otherwise. The axes in its description decide if there are any; otherwise
+    as many bands as there are `channels`; otherwise bands are few, and fewer than rows and columns.
+    """
+    page, height = file.pages[0], len(file.pages)
+    if height == 1 or page.axes != "YX" or page.photometric != BLACK_IS_ZERO:
+        return None
+    width, bands = page.shape
+    may_be_few = 1 < bands <= MOST_BANDS and bands < min(height, width)
+    if not (file.is_shaped or may_be_few or bands == channels):
+        return None
+    series = file.series[0]
+    if series.kind not in WHOLE_ARRAYS or series.shape != (height, width, bands):
+        return None
+    if series.axes.startswith("YX") or bands == channels != height:
+        return _Rows(bands)
+    if not may_be_few or height == channels or series.axes[0] not in UNKNOWN:
+        return None
+    text = f"{height} pages of {width} x {bands} pixels are read as one image of {height} x {width} pixels and {bands} "
+    return _Rows(bands, f"{text}bands, as tifffile writes an array (h, w, bands); --channels={bands} confirms it")
 
 
 def _of_page(page):

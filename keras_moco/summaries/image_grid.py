@@ -9,12 +9,35 @@ from keras_moco.storage.atomic import replace_when_written
 GAP = 4  # white pixels between two cells
 LINE = 16  # pixels, the height of a line of text
 WHITE = 255
+SIDE = 96  # pixels; smaller views are enlarged, or details would be invisible
 
 
-def to_rgb(image, bands=None):
-    """An image `(h, w, C)` with values 0..255 as uint8 `(h, w, 3)`; `bands` are those of `data.shown_bands`."""
-    rounded = np.clip(np.rint(take_bands(np.asarray(image), bands)), 0, 255).astype("uint8")
+def to_rgb(image, bands=None, stretch=None):
+    """An image `(h, w, C)` with values 0..255 as uint8 `(h, w, 3)`; the others are of `data.shown_bands`.
+
+    Args:
+        image: array or tensor.
+        bands: as for `shown_bands`.
+        stretch: what `stretch_of` returns. Defaults to `None`: values are shown as they are.
+    """
+    values = take_bands(np.asarray(image), bands)
+    if stretch:
+        black, white = stretch
+        values = (values - black) * (255 / (white - black))
+    rounded = np.clip(np.rint(values), 0, 255).astype("uint8")
     return np.broadcast_to(rounded, (*rounded.shape[:2], 3))
+
+
+def enlarged(image, side):
+    """An image `(h, w, 3)` enlarged by the whole factor that makes cells of that side at least `SIDE` pixels wide.
+
+    Example:
+
+    >>> enlarged(np.zeros((32, 32, 3)), side=32).shape, enlarged(np.zeros((224, 224, 3)), side=224).shape
+    ((96, 96, 3), (224, 224, 3))
+    """
+    factor = -(-SIDE // side)
+    return np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)
 
 
 def grid(rows, gap=GAP):

@@ -112,6 +112,9 @@ def _copies(survey):
             "Look at them: copies are contrasted with each other as if they were different. Keep one of each group",
         )
     yield "blank", _count(survey, survey.blank)
+    if survey.cut_off:
+        yield "cut off", _count(survey, survey.cut_off)
+        yield "", "JPEGs whose lower part is missing. They are read, with gray in its place. Repair or delete them"
 
 
 def _values(survey):

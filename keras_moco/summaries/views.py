@@ -5,12 +5,11 @@ import tensorflow as tf
 
 from keras_moco.callbacks.event_log import write_events
 from keras_moco.data import pretrain_dataset
-from keras_moco.data.shown_bands import describe_bands
+from keras_moco.data.shown_bands import describe_bands, describe_stretch, stretch_of
 from keras_moco.data.subset import in_file_order
 from keras_moco.summaries import image_grid
 
 PAIRS = 8
-SIDE = 96  # pixels; smaller views are enlarged, or details would be invisible
 
 
 def first_views(source, augmentation, batch_size, names, seed=0, on_host=True):
@@ -48,15 +47,11 @@ def write_views(path, log_dir, views, names, images):
         names: names of the views, as for `first_views`.
         images: list of str, the names of the images.
     """
-    factor = -(-SIDE // views[0].shape[1])
-    rows = [[_enlarged(image_grid.to_rgb(view), factor) for view in row] for row in views]
+    side, channels, stretch = views[0].shape[1], views[0].shape[-1], stretch_of(views)
+    rows = [[image_grid.enlarged(image_grid.to_rgb(view, stretch=stretch), side) for view in row] for row in views]
     captions = [image_grid.lines(images, rows[0][0].shape[1])]
     image = np.concatenate([image_grid.grid(rows), image_grid.grid(captions)])
-    bands = describe_bands(views[0].shape[-1])
-    description = f"{len(rows[0])} images as the model gets them: {' above '.join(names)}{bands and f'; {bands}'}."
+    more = "".join(f"; {text}" for text in (describe_bands(channels), describe_stretch(channels)) if text)
+    description = f"{len(rows[0])} images as the model gets them: {' above '.join(names)}{more}."
     write_events(log_dir, "views", lambda: tf.summary.image("views", image[None], description=description))
     image_grid.save(path, image)
-
-
-def _enlarged(image, factor):
-    return np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)

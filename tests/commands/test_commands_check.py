@@ -145,7 +145,8 @@ def test_records_are_looked_at_too(tmp_path):
     write_records(tmp_path / "train-0", [*map(record, images), record(images[0]), record(images[1][:300]), record()])
     found, flags = check(f"tfrecord:{tmp_path}/train-*")
     assert "12 images, of which 10 can be read and 2 are skipped" in found["title"]
-    assert found["identical"] == "2 in 1 group: image 0 = image 9"
+    first, second = (f"image {number} (record {number} of {tmp_path}/train-0)" for number in (0, 9))
+    assert found["identical"] == f"2 in 1 group: {first} = {second}"
     assert found["classes"] == "no labels" and not any(flag.startswith("--knn_k") for flag in flags)
 
 

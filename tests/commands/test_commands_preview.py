@@ -15,8 +15,8 @@ from keras_moco.summaries.image_grid import GAP, LINE
 from tests.augment.oracles import PHOTOS, whole
 from tests.data.written import encoded, record, write_records
 
-SIDE = 32
-STEP = SIDE + GAP
+SIDE, FACTOR = 32, 3  # which 96 pixels have as a minimum
+STEP = FACTOR * SIDE + GAP
 ROW = LINE + STEP
 CHINA, FLOWER = PHOTOS[0, 150:350, 80:400], PHOTOS[1]
 SQUARE = CHINA[100 : 100 + SIDE, 100 : 100 + SIDE]
@@ -49,13 +49,19 @@ def pixels(path):
 
 
 def cells(picture, rows, columns):
-    """The cells of a picture, `(rows, columns, SIDE, SIDE, 3)`; all between them must be white, or a name."""
+    """The cells of a picture, `(rows, columns, SIDE, SIDE, 3)`; all between them must be white, or a name.
+
+    In the picture each of their pixels is a block of `FACTOR` by `FACTOR`.
+    """
     assert picture.shape == (rows * ROW - GAP, columns * STEP - GAP, 3) and picture.dtype == "uint8"
     padded = np.pad(picture, [(0, GAP), (0, GAP), (0, 0)], constant_values=255).reshape(rows, ROW, -1, 3)
     assert (padded[:, :LINE] < 128).any(axis=(1, 2, 3)).all()
     blocks = padded[:, LINE:].reshape(rows, STEP, columns, STEP, 3).swapaxes(1, 2)
-    assert (blocks[:, :, SIDE:] == 255).all() and (blocks[:, :, :, SIDE:] == 255).all()
-    return blocks[:, :, :SIDE, :SIDE]
+    side = FACTOR * SIDE
+    assert (blocks[:, :, side:] == 255).all() and (blocks[:, :, :, side:] == 255).all()
+    small = blocks[:, :, :side:FACTOR, :side:FACTOR]
+    np.testing.assert_array_equal(small.repeat(FACTOR, axis=2).repeat(FACTOR, axis=3), blocks[:, :, :side, :side])
+    return small
 
 
 @pytest.mark.slow
@@ -106,14 +112,28 @@ def test_flags_reach_the_recipe(tmp_path, monkeypatch):
     assert pictures[0] == pictures[1] != pictures[2]
 
 
-@pytest.mark.parametrize("channels, bands, shown", [(2, None, [0]), (13, None, [0, 1, 2]), (13, (4, 3, 2), [3, 2, 1])])
-def test_other_channels_than_gray_and_rgb_are_shown_by_some_of_them(channels, bands, shown):
-    images = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, channels), dtype="uint8")
-    identity = Compose([whole(SIDE)])
-    picture, _, _ = preview(array_source(images), identity, images=3, views=1, bands=bands)
+@pytest.mark.parametrize(
+    "channels, bands, shown", [(2, None, [0]), (3, None, [0, 1, 2]), (13, None, [0, 1, 2]), (13, (4, 3, 2), [3, 2, 1])]
+)
+def test_other_channels_than_gray_and_rgb_are_shown_by_some_of_them_each_by_its_own_range(channels, bands, shown):
+    tops = np.linspace(20, 255, channels)  # one range for all would show the first ones dark
+    images = (np.random.default_rng(0).random((3, SIDE, SIDE, channels)) * tops).astype("uint8")
+    picture, _, _ = preview(array_source(images), Compose([whole(SIDE)]), images=3, views=1, bands=bands)
+    expected = images[..., shown].astype(float)
+    if channels > 3:
+        black, white = np.percentile(expected, (1, 99), axis=(0, 1, 2))
+        expected = np.clip((expected - black) * 255 / (white - black), 0, 255)
     for original, view in cells(picture, 3, 2):
-        assert any(np.array_equal(view, np.broadcast_to(image[..., shown], (SIDE, SIDE, 3))) for image in images)
+        off = [np.abs(view - np.broadcast_to(image, (SIDE, SIDE, 3))).max() for image in expected]
+        assert min(off) <= (0.501 if channels > 3 else 0)  # rounded to whole levels
         np.testing.assert_array_equal(original, view)
+
+
+def test_a_band_of_one_value_is_shown_as_it_is_and_large_views_are_not_enlarged():
+    images = np.broadcast_to(np.arange(13, dtype="uint8") * 9, (2, 100, 100, 13))
+    picture, _, _ = preview(array_source(images), Compose([whole(100)]), images=2, views=1)
+    assert picture.shape == (2 * (LINE + 100) + GAP, 200 + GAP, 3)
+    assert (picture[LINE : LINE + 100, :100] == [0, 9, 18]).all()
 
 
 def test_fractions_of_levels_are_rounded_only_to_be_shown_and_a_dark_image_is_no_scaled_one():
@@ -141,7 +161,10 @@ def test_bands_that_do_not_exist_are_refused_and_the_output_says_what_is_shown(t
         run("digits", out, "--bands=red")
     assert not out.exists()
     assert run("digits", out, "--bands=1,1,1", "--images=1", "--views=1") == 0
-    assert "it shows bands 1, 1 and 1 of 1 as red, green and blue." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert (
+        "it shows bands 1, 1 and 1 of 1 as red, green and blue, each band stretched from its percentiles 1 to" in said
+    )
 
 
 def test_a_wrong_flag_is_refused_before_anything_is_opened(tmp_path, capsys, monkeypatch):

@@ -6,7 +6,9 @@ import sys
 import threading
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
+import pillow_heif
 import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
@@ -15,6 +17,7 @@ from keras_moco.augment import moco_v2
 from keras_moco.data import open_source, pretrain_dataset
 from keras_moco.data.decode import Files, pixels_of
 from keras_moco.image_formats.decoding import Decoding
+from keras_moco.image_formats.registry import facts_of
 from tests.batches import take
 from tests.image_formats import written
 from tests.image_formats.written import by_pillow, dicom, picture, scene, tiff
@@ -56,6 +59,11 @@ def own_reading(data, mode="RGB"):
         return np.asarray(ImageOps.exif_transpose(image).convert(mode))
 
 
+def frames(first):
+    """The bytes of three frames, of which the others are darker."""
+    return b"".join((first // number).tobytes() for number in (1, 2, 3))
+
+
 def png_16(values):
     return tf.io.encode_png(values).numpy()
 
@@ -77,6 +85,9 @@ EIGHT_BITS = {
     "GIF": by_pillow(picture("P"), "gif"),
     "WebP": by_pillow(picture(), "webp", quality=80),
     "WebP, lossless": by_pillow(picture(), "webp", lossless=True),
+    "JPEG 2000": by_pillow(picture(), "jpeg2000", quality_layers=[10], quality_mode="rates"),
+    "JPEG 2000, tiled codestream": by_pillow(picture(), "jpeg2000", no_jp2=True, tile_size=(16, 16)),
+    "JPEG 2000, gray": by_pillow(picture("L"), "jpeg2000"),
     "PPM": by_pillow(picture(), "ppm"),
     "PGM": by_pillow(picture("L"), "ppm"),
     "AVIF": by_pillow(picture(), "avif", quality=80),
@@ -101,6 +112,19 @@ def test_colour_becomes_gray_alike_in_all_lossless_formats():
     for gray in grays:
         np.testing.assert_array_equal(gray, grays[0])
         np.testing.assert_allclose(gray[..., 0], luma, atol=1)
+
+
+def jpeg2000(values, **options):
+    """A lossless file, by imagecodecs."""
+    return imagecodecs.jpeg2k_encode(values, level=0, reversible=True, **options)
+
+
+def ppm(values, largest, plain=False):
+    """A PNM file of colours, by the rules of netpbm, with comments in its header."""
+    header = b"P%d # by hand\n%d %d\n#\n%d\n" % (3 if plain else 6, values.shape[1], values.shape[0], largest)
+    if plain:
+        return header + b"\n".join(b" ".join(b"%d" % each for each in row.ravel()) for row in values)
+    return header + values.astype(">u2").tobytes()
 
 
 DEEP = {  # file: values it holds, white of its type
@@ -129,6 +153,28 @@ DEEP = {  # file: values it holds, white of its type
         scene(5, "uint16"),
         FULL_16,
     ),
+    "TIFF, a page for each row of 5 bands": (tiff(scene(5, "uint16")), scene(5, "uint16"), FULL_16),
+    "TIFF, a page for each row of 13 bands, compressed": (
+        tiff(scene(13, "float32"), compression="deflate"),
+        scene(13, "float32"),
+        None,
+    ),
+    "JPEG 2000, 16 bits, gray": (jpeg2000(scene(1, "uint16")[..., 0]), scene(1, "uint16"), FULL_16),
+    "JPEG 2000, 16 bits": (jpeg2000(scene(3, "uint16"), codecformat="j2k"), scene(3, "uint16"), FULL_16),
+    "JPEG 2000, 5 bands": (jpeg2000(scene(5, "uint16")), scene(5, "uint16"), FULL_16),
+    "JPEG 2000, 15 bits": (
+        jpeg2000(scene(1, "uint16", 32767)[..., 0], bitspersample=15),
+        scene(1, "uint16", 32767),
+        32767,
+    ),
+    "JPEG 2000, signed": (jpeg2000(scene(1, "int16", 2000)[..., 0] - 1000), scene(1, "int16", 2000) - 1000, None),
+    "PPM, 16 bits": (ppm(scene(3, "uint16"), FULL_16), scene(3, "uint16"), FULL_16),
+    "PPM, 16 bits as text": (ppm(scene(3, "uint16"), FULL_16, plain=True), scene(3, "uint16"), FULL_16),
+    "DICOM, several frames": (
+        dicom(scene(1, "uint16", 4095)[..., 0], NumberOfFrames=3, PixelData=frames(scene(1, "uint16", 4095))),
+        scene(1, "uint16", 4095),
+        None,
+    ),
     "DICOM": (dicom(scene(1, "uint16", 4095)[..., 0]), scene(1, "uint16", 4095), None),
     "DICOM, compressed": (dicom(scene(1, "uint16", 4095)[..., 0], compress=True), scene(1, "uint16", 4095), None),
     "DICOM with slope and intercept": (
@@ -144,6 +190,8 @@ DEEP = {  # file: values it holds, white of its type
     ),
     "npy, 16 bits": (written.array_file(scene(1, "uint16")[..., 0]), scene(1, "uint16"), FULL_16),
     "npy, 13 bands": (written.array_file(scene(13, "float32")), scene(13, "float32"), None),
+    "npy, 3 channels first": (written.array_file(scene(3, "uint16").transpose(2, 0, 1)), scene(3, "uint16"), FULL_16),
+    "npy, 13 bands first": (written.array_file(scene(13, "float32").transpose(2, 0, 1)), scene(13, "float32"), None),
     "npz": (written.array_file(None, image=scene(3, "float64"), label=np.array(3)), scene(3, "float64"), None),
 }
 
@@ -160,6 +208,57 @@ def test_more_than_8_bits_are_mapped_by_the_stated_law(channels):
     assert_decoded(files, Decoding(channels, (low, high)), off=1e-3)
     if full:
         assert_decoded(full, Decoding(channels))
+
+
+def test_colours_of_other_largest_values_are_scaled_as_netpbm_says():
+    values = scene(3, "uint16", 1023)
+    expected = np.round(values * (255 / 1023))
+    files = {"PPM": (ppm(values, 1023), expected), "text": (ppm(values, 1023, plain=True), expected)}
+    assert_decoded(files, Decoding(3))
+    gray = b"P5 48 36 1023\n" + values[..., :1].astype(">u2").tobytes()
+    assert_decoded({"PGM": (gray, expected[..., :1])}, Decoding(1))
+    assert [facts_of(data).bits for data in (files["PPM"][0], files["text"][0], gray)] == [16, 16, 16]
+    for broken in (files["PPM"][0][:-1], files["text"][0][:-900], ppm(values, 1022), ppm(values, 1022, plain=True)):
+        with pytest.raises(ValueError, match="incomplete|smaller"):
+            pixels_of(broken, Decoding(3))
+
+
+def animation(kind, **options):
+    """Three frames, each with something of its own, of which the first is the scene."""
+    first, *others = (picture().rotate(angle) for angle in (0, 90, 180))
+    return by_pillow(first, kind, save_all=True, append_images=others, duration=100, **options)
+
+
+def test_of_an_animation_the_first_frame_is_read_and_of_an_animated_png_its_default_image():
+    files = {"webp": (animation("webp", lossless=True), scene(3)), "png": (animation("png"), scene(3))}
+    # Its default image is not a part of the animation then.
+    files["png, a title"] = animation("png", default_image=True), scene(3)
+    for kind in ("gif", "avif"):
+        data = animation(kind)
+        with Image.open(io.BytesIO(data)) as image:
+            assert image.n_frames == 3
+            image.seek(0)
+            files[kind] = data, np.asarray(image.convert("RGB"))
+        assert np.abs(files[kind][1].astype(int) - scene(3)).mean() < 20  # the scene, in few colours or compressed
+    assert_decoded(files, Decoding(3))
+
+
+def test_heic_is_turned_once_and_has_8_bits():
+    files = {}
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[274] = orientation
+        expected = own_reading(by_pillow(picture(), "png", exif=exif))
+        with io.BytesIO() as file:  # its writer states the orientation as a rotation of HEIC
+            pillow_heif.from_pillow(picture()).save(file, quality=-1, exif=exif.tobytes())
+            files[f"{orientation}"] = file.getvalue(), expected
+    # Lossless, but for its own colours.
+    assert_decoded(files, Decoding(3), off=8)
+    with io.BytesIO() as file:
+        pillow_heif.from_bytes("RGB;16", (48, 36), scene(3, "uint16").tobytes()).save(file, quality=-1)
+        ten_bits = file.getvalue()
+    assert facts_of(ten_bits).bits == 8
+    assert_decoded({"10 bits": (ten_bits, scene(3, "uint16") / 257.0)}, Decoding(3), off=8)
 
 
 def test_a_range_applies_to_8_bits_and_fractions_too():
@@ -205,6 +304,7 @@ def test_few_bits_and_inverted_pages_have_their_own_white():
         (written.array_file(np.full((9, 9), np.nan)), "finite numbers"),
         (written.array_file(np.zeros((9, 9), complex)), "image of numbers"),
         (tiff(np.zeros((9, 9), "complex64")), "real numbers"),
+        (written.array_file(np.zeros((3, 40, 50))), "50 channels of 3 x 40 pixels, or 3 of 40 x 50"),
         (by_pillow(picture().convert("YCbCr"), "tiff"), "Convert it"),
         (by_pillow(picture().convert("LAB"), "tiff"), "Convert it"),
     ],
@@ -232,6 +332,7 @@ TRANSPARENT = {
     "png": by_pillow(picture("RGBA"), "png"),
     "webp": by_pillow(picture("RGBA"), "webp", lossless=True, exact=True),
     "tiff": by_pillow(picture("RGBA"), "tiff"),
+    "jpeg 2000": by_pillow(picture("RGBA"), "jpeg2000"),
 }
 
 

@@ -1,5 +1,7 @@
 """What a sample of files decides: channels, range of values, and what the log says of them."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -105,6 +107,36 @@ def test_what_is_laid_on_a_background_or_skipped_is_said(tmp_path, caplog):
     open_source(write(tmp_path, a__png=opaque, b__png=drawing, c__tif=pages), background=0)
     assert "1 of a sample of 3 images are partly transparent; their background becomes 0" in caplog.text
     assert "files of up to 4 pages, of which the first one is read" in caplog.text
+
+
+def test_pages_that_are_rows_are_one_image_which_is_said_once_unless_it_is_known(tmp_path, caplog):
+    bands = scene(13, "uint16")
+    name = write(tmp_path, a__tif=tiff(bands), b__tif=tiff(bands[::-1]))
+    said = "36 pages of 48 x 13 pixels are read as one image of 36 x 48 pixels and 13 bands"
+    for channels, times in ((None, 1), (13, 0)):
+        caplog.clear()
+        source = open_source(name, channels=channels, value_range="full")
+        assert source.image_shape[-1] == 13 and caplog.text.count(said) == times
+        first, second = source.examples().as_numpy_iterator()
+        np.testing.assert_array_equal(first["image"], np.round(bands / 257))
+        np.testing.assert_array_equal(second["image"], np.round(bands[::-1] / 257))
+    for folder, options in (("known", {"metadata": {"axes": "YXC"}}), ("stack", {"metadata": {"axes": "ZYX"}})):
+        caplog.clear()
+        (tmp_path / folder).mkdir()
+        source = open_source(write(tmp_path / folder, a__tif=tiff(bands, **options)), value_range="full")
+        assert said not in caplog.text and source.image_shape[-1] == (13 if folder == "known" else 1)
+
+
+def test_arrays_whose_channels_may_be_first_or_last_need_a_number(tmp_path):
+    first = array_file(scene(3, "uint16", 4095).transpose(2, 0, 1))
+    name = write(tmp_path, a__npy=first, b__npy=first)
+    reading = "shape (3, 36, 48), 48 channels of 3 x 36 pixels, or 3 of 36 x 48. Give --channels=48 or --channels=3"
+    with pytest.raises(ValueError, match=re.escape(reading)):
+        open_source(name)
+    for channels, expected in ((3, scene(3, "uint16", 4095)), (48, scene(3, "uint16", 4095).transpose(2, 0, 1))):
+        source = open_source(name, channels=channels, value_range="0,255")
+        for example in source.examples().as_numpy_iterator():
+            np.testing.assert_array_equal(example["image"], np.minimum(expected, 255))
 
 
 def test_eight_and_sixteen_bits_together_are_each_read_by_their_own_white(tmp_path, caplog):

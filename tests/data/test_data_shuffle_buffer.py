@@ -102,8 +102,8 @@ def test_preview_shows_the_first_images_and_fills_no_buffer(records):
     picture, names, _ = preview(source, RandomResizedCrop(20), images=2, views=1)
     assert names == ["image 0", "image 1"] and seeds == [None]
     for row in range(2):
-        top = row * (LINE + 20 + GAP) + LINE
-        cell = picture[top : top + 20, :20]  # the whole image, 20 x 24, as large as fits
+        top = row * (LINE + 100 + GAP) + LINE
+        cell = picture[top : top + 100 : 5, :100:5]  # the whole image, 20 x 24, as large as fits, enlarged
         assert np.abs(cell[3:17].mean() - smooth(row, 20, 24).mean()) < 5
 
 

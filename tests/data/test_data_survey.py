@@ -7,7 +7,8 @@ from PIL import Image
 from keras_moco.data import open_source
 from keras_moco.data import survey as module
 from keras_moco.data.survey import survey
-from tests.data.written import encoded, smooth
+from keras_moco.summaries.survey_text import describe_survey
+from tests.data.written import encoded, record, smooth, write_records, write_tar, write_zip
 from tests.image_formats.written import array_file, dicom, tiff
 
 
@@ -67,6 +68,55 @@ def test_a_file_that_disappears_is_an_entry_with_the_reason(tmp_path):
     found = survey(source)
     assert [entry.reason for entry in found.entries] == ["", "No such file or directory", ""]
     assert found.decoded == [0, 2] and [entry.index for entry in found.skipped] == [1]
+
+
+@pytest.mark.parametrize("kind", ["zip", "webdataset", "tfrecord"])
+def test_images_in_archives_and_records_are_read_and_the_damaged_ones_are_named(tmp_path, kind):
+    images = [smooth(number, 20, 30) for number in range(3)]
+    files = {f"{number}.png": encoded(image, "PNG") for number, image in enumerate(images)}
+    files["3.png"], files["4.png"] = files["0.png"][:-100], b"a text"
+    path = tmp_path / "images"
+    if kind == "tfrecord":
+        write_records(path, map(record, files.values()))
+        names = [f"image {number} (record {number} of {path})" for number in (3, 4)]
+    else:
+        (write_zip if kind == "zip" else write_tar)(path, files)
+        names = [f"{path}/{number}.png" for number in (3, 4)]
+    source = open_source(f"{kind}:{path}", max_bad_fraction=0.9)
+    found = survey(source)
+    assert [entry.size for entry in found.entries[:3]] == 3 * [(20, 30)]
+    np.testing.assert_allclose(found.mean, np.mean(images, axis=(0, 1, 2)) / 255)
+    reasons = ["a damaged, incomplete or too large PNG", "of no known format"]
+    assert [entry.reason for entry in found.skipped] == reasons
+    assert [found.name(entry.index) for entry in found.skipped] == names
+
+
+def test_member_of_an_archive_that_cannot_be_unpacked_has_its_reason(tmp_path):
+    path, image = tmp_path / "images.zip", encoded(smooth(0, 20, 30), "PNG")
+    write_zip(path, {"0.png": image, "1.png": image + b"!"})
+    path.write_bytes(path.read_bytes().replace(image + b"!", image + b"?"))
+    for cache in (False, True):
+        found = survey(open_source(f"zip:{path}", max_bad_fraction=0.9, cache=cache))
+        assert [entry.index for entry in found.skipped] == [1]
+    assert survey(open_source(f"zip:{path}")).skipped[0].reason == "its checksum is wrong"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpegs_that_were_cut_off_and_closed_are_found_and_gray_ones_are_not(tmp_path, channels):
+    random = np.random.default_rng(0)
+    exif = Image.Exif()
+    for number in range(8):
+        exif[274] = number + 1
+        image = random.integers(0, 256, (80, 120, channels), "uint8").squeeze()
+        whole = encoded(image, "JPEG", quality=90, exif=exif)
+        image[40:] = 128
+        gray_below = encoded(image, "JPEG", quality=90, exif=exif)
+        cut = whole[: len(whole) * (number + 2) // 10] + b"\xff\xd9"
+        for name, content in {"a": whole, "b": gray_below, "c": cut}.items():
+            (tmp_path / f"{name}{number}.jpg").write_bytes(content)
+    found = survey(open_source(f"folder:{tmp_path}", channels=channels))
+    assert found.cut_off == [*range(16, 24)]
+    assert "cut off           " in describe_survey(found, (3.98, 6.57))
 
 
 def test_damage_anywhere_in_a_file_of_any_format_is_an_entry_and_no_error(tmp_path):

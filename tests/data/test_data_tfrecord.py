@@ -118,15 +118,33 @@ def test_the_split_in_a_pattern_stands_for_the_words_of_a_split(tmp_path):
 
 
 def test_a_damaged_image_is_skipped_and_described(tmp_path):
-    write_records(tmp_path / "a", [record(image) for image in (PNG, b"", PNG[:-200], PNG)] + [record()])
+    write_records(tmp_path / "a", [record(image) for image in (PNG, b"", PNG[:-60], PNG)] + [record()])
     pattern = f"tfrecord:{tmp_path}/a"
     source = open_source(pattern, max_bad_fraction=0.6)
     assert [found["index"] for found in read(source)] == [0, 3]
     assert source.bad.summary().startswith("3 of 5 ")
-    assert all(f"record {index} of {pattern} (train)" in source.bad.summary() for index in (1, 2, 4))
+    reasons = {1: "without an image", 2: "a damaged, incomplete or too large PNG", 4: "without an image"}
+    for index, reason in reasons.items():
+        assert f"record {index} of {pattern} (train; record {index} of {tmp_path}/a: {reason}" in source.bad.summary()
     with pytest.raises(ValueError) as error, plain_read_errors():
         read(open_source(pattern, strict=True))
-    assert f"Received: record 1 of {pattern} (train)" in str(error.value)
+    assert f"Received: record 1 of {pattern} (train; record 1 of {tmp_path}/a: without an image" in str(error.value)
+
+
+def test_a_damaged_image_is_named_by_the_file_it_was_made_from_and_by_its_place(tmp_path):
+    images = [PNG, PNG[:-60], PNG, PNG]
+    for shard in range(2):
+        records = []
+        for number, image in list(enumerate(images))[shard::2]:
+            example = tf.train.Example.FromString(record(image))
+            example.features.feature["image/filename"].bytes_list.value.append(b"photos/%d.png" % number)
+            records.append(example.SerializeToString())
+        write_records(tmp_path / f"a-{shard}", records, "GZIP" if shard else "")
+    source = open_source(f"tfrecord:{tmp_path}/a-*", max_bad_fraction=0.6)
+    read(source)
+    said = f"photos/1.png, record 0 of {tmp_path}/a-1: a damaged, incomplete or too large PNG)"
+    assert source.bad.met[1].endswith(f"; {said}")
+    assert subset(source, [1, 3]).place_of(0) == f"record 0 of {tmp_path}/a-1"
 
 
 # What cannot be opened.

@@ -331,9 +331,16 @@ def test_names_that_are_not_utf8_are_kept(tmp_path, figures):
 
 def test_unreadable_query_is_refused(run, tmp_path):
     dataset = write_images(tmp_path / "images", *(f"train/a/{number}.png" for number in range(9)))
-    (tmp_path / "images" / "train" / "a" / "4.png").write_bytes(b"damaged")
+    folder = tmp_path / "images" / "train" / "a"
+    damaged = {4: (b"damaged", "of no known format"), 6: (b"", "an empty file")}
+    for number, (content, _) in damaged.items():
+        (folder / f"{number}.png").write_bytes(content)
     settings = {"workdir": str(run), "dataset": dataset, "split": "train", "neighbours": 2}
-    assert f"Received: 4 of {dataset} (train)." in refusal("retrieve", **settings, queries=tuple("234567"))
+    named = "; ".join(f"{number}, {folder}/{number}.png ({reason})" for number, (_, reason) in damaged.items())
+    assert f"Received: {named} in {dataset} (train). " in refusal("retrieve", **settings, queries=tuple("3456"))
+    assert f"{named.split(';')[0]} in " in refusal("retrieve", **settings, queries=("4",))
+    files = tuple(str(folder / f"{number}.png") for number in (3, 4))
+    assert f"Received: {files[1]} (of no known format). " in refusal("retrieve", **settings, queries=files)
 
 
 def test_embed_writes_features_with_labels_and_files(run, trained, features, capsys):

@@ -37,13 +37,18 @@ def test_shown_views_are_finished_as_in_the_training_step():
         assert views[number].shape == (8, SIZE, SIZE, 1)
 
 
-def test_of_13_bands_the_first_three_are_drawn_and_the_description_says_so(tmp_path):
-    views = [np.random.default_rng(0).integers(0, 256, (2, 96, 96, 13), dtype="uint8") for _ in NAMES]
+def test_of_13_bands_the_first_three_are_drawn_stretched_and_the_description_says_so(tmp_path):
+    views = [np.random.default_rng(seed).integers(30, 90, (2, 96, 96, 13), dtype="uint8") for seed in range(2)]
     write_views(tmp_path / "views.png", tmp_path / "log", views, NAMES, ["a", "b"])
     with Image.open(tmp_path / "views.png") as picture:
-        np.testing.assert_array_equal(np.asarray(picture.convert("RGB"))[:96, :96], views[0][0, ..., :3])
+        drawn = np.asarray(picture.convert("RGB"))[:96, :96]
+    shown = np.stack(views)[..., :3].astype(float)
+    black, white = np.percentile(shown, (1, 99), axis=(0, 1, 2, 3))
+    expected = np.clip((shown[0, 0] - black) * 255 / (white - black), 0, 255)
+    np.testing.assert_allclose(drawn, expected, atol=0.501)  # rounded to whole levels
     [path] = (tmp_path / "log").iterdir()
-    assert b"bands 1, 2 and 3 of 13 as red, green and blue" in path.read_bytes()
+    said = path.read_bytes()
+    assert b"bands 1, 2 and 3 of 13 as red, green and blue; each band stretched from its percentiles 1 to 99" in said
 
 
 def test_png_and_tensorboard_image_have_queries_above_keys_above_names(tmp_path):
