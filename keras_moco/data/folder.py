@@ -235,12 +235,14 @@ def _note(found, name):
     """Logs what is not read."""
     unread = [path for each in found for path in each.files if not _is_image(path)]
     others = [path for each in found for path in each.others]
+    hidden = [path for each in found for path in each.hidden]
     again = [path for each in found for path in each.again]
     links = [path for path in again if os.path.islink(path)]
     folders = [path for path in again if not os.path.islink(path)]
     for paths, reason, remedy in (
         (unread, f"files are not read: {_endings(unread)};", f". Convert images to one of {' '.join(SUFFIXES)}"),
         (others, "pipes, sockets or devices, which are no files, are not read,", ""),
+        (hidden, "hidden files or folders, whose names begin with a dot, are not read,", ""),
         (links, "links lead to folders that are read already, and are not read again,", ""),
         (folders, "folders are read already by another path, and are not read again,", ""),
     ):
