@@ -320,7 +320,7 @@ class Written(NamedTuple):
 
 
 def write_mixed_files(root):
-    """Writes all files in classes and deeper folders of `root/photos`, some of them through a link: a list of `Written`."""
+    """Writes all files in classes and deeper folders of `root/photos`, some through a link: a list of `Written`."""
     root, photos = os.fsencode(root), os.path.join(os.fsencode(root), b"photos")
     for place in (b"outside", *(os.path.join(b"photos", name, inner) for name in CLASSES for inner in INNER[:-1])):
         os.makedirs(os.path.join(root, place), exist_ok=True)

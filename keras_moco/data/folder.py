@@ -240,7 +240,7 @@ def _note(found, name):
     links = [path for path in again if os.path.islink(path)]
     folders = [path for path in again if not os.path.islink(path)]
     for paths, reason, remedy in (
-        (unread, f"files are not read: {_endings(unread)};", f". Convert images to one of {' '.join(SUFFIXES)}"),
+        (unread, f"files are not read: {endings(unread)};", f". Convert images to one of {' '.join(SUFFIXES)}"),
         (others, "pipes, sockets or devices, which are no files, are not read,", ""),
         (hidden, "hidden files or folders, whose names begin with a dot, are not read,", ""),
         (links, "links lead to folders that are read already, and are not read again,", ""),
@@ -262,7 +262,7 @@ def _note_overlap(train, tests, name):
             )
 
 
-def _endings(paths):
+def endings(paths):
     """How many files have which ending: the most frequent ones, in words."""
     counts = collections.Counter(os.path.splitext(path)[1].lower() or "without an ending" for path in paths)
     ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))

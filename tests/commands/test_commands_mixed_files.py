@@ -1,4 +1,4 @@
-"""3,000 files of every format, fault and oddity in one folder: what is read, what is not, and why, adds up everywhere."""
+"""3,000 files of every format, fault and oddity in one folder: what is read, and what is not and why, adds up."""
 
 import collections
 import contextlib
