@@ -100,8 +100,15 @@ class Files:
         Raises:
             Exception: of any kind, if it cannot be read or does not fit.
         """
-        fetched = self._fetch(tf.constant(image)).numpy() if self._fetch else image
-        return pixels_of(self._read(fetched), self.decoding)
+        return pixels_of(self.bytes_of(image), self.decoding)
+
+    def bytes_of(self, image):
+        """The bytes of the file of an image that `Source.read` gives, outside of a pipeline.
+
+        Raises:
+            OSError: if it cannot be read; of an archive it has no bytes then.
+        """
+        return self._read(self._fetch(tf.constant(image)).numpy() if self._fetch else image)
 
     def _any(self, fetched, function):
         decoder = AnyFile(fetched, self.decoding, self._read)

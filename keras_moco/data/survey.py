@@ -206,9 +206,12 @@ def _look(source, decode, chosen, example):
     """The `Entry` of an example, and its `Measures` if it is one of the chosen."""
     index, label, image = int(example["index"]), int(example["label"]), example["image"]
     try:
-        data = _content(source, image, index)
+        data = source.encoded.bytes_of(image) if source.encoded else image.tobytes()
     except OSError as error:
         return Entry(index, label, error.strerror or "it cannot be read"), None
+    if not data and source.files:  # an archive knows why it has none
+        name = source.files[index]
+        return Entry(index, label, source.bad.describe(index).removeprefix(f"{name} (").removesuffix(")")), None
     facts = size = pixels = None
     with contextlib.suppress(Exception):  # libraries raise many kinds for damaged files; decoding decides
         facts, size = _facts(image, data)
@@ -221,14 +224,6 @@ def _look(source, decode, chosen, example):
     kind = IN_MEMORY if isinstance(image, np.ndarray) else format_of(data)
     entry = Entry(index, label, "", kind or "", facts, size, _digest(data))
     return entry, _measures(pixels) if index in chosen else None
-
-
-def _content(source, image, index):
-    """The encoded bytes of an image; of one in memory those of its pixels."""
-    if source.files:
-        with open(source.files[index], "rb") as file:
-            return file.read()
-    return image if isinstance(image, bytes) else image.tobytes()
 
 
 def _digest(data):
