@@ -86,8 +86,8 @@ def open_folder(path, options):
         folders = _Folders.of(tests)
         _note_overlap(train.roots, tests, name)
         class_names = classes_for_test(train.class_names, folders.class_names, name)
+    _note(folders.found, name)  # first, since it shows why there may be no images
     files = _labelled(folders, class_names)
-    _note(folders.found, name)
     if options.test_fraction:
         files = divide(files, split, options.test_fraction, name)
     return source_of_files(name, options, files, class_names)

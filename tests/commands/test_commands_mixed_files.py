@@ -87,6 +87,9 @@ def test_each_command_says_what_is_no_image_and_why(everything, command):
     assert number_in(logged, "hidden files or folders") == fates[HIDDEN]
     assert number_in(logged, "pipes, sockets or devices") == fates[SPECIAL]
     assert number_in(logged, "links lead to folders that are read already") == fates[AGAIN]
+    # Of a sample, whose size is not the test's.
+    for words in ("images have 1 channel(s)", "images are partly transparent", "one range for all of them may fit"):
+        assert command in ("embed", "retrieve") and "range" in words or any(words in line for line in logged), words
     endings = counted(everything.written, lambda kind: kind.what, UNREAD)
     (line,) = [line for line in logged if "files are not read" in line]
     named = {ending: int(count) for count, ending in re.findall(r"(\d+) (\.\w+|without an ending|others)[,;]", line)}
