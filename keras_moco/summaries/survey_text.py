@@ -46,7 +46,7 @@ def describe_survey(survey: Survey, narrow: tuple[float, float]) -> str:
 def _skipped(survey):
     reasons = collections.defaultdict(list)
     for entry in survey.skipped:
-        rule, _, _ = entry.reason.partition(" Received: ")  # what follows differs from file to file, such as a shape
+        rule, _, _ = entry.reason.partition("Received:")  # what follows differs from file to file, such as a shape
         reasons[rule].append(entry)
     for found in sorted(reasons.values(), key=len, reverse=True):
         reason, names = one_line(found[0].reason).rstrip("."), _names(survey, [entry.index for entry in found])
