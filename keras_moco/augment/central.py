@@ -31,7 +31,12 @@ def central_view(images: tf.types.experimental.TensorLike, image_size: int) -> t
     >>> central_view(np.zeros((2, 375, 500, 3), "uint8"), 224).shape
     TensorShape([2, 224, 224, 3])
     """
-    images = tf.cast(check_pixels(image_batch(images)), "float32")
+    return unchecked_central_view(check_pixels(image_batch(images)), image_size)
+
+
+def unchecked_central_view(images, image_size):
+    """`central_view` of images `(n, H, W, C)` that are known to have values in 0..255, however dark they are."""
+    images = tf.cast(images, "float32")
     shorter = round(image_size * 256 / 224) if image_size >= 64 else image_size
     height, width = tf.shape(images)[1], tf.shape(images)[2]
     # The longer side is floored, in whole numbers, as in torchvision's `Resize`.

@@ -25,5 +25,8 @@ def evaluate(mode: str, config: EvaluationConfig) -> None:
     target = EvaluationTarget(config)
     evaluation.run(target)
     target.output.finish()
+    for source in target.opened:
+        if source.bad and source.bad.count:
+            print(f"note: {source.bad.summary()}", flush=True)
     write_card(target)
     print(f"results    {target.output.results.path}\nmodel card {target.output.card}")

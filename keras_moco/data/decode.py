@@ -254,8 +254,10 @@ class AnyFile:
             stored = stored_box(box.tolist(), tf.io.extract_jpeg_shape(data)[:2].numpy().tolist(), int(orientation))
             part = tf.io.decode_and_crop_jpeg(data, stored, channels=self._decoding.channels, **_ACCURATE).numpy()
             return True, self._decoding.pixels(Raw(upright(part, int(orientation)), 255.0))
-        except (tf.errors.OpError, OSError):  # the rest is damaged, or the file is gone since its beginning was read
-            return False, np.zeros((box[2], box[3], self._decoding.channels), self._decoding.dtype)
+        except (tf.errors.OpError, OSError, MemoryError):
+            # The rest is damaged or too large, or the file is gone since its beginning was read. Nothing is cut out of
+            # an image that is skipped, and the size in a damaged header may be more than the memory holds.
+            return False, np.zeros((1, 1, self._decoding.channels), self._decoding.dtype)
 
 
 def pixels_of(data: bytes, decoding: Decoding) -> np.ndarray:

@@ -50,7 +50,9 @@ def evaluation_dataset(source: Source, image_size: int, batch_size: int = 256) -
         dataset = dataset.batch(batch_size).map(resize, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     else:
         dataset = dataset.map(resize_one, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(batch_size)
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    dataset = dataset.prefetch(tf.data.AUTOTUNE)
+    dataset.has_pixels = True  # so that evaluations do not take dark images for scaled ones
+    return dataset
 
 
 def read_images(paths: Sequence[StrPath], image_size: int, channels: int | Decoding) -> np.ndarray:
@@ -83,6 +85,7 @@ def read_images(paths: Sequence[StrPath], image_size: int, channels: int | Decod
 
 
 def _view(images, image_size):
-    from keras_moco.augment import central_view  # keras-cv takes seconds to import
+    from keras_moco.augment.central import unchecked_central_view  # keras-cv takes seconds to import
 
-    return central_view(images, image_size)
+    # Without the check of pixels: a decoded image has values in 0..255, however dark it is.
+    return unchecked_central_view(images, image_size)

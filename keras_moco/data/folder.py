@@ -86,8 +86,8 @@ def open_folder(path, options):
         folders = _Folders.of(tests)
         _note_overlap(train.roots, tests, name)
         class_names = classes_for_test(train.class_names, folders.class_names, name)
+    _note(folders.found, name)  # first, since it shows why there may be no images
     files = _labelled(folders, class_names)
-    _note(folders.found, name)
     if options.test_fraction:
         files = divide(files, split, options.test_fraction, name)
     return source_of_files(name, options, files, class_names)
@@ -235,12 +235,14 @@ def _note(found, name):
     """Logs what is not read."""
     unread = [path for each in found for path in each.files if not _is_image(path)]
     others = [path for each in found for path in each.others]
+    hidden = [path for each in found for path in each.hidden]
     again = [path for each in found for path in each.again]
     links = [path for path in again if os.path.islink(path)]
     folders = [path for path in again if not os.path.islink(path)]
     for paths, reason, remedy in (
-        (unread, f"files are not read: {_endings(unread)};", f". Convert images to one of {' '.join(SUFFIXES)}"),
+        (unread, f"files are not read: {endings(unread)};", f". Convert images to one of {' '.join(SUFFIXES)}"),
         (others, "pipes, sockets or devices, which are no files, are not read,", ""),
+        (hidden, "hidden files or folders, whose names begin with a dot, are not read,", ""),
         (links, "links lead to folders that are read already, and are not read again,", ""),
         (folders, "folders are read already by another path, and are not read again,", ""),
     ):
@@ -260,7 +262,7 @@ def _note_overlap(train, tests, name):
             )
 
 
-def _endings(paths):
+def endings(paths):
     """How many files have which ending: the most frequent ones, in words."""
     counts = collections.Counter(os.path.splitext(path)[1].lower() or "without an ending" for path in paths)
     ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))

@@ -16,12 +16,14 @@ class Found(NamedTuple):
         folders: sorted paths of folders, without itself.
         again: sorted paths that lead to a folder which is found without them: links, and folders in two roots.
         others: sorted paths of what is neither: pipes, sockets, devices.
+        hidden: sorted paths of what has a name that begins with a dot; of a folder its own, not those in it.
     """
 
     files: list
     folders: list
     again: list
     others: list
+    hidden: list
 
 
 def walk(roots):
@@ -40,7 +42,7 @@ def walk(roots):
     Raises:
         ValueError: if a folder may not be read.
     """
-    found, seen, links = [Found([], [], [], []) for _ in roots], set(), []
+    found, seen, links = [Found([], [], [], [], []) for _ in roots], set(), []
     # The shortest first, since what is inside another has a longer path.
     for number in sorted(range(len(roots)), key=lambda number: (len(os.path.realpath(roots[number])), number)):
         _descend(os.fspath(roots[number]), number, found, seen, links)
@@ -72,9 +74,11 @@ def _descend(top, number, found, seen, links):
             own.folders.append(folder)
         try:
             with os.scandir(folder) as listed:
-                entries = [entry for entry in listed if not entry.name.startswith(".")]
+                entries = list(listed)
         except OSError as error:
             raise access_error(folder, RULE, error) from error
+        own.hidden.extend(entry.path for entry in entries if entry.name.startswith("."))
+        entries = [entry for entry in entries if not entry.name.startswith(".")]
         inner = []
         for entry in entries:
             path = entry.path

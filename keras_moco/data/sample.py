@@ -26,6 +26,7 @@ from keras_moco.image_formats.registry import (
 )
 
 SIZE = 128  # files of a sample
+ANIMATIONS = ("GIF", "WebP")  # formats whose pages are frames
 
 
 class Seen(NamedTuple):
@@ -162,11 +163,17 @@ def _values(seen, channels):
 def _note(seen, channels, background, name):
     """Logs what is converted or skipped."""
     count = len(seen)
-    kept = (each.facts.channels for each in seen if each.facts.channels + each.facts.alpha != channels)
+    pages_of = [1 if each.format in ANIMATIONS else each.facts.pages for each in seen]
+    kept = (
+        each.facts.channels
+        for each, pages in zip(seen, pages_of, strict=True)
+        # As many gray pages as channels are the bands of one image, and opacity may be its last one.
+        if each.facts.channels + each.facts.alpha != channels and (each.facts.channels, pages) != (1, channels)
+    )
     others = collections.Counter(found for found in kept if found != channels)
     see_through = sum(each.facts.alpha and each.facts.channels + 1 != channels for each in seen)
-    pages = max([1, *(each.facts.pages for each in seen if each.format != "GIF")])
-    notes = [f"{number} of {count} images have {found} channel(s)" for found, number in others.items() if pages == 1]
+    pages = max(pages_of)
+    notes = [f"{number} of {count} images have {found} channel(s)" for found, number in others.items()]
     if notes:
         logging.warning("%s: of a sample, %s; all become %d", one_line(name), " and ".join(notes), channels)
     if see_through:

@@ -8,6 +8,7 @@ import numpy as np
 from absl import logging
 
 from keras_moco.data.archive_files import MemberError, archive_source, read_at
+from keras_moco.data.folder import endings
 from keras_moco.data.identity import digest_of
 from keras_moco.data.source import check_split, classes_for_test
 from keras_moco.data.splits import chosen, is_split_name
@@ -48,7 +49,7 @@ def open_zip(path, options):
     name, split = f"zip:{path}", options.split
     check_split(name, split)
     path = str(user_path(path))
-    entries = _entries(path)
+    entries, hidden = _entries(path)
     whole = _whole(entries)
     splits = chosen(_folders(entries, whole), lambda folder: _holds_images(entries, f"{whole}{folder}/"), path, name)
     if split not in splits and split == "test":
@@ -64,7 +65,7 @@ def open_zip(path, options):
         class_names = classes_for_test(class_names, _folders(entries, root), name)
     below = {entry[len(root) :]: info for entry, info in entries.items() if entry.startswith(root) and entry != root}
     images, labels = _labelled(below, class_names, _folders(entries, root), f"{path}/{root}".rstrip("/"))
-    _note(below, name)
+    _note(below, hidden, name)
     places = np.array([_place(path, below[image]) for image in images])  # a million `ZipInfo` would take a gigabyte
 
     def identity():
@@ -115,7 +116,7 @@ def _content(path, place, packed_size, size, checksum, deflated):
 
 
 def _entries(path):
-    """What is in the archive and not ignored: a dict of names, those of folders with a slash, to their `ZipInfo`."""
+    """What is in the archive: a dict of names, those of folders with a slash, to their `ZipInfo`; and hidden files."""
     rule, way_out = "A zip archive must be a complete zip file.", "Correct the path, or fetch or write it again."
     check_file(path, rule, way_out)
     try:
@@ -124,9 +125,11 @@ def _entries(path):
     except zipfile.BadZipFile as error:
         raise UserError(f"{rule} Received: {path}, {error}. {way_out}") from error
     entries: dict[str, zipfile.ZipInfo | None] = {}
+    hidden = []
     for info in infos:
         parts = info.filename.split("/")
         if parts[0] == MACOS or any(part.startswith(".") for part in parts):
+            hidden += [] if info.is_dir() else [info.filename]
             continue
         for depth in range(1, len(parts)):
             entries.setdefault("/".join(parts[:depth]) + "/", None)
@@ -138,7 +141,7 @@ def _entries(path):
                 f"Received: {path} with two files {info.filename}. Write it again."
             )
         entries[info.filename] = info
-    return entries
+    return entries, hidden
 
 
 def _whole(entries):
@@ -188,9 +191,13 @@ def _labelled(entries, class_names, folders, root):
     return ordered, labels
 
 
-def _note(entries, name):
+def _note(entries, hidden, name):
     """Logs what is not read."""
     unread = [entry for entry in entries if not entry.endswith("/") and not _is_image(entry)]
-    if unread:
-        reason = f"files that do not end in {' '.join(SUFFIXES)} are not read"
-        logging.warning("%s: %d %s, the first one: %s", one_line(name), len(unread), reason, one_line(unread[0]))
+    reason = f"files that do not end in {' '.join(SUFFIXES)} are not read: {endings(unread)};"
+    for found, text in (
+        (unread, reason),
+        (hidden, f"hidden files, with names that begin with a dot or below {MACOS}, are not read,"),
+    ):
+        if found:
+            logging.warning("%s", one_line(f"{name}: {len(found)} {text} the first one: {found[0]}"))

@@ -10,8 +10,16 @@ from keras_moco.errors import UserError
 ARRAYS = 256  # batch size for whole arrays
 
 
+class Pixels(list):
+    """Batches of images that are known to have values in 0..255, however dark they are."""
+
+    has_pixels = True
+
+
 def named_batches(dataset):
     """The batches of a data set as dictionaries; the images of the first are checked to have values in 0..255.
+
+    Those of `keras_moco.data.evaluation_dataset` and `Pixels` have, and are not checked.
 
     Args:
         dataset: `tf.data.Dataset`, `keras.utils.PyDataset` or other iterable of batches in any form that `named` takes;
@@ -27,7 +35,9 @@ def named_batches(dataset):
         return _one_by_one(dataset)
     if not hasattr(dataset, "map"):
         return dataset  # a distributed data set, which Keras takes as it is
-    return dataset.map(lambda *batch: named(batch)).enumerate().map(_first_checked)
+    batches = dataset.map(lambda *batch: named(batch))
+    # Those of `evaluation_dataset` are known to be pixels. A first batch of dark images could be taken for scaled ones.
+    return batches if _has_pixels(dataset) else batches.enumerate().map(_first_checked)
 
 
 def named(batch):
@@ -146,9 +156,13 @@ def _whole(dataset):
 
 def _one_by_one(dataset):
     for number, batch in enumerate(map(named, _batches(dataset))):
-        if number == 0:
+        if number == 0 and not _has_pixels(dataset):
             check_pixels(batch["image"])
         yield batch
+
+
+def _has_pixels(dataset):
+    return getattr(dataset, "has_pixels", False)
 
 
 def _first_checked(number, batch):

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_moco import data
 from keras_moco.errors import UserError
+from keras_moco.evaluation.batches import Pixels
 from keras_moco.evaluation.features import IMAGE_SETTINGS, FeatureExtractor
 from keras_moco.evaluation.neighbour_plot import draw_neighbours
 from keras_moco.evaluation.neighbours import nearest_neighbours
@@ -27,7 +28,7 @@ def run(target):
         )
     queries, labels, query_files, query_index = _queries(target)
     extractor = FeatureExtractor(target.features)
-    query_features = extractor.extract([{"image": queries}]).features
+    query_features = extractor.extract(Pixels([{"image": queries}])).features
     numbers = []
 
     def reference_set():

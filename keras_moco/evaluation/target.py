@@ -34,6 +34,7 @@ class EvaluationTarget:
         config: the same `EvaluationConfig`.
         path: `pathlib.Path` of the run or model.
         recipe: `Config` of its training, or `None` where it is not known.
+        opened: list of the `Source` of each split that was opened.
         output: `EvaluationOutput`, which records the results.
         encoder: `Encoder`, or a backbone without a head.
         value_range: `(low, high)`, the values of image files that become 0..255; `None` if it does not change them.
@@ -47,6 +48,7 @@ class EvaluationTarget:
 
     def __init__(self, config, encoder=None, step=None):
         self.config = config
+        self.opened = []
         self.path = Path(config.workdir or config.model).expanduser()
         self.recipe = RunDirectory(self.path).config() if config.workdir else None
         self.output = EvaluationOutput(self)  # refuses a bad folder before the encoder is loaded
@@ -211,6 +213,7 @@ class EvaluationTarget:
                 f"Received: {source.name} of {source.image_shape[-1]} channel(s) for {self.path} of {channels}. "
                 "Evaluate it on other images."
             )
+        self.opened.append(source)
         return source
 
     @property

@@ -10,6 +10,7 @@ from keras_moco.image_formats.registry import Facts, Raw
 ORIENTATION = 274  # the tag of EXIF
 WHOLE = {"1": 1, "L": 1, "LA": 1, "La": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3, "RGBa": 3, "RGBX": 3}
 DEEP = {"I": 0, "I;16": 16, "I;16B": 16, "I;16L": 16, "F": 0}  # modes with one channel to the bits of a value
+ANIMATED = ("GIF", "WEBP")  # as Pillow calls them; a second picture in a JPEG of a camera is no animation
 
 
 def read(data, channels=None):
@@ -45,7 +46,7 @@ def facts_of_image(image):
         bits=_bits(image),
         alpha=image.has_transparency_data,
         turned=orientation(image) > 1,
-        pages=getattr(image, "n_frames", 1) if image.format == "GIF" else 1,
+        pages=getattr(image, "n_frames", 1) if image.format in ANIMATED else 1,
     )
 
 

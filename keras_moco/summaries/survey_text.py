@@ -46,9 +46,11 @@ def describe_survey(survey: Survey, narrow: tuple[float, float]) -> str:
 def _skipped(survey):
     reasons = collections.defaultdict(list)
     for entry in survey.skipped:
-        reasons[entry.reason].append(entry.index)
-    for reason, found in sorted(reasons.items(), key=lambda each: -len(each[1])):
-        yield "skipped", f"{len(found):,}: {one_line(reason)}: {_names(survey, found)}"
+        rule, _, _ = entry.reason.partition("Received:")  # what follows differs from file to file, such as a shape
+        reasons[rule].append(entry)
+    for found in sorted(reasons.values(), key=len, reverse=True):
+        reason, names = one_line(found[0].reason).rstrip("."), _names(survey, [entry.index for entry in found])
+        yield "skipped", f"{len(found):,}: {reason}: {names}"
     share, most = len(survey.skipped) / max(1, len(survey.entries)), Config.max_bad_fraction
     if share > most:
         text = f"{100 * share:.2g} % of the images. Training stops above {100 * most:g} % (--max_bad_fraction)"

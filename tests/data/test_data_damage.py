@@ -30,6 +30,13 @@ def bomb():
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
+def large_jpeg():
+    """A small JPEG that says it is 65,500 x 65,500 pixels large."""
+    data = noise("jpeg")
+    size = data.index(b"\xff\xc0") + 5
+    return data[:size] + struct.pack(">HH", 65_500, 65_500) + data[size + 4 :]
+
+
 DAMAGES = [  # kind of file, its bytes, and words of what is said of it
     ("jpg", b"", "empty file"),
     ("jpg", noise("jpeg")[:-300], "damaged, incomplete or too large JPEG"),
@@ -39,6 +46,7 @@ DAMAGES = [  # kind of file, its bytes, and words of what is said of it
     ("jpg", None, "No such file or directory"),
     ("jpg", noise("jpeg")[:100], "damaged, incomplete or too large JPEG"),
     ("png", b"\x89PNG\r\n\x1a\n" + bytes(50), "damaged, incomplete or too large PNG"),
+    ("jpg", large_jpeg(), "damaged, incomplete or too large JPEG"),
 ]
 BAD = {5 + 8 * number: DAMAGES[number % len(DAMAGES)] for number in range(15)}
 GOOD = sorted(set(range(IMAGES)) - set(BAD))

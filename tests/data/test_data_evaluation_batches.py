@@ -2,11 +2,13 @@
 
 import os
 
+import keras
 import numpy as np
 import pytest
 
 from keras_moco.augment import central_view
 from keras_moco.data import evaluation_dataset, open_source, read_images
+from keras_moco.evaluation.features import FeatureExtractor
 from tests.batches import take
 from tests.data.written import encoded, smooth, time_limit, write
 
@@ -51,3 +53,14 @@ def test_single_files_that_are_no_images_are_refused(tmp_path):
             read_images([str(tmp_path / name)], 8, 3)
     with pytest.raises(ValueError, match="Received: none"):
         read_images([], 8, 3)
+
+
+def test_dark_images_are_not_taken_for_scaled_ones(tmp_path):
+    dark, bright = np.full((9, 9), 3, "uint16"), np.full((9, 9), 4095, "uint16")
+    (tmp_path / "a.png").write_bytes(encoded(dark, "png"))
+    (tmp_path / "b.png").write_bytes(encoded(bright, "png"))
+    source = open_source(f"folder:{tmp_path}", value_range="0,4095")
+    dataset = evaluation_dataset(source, 8, batch_size=1)  # a batch of the dark image alone
+    means = FeatureExtractor(lambda images: keras.ops.mean(images, axis=(1, 2))).extract(dataset).features
+    np.testing.assert_allclose(means[:, 0], [3 / 4095 * 255, 255], rtol=1e-5)
+    np.testing.assert_allclose(read_images(source.files[:1], 8, source.decoding), 3 / 4095 * 255, rtol=1e-5)

@@ -9,6 +9,7 @@ from keras_moco.data import survey as module
 from keras_moco.data.survey import survey
 from keras_moco.summaries.survey_text import describe_survey
 from tests.data.written import encoded, record, smooth, write_records, write_tar, write_zip
+from tests.data.written import write as write_as
 from tests.image_formats.written import array_file, dicom, tiff
 
 
@@ -147,3 +148,22 @@ def test_damage_anywhere_in_a_file_of_any_format_is_an_entry_and_no_error(tmp_pa
     delivered = [int(example["index"]) for example in source.examples()]
     assert [entry.index for entry in found.read] == delivered == found.decoded
     assert len(good) <= len(delivered) < len(found.entries)
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "webdataset", "tfrecord"])
+def test_images_are_surveyed_in_every_kind_of_files(kind, tmp_path):
+    files = [encoded(smooth(number, 20, 30), "JPEG") for number in range(4)]
+    found = survey(open_source(write_as(tmp_path, kind, [*files, b"", b"no image"])[0]))
+    assert [entry.reason for entry in found.entries] == [*4 * [""], "an empty file", "of no known format"]
+    assert [entry.size for entry in found.read] == 4 * [(20, 30)]
+    assert len({entry.digest for entry in found.read}) == 4
+
+
+def test_an_archive_says_why_an_image_of_it_cannot_be_read(tmp_path):
+    name, _ = write_as(tmp_path, "zip", [encoded(smooth(number, 20, 30), "PNG") for number in range(3)])
+    archive = tmp_path / "images.zip"
+    data = bytearray(archive.read_bytes())
+    data[data.index(b"IEND", len(data) // 2) - 20] ^= 1
+    archive.write_bytes(data)
+    reasons = [entry.reason for entry in survey(open_source(name)).entries]
+    assert sorted(reasons) == ["", "", "its checksum is wrong"]

@@ -67,8 +67,10 @@ def test_one_folder_around_everything_is_opened_and_what_is_no_image_is_ignored(
     name = unpacked(path) + "/photos"
     assert assert_like_the_folder(path, name).num_examples == 4
     assert [text for text in logged if "zip:" in text] == [
-        f"zip:{path}: 1 files that do not end in {' '.join(zip_archive.SUFFIXES)} are not read, the first one: "
-        "ant/notes.txt"
+        f"zip:{path}: 1 files that do not end in {' '.join(zip_archive.SUFFIXES)} are not read: 1 .txt; the "
+        "first one: ant/notes.txt",
+        f"zip:{path}: 3 hidden files, with names that begin with a dot or below __MACOSX, are not read, the first one: "
+        "__MACOSX/photos/ant/._3.png",
     ]
 
 
