@@ -197,7 +197,7 @@ def closed(path):
 
 
 JPEG, PNG = file("JPEG"), file("PNG")
-WRONG_SHAPE = "An array of a NumPy file must be an image of numbers, (h, w) or (h, w, c)."
+WRONG_SHAPE = "An array of a NumPy file must be an image of numbers, (h, w), (h, w, c) or (c, h, w)."
 BINDS = os.geteuid() != 0  # permissions do not bind root
 KINDS = [
     Kind(640, ".jpg .jpeg .jpe .jfif .JPG .JpEg", JPEG, READ, "JPEG"),

@@ -21,15 +21,35 @@ def two_numbers(text):
     return (low, high) if -math.inf < low < high < math.inf else None
 
 
+def value_limits(text):
+    """The values that become black and white: `(low, high)`, each a float, or a tuple of one for each channel.
+
+    `None` if the text does not give them.
+
+    Example:
+
+    >>> value_limits("0,4095"), value_limits("0,1/-2,30"), value_limits("auto")
+    ((0.0, 4095.0), ((0.0, -2.0), (1.0, 30.0)), None)
+    """
+    pairs = [two_numbers(part) for part in text.split("/")]
+    if None in pairs:
+        return None
+    return pairs[0] if len(pairs) == 1 else tuple(zip(*pairs, strict=True))
+
+
 def _is_value_range(text):
     if text in ("auto", "full", "window"):
         return True
-    percentiles = text.startswith("percentile:")
+    if not text.startswith("percentile:"):
+        return value_limits(text) is not None
     ends = two_numbers(text.removeprefix("percentile:"))
-    return ends is not None and (not percentiles or 0 <= ends[0] < ends[1] <= 100)
+    return ends is not None and 0 <= ends[0] < ends[1] <= 100
 
 
-VALUE_RANGE = "auto, full, window, LOW,HIGH with LOW < HIGH, or percentile:P,Q with 0 <= P < Q <= 100"
+VALUE_RANGE = (
+    "auto, full, window, LOW,HIGH with LOW < HIGH (or one for each channel, LOW,HIGH/LOW,HIGH), or percentile:P,Q with "
+    "0 <= P < Q <= 100"
+)
 RANGES = {
     VALUE_RANGE: _is_value_range,
     "from 0 to 255": lambda value: 0 <= value <= 255,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from keras_moco import augment, callbacks, data, distribution
 from keras_moco.callbacks.optional_output import warn_if_not_written
-from keras_moco.checks.ranges import two_numbers
+from keras_moco.checks.ranges import value_limits
 from keras_moco.commands import resume
 from keras_moco.commands.build_callbacks import build_callbacks, build_monitor, build_representation_monitor
 from keras_moco.commands.dry_run import dry_run
@@ -226,7 +226,7 @@ def finish(run, setup, model, checkpoint):
     resume.note_unsaved(model, checkpoint)
     if monitor:
         run.results.record(knn_top1=round(monitor.history[-1][1] if monitor.history else monitor.evaluate(), 2))
-    export_backbone(model.encoder, run.export, two_numbers(config.value_range))
+    export_backbone(model.encoder, run.export, value_limits(config.value_range))
     for source in filter(None, (train, test)):
         if source.bad and source.bad.count:
             print(f"note: {source.bad.summary()}", flush=True)

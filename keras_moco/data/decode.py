@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from keras_moco.data.attempt import attempt
 from keras_moco.data.python_calls import call_python
-from keras_moco.image_formats.decoding import WINDOW, Decoding
+from keras_moco.image_formats.decoding import WINDOW, Decoding, linear
 from keras_moco.image_formats.orient import STEPS, stored_box, upright
 from keras_moco.image_formats.png import COLOUR, GRAY, simple_orientation
 from keras_moco.image_formats.registry import Raw
@@ -182,8 +182,8 @@ class Plain:
         image = tf.ensure_shape(image, [None, None, self._decoding.channels])
         if self._decoding.limits is None:
             return image
-        low, high = self._decoding.limits
-        return tf.clip_by_value((tf.cast(image, "float32") - low) * (255 / (high - low)), 0.0, 255.0)
+        low, scale = linear(self._decoding.limits)
+        return tf.clip_by_value((tf.cast(image, "float32") - low) * scale, 0.0, 255.0)
 
 
 class AnyFile:

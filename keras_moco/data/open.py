@@ -72,7 +72,8 @@ def open_source(
             that size. The order depends on it. Defaults to `1024`.
         channels: int, at least 1, the channels that images get: gray becomes colour by repetition, colour gray by its
             luma, and of a TIFF as many gray pages become bands. Defaults to `None`: those of the first readable file.
-        value_range: str, which values of the files become 0..255. `"LOW,HIGH"`: what is outside is clipped.
+        value_range: str, which values of the files become 0..255. `"LOW,HIGH"`: what is outside is clipped;
+            `"LOW,HIGH/LOW,HIGH"`: for each channel its own.
             `"percentile:P,Q"`: these percentiles of a sample of 128 files. `"full"`: black to white of each file's own
             type. `"window"`: the window in each DICOM file. `"auto"`: `"full"` if the sample has files of 8 bits, else
             a range that holds all its values (`keras_moco.data.value_range.Measured`); the log says which. Defaults to

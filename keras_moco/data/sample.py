@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 from absl import logging
 
-from keras_moco.checks.ranges import two_numbers
+from keras_moco.checks.ranges import value_limits
 from keras_moco.data.source import Options
 from keras_moco.data.value_range import AUTO, FEW, FULL, LEVELS, PERCENTILE, USUAL, Measured, text_of
 from keras_moco.errors import UserError, one_line
@@ -119,7 +120,13 @@ def _limits(seen, channels, name, value_range):
                 f"Files must be DICOM for --value_range=window. Received: {name} with {wrong[0]}. Give a range."
             )
         return WINDOW
-    if limits := two_numbers(value_range):
+    if limits := value_limits(value_range):
+        bands = np.size(limits[0])
+        if bands not in (1, channels):
+            raise UserError(
+                "`value_range` must be one LOW,HIGH for all channels, or one for each. "
+                f"Received: {bands} for {name} with {channels} channel(s). Correct --value_range."
+            )
         return limits
     bits = {each.facts.bits for each in seen}
     if value_range == AUTO and 0 not in bits and 8 in bits:
@@ -131,30 +138,36 @@ def _limits(seen, channels, name, value_range):
     if value_range == AUTO and {0, 8} <= bits:
         text = "%s: files of 8 bits and of fractions or other units; one range for all of them may fit neither"
         logging.warning(text, one_line(name))
-    measured = Measured(_values(seen, channels))
-    limits = measured.limits(value_range)
+    if channels in (1, 3):  # a range for each of three would change the colours
+        measured = [Measured(_values(seen, channels))]
+    else:
+        measured = Measured.bands(_values(seen, channels))
+    ranges = [each.limits(value_range) for each in measured]
+    limits = ranges[0] if len(set(ranges)) == 1 else tuple(zip(*ranges, strict=True))
+    low, high = min(each.low for each in measured), max(each.high for each in measured)
+    of_bands = f"those of {len(ranges)} channels" if len(set(ranges)) > 1 else f"{limits[0]:g} to {limits[1]:g}"
     logging.warning(
-        "%s: values from %g to %g in a sample of %d images; %g to %g become 0..255 (--value_range=%s)",
-        *(one_line(name), measured.low, measured.high, len(seen), *limits, text_of(limits)),
+        "%s: values from %g to %g in a sample of %d images; %s become 0..255 (--value_range=%s)",
+        *(one_line(name), low, high, len(seen), of_bands, text_of(limits)),
     )
-    levels = measured.levels(limits)
+    levels = min(each.levels(own) for each, own in zip(measured, ranges, strict=True))
     if levels < FEW and not value_range.startswith(PERCENTILE):
         logging.warning(
-            "%s: 99 %% of the pixels have %d of %d levels. --value_range=%s uses more of them",
-            *(one_line(name), levels, LEVELS, USUAL),
+            "%s: 99 %% of the pixels%s have %d of %d levels. --value_range=%s uses more of them",
+            *(one_line(name), " of a channel" if len(ranges) > 1 else "", levels, LEVELS, USUAL),
         )
     return limits
 
 
 def _values(seen, channels):
-    """The values of images, without opacity; a file that cannot be read is skipped."""
+    """The values of images, without opacity unless it is one of the channels; a file that cannot be read is skipped."""
 
     def values(each):
         try:
             raw = read(each.content(None), channels)
         except Exception:  # of any library; it is reported when it is read
             return None
-        return raw.values[..., :-1] if raw.alpha else raw.values
+        return raw.values[..., :-1] if raw.alpha and raw.values.shape[-1] != channels else raw.values
 
     # One after the other, so that one image at a time is in memory: 128 scans of a large format are gigabytes.
     return (array for array in map(values, seen) if array is not None)

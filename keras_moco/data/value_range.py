@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_moco.checks.ranges import RANGES, VALUE_RANGE, two_numbers
 from keras_moco.errors import UserError
+from keras_moco.image_formats.decoding import Limits
 
 AUTO, FULL, PERCENTILE = "auto", "full", "percentile:"
 USUAL = "percentile:0.5,99.5"  # what a note suggests
@@ -15,7 +16,7 @@ FEW = 56  # levels; a range that leaves more than 200 of 256 unused is noted
 
 
 class Measured:
-    """The values of a sample of images.
+    """The values of a sample of images, or of one of their channels.
 
     Args:
         arrays: iterable of arrays of numbers, the values of each image, without opacity. A part of each is kept.
@@ -27,11 +28,22 @@ class Measured:
     """
 
     def __init__(self, arrays: Iterable[np.ndarray]) -> None:
-        parts = [_part(array) for array in arrays]
+        self._settle([_part(array) for array in arrays])
+
+    def _settle(self, parts):
         parts = [part for part in parts if part is not None] or [_part(np.zeros(1))]
         self.whole = all(part[0] for part in parts)
         self.low, self.high = min(part[1] for part in parts), max(part[2] for part in parts)
         self.pixels = np.concatenate([part[3] for part in parts])
+
+    @classmethod
+    def bands(cls, arrays: Iterable[np.ndarray]) -> list["Measured"]:
+        """Measures each channel of images `(h, w, C)` by itself: a list of `C` objects of this class."""
+        parts = [[_part(array[..., band]) for band in range(array.shape[-1])] for array in arrays]
+        measured = [cls.__new__(cls) for _ in parts[0]] if parts else [cls([])]
+        for each, of_band in zip(measured, zip(*parts, strict=True), strict=bool(parts)):
+            each._settle(of_band)
+        return measured
 
     def limits(self, value_range: str) -> tuple[float, float]:
         """The values that become black and white.
@@ -39,6 +51,8 @@ class Measured:
         - `auto`: of whole numbers from 0, 0 and the largest value of as many bits as the largest value found needs
           (4,095 for 4,080); of fractions in 0..1, 0 and 1; of others, the lowest and the highest value found.
         - `percentile:P,Q`: these percentiles of all values of the sample.
+
+        Of images of other than one or three channels, a set has one such range for each (`keras_moco.data.sample`).
 
         Returns:
             `(low, high)`, with low < high.
@@ -87,14 +101,17 @@ def check_value_range(value_range: str) -> None:
         )
 
 
-def text_of(limits: tuple[float, float] | str | None) -> str:
+def text_of(limits: Limits | str | None) -> str:
     """The setting that stands for `Decoding.limits`.
 
     Example:
 
-    >>> text_of(None), text_of((0.0, 4095.0))
-    ('full', '0,4095')
+    >>> text_of(None), text_of((0.0, 4095.0)), text_of(((0.0, -2.0), (1.0, 30.0)))
+    ('full', '0,4095', '0,1/-2,30')
     """
     if limits is None:
         return FULL
-    return limits if isinstance(limits, str) else ",".join(f"{end:.9g}" for end in limits)
+    if isinstance(limits, str):
+        return limits
+    pairs = zip(*map(np.atleast_1d, limits), strict=True)
+    return "/".join(",".join(f"{end:.9g}" for end in pair) for pair in pairs)

@@ -70,8 +70,9 @@ def _what(target):
         scaling = f" The model scales them: divided by 255, less {mean}, divided by {std}."
     values = "0..255"
     if target.value_range:
-        low, high = target.value_range
-        values = f"{low:g}..{high:g}, as in their files"
+        ends = zip(*map(np.atleast_1d, target.value_range), strict=True)
+        listed = ", ".join(f"{low:g}..{high:g}" for low, high in ends)
+        values = f"{listed}{' in its channels' if ',' in listed else ''}, as in their files"
         scaling = f" The model maps them to 0..255, clips what is beyond, and scales that further.{scaling}"
     files = f"`{KERAS_FILE}` (Keras 3) and `{SAVED_MODEL}` (TensorFlow) hold the backbone, without the head.\n\n"
     return (

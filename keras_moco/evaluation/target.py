@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 
 from keras_moco import data
-from keras_moco.checks.ranges import two_numbers
+from keras_moco.checks.ranges import value_limits
 from keras_moco.config import Config
 from keras_moco.data.source import check_same_classes
 from keras_moco.data.value_range import AUTO, FULL, text_of
@@ -37,7 +37,8 @@ class EvaluationTarget:
         opened: list of the `Source` of each split that was opened.
         output: `EvaluationOutput`, which records the results.
         encoder: `Encoder`, or a backbone without a head.
-        value_range: `(low, high)`, the values of image files that become 0..255; `None` if it does not change them.
+        value_range: `(low, high)`, the values of image files that become 0..255, each a float or a tuple of one for
+            each channel; `None` if it does not change them.
         checkpoint: dict that identifies the weights: `"weights"` is a digest of those of the backbone, the same for
             every file format, and `"step"`, for a run, the step after which they were saved.
 
@@ -57,7 +58,7 @@ class EvaluationTarget:
             encoder, step = open_trained_encoder(self.path, config.data_dir, config.checkpoint)
         elif encoder is None:
             encoder = load_encoder(self.path, config.data_dir, config.checkpoint, config.trust_saved_model)
-        self.value_range = two_numbers(self.recipe.value_range) if self.recipe else limits_of(encoder)
+        self.value_range = value_limits(self.recipe.value_range) if self.recipe else limits_of(encoder)
         self.encoder = takes_0_to_255(encoder)  # as images are read here
         self.checkpoint = {"weights": _digest(encoder)} if step is None else {"step": step, "weights": _digest(encoder)}
 

@@ -45,8 +45,9 @@ def export_backbone(encoder: keras.Model, directory: StrPath, value_range: Limit
         encoder: `Encoder`, such as `model.encoder`; or a `keras.Model` from images to features without a head, such as
             an exported backbone, which is written unchanged.
         directory: path of the folder, created if missing.
-        value_range: `(low, high)`, the values of image files that became 0..255 in training, float: the exported models
-            take images with these raw values, and scale and clip them themselves. Defaults to `None`: they take 0..255.
+        value_range: `(low, high)`, the values of image files that became 0..255 in training, each a float or a tuple of
+            one for each channel: the exported models take images with these raw values, and scale and clip them
+            themselves. Defaults to `None`: they take 0..255.
 
     Returns:
         `pathlib.Path` of `directory`.

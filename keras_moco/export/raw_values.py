@@ -1,10 +1,11 @@
 """Models that take images with the values of their files, where these are not 0..255."""
 
 import keras
+import numpy as np
+
+from keras_moco.image_formats.decoding import Limits
 
 NAME = "value_range"  # of the layer by which such a model is recognised
-
-Limits = tuple[float, float]
 
 
 def from_raw_values(values: keras.KerasTensor, limits: Limits) -> keras.KerasTensor:
@@ -12,14 +13,15 @@ def from_raw_values(values: keras.KerasTensor, limits: Limits) -> keras.KerasTen
 
     Args:
         values: `(n, H, W, C)`.
-        limits: `(low, high)`, the values that become 0 and 255.
+        limits: `(low, high)`, the values that become 0 and 255, each a float or a tuple of one for each channel.
 
     Returns:
         `(n, H, W, C)`, float32.
     """
-    low, high = limits
+    low, high = (np.asarray(end, "float64") for end in limits)
     scale = 255 / (high - low)
-    scaled = keras.layers.Rescaling(scale, -low * scale, name=NAME, dtype="float32")(values)
+    numbers = scale.tolist(), (-low * scale).tolist()
+    scaled = keras.layers.Rescaling(*numbers, name=NAME, dtype="float32")(values)
     return keras.layers.ReLU(max_value=255.0, name=f"{NAME}_clipped", dtype="float32")(scaled)
 
 
@@ -44,8 +46,10 @@ def limits_of(model: keras.Model) -> Limits | None:
     layers = [layer for layer in getattr(model, "layers", []) if layer.name == NAME]
     if not layers:
         return None
-    low = -layers[0].offset / layers[0].scale
-    return low, low + 255 / layers[0].scale
+    scale, offset = (np.asarray(numbers, "float64") for numbers in (layers[0].scale, layers[0].offset))
+    low = -offset / scale
+    high = low + 255 / scale
+    return (tuple(low), tuple(high)) if low.ndim else (float(low), float(high))
 
 
 def takes_0_to_255(model: keras.Model) -> keras.Model:

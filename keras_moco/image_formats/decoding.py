@@ -10,6 +10,21 @@ from keras_moco.image_formats.registry import Raw, format_of, read
 LUMA = np.array([0.2989, 0.587, 0.114], "float32")  # of `tf.image.rgb_to_grayscale`
 WINDOW = "window"
 
+Limits = tuple[float, float] | tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def linear(limits: Limits) -> tuple[np.ndarray, np.ndarray]:
+    """Which number is subtracted, and by which the rest is multiplied, so that limits become 0 and 255.
+
+    Args:
+        limits: `(low, high)`, as of `Decoding`.
+
+    Returns:
+        `(low, scale)`: float32 scalars, or arrays with one number for each channel.
+    """
+    low, high = (np.asarray(end, "float64") for end in limits)
+    return low.astype("float32"), (255 / (high - low)).astype("float32")
+
 
 @dataclasses.dataclass(frozen=True)
 class Decoding:
@@ -18,14 +33,15 @@ class Decoding:
     1. Opacity: an image is laid on a background of one gray level, unless as many channels are wanted as it has with
        its opacity.
     2. Range: with `limits` of `(low, high)` a value v becomes `255 (v - low) / (high - low)`, clipped to 0..255, in
-       float32. Without, black to white of the file's own type become 0..255, rounded to whole levels in uint8: values
-       of 8 bits stay as they are, v of 16 bits becomes v / 257.
+       float32; of each channel by its own, if these are tuples. Without, black to white of the file's own type become
+       0..255, rounded to whole levels in uint8: values of 8 bits stay as they are, v of 16 bits becomes v / 257.
     3. Channels: gray becomes colour by repetition, colour becomes gray by the luma of `tf.image.rgb_to_grayscale` (of
        a JPEG by its own luma channel).
 
     Args:
         channels: int, at least 1.
-        limits: `(low, high)`, or `"window"` for the window that each DICOM file gives, or `None`.
+        limits: `(low, high)`, each a float or a tuple of one for each channel; or `"window"` for the window that each
+            DICOM file gives, or `None`.
         background: int, 0..255. Defaults to `255`: white.
 
     Example:
@@ -36,7 +52,7 @@ class Decoding:
     """
 
     channels: int
-    limits: tuple[float, float] | str | None = None
+    limits: Limits | str | None = None
     background: int = 255
 
     @property
@@ -84,16 +100,15 @@ class Decoding:
                 f"Received: {count} of {values.size} that are not. Fill them, for example with the lowest value."
             )
         if isinstance(self.limits, tuple):
-            low, high = self.limits
+            low, scale = linear(self.limits)
         elif white is None:
             raise UserError(
                 "Images of fractions, or of values in a unit of their own, must have a range. Received: none. "
                 "Give --value_range=auto or --value_range=LOW,HIGH."
             )
         else:
-            low, high = 0.0, white
-        scale = np.float32(255 / (high - low))
-        return np.clip((values.astype("float32") - np.float32(low)) * scale, 0, 255)
+            low, scale = linear((0.0, white))
+        return np.clip((values.astype("float32") - low) * scale, 0, 255)
 
     def _converted(self, pixels):
         found = pixels.shape[-1]

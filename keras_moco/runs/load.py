@@ -8,7 +8,7 @@ from zipfile import BadZipFile
 import keras
 
 from keras_moco import distribution
-from keras_moco.checks.ranges import two_numbers
+from keras_moco.checks.ranges import value_limits
 from keras_moco.convert import encoder_from_pytorch, load_pytorch
 from keras_moco.errors import UserError
 from keras_moco.export import standalone_backbone
@@ -69,7 +69,7 @@ def load_backbone(
     if not isinstance(encoder, Encoder):
         return encoder
     run = RunDirectory(path)
-    return standalone_backbone(encoder, two_numbers(run.config().value_range) if run.flagfile.is_file() else None)
+    return standalone_backbone(encoder, value_limits(run.config().value_range) if run.flagfile.is_file() else None)
 
 
 def load_encoder(

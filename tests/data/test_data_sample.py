@@ -179,3 +179,30 @@ def test_files_without_an_ending_are_known_by_their_content(tmp_path, caplog):
     source = open_source(f"folder:{tmp_path}")
     assert [file.rpartition("/")[2] for file in source.files] == ["1.2.840.7", "IM0001"]
     assert "2 files are not read: 2 without an ending" in caplog.text
+
+
+def test_each_of_several_bands_has_a_range_of_its_own_and_colours_share_one(tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    units = ((100, 200), (-3, 5), (0.1, 0.9), (0, 4000))  # lowest and highest value of each band
+    ends = [(100, 200), (-3, 5), (0, 1), (0, 4000)]  # of fractions in 0..1 both ends
+    images = np.stack([rng.uniform(low, high, (20, 30)) for low, high in units], axis=-1).astype("float32")
+    images[0, 0], images[0, 1] = zip(*units, strict=True)
+    source = open_source(write(tmp_path, a__npy=array_file(images)))
+    np.testing.assert_allclose(np.transpose(source.decoding.limits), ends, rtol=1e-6)
+    (example,) = source.examples().as_numpy_iterator()
+    low, high = np.transpose(ends)
+    np.testing.assert_allclose(example["image"], 255 * (images - low) / (high - low), rtol=1e-4, atol=1e-3)
+    assert "those of 4 channels become 0..255 (--value_range=100,200/-3,5/0,1/0,4000)" in caplog.text
+    given = open_source(f"folder:{tmp_path}", value_range="100,200/-3,5/0,1/0,4000")
+    np.testing.assert_allclose(given.decoding.limits, source.decoding.limits, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"one LOW,HIGH for all channels, or one for each\. Received: 2 for .* 4 "):
+        open_source(f"folder:{tmp_path}", value_range="0,1/0,2")
+    for number, channels in enumerate((3, 4)):
+        (tmp_path / str(channels)).mkdir()
+        source = open_source(write(tmp_path / str(channels), a__npy=array_file(images[..., :channels] * 2**number)))
+        assert np.shape(source.decoding.limits) == ((2,) if channels == 3 else (2, 4))
+
+
+def test_bands_of_the_same_range_have_one_text(tmp_path):
+    images = np.linspace(1, 4000, 4 * 900).reshape(30, 30, 4).astype("uint16")
+    assert open_source(write(tmp_path, a__npy=array_file(images))).decoding.limits == (0.0, 4095.0)
