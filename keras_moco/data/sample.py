@@ -3,6 +3,8 @@
 import collections
 import concurrent.futures
 import contextlib
+import itertools
+import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -37,14 +39,23 @@ class Seen(NamedTuple):
 
 
 def places(count: int, size: int = SIZE) -> list[int]:
-    """The places of a sample among a number of files, at equal distances; the first file is always in it.
+    """The places of a sample among a number of files: one at random from each of `size` equal parts, in order.
+
+    They follow no period, such as that of files which alternate left and right eyes. The first file is always among
+    them. They are always the same: Python's `random` gives the same numbers for a seed on every machine.
 
     Example:
 
     >>> places(10, 4)
-    [0, 2, 5, 7]
+    [0, 3, 5, 7]
+    >>> places(3, 4)
+    [0, 1, 2]
     """
-    return [number * count // size for number in range(size)] if count > size else list(range(count))
+    if count <= size:
+        return list(range(count))
+    edges = [number * count // size for number in range(size + 1)]
+    uniform = random.Random(0).random
+    return [0, *(low + int(uniform() * (high - low)) for low, high in itertools.pairwise(edges[1:]))]
 
 
 def decoding_of(sample: Sequence[Callable[[int | None], bytes]], name: str, options: Options) -> Decoding | None:
