@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import io
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -12,14 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from keras_moco.data.bad_images import plain_read_errors
 from keras_moco.data.duplicates import SIDE, thumbnail
 from keras_moco.data.source import Source
-from keras_moco.image_formats.orient import STEPS
-from keras_moco.image_formats.pillow import orientation
-from keras_moco.image_formats.registry import FORMATS, Facts, facts_of, format_of, what_is_wrong
+from keras_moco.image_formats.registry import Facts, facts_of, format_of, what_is_wrong
 
 SAMPLE = 10_000  # images that are decoded
 IN_MEMORY = "in memory"  # instead of a format
@@ -39,7 +35,7 @@ class Entry:
         reason: str, why it cannot be read; empty if it can.
         format: str, a key of `FORMATS`, or `"in memory"`; empty if it cannot be read.
         facts: `Facts`; `None` if they are unknown.
-        size: `(height, width)`, upright; `None` if unknown, as of some formats unless they are decoded.
+        size: `(height, width)`, upright; `None` if it cannot be read.
         digest: bytes, the same for the same content.
     """
 
@@ -109,8 +105,8 @@ class Survey:
         return np.array([entry.label for entry in self.read], "int64")
 
     def sizes(self) -> np.ndarray:
-        """Height and width of every image of which they are known, int64 `(n, 2)`."""
-        return np.array([entry.size for entry in self.read if entry.size], "int64").reshape(-1, 2)
+        """Height and width of every image that can be read, int64 `(n, 2)`."""
+        return np.array([entry.size for entry in self.read], "int64").reshape(-1, 2)
 
     def name(self, index: int) -> str:
         """The path of an image, or its number."""
@@ -209,15 +205,15 @@ def _look(source, decode, chosen, example):
         data = _content(source, image, index)
     except OSError as error:
         return Entry(index, label, error.strerror or "it cannot be read"), None
-    facts = size = pixels = None
+    facts = pixels = None
     with contextlib.suppress(Exception):  # libraries raise many kinds for damaged files; decoding decides
-        facts, size = _facts(image, data)
+        facts = _facts(image, data)
     if facts is None or index in chosen:
         try:
             pixels = decode(image)
         except Exception:  # likewise, and TensorFlow has its own
             return Entry(index, label, what_is_wrong(data)), None
-        size = pixels.shape[:2]
+    size = (facts.height, facts.width) if pixels is None else pixels.shape[:2]
     kind = IN_MEMORY if isinstance(image, np.ndarray) else format_of(data)
     entry = Entry(index, label, "", kind or "", facts, size, _digest(data))
     return entry, _measures(pixels) if index in chosen else None
@@ -236,16 +232,10 @@ def _digest(data):
 
 
 def _facts(image, data):
-    """`Facts`, and height and width where the beginning of the file has them."""
     if isinstance(image, np.ndarray):
-        return Facts(image.shape[-1]), image.shape[:2]
-    facts = facts_of(data)
-    if not FORMATS[format_of(data)].head:
-        return facts, None
-    with Image.open(io.BytesIO(data)) as opened:
-        width, height = opened.size
-        exchanged, _, _ = STEPS[orientation(opened)]
-    return facts, (width, height) if exchanged else (height, width)
+        height, width, channels = image.shape
+        return Facts(channels, height, width)
+    return facts_of(data)
 
 
 def _measures(pixels):

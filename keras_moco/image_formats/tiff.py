@@ -6,7 +6,7 @@ import numpy as np
 import tifffile
 
 from keras_moco.errors import UserError
-from keras_moco.image_formats.orient import upright
+from keras_moco.image_formats.orient import upright, upright_size
 from keras_moco.image_formats.registry import Facts, Raw
 
 WHITE_IS_ZERO, PALETTE, SEPARATED = 0, 3, 5  # kinds of pixels (TIFF 6.0, tag 262)
@@ -34,8 +34,11 @@ def facts(data):
         page = file.pages[0]
         alpha = _alpha(page) > 0
         colours = page.photometric in (PALETTE, SEPARATED)
+        height, width = upright_size(page.imagelength, page.imagewidth, _orientation(page))
         return Facts(
             channels=3 if colours else page.samplesperpixel - alpha,
+            height=height,
+            width=width,
             bits=max(8, page.bitspersample) if page.dtype.kind in "bu" else 0,
             alpha=alpha,
             turned=_orientation(page) > 1,
