@@ -47,7 +47,8 @@ def open_folder(path, options):
 
     Sub-folders are classes, labelled in the sorted order of their names; images below them are found at any depth. A
     folder that holds its images directly is unlabelled. If a folder has a sub-folder `train`, the splits are `train`
-    and `test`; other names for them are in `keras_moco.data.splits.NAMES`. Otherwise everything is the `train` split,
+    and `test`; other names for them are in `keras_moco.data.splits.NAMES`. A split that holds only a folder of its own
+    name is that folder. Otherwise everything is the `train` split,
     or, with `test_fraction`, divided by `keras_moco.data.splits.is_held_out`. The images of the test split have the
     labels of the training classes of that name. Files and folders whose names begin with a dot are ignored.
 
