@@ -3,15 +3,16 @@
 import collections
 import concurrent.futures
 import contextlib
+import hashlib
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from absl import logging
 
 from keras_moco.checks.ranges import two_numbers
-from keras_moco.data.source import Options
+from keras_moco.data.source import Options, Source
 from keras_moco.data.value_range import AUTO, FEW, FULL, LEVELS, PERCENTILE, USUAL, Measured, text_of
 from keras_moco.errors import UserError, one_line
 from keras_moco.image_formats.decoding import WINDOW, Decoding
@@ -31,11 +32,33 @@ SIZE = 128  # files of a sample
 
 
 class Seen(NamedTuple):
-    """A file of a sample that can be read."""
+    """A file of a sample whose beginning can be read.
 
-    content: Callable  # of a number of bytes, or of `None` for all of them, to the bytes
+    Attributes:
+        number: int, the index of the image, as in `Source.read`.
+        content: function of a number of bytes, or of `None` for all of them, to the first bytes of the file.
+        format: str, a key of `FORMATS`.
+        facts: `Facts`.
+        head: bytes, the digest of its first `HEAD` bytes.
+    """
+
+    number: int
+    content: Callable[[int | None], bytes]
     format: str
     facts: Facts
+    head: bytes
+
+
+class Sample(NamedTuple):
+    """Some of the files of a set.
+
+    Attributes:
+        seen: list of `Seen`, in the order of the set.
+        unread: list of the indices of those that cannot be read.
+    """
+
+    seen: list[Seen]
+    unread: list[int]
 
 
 def places(count: int, size: int = SIZE) -> list[int]:
@@ -58,14 +81,28 @@ def places(count: int, size: int = SIZE) -> list[int]:
     return [0, *(low + int(uniform() * (high - low)) for low, high in itertools.pairwise(edges[1:]))]
 
 
-def decoding_of(sample: Sequence[Callable[[int | None], bytes]], name: str, options: Options) -> Decoding | None:
+def look_at(contents: Mapping[int, Callable[[int | None], bytes]]) -> Sample:
+    """Reads the beginning of some files, in parallel, and of formats that need it, the whole.
+
+    Args:
+        contents: dict of the indices of images to their `Seen.content`, which may raise `OSError`.
+
+    Raises:
+        ValueError: if a format needs a library that is not installed.
+    """
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        found = dict(zip(contents, pool.map(_see, contents, contents.values()), strict=True))
+    return Sample(list(filter(None, found.values())), [index for index, each in found.items() if each is None])
+
+
+def decoding_of(sample: Sample, name: str, options: Options) -> Decoding | None:
     """How the files of a set are decoded.
 
     The first readable file decides about the channels, unless they are given; the sample decides about the range. The
     log says what was found, where it is not 8 bits without opacity.
 
     Args:
-        sample: list of functions of a number of bytes, or of `None` for all, to the first bytes of a file.
+        sample: `Sample`.
         name: str, name of the set in messages.
         options: `Options` of the source: `channels`, `value_range`, `background`.
 
@@ -73,10 +110,9 @@ def decoding_of(sample: Sequence[Callable[[int | None], bytes]], name: str, opti
         `Decoding`; `None` if no file of the sample can be read.
 
     Raises:
-        ValueError: if a format needs a library that is not installed, or the files do not fit the settings.
+        ValueError: if the files do not fit the settings.
     """
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        seen = [each for each in pool.map(_see, sample) if each]
+    seen = sample.seen
     if not seen:
         return None
     channels = options.channels or seen[0].facts.channels
@@ -92,7 +128,21 @@ def decoding_of(sample: Sequence[Callable[[int | None], bytes]], name: str, opti
     return Decoding(channels, limits, options.background)
 
 
-def _see(content):
+def finer_limits(source: Source) -> tuple[float, float] | None:
+    """The limits of `USUAL`, if nearly all pixels of a sample share a few of the 256 levels of a source's own limits.
+
+    Returns:
+        `(low, high)`; `None` if its own are fine enough, or it has none.
+    """
+    decoding = source.decoding
+    if not (source.sample and decoding and isinstance(decoding.limits, tuple)):
+        return None
+    seen = [each for each in source.sample().seen if _fits(each, decoding.channels)]
+    measured = Measured(_values(seen, decoding.channels))
+    return measured.limits(USUAL) if measured.levels(decoding.limits) < FEW else None
+
+
+def _see(index, content):
     """A file of a sample; `None` if it cannot be read."""
     try:
         data = content(HEAD)
@@ -103,13 +153,19 @@ def _see(content):
         return None
     if missing_library(kind):
         raise UserError(f"{RULE} Received: {what_is_wrong(data)}. Install it, or leave these files out.")
+    head = digest(data)
     try:
         if FORMATS[kind].head:
             with contextlib.suppress(Exception):  # what comes before its pixels may be longer
-                return Seen(content, kind, facts_of(data))
-        return Seen(content, kind, facts_of(content(None)))
+                return Seen(index, content, kind, facts_of(data), head)
+        return Seen(index, content, kind, facts_of(content(None)), head)
     except Exception:  # libraries raise many kinds for damaged files, which are reported when they are read
         return None
+
+
+def digest(data: bytes) -> bytes:
+    """16 bytes, the same for the same data."""
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def _fits(seen, channels):

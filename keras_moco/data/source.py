@@ -76,6 +76,8 @@ class Source:
         licence: str, licence of the data, or `None` if it is unknown.
         identity: function without arguments to a dict of digests, of everything that makes the images and their order
             what they are, by its name. Defaults to `None`: unknown.
+        sample: function without arguments to a `Sample` (`keras_moco.data.sample`) of the files, those that decide how
+            all are decoded. It reads them again. Defaults to `None`: the images are no files.
 
     Example:
 
@@ -99,6 +101,7 @@ class Source:
     buffer: ShuffleBuffer | None = None
     licence: str | None = None
     identity: Callable[[], dict[str, str]] | None = dataclasses.field(default=None, repr=False)
+    sample: Callable[[], Any] | None = dataclasses.field(default=None, repr=False)
 
     @property
     def num_classes(self) -> int:
@@ -114,6 +117,10 @@ class Source:
     def digests(self):
         """dict of digests by which a resumed run recognises the images; empty if `identity` is unknown."""
         return self.identity() if self.identity else {}
+
+    def in_range(self, limits: tuple[float, float]) -> "Source":
+        """The same images with other values as black and white, `(low, high)`; of sources of image files only."""
+        return dataclasses.replace(self, encoded=self.encoded.in_range(limits))  # type: ignore[union-attr]
 
     def labels(self) -> np.ndarray:
         """The label of every image, an int32 array `(num_examples,)`; -1 if it has none, or is damaged."""

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import numpy as np
 
 from keras_moco.data.bad_images import plain_read_errors
 from keras_moco.data.duplicates import SIDE, thumbnail
+from keras_moco.data.sample import digest
 from keras_moco.data.source import Source
 from keras_moco.image_formats.registry import Facts, facts_of, format_of, what_is_wrong
 
@@ -215,7 +215,7 @@ def _look(source, decode, chosen, example):
             return Entry(index, label, what_is_wrong(data)), None
     size = (facts.height, facts.width) if pixels is None else pixels.shape[:2]
     kind = IN_MEMORY if isinstance(image, np.ndarray) else format_of(data)
-    entry = Entry(index, label, "", kind or "", facts, size, _digest(data))
+    entry = Entry(index, label, "", kind or "", facts, size, digest(data))
     return entry, _measures(pixels) if index in chosen else None
 
 
@@ -225,10 +225,6 @@ def _content(source, image, index):
         with open(source.files[index], "rb") as file:
             return file.read()
     return image if isinstance(image, bytes) else image.tobytes()
-
-
-def _digest(data):
-    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def _facts(image, data):

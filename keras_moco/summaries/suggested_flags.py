@@ -5,7 +5,7 @@ import numpy as np
 from keras_moco.config import Config
 from keras_moco.config.settings import to_text
 from keras_moco.data.survey import Survey
-from keras_moco.data.value_range import FULL
+from keras_moco.data.value_range import FULL, PERCENTILE
 from keras_moco.evaluation.knn import usual_k
 from keras_moco.runs.plan import Plan, settled_by
 
@@ -23,7 +23,8 @@ def suggested_flags(survey: Survey, config: Config) -> list[str]:
       images these, in whole fours, at least 16. `stem`: by that size.
     - `batch_size`: 256, or where that is more than a fifth of the images, the largest power of two that is not, at
       least 8. `queue_size`: what `Plan` derives from it.
-    - `image_mean`, `image_std`: as measured. `value_range`, `channels`: as all images are decoded.
+    - `image_mean`, `image_std`: as measured. `value_range`, `channels`: as all images are decoded; percentiles as they
+      are given.
     - `knn_k`: `usual_k` of the labels, if there are any.
 
     Args:
@@ -55,7 +56,7 @@ def suggested_flags(survey: Survey, config: Config) -> list[str]:
         "data_dir": config.data_dir,
         "train_examples": images,
         "channels": channels,
-        "value_range": None if found.value_range in (FULL, Config.value_range) else found.value_range,
+        "value_range": _value_range(config.value_range, found.value_range),
         "background": None if config.background == Config.background else config.background,
         **_normalisation(survey),
         **_views(survey),
@@ -67,6 +68,12 @@ def suggested_flags(survey: Survey, config: Config) -> list[str]:
         values["knn_k"] = usual_k(survey.labels())
     Config(**values)  # checks their ranges
     return [f"--{name}={to_text(value)}" for name, value in values.items()]
+
+
+def _value_range(given, found):
+    if given.startswith(PERCENTILE):
+        return given
+    return None if found in (FULL, Config.value_range) else found
 
 
 def _normalisation(survey):

@@ -113,6 +113,9 @@ def _copies(survey):
 
 
 def _values(survey):
+    limits = survey.source.decoding and survey.source.decoding.limits
+    if isinstance(limits, tuple):
+        yield "value range", f"{limits[0]:g} to {limits[1]:g} become 0..255 (--value_range); values beyond are clipped"
     if survey.decoded:
         for name, numbers in (("mean", survey.mean), ("std", survey.std)):
             what = ", ".join(f"{number:.3f}" for number in numbers)
