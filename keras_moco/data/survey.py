@@ -216,7 +216,7 @@ def _look(source, decode, chosen, example):
     size = (facts.height, facts.width) if pixels is None else pixels.shape[:2]
     kind = IN_MEMORY if isinstance(image, np.ndarray) else format_of(data)
     entry = Entry(index, label, "", kind or "", facts, size, digest(data))
-    return entry, _measures(pixels) if index in chosen else None
+    return entry, measures_of(pixels) if pixels is not None and index in chosen else None
 
 
 def _content(source, image, index):
@@ -234,7 +234,7 @@ def _facts(image, data):
     return facts_of(data)
 
 
-def _measures(pixels):
+def measures_of(pixels: np.ndarray) -> Measures:
     """The `Measures` of an image `(h, w, C)` with values in 0..255."""
     step = math.ceil(math.sqrt(pixels.shape[0] * pixels.shape[1] / PIXELS))
     some = pixels[::step, ::step]

@@ -59,7 +59,7 @@ def suggested_flags(survey: Survey, config: Config) -> list[str]:
         "value_range": _value_range(config.value_range, found.value_range),
         "background": None if config.background == Config.background else config.background,
         **_normalisation(survey),
-        **_views(survey),
+        **views_for(survey.sizes()),
         "batch_size": _batch_size(images),
     }
     values = {name: value for name, value in values.items() if value is not None}
@@ -84,10 +84,11 @@ def _normalisation(survey):
     return {name: tuple(round(float(number), 3) for number in numbers) for name, numbers in parts.items()}
 
 
-def _views(survey):
-    if not len(survey.sizes()):
+def views_for(sizes: np.ndarray) -> dict:
+    """The settings `image_size` and `stem` that fit images of these heights and widths `(n, 2)`; empty for none."""
+    if not len(sizes):
         return {}
-    side = int(np.median(survey.sizes().min(axis=1)))
+    side = int(np.median(sizes.min(axis=1)))
     small = max(SMALLEST_VIEW, side // 4 * 4)
     size = max((each for each in VIEWS if each <= side), default=small)
     return {"image_size": size, "stem": next((stem for most, stem in STEMS.items() if size <= most), "imagenet")}
