@@ -92,7 +92,7 @@ def test_split_within_a_folder_of_its_name_is_read_as_kaggle_ships_it(tmp_path, 
     assert "images in `seg_pred` are not read" in caplog.text
 
 
-def test_split_within_a_folder_of_its_name_may_be_unlabelled_or_one_of_both(tmp_path):
+def test_split_within_a_folder_of_its_name_may_be_unlabelled_and_the_other_split_not(tmp_path):
     name = write(tmp_path, "train/train/1.png", "train/train/2.png", "test/cat/3.png")
     assert open_source(name).class_names is None and open_source(name, "test").class_names == ("cat",)
 
