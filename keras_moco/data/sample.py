@@ -70,7 +70,7 @@ def places(count: int, size: int = SIZE) -> list[int]:
     Example:
 
     >>> places(10, 4)
-    [0, 3, 5, 7]
+    [0, 4, 6, 8]
     >>> places(3, 4)
     [0, 1, 2]
     """
