@@ -75,6 +75,8 @@ def test_page_runs_from_start_to_end(page, folder, values, channels, tmp_path, m
     write(tmp_path / "labelled" / "test", range(250, 290), values, labelled=True)
     monkeypatch.chdir(tmp_path)
     printed = run_page(page)
+    if page == "medical_images.md":
+        assert "\n--value_range=percentile:0.5,99.5\n" in printed[1] and Path("check.png").exists()
     run = RunDirectory(f"runs/{folder}")
     low, high = map(float, run.config().value_range.split(","))
     whole = np.stack([tifffile.imread(path) for path in Path(folder).glob("*.tif")])

@@ -12,7 +12,9 @@ from keras_moco.command_line.arguments import check_out, run_command
 from keras_moco.config import Config
 from keras_moco.data import open_source
 from keras_moco.data.open import FORMS
+from keras_moco.data.sample import finer_limits
 from keras_moco.data.survey import SAMPLE, survey
+from keras_moco.data.value_range import AUTO, USUAL
 from keras_moco.errors import UserError
 from keras_moco.storage.paths import user_path
 from keras_moco.summaries.suggested_flags import suggested_flags
@@ -46,6 +48,8 @@ def _run(args):
     shared = {name: getattr(args, name) for name in ("data_dir", "channels", "value_range", "background")}
     Config(**shared)  # checks their ranges
     source = open_source(args.source, args.split, **shared)
+    if args.value_range == AUTO and (limits := finer_limits(source)):
+        source, shared["value_range"] = source.in_range(limits), USUAL
     found = survey(source, args.sample)
     crop = RandomResizedCrop(Config.image_size)  # of crops as in the recipes of MoCo; its size changes no box
     narrow = narrow_from(crop, share=0.5), narrow_from(crop, share=1)

@@ -24,6 +24,7 @@ from keras_moco.runs.directory import RunDirectory
 from keras_moco.runs.load import initial_weights
 from keras_moco.runs.plan import Plan, settled_by
 from keras_moco.runs.versions import versions, versions_line
+from keras_moco.summaries.sample_notes import sample_notes
 from keras_moco.summaries.start_and_end import closing_lines, show_end, show_start
 
 __all__ = ["pretrain"]
@@ -125,6 +126,9 @@ def prepare(run, config, strategy):
     print(f"{setup.devices}\n{setup.plan.describe()}", flush=True)
     if train.buffer:
         print(train.buffer.describe(), flush=True)
+    if not callbacks.is_saved(run.checkpoints):  # a run that is resumed has said so
+        for line in sample_notes(train, setup.plan.config, setup.augmentation):
+            print(line, flush=True)
     return setup
 
 

@@ -1,6 +1,7 @@
 """Images inside archives, each read by itself at its place, as a source: in any order, as if they were files."""
 
 import concurrent.futures
+import functools
 import os
 
 import tensorflow as tf
@@ -8,7 +9,7 @@ import tensorflow as tf
 from keras_moco.data.arrays import permutation
 from keras_moco.data.decode import Files
 from keras_moco.data.python_calls import call_python
-from keras_moco.data.sample import decoding_of, places
+from keras_moco.data.sample import decoding_of, look_at, places
 from keras_moco.data.source import Source
 from keras_moco.errors import UserError
 from keras_moco.image_formats.registry import RULE, what_is_wrong
@@ -37,7 +38,13 @@ def archive_source(name, options, contents, files, labels, class_names, identity
     Returns:
         A `Source`.
     """
-    count, decoding = len(files), _decoding(contents, files, name, options)
+    count = len(files)
+
+    def sample():
+        chosen = {index: functools.partial(_beginning, contents, index) for index in places(count)}
+        return look_at(chosen, options.channels)
+
+    decoding = _decoding(sample(), contents, files, name, options)
 
     def original(index):
         try:
@@ -82,6 +89,7 @@ def archive_source(name, options, contents, files, labels, class_names, identity
         bad=options.judge(count, lambda index: _describe_unreadable(contents, files, int(index))),
         files=tuple(files),
         identity=identity,
+        sample=sample,
     )
 
 
@@ -101,16 +109,13 @@ def read_at(path, offset, size):
     return data
 
 
-def _decoding(contents, files, name, options):
+def _decoding(sample, contents, files, name, options):
     """How the images are decoded, from a sample of them."""
-    chosen = places(len(files))
-    decoding = decoding_of(
-        [lambda size, index=index: _beginning(contents, index, size) for index in chosen], name, options
-    )
+    decoding = decoding_of(sample, name, options)
     if decoding is None:
         raise UserError(
-            f"{RULE} Received: {_describe_unreadable(contents, files, 0)}, and none of {len(chosen)} images that were "
-            "tried can be read. Repair or delete them."
+            f"{RULE} Received: {_describe_unreadable(contents, files, 0)}, and none of {len(sample.unread)} images "
+            "that were tried can be read. Repair or delete them."
         )
     return decoding
 

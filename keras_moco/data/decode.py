@@ -1,5 +1,7 @@
 """Image decoding in a `tf.data` pipeline, as far as pixels are needed: of a JPEG the part that its crops see, once."""
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 
@@ -76,6 +78,11 @@ class Files:
         self.decoding, self._fetch = decoding, fetch
         self._content, self._read = content or tf.identity, read or bytes
         self.original = original or self._read
+
+    def in_range(self, limits):
+        """`Files` of the same files whose decoding has other `limits`."""
+        decoding = dataclasses.replace(self.decoding, limits=limits)
+        return Files(decoding, self._fetch, self._content, self._read, self.original)
 
     def open(self, image, function):
         """Opens an image, within a function of `tf.data`.

@@ -16,7 +16,7 @@ from keras_moco.data.decode import Files
 from keras_moco.data.folder_files import RULE as RULE_FOLDERS
 from keras_moco.data.folder_files import walk
 from keras_moco.data.identity import digest_of
-from keras_moco.data.sample import SIZE, decoding_of, places
+from keras_moco.data.sample import SIZE, decoding_of, look_at, places
 from keras_moco.data.source import Source, check_split, classes_for_test
 from keras_moco.data.splits import divide, split_folders
 from keras_moco.errors import UserError, one_line
@@ -47,7 +47,8 @@ def open_folder(path, options):
 
     Sub-folders are classes, labelled in the sorted order of their names; images below them are found at any depth. A
     folder that holds its images directly is unlabelled. If a folder has a sub-folder `train`, the splits are `train`
-    and `test`; other names for them are in `keras_moco.data.splits.NAMES`. Otherwise everything is the `train` split,
+    and `test`; other names for them are in `keras_moco.data.splits.NAMES`. A split that holds only a folder of its own
+    name is that folder. Otherwise everything is the `train` split,
     or, with `test_fraction`, divided by `keras_moco.data.splits.is_held_out`. The images of the test split have the
     labels of the training classes of that name. Files and folders whose names begin with a dot are ignored.
 
@@ -103,7 +104,8 @@ def source_of_files(name, options, files, class_names):
         class_names: list of str, empty for unlabelled images.
     """
     cache, paths = options.cache, [file.path for file in files]
-    decoding = _decoding(paths, name, options)
+    sample = functools.partial(_sample, paths, options.channels)
+    decoding = _decoding(sample(), paths, name, options)
     with tf.device("CPU"):
         labels = tf.constant([file.label for file in files])
         images = tf.constant(_contents(paths) if cache else [os.fsencode(path) for path in paths])
@@ -124,6 +126,7 @@ def source_of_files(name, options, files, class_names):
         bad=options.judge(len(files), lambda index: describe_unreadable(paths[index])),
         files=tuple(paths),
         identity=lambda: _identity(files),
+        sample=sample,
     )
 
 
@@ -311,16 +314,22 @@ def _contents(paths):
         return list(pool.map(content, paths))
 
 
-def _decoding(paths, name, options):
+def _sample(paths, channels):
+    """A `Sample` of files."""
+    chosen = places(len(paths))
+    if not any(os.path.exists(paths[place]) for place in chosen):  # of a list; of a folder, none can be read
+        existing = (place for place, path in enumerate(paths) if os.path.exists(path))
+        chosen = list(itertools.islice(existing, SIZE)) or chosen
+    return look_at({place: functools.partial(_content, paths[place]) for place in chosen}, channels)
+
+
+def _decoding(sample, paths, name, options):
     """How the files are decoded, from a sample of them."""
-    chosen = [paths[place] for place in places(len(paths))]
-    if not any(map(os.path.exists, chosen)):  # of a list; of a folder, files of which none can be read
-        chosen = list(itertools.islice(filter(os.path.exists, paths), SIZE)) or chosen
-    decoding = decoding_of([functools.partial(_content, path) for path in chosen], name, options)
+    decoding = decoding_of(sample, name, options)
     if decoding is None:
         raise UserError(
-            f"{RULE} Received: {describe_unreadable(paths[0])}, and none of {len(chosen)} files that were tried can be "
-            "read. Repair or delete them."
+            f"{RULE} Received: {describe_unreadable(paths[0])}, and none of {len(sample.unread)} files that were tried "
+            "can be read. Repair or delete them."
         )
     return decoding
 

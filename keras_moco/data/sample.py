@@ -3,17 +3,20 @@
 import collections
 import concurrent.futures
 import contextlib
-from collections.abc import Callable, Sequence
+import hashlib
+import itertools
+import random
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 
 from keras_moco.checks.ranges import value_limits
-from keras_moco.data.source import Options
+from keras_moco.data.source import Options, Source
 from keras_moco.data.value_range import AUTO, FEW, FULL, LEVELS, PERCENTILE, USUAL, Measured, text_of
 from keras_moco.errors import UserError, one_line
-from keras_moco.image_formats.decoding import WINDOW, Decoding
+from keras_moco.image_formats.decoding import WINDOW, Decoding, Limits
 from keras_moco.image_formats.registry import (
     FORMATS,
     HEAD,
@@ -31,32 +34,79 @@ ANIMATIONS = ("GIF", "WebP")  # formats whose pages are frames
 
 
 class Seen(NamedTuple):
-    """A file of a sample that can be read."""
+    """A file of a sample whose beginning can be read.
 
-    content: Callable  # of a number of bytes, or of `None` for all of them, to the bytes
+    Attributes:
+        number: int, the index of the image, as in `Source.read`.
+        content: function of a number of bytes, or of `None` for all of them, to the first bytes of the file.
+        format: str, a key of `FORMATS`.
+        facts: `Facts`.
+        head: bytes, the digest of its first `HEAD` bytes.
+    """
+
+    number: int
+    content: Callable[[int | None], bytes]
     format: str
     facts: Facts
+    head: bytes
+
+
+class Sample(NamedTuple):
+    """Some of the files of a set.
+
+    Attributes:
+        seen: list of `Seen`, in the order of the set.
+        unread: list of the indices of those that cannot be read.
+    """
+
+    seen: list[Seen]
+    unread: list[int]
 
 
 def places(count: int, size: int = SIZE) -> list[int]:
-    """The places of a sample among a number of files, at equal distances; the first file is always in it.
+    """The places of a sample among a number of files: one at random from each of `size` equal parts, in order.
+
+    They follow no period, such as that of files which alternate left and right eyes. The first file is always among
+    them. They are always the same: Python's `random` gives the same numbers for a seed on every machine.
 
     Example:
 
     >>> places(10, 4)
-    [0, 2, 5, 7]
+    [0, 4, 6, 8]
+    >>> places(3, 4)
+    [0, 1, 2]
     """
-    return [number * count // size for number in range(size)] if count > size else list(range(count))
+    if count <= size:
+        return list(range(count))
+    edges = [number * count // size for number in range(size + 1)]
+    uniform = random.Random(0).random
+    return [0, *(low + int(uniform() * (high - low)) for low, high in itertools.pairwise(edges[1:]))]
 
 
-def decoding_of(sample: Sequence[Callable[[int | None], bytes]], name: str, options: Options) -> Decoding | None:
+def look_at(contents: Mapping[int, Callable[[int | None], bytes]], channels: int | None = None) -> Sample:
+    """Reads the beginning of some files, in parallel, and of formats that need it, the whole.
+
+    Args:
+        contents: dict of the indices of images to their `Seen.content`, which may raise `OSError`.
+        channels: int, the channels that images get. Defaults to `None`: those that they have.
+
+    Raises:
+        ValueError: if a format needs a library that is not installed.
+    """
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        seen = pool.map(_see, contents, contents.values(), itertools.repeat(channels))
+        found = dict(zip(contents, seen, strict=True))
+    return Sample(list(filter(None, found.values())), [index for index, each in found.items() if each is None])
+
+
+def decoding_of(sample: Sample, name: str, options: Options) -> Decoding | None:
     """How the files of a set are decoded.
 
     The first readable file decides about the channels, unless they are given; the sample decides about the range. The
     log says what was found, where it is not 8 bits without opacity.
 
     Args:
-        sample: list of functions of a number of bytes, or of `None` for all, to the first bytes of a file.
+        sample: `Sample`.
         name: str, name of the set in messages.
         options: `Options` of the source: `channels`, `value_range`, `background`.
 
@@ -64,10 +114,9 @@ def decoding_of(sample: Sequence[Callable[[int | None], bytes]], name: str, opti
         `Decoding`; `None` if no file of the sample can be read.
 
     Raises:
-        ValueError: if a format needs a library that is not installed, or the files do not fit the settings.
+        ValueError: if the files do not fit the settings.
     """
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        seen = [each for each in pool.map(lambda content: _see(content, options.channels), sample) if each]
+    seen = sample.seen
     if not seen:
         return None
     channels = options.channels or seen[0].facts.channels
@@ -83,7 +132,22 @@ def decoding_of(sample: Sequence[Callable[[int | None], bytes]], name: str, opti
     return Decoding(channels, limits, options.background)
 
 
-def _see(content, channels):
+def finer_limits(source: Source) -> Limits | None:
+    """The limits of `USUAL`, if nearly all pixels of a sample share a few of the 256 levels of a source's own limits.
+
+    Returns:
+        `(low, high)`, as of `Decoding`; `None` if its own are fine enough, or it has none.
+    """
+    decoding = source.decoding
+    if not (source.sample and decoding and isinstance(decoding.limits, tuple)):
+        return None
+    seen = [each for each in source.sample().seen if _fits(each, decoding.channels)]
+    measured = _measured(seen, decoding.channels)
+    levels = _fewest_levels(measured, decoding.limits)
+    return _limits_of(measured, USUAL) if levels < FEW else None
+
+
+def _see(index, content, channels):
     """A file of a sample; `None` if it cannot be read."""
     try:
         data = content(HEAD)
@@ -94,13 +158,19 @@ def _see(content, channels):
         return None
     if missing_library(kind):
         raise UserError(f"{RULE} Received: {what_is_wrong(data)}. Install it, or leave these files out.")
+    head = digest(data)
     try:
         if FORMATS[kind].head:
             with contextlib.suppress(Exception):  # what comes before its pixels may be longer
-                return Seen(content, kind, facts_of(data, channels))
-        return Seen(content, kind, facts_of(content(None), channels))
+                return Seen(index, content, kind, facts_of(data, channels), head)
+        return Seen(index, content, kind, facts_of(content(None), channels), head)
     except Exception:  # libraries raise many kinds for damaged files, which are reported when they are read
         return None
+
+
+def digest(data: bytes) -> bytes:
+    """16 bytes, the same for the same data."""
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def _fits(seen, channels):
@@ -138,25 +208,43 @@ def _limits(seen, channels, name, value_range):
     if value_range == AUTO and {0, 8} <= bits:
         text = "%s: files of 8 bits and of fractions or other units; one range for all of them may fit neither"
         logging.warning(text, one_line(name))
-    if channels in (1, 3):  # a range for each of three would change the colours
-        measured = [Measured(_values(seen, channels))]
-    else:
-        measured = Measured.bands(_values(seen, channels))
-    ranges = [each.limits(value_range) for each in measured]
-    limits = ranges[0] if len(set(ranges)) == 1 else tuple(zip(*ranges, strict=True))
+    measured = _measured(seen, channels)
+    limits = _limits_of(measured, value_range)
     low, high = min(each.low for each in measured), max(each.high for each in measured)
-    of_bands = f"those of {len(ranges)} channels" if len(set(ranges)) > 1 else f"{limits[0]:g} to {limits[1]:g}"
+    of_each = np.ndim(limits) > 1
+    text = f"those of {channels} channels" if of_each else f"{limits[0]:g} to {limits[1]:g}"
     logging.warning(
         "%s: values from %g to %g in a sample of %d images; %s become 0..255 (--value_range=%s)",
-        *(one_line(name), low, high, len(seen), of_bands, text_of(limits)),
+        *(one_line(name), low, high, len(seen), text, text_of(limits)),
     )
-    levels = min(each.levels(own) for each, own in zip(measured, ranges, strict=True))
+    levels = _fewest_levels(measured, limits)
     if levels < FEW and not value_range.startswith(PERCENTILE):
         logging.warning(
             "%s: 99 %% of the pixels%s have %d of %d levels. --value_range=%s uses more of them",
-            *(one_line(name), " of a channel" if len(ranges) > 1 else "", levels, LEVELS, USUAL),
+            *(one_line(name), " of a channel" if len(measured) > 1 else "", levels, LEVELS, USUAL),
         )
     return limits
+
+
+def _measured(seen, channels):
+    """A list of one `Measured` for gray or colour images, of which a range for each would change the colours.
+
+    Of any others a list of one for each channel.
+    """
+    values = _values(seen, channels)
+    return [Measured(values)] if channels in (1, 3) else Measured.bands(values)
+
+
+def _limits_of(measured, value_range):
+    """The `limits` of a `Decoding` from a list of `Measured`."""
+    ranges = [each.limits(value_range) for each in measured]
+    return ranges[0] if len(set(ranges)) == 1 else tuple(zip(*ranges, strict=True))
+
+
+def _fewest_levels(measured, limits):
+    """How many of 256 levels nearly all pixels have, of the channel with the fewest."""
+    ends = np.broadcast_to(np.transpose(limits), (len(measured), 2))
+    return min(each.levels(own) for each, own in zip(measured, ends, strict=True))
 
 
 def _values(seen, channels):

@@ -64,8 +64,8 @@ def take_bands(images: np.ndarray, bands: Sequence[int] | None = None) -> np.nda
 def is_stretched(channels: int, bands: Sequence[int] | None = None) -> bool:
     """Whether a picture shows each band with a brightness of its own: of many bands, and of bands that were chosen.
 
-    With one range of values for all bands (`--value_range=0,10000`), most are dark. Pictures of gray and RGB images keep
-    their colours.
+    With one range of values for all bands (`--value_range=0,10000`), most are dark. Pictures of gray and RGB images
+    keep their colours.
     """
     return channels > 3 or bands is not None
 

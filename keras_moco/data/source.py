@@ -13,7 +13,7 @@ from keras_moco.data.channel_statistics import mean_and_std
 from keras_moco.data.decode import Files, Pixels
 from keras_moco.data.shuffle_buffer import ShuffleBuffer
 from keras_moco.errors import UserError
-from keras_moco.image_formats.decoding import Decoding
+from keras_moco.image_formats.decoding import Decoding, Limits
 
 SPLITS = ("train", "test")
 
@@ -79,6 +79,8 @@ class Source:
         licence: str, licence of the data, or `None` if it is unknown.
         identity: function without arguments to a dict of digests, of everything that makes the images and their order
             what they are, by its name. Defaults to `None`: unknown.
+        sample: function without arguments to a `Sample` (`keras_moco.data.sample`) of the files, those that decide how
+            all are decoded. It reads them again. Defaults to `None`: the images are no files.
 
     Example:
 
@@ -103,6 +105,7 @@ class Source:
     buffer: ShuffleBuffer | None = None
     licence: str | None = None
     identity: Callable[[], dict[str, str]] | None = dataclasses.field(default=None, repr=False)
+    sample: Callable[[], Any] | None = dataclasses.field(default=None, repr=False)
 
     @property
     def num_classes(self) -> int:
@@ -123,6 +126,10 @@ class Source:
     def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel in a sample of the images, in 0..1."""
         return mean_and_std(self)
+
+    def in_range(self, limits: Limits) -> "Source":
+        """The same images with other values as black and white, `(low, high)`; of sources of image files only."""
+        return dataclasses.replace(self, encoded=self.encoded.in_range(limits))  # type: ignore[union-attr]
 
     def labels(self) -> np.ndarray:
         """The label of every image, an int32 array `(num_examples,)`; -1 if it has none, or is damaged."""

@@ -13,6 +13,8 @@ NAMES = {
     "test": (("test", "testing", "seg_test"), ("val",), ("validation",), ("valid",)),
 }
 
+UNLABELLED = "seg_pred"  # of which Kaggle ships images without labels beside `seg_train` and `seg_test`
+
 
 def named_for(split, names):
     """Those of some names that stand for a split: a sorted list of names that mean the same.
@@ -32,7 +34,10 @@ def is_split_name(name):
 
 
 def split_folders(root, name, is_image):
-    """The sub-folders of a folder that are splits; without one for training, none is.
+    """The folders in a folder that are splits; without one for training, none is.
+
+    A split whose only content is a folder of the same name, as Kaggle ships them (`seg_train/seg_train/<class>`), is
+    that folder; but of the test split not if it may be a class, of which the training split has one of that name.
 
     Args:
         root: `pathlib.Path` of a folder that can be listed.
@@ -47,6 +52,7 @@ def split_folders(root, name, is_image):
     """
     folders, files = _listed(root)
     found = chosen(folders, lambda folder: _holds_images(root / folder, is_image), root, name)
+    found = unwrapped(found, lambda folder: _listed(root / folder))
     if found and (loose := [file for file in files if is_image(str(root / file))]):
         logging.warning(
             "%s: %d images beside the sub-folder `%s` are not read, the first one: %s",
@@ -80,6 +86,10 @@ def chosen(folders, holds_images, root, name):
                 f"in {root}. Merge them, or move the others away."
             )
     others = [each for each in folders if not is_split_name(each) and holds_images(each)]
+    unlabelled = [each for each in others if each.lower() == UNLABELLED]
+    if unlabelled:
+        logging.warning("%s: images in `%s` are not read", one_line(name), unlabelled[0])
+    others = [each for each in others if each not in unlabelled]
     if others:
         train = found["train"][0]
         listed = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
@@ -89,6 +99,26 @@ def chosen(folders, holds_images, root, name):
             f"is the split, move {listed} away; if it is a class, rename it."
         )
     return {split: names[0] for split, names in found.items() if names}
+
+
+def unwrapped(found, content):
+    """The splits, each as the folder that has its images: itself, or the only one in it, if that has the same name.
+
+    Args:
+        found: dict of `"train"` and `"test"` to names of folders.
+        content: function of such a name to lists of the names of folders and of files in it.
+
+    Returns:
+        dict of the same keys to names, perhaps with one within the other, `"seg_train/seg_train"`.
+    """
+    inside = {split: content(folder) for split, folder in found.items()}
+
+    def wraps(split):
+        folders, files = inside[split]
+        alone = not files and [each.lower() for each in folders] == [found[split].lower()]
+        return alone and (split == "train" or folders[0] not in inside["train"][0])
+
+    return {split: f"{folder}/{inside[split][0][0]}" if wraps(split) else folder for split, folder in found.items()}
 
 
 def _listed(root):

@@ -3,8 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
-import io
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -12,15 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from keras_moco.data.bad_images import plain_read_errors
 from keras_moco.data.duplicates import SIDE, thumbnail
+from keras_moco.data.sample import digest
 from keras_moco.data.source import Source
 from keras_moco.image_formats.cut_off import is_cut_off
-from keras_moco.image_formats.orient import STEPS
-from keras_moco.image_formats.pillow import orientation
-from keras_moco.image_formats.registry import FORMATS, Facts, facts_of, format_of, what_is_wrong
+from keras_moco.image_formats.registry import Facts, facts_of, format_of, what_is_wrong
 
 SAMPLE = 10_000  # images that are decoded
 IN_MEMORY = "in memory"  # instead of a format
@@ -40,7 +36,7 @@ class Entry:
         reason: str, why it cannot be read; empty if it can.
         format: str, a key of `FORMATS`, or `"in memory"`; empty if it cannot be read.
         facts: `Facts`; `None` if they are unknown.
-        size: `(height, width)`, upright; `None` if unknown, as of some formats unless they are decoded.
+        size: `(height, width)`, upright; `None` if it cannot be read.
         digest: bytes, the same for the same content.
     """
 
@@ -114,8 +110,8 @@ class Survey:
         return np.array([entry.label for entry in self.read], "int64")
 
     def sizes(self) -> np.ndarray:
-        """Height and width of every image of which they are known, int64 `(n, 2)`."""
-        return np.array([entry.size for entry in self.read if entry.size], "int64").reshape(-1, 2)
+        """Height and width of every image that can be read, int64 `(n, 2)`."""
+        return np.array([entry.size for entry in self.read], "int64").reshape(-1, 2)
 
     def name(self, index: int) -> str:
         """The path of an image; without one its place in a large file, or its number."""
@@ -219,38 +215,28 @@ def _look(source, decode, chosen, example):
         data = source.encoded.original(image) if source.encoded else image.tobytes()
     except OSError as error:
         return Entry(index, label, error.strerror or str(error)), None
-    facts = size = pixels = None
+    facts = pixels = None
     with contextlib.suppress(Exception):  # libraries raise many kinds for damaged files; decoding decides
-        facts, size = _facts(image, data, source.image_shape[-1])
+        facts = _facts(image, data, source.image_shape[-1])
     if facts is None or index in chosen:
         try:
             pixels = decode(image)
         except Exception:  # likewise, and TensorFlow has its own
             return Entry(index, label, what_is_wrong(data)), None
-        size = pixels.shape[:2]
+    size = (facts.height, facts.width) if pixels is None else pixels.shape[:2]
     kind = IN_MEMORY if isinstance(image, np.ndarray) else format_of(data)
-    entry = Entry(index, label, "", kind or "", facts, size, _digest(data))
-    return entry, _measures(pixels, data) if index in chosen else None
-
-
-def _digest(data):
-    return hashlib.blake2b(data, digest_size=16).digest()
+    entry = Entry(index, label, "", kind or "", facts, size, digest(data))
+    return entry, measures_of(pixels, data) if pixels is not None and index in chosen else None
 
 
 def _facts(image, data, channels):
-    """`Facts`, and height and width where the beginning of the file has them."""
     if isinstance(image, np.ndarray):
-        return Facts(image.shape[-1]), image.shape[:2]
-    facts = facts_of(data, channels)
-    if not FORMATS[format_of(data)].head:
-        return facts, None
-    with Image.open(io.BytesIO(data)) as opened:
-        width, height = opened.size
-        exchanged, _, _ = STEPS[orientation(opened)]
-    return facts, (width, height) if exchanged else (height, width)
+        height, width, channels = image.shape
+        return Facts(channels, height, width)
+    return facts_of(data, channels)
 
 
-def _measures(pixels, data):
+def measures_of(pixels: np.ndarray, data: bytes = b"") -> Measures:
     """The `Measures` of an image `(h, w, C)` with values in 0..255, and of the bytes of its file."""
     step = math.ceil(math.sqrt(pixels.shape[0] * pixels.shape[1] / PIXELS))
     some = pixels[::step, ::step]

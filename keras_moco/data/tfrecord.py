@@ -14,7 +14,14 @@ from keras_moco.data.record_names import describe_record, record_names
 from keras_moco.data.shuffle_buffer import ShuffleBuffer, shuffled_stream
 from keras_moco.data.source import Source, check_split
 from keras_moco.data.split_files import class_names_beside, files_of_other_splits, find_files
-from keras_moco.data.tfrecord_features import LABEL, check_label, decoding_of_records, label_spec, parser
+from keras_moco.data.tfrecord_features import (
+    LABEL,
+    check_label,
+    decoding_of_records,
+    label_spec,
+    parser,
+    sample_of_records,
+)
 from keras_moco.data.tfrecord_files import RecordFiles, count_records
 from keras_moco.errors import UserError
 
@@ -88,6 +95,7 @@ def open_tfrecord(pattern, options):
         place_of=shards.place_of,
         buffer=buffer,
         identity=lambda: _identity(files, class_names),
+        sample=lambda: sample_of_records(shards.records(), options),
     )
 
 

@@ -5,7 +5,8 @@ from absl import logging
 from google.protobuf.message import DecodeError
 
 from keras_moco.data.labels import UNLABELLED
-from keras_moco.data.sample import SIZE, decoding_of
+from keras_moco.data.sample import SIZE, Sample, decoding_of, look_at
+from keras_moco.data.source import Options
 from keras_moco.errors import UserError
 from keras_moco.image_formats.registry import NAMES, format_of
 
@@ -60,17 +61,13 @@ def decoding_of_records(records, name, options):
             features of the first one.
     """
     image = options.tfrecord_image_feature
-    parse = parser(image, None)
-    found, sample, reason = {}, [], f"without a readable image in `{image}` of its first records"
-    for record in records.take(SIZE):
-        found = found or _features_of(record)
-        try:
-            encoded = parse(record)["image"].numpy()
-            sample.append(lambda size, encoded=encoded: encoded[:size])
-        except tf.errors.InvalidArgumentError as error:
-            reason = f"whose first records cannot be read: {error.message.splitlines()[0][:200]}"
-    if decoding := decoding_of(sample, name, options):
+    contents, errors = _contents(records, image)
+    if decoding := decoding_of(look_at(contents, options.channels), name, options):
         return decoding
+    reason = f"without a readable image in `{image}` of its first records"
+    if errors:
+        reason = f"whose first records cannot be read: {errors[-1].splitlines()[0][:200]}"
+    found = next(filter(None, map(_features_of, records.take(SIZE))), {})
     listed = f"; the first one has {_listed(found)}" if found else ""
     like = [name for name, values in found.items() if name != image and _is_image(values)]
     way_out = f"Give --tfrecord_image_feature={like[0]}." if like else "Write them so, or name another feature."
@@ -78,6 +75,29 @@ def decoding_of_records(records, name, options):
         f"Records must be `tf.train.Example` with a {NAMES} in the feature `{image}`, the --tfrecord_image_feature. "
         f"Received: {name}, {reason}{listed}. {way_out}"
     )
+
+
+def sample_of_records(records: tf.data.Dataset, options: Options) -> Sample:
+    """The images of the first records, as a `Sample`; of a record that cannot be parsed nothing is known.
+
+    Args:
+        records: `tf.data.Dataset` of serialised examples.
+        options: `Options`.
+    """
+    return look_at(_contents(records, options.tfrecord_image_feature)[0], options.channels)
+
+
+def _contents(records, image):
+    """The images of the first records, by their indices, as functions; and the messages of those without."""
+    parse, contents, errors = parser(image, None), {}, []
+    for index, record in enumerate(records.take(SIZE)):
+        try:
+            encoded = parse(record)["image"].numpy()
+        except tf.errors.InvalidArgumentError as error:
+            errors.append(error.message)
+        else:
+            contents[index] = lambda size, encoded=encoded: encoded[:size]
+    return contents, errors
 
 
 def check_label(records, label, name):

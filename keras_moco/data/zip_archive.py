@@ -11,7 +11,7 @@ from keras_moco.data.archive_files import MemberError, archive_source, read_at
 from keras_moco.data.folder import endings
 from keras_moco.data.identity import digest_of
 from keras_moco.data.source import check_split, classes_for_test
-from keras_moco.data.splits import chosen, is_split_name
+from keras_moco.data.splits import chosen, is_split_name, unwrapped
 from keras_moco.errors import UserError, one_line
 from keras_moco.image_formats.registry import SUFFIXES
 from keras_moco.storage.paths import check_file, user_path
@@ -52,6 +52,7 @@ def open_zip(path, options):
     entries, hidden = _entries(path)
     whole = _whole(entries)
     splits = chosen(_folders(entries, whole), lambda folder: _holds_images(entries, f"{whole}{folder}/"), path, name)
+    splits = unwrapped(splits, lambda folder: _content_names(entries, f"{whole}{folder}/"))
     if split not in splits and split == "test":
         raise UserError(
             f"A zip archive must have the folders `train` and `test` (or `val`) to be opened as split={split!r}. "
@@ -157,6 +158,12 @@ def _folders(entries, root):
     start = len(root)
     inner = (entry[start:] for entry in entries if entry.startswith(root))
     return sorted(entry[:-1] for entry in inner if entry and entry.find("/") == len(entry) - 1)
+
+
+def _content_names(entries, root):
+    """The names of the folders and of the files in a folder, two lists."""
+    inner = (entry[len(root) :] for entry in entries if entry.startswith(root))
+    return _folders(entries, root), [entry for entry in inner if entry and "/" not in entry]
 
 
 def _holds_images(entries, root):

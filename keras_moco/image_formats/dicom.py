@@ -49,7 +49,8 @@ def facts(data, channels=None):
     dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
     pages = int(dataset.get("NumberOfFrames", 1) or 1)
     colours = dataset.SamplesPerPixel > 1 or dataset.PhotometricInterpretation == PALETTE
-    return Facts(3 if colours else 1, max(8, int(dataset.BitsStored)) if colours else 0, pages=pages)
+    bits = max(8, int(dataset.BitsStored)) if colours else 0
+    return Facts(3 if colours else 1, int(dataset.Rows), int(dataset.Columns), bits, pages=pages)
 
 
 def _ends(dataset):

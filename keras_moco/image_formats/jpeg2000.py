@@ -9,7 +9,8 @@ from keras_moco.image_formats import pillow
 from keras_moco.image_formats.registry import Facts, Raw
 
 START = b"\xff\x4f\xff\x51"  # of a codestream: two markers (ISO 15444-1, A.4 and A.5)
-COMPONENTS = 40  # bytes from there to the number of components, after which each has three bytes, the first its bits
+SIZES = 8  # bytes from there to the right and lower end of the image, then its left and upper end, on a grid of pixels
+COMPONENTS = 40  # bytes to the number of components, after which each has three bytes, the first its bits
 SIGNED = 0x80
 HEADER_BOX, CHANNELS_BOX = b"jp2h", b"cdef"
 OPACITY = 1  # a type of channel (I.5.3.6)
@@ -19,12 +20,16 @@ class _Header(NamedTuple):
     """What a file says of its values.
 
     Attributes:
+        height: int, in pixels.
+        width: int, likewise.
         components: int, channels with opacity.
         bits: int, of a value.
         signed: bool, whether values may be negative.
         alpha: bool, whether the last channel is the opacity.
     """
 
+    height: int
+    width: int
     components: int
     bits: int
     signed: bool
@@ -51,16 +56,18 @@ def facts(data, channels=None):
     header = _header(data)
     if header.is_simple:
         return pillow.facts(data)
-    return Facts(header.components - header.alpha, 0 if header.signed else max(8, header.bits), header.alpha)
+    bits = 0 if header.signed else max(8, header.bits)
+    return Facts(header.components - header.alpha, header.height, header.width, bits, header.alpha)
 
 
 def _header(data):
     start = data.index(START)
+    right, lower, left, upper = struct.unpack_from(">4I", data, start + SIZES)
     components, depth = struct.unpack_from(">HB", data, start + COMPONENTS)
     inside = dict(_boxes(dict(_boxes(data[:start])).get(HEADER_BOX, b"")))
     entries = struct.iter_unpack(">HHH", inside.get(CHANNELS_BOX, b"")[2:])  # number, type and what it belongs to
     alpha = any(number == components - 1 and kind == OPACITY for number, kind, _ in entries)
-    return _Header(components, (depth & ~SIGNED) + 1, bool(depth & SIGNED), alpha)
+    return _Header(lower - upper, right - left, components, (depth & ~SIGNED) + 1, bool(depth & SIGNED), alpha)
 
 
 def _boxes(data):

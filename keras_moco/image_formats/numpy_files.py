@@ -29,7 +29,8 @@ def facts(data, channels=None):
     """The `Facts` of a whole file."""
     raw = read(data, channels)
     bits = {255.0: 8, 2.0**16 - 1: 16}.get(raw.white, 0)
-    return Facts(raw.values.shape[-1], bits)
+    height, width, channels = raw.values.shape
+    return Facts(channels, height, width, bits)
 
 
 def _channels_last(values, channels):

@@ -29,6 +29,18 @@ def upright(values, orientation):
     return np.ascontiguousarray(values[:, ::-1] if columns else values)
 
 
+def upright_size(height, width, orientation):
+    """Height and width, upright, of an image that is stored with an orientation of 1 to 8.
+
+    Example:
+
+    >>> upright_size(10, 20, 6)
+    (20, 10)
+    """
+    exchanged, _, _ = STEPS.get(orientation, STEPS[1])
+    return (width, height) if exchanged else (height, width)
+
+
 def stored_box(box, size, orientation):
     """The box in the stored image that is a box in the upright one.
 

@@ -5,6 +5,7 @@ import io
 import numpy as np
 from PIL import Image, ImageOps
 
+from keras_moco.image_formats.orient import upright_size
 from keras_moco.image_formats.registry import Facts, Raw
 
 ORIENTATION = 274  # the tag of EXIF
@@ -41,11 +42,15 @@ def raw(image):
 
 def facts_of_image(image):
     """The `Facts` of a Pillow image."""
+    turned = orientation(image)
+    height, width = upright_size(image.height, image.width, turned)
     return Facts(
         channels=1 if image.mode in DEEP else WHOLE.get(image.mode, 3),
+        height=height,
+        width=width,
         bits=_bits(image),
         alpha=image.has_transparency_data,
-        turned=orientation(image) > 1,
+        turned=turned > 1,
         pages=getattr(image, "n_frames", 1) if image.format in ANIMATED else 1,
     )
 

@@ -29,6 +29,8 @@ class Facts(NamedTuple):
 
     Attributes:
         channels: int, without opacity.
+        height: int, in pixels, upright.
+        width: int, likewise.
         bits: int, of a whole number; 0 for fractions, and where the values have a unit of their own.
         alpha: bool, whether it has an opacity.
         turned: bool, whether it is stored other than upright.
@@ -37,6 +39,8 @@ class Facts(NamedTuple):
     """
 
     channels: int
+    height: int
+    width: int
     bits: int = 8
     alpha: bool = False
     turned: bool = False

@@ -7,7 +7,7 @@ import numpy as np
 import tifffile
 
 from keras_moco.errors import UserError
-from keras_moco.image_formats.orient import upright
+from keras_moco.image_formats.orient import upright, upright_size
 from keras_moco.image_formats.registry import MOST_BANDS, Facts, Raw
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, PALETTE, SEPARATED = 0, 1, 3, 5  # kinds of pixels (TIFF 6.0, tag 262)
@@ -39,11 +39,14 @@ def facts(data, channels=None):
         page, rows = file.pages[0], _rows(file, channels)
         bits = max(8, page.bitspersample) if page.dtype.kind in "bu" else 0
         if rows:
-            return Facts(rows.bands, bits, assumed=rows.assumed)
+            return Facts(rows.bands, len(file.pages), page.imagelength, bits, assumed=rows.assumed)
         alpha = _alpha(page) > 0
         colours = page.photometric in (PALETTE, SEPARATED)
+        height, width = upright_size(page.imagelength, page.imagewidth, _orientation(page))
         return Facts(
             channels=3 if colours else page.samplesperpixel - alpha,
+            height=height,
+            width=width,
             bits=bits,
             alpha=alpha,
             turned=_orientation(page) > 1,

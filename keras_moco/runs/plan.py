@@ -128,8 +128,9 @@ class Plan:
     def describe(self):
         """The plan in a few lines of text, for people."""
         config, rate = self.config, self.learning_rate()
-        marks = [round(self.total_steps * quarter / 4) for quarter in range(4)] + [self.total_steps - 1]
-        rates = ", ".join(f"{float(rate(step)):.4g} (step {step})" for step in marks)
+        last = self.total_steps - 1
+        marks = {min(last, round(self.total_steps * quarter / 4)) for quarter in range(4)} | {last}
+        rates = ", ".join(f"{float(rate(step)):.4g} (step {step})" for step in sorted(marks))
         lines = [
             f"method: {config.method}",
             f"data: {config.dataset}, {self.train_examples:,} training images of {self.channels} channel(s), "

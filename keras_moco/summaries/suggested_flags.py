@@ -5,7 +5,7 @@ import numpy as np
 from keras_moco.config import Config
 from keras_moco.config.settings import to_text
 from keras_moco.data.survey import Survey
-from keras_moco.data.value_range import FULL
+from keras_moco.data.value_range import FULL, PERCENTILE
 from keras_moco.evaluation.knn import usual_k
 from keras_moco.runs.plan import Plan, settled_by
 
@@ -23,7 +23,8 @@ def suggested_flags(survey: Survey, config: Config) -> list[str]:
       images these, in whole fours, at least 16. `stem`: by that size.
     - `batch_size`: 256, or where that is more than a fifth of the images, the largest power of two that is not, at
       least 8. `queue_size`: what `Plan` derives from it.
-    - `image_mean`, `image_std`: as measured. `value_range`, `channels`: as all images are decoded.
+    - `image_mean`, `image_std`: as measured. `value_range`, `channels`: as all images are decoded; percentiles as they
+      are given.
     - `knn_k`: `usual_k` of the labels, if there are any.
 
     Args:
@@ -55,10 +56,10 @@ def suggested_flags(survey: Survey, config: Config) -> list[str]:
         "data_dir": config.data_dir,
         "train_examples": images,
         "channels": channels,
-        "value_range": None if found.value_range in (FULL, Config.value_range) else found.value_range,
+        "value_range": _value_range(config.value_range, found.value_range),
         "background": None if config.background == Config.background else config.background,
         **_normalisation(survey),
-        **_views(survey),
+        **views_for(survey.sizes()),
         "batch_size": _batch_size(images),
     }
     values = {name: value for name, value in values.items() if value is not None}
@@ -69,6 +70,12 @@ def suggested_flags(survey: Survey, config: Config) -> list[str]:
     return [f"--{name}={to_text(value)}" for name, value in values.items()]
 
 
+def _value_range(given, found):
+    if given.startswith(PERCENTILE):
+        return given
+    return None if found in (FULL, Config.value_range) else found
+
+
 def _normalisation(survey):
     if not survey.decoded:
         return {}
@@ -77,10 +84,11 @@ def _normalisation(survey):
     return {name: tuple(round(float(number), 3) for number in numbers) for name, numbers in parts.items()}
 
 
-def _views(survey):
-    if not len(survey.sizes()):
+def views_for(sizes: np.ndarray) -> dict:
+    """The settings `image_size` and `stem` that fit images of these heights and widths `(n, 2)`; empty for none."""
+    if not len(sizes):
         return {}
-    side = int(np.median(survey.sizes().min(axis=1)))
+    side = int(np.median(sizes.min(axis=1)))
     small = max(SMALLEST_VIEW, side // 4 * 4)
     size = max((each for each in VIEWS if each <= side), default=small)
     return {"image_size": size, "stem": next((stem for most, stem in STEMS.items() if size <= most), "imagenet")}

@@ -80,12 +80,10 @@ def _sizes(survey, narrow):
     sizes = survey.sizes()
     if not len(sizes):
         return
-    unknown = len(survey.read) - len(sizes)
-    note = f" ({unknown:,} were not decoded, and are not counted)" if unknown else ""
     for name, sides in zip(("height", "width", "shorter side"), (*sizes.T, sizes.min(axis=1)), strict=True):
         low, high = sides.min(), sides.max()
-        yield name, f"{low:,} to {high:,} pixels, median {np.median(sides):,g}{note}"
-    indices = np.array([entry.index for entry in survey.read if entry.size])
+        yield name, f"{low:,} to {high:,} pixels, median {np.median(sides):,g}"
+    indices = np.array([entry.index for entry in survey.read])
     ratios = sizes.max(axis=1) / sizes.min(axis=1)
     order = np.argsort(-ratios, kind="stable")
     half, all_of_them = (indices[order[ratios[order] >= limit]].tolist() for limit in narrow)
@@ -120,6 +118,9 @@ def _copies(survey):
 
 
 def _values(survey):
+    limits = survey.source.decoding and survey.source.decoding.limits
+    if isinstance(limits, tuple):
+        yield "value range", f"{limits[0]:g} to {limits[1]:g} become 0..255 (--value_range); values beyond are clipped"
     if survey.decoded:
         for name, numbers in (("mean", survey.mean), ("std", survey.std)):
             what = ", ".join(f"{number:.3f}" for number in numbers)

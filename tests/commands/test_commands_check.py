@@ -140,6 +140,26 @@ def test_values_with_a_range_are_suggested_with_it(tmp_path):
     assert not any(flag.startswith("--value_range") for flag in flags)
 
 
+def test_percentiles_are_suggested_where_few_bright_pixels_take_most_of_the_range(tmp_path):
+    dark = [smooth(number, 40, 50)[..., 0].astype("uint16") * 4 for number in range(20)]
+    dark.append((dark[3] * 0.9).astype("uint16"))  # a copy with less contrast
+    for number, image in enumerate(dark):
+        image[0, :4] = 65535  # 0.2 % of the pixels
+        (tmp_path / f"{number:02}.png").write_bytes(encoded(image, "PNG"))
+    found, flags = check(f"folder:{tmp_path}")
+    low, high = np.percentile(dark, (0.5, 99.5))
+    scaled = np.clip((np.array(dark) - low) / (high - low), 0, 1)
+    assert "--value_range=percentile:0.5,99.5" in flags
+    assert found["value range"].startswith(f"{low:g} to {high:g} become 0..255")
+    for name, expected in (("image_mean", scaled.mean()), ("image_std", scaled.std())):
+        (text,) = (flag.partition("=")[2] for flag in flags if flag.startswith(f"--{name}="))
+        assert float(text) == pytest.approx(expected, abs=0.002)
+    assert found["nearly identical"] == f"2 in 1 group: {tmp_path / '03.png'} = {tmp_path / '20.png'}"
+    found, flags = check(f"folder:{tmp_path}", "--value_range=0,65535")  # which was asked for
+    assert "--value_range=0,65535" in flags
+    assert found["nearly identical"].startswith("21 in 1 group")  # all that is left of each is the bright corner
+
+
 def test_records_are_looked_at_too(tmp_path):
     images = [encoded(smooth(number, 40, 50), "JPEG") for number in range(9)]
     write_records(tmp_path / "train-0", [*map(record, images), record(images[0]), record(images[1][:300]), record()])
@@ -184,13 +204,13 @@ def test_images_of_which_none_of_the_sample_can_be_decoded_are_drawn(tmp_path):
     assert (tmp_path / "check.png").exists()
 
 
-def test_of_formats_that_must_be_decoded_for_it_the_size_may_be_unknown(tmp_path):
+def test_the_size_of_an_image_needs_no_decoding(tmp_path):
     values = np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), dtype="uint8")
     for number, image in enumerate(values):
         (tmp_path / f"{number}.npy").write_bytes(array_file(image))
     found, _ = check(f"folder:{tmp_path}", "--sample=1")
     assert found["formats"] == "NumPy (3)"
-    assert found["height"] == "40 to 40 pixels, median 40 (2 were not decoded, and are not counted)"
+    assert found["height"] == "40 to 40 pixels, median 40"
 
 
 def test_a_wrong_flag_is_refused_before_anything_is_opened(capsys, monkeypatch):

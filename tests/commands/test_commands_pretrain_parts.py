@@ -114,6 +114,30 @@ def test_time_limit_counts_from_the_start(monkeypatch, tmp_path):
     assert (checkpoint, minutes) == ("checkpoint", 55.5) and prepared[0] - 60 < started <= prepared[0]
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_faults_of_the_images_are_noted_once_before_a_run_and_not_when_it_resumes(begun, tmp_path, capsys):
+    for number in range(20):
+        pixels = np.random.default_rng(number % 19).integers(0, 256, (9, 9, 3), dtype="uint8")
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number:02}.png")
+    run = RunDirectory(tmp_path / "run")
+    settings = {"dataset": f"folder:{tmp_path}/photos", "batch_size": 4, "queue_size": 4, "knn_k": None}
+    settings |= {"image_mean": (0.5,), "image_std": (0.29,)}
+    config = tiny_config(run.path, **settings)
+    if begun:
+        run.claim(config)
+        (run.checkpoints / "step-000000000").mkdir(parents=True)
+    setup = pretrain.prepare(run, config, make_strategy("one"))
+    printed = capsys.readouterr().out
+    expected = [
+        f"note: 2 of a sample of 20 images are identical to another one, such as {tmp_path}/photos/00.png = "
+        f"{tmp_path}/photos/19.png; they are contrasted as if they were different. Keep one of each",
+        f"note: python -m keras_moco check folder:{tmp_path}/photos looks at all images",
+    ]
+    assert printed.splitlines().count(setup.plan.describe().splitlines()[0]) == 1
+    assert printed.endswith("\n".join([setup.plan.describe(), *([] if begun else expected), ""]))
+
+
 # What is built
 
 

@@ -82,6 +82,37 @@ def test_inside_of_a_split_nothing_is_a_split(tmp_path):
     assert (train.labels().tolist(), test.labels().tolist()) == ([0, 1], [1])
 
 
+@pytest.mark.parametrize("train, test", [("seg_train", "seg_test"), ("train", "val"), ("Training", "testing")])
+def test_split_within_a_folder_of_its_name_is_read_as_kaggle_ships_it(tmp_path, train, test, caplog):
+    classes = (f"{train}/{train}/cat/1.png", f"{train}/{train}/dog/2.png", f"{test}/{test}/dog/3.png")
+    name = write(tmp_path, *classes, f"{train}/.DS_Store", "seg_pred/seg_pred/4.png")
+    found, tested = open_source(name), open_source(name, "test")
+    assert found.class_names == tested.class_names == ("cat", "dog") and tested.labels().tolist() == [1]
+    assert names_of(found, tmp_path) == list(classes[:2]) and names_of(tested, tmp_path) == [classes[2]]
+    assert "images in `seg_pred` are not read" in caplog.text
+
+
+def test_split_within_a_folder_of_its_name_may_be_unlabelled_and_the_other_split_not(tmp_path):
+    name = write(tmp_path, "train/train/1.png", "train/train/2.png", "test/cat/3.png")
+    assert open_source(name).class_names is None and open_source(name, "test").class_names == ("cat",)
+
+
+@pytest.mark.parametrize(
+    "files, classes",
+    [
+        (["train/train/1.png", "train/cat/2.png"], ("cat", "train")),
+        (["train/train/1.png", "train/notes.txt"], ("train",)),
+        (["train/test/1.png", "train/cat/2.png", "test/test/3.png"], ("cat", "test")),
+    ],
+    ids=["another folder", "a file", "a class of training"],
+)
+def test_folder_of_the_name_of_its_split_may_be_a_class(tmp_path, files, classes):
+    name = write(tmp_path, *files)
+    assert open_source(name).class_names == classes
+    if "test/test/3.png" in files:
+        assert open_source(name, "test").labels().tolist() == [1]
+
+
 def test_without_a_training_split_test_is_a_class(tmp_path):
     assert open_source(write(tmp_path, "test/1.png", "cat/2.png")).class_names == ("cat", "test")
 

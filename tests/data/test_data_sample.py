@@ -47,10 +47,25 @@ def test_percentiles_are_those_of_all_values_and_not_finite_ones_do_not_count():
     np.testing.assert_allclose(found, np.percentile(values[np.isfinite(values)], (2, 90)), rtol=1e-5)
 
 
-def test_sample_is_spread_over_all_files():
-    chosen = places(3000)
-    assert len(chosen) == 128 and chosen[0] == 0 and max(np.diff(chosen)) == 24 and chosen[-1] >= 3000 - 24
-    assert places(5) == [0, 1, 2, 3, 4]
+@pytest.mark.parametrize("count", [129, 200, 3000, 10**6])
+def test_sample_has_one_file_of_each_of_equal_parts_and_the_first(count):
+    chosen = places(count)
+    assert len(chosen) == 128 and chosen[0] == 0 and chosen == places(count)
+    for part, place in enumerate(chosen):
+        assert part * count // 128 <= place < (part + 1) * count // 128
+
+
+def test_sample_of_few_files_is_all_of_them():
+    assert places(5) == [0, 1, 2, 3, 4] and places(128) == [*range(128)]
+
+
+@pytest.mark.parametrize("period", [2, 3, 8, 24])
+def test_sample_follows_no_period(period):
+    # Of 128 the share in each phase is 1 / period; 128 / period and four standard deviations are exceeded by chance
+    # once in ten thousand. At equal distances all would be in one phase.
+    found = np.bincount(np.array(places(128 * 24)) % period, minlength=period)
+    mean = 128 / period
+    assert (abs(found - mean) < 4 * np.sqrt(mean * (1 - 1 / period)) + 1).all()
 
 
 def test_twelve_bits_in_sixteen_keep_their_gray_values_in_training_and_evaluation(tmp_path, caplog):

@@ -1,5 +1,7 @@
 """What is known of a set of images before training."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,10 +9,11 @@ from PIL import Image
 from keras_moco.data import open_source
 from keras_moco.data import survey as module
 from keras_moco.data.survey import survey
+from keras_moco.image_formats.registry import FORMATS, HEAD, facts_of, format_of
 from keras_moco.summaries.survey_text import describe_survey
 from tests.data.written import encoded, record, smooth, write_records, write_tar, write_zip
 from tests.data.written import write as write_as
-from tests.image_formats.written import array_file, dicom, tiff
+from tests.image_formats.written import array_file, by_pillow, dicom, picture, scene, tiff
 
 
 def write(folder, contents):
@@ -52,6 +55,37 @@ def test_the_size_is_upright_whether_an_image_is_decoded_or_not(tmp_path, orient
     expected = (30, 20) if orientation > 4 else (20, 30)
     found = survey(source, sample=1)
     assert len(found.decoded) == 1 and [entry.size for entry in found.entries] == 3 * [expected]
+
+
+def files_of_every_format():
+    """Names to files of the scene, of 36 x 48 pixels, of each format and some of its kinds."""
+    pillow_heif = pytest.importorskip("pillow_heif")
+    turned = Image.Exif()
+    turned[274] = 6
+    files = {kind.lower(): by_pillow(picture(), kind) for kind in ("jpeg", "png", "bmp", "gif", "webp", "ppm", "avif")}
+    with io.BytesIO() as file:
+        pillow_heif.from_pillow(picture()).save(file)
+        files["heic"] = file.getvalue()
+    deep = scene(1, "uint16")[..., 0]
+    return files | {
+        "turned_jpeg": by_pillow(picture(), "jpeg", exif=turned),
+        "turned_png": by_pillow(picture(), "png", exif=turned),
+        "deep_png": by_pillow(Image.fromarray(deep), "png"),
+        "tiff": tiff(scene()),
+        "bands_tiff": tiff(scene(4).transpose(2, 0, 1), photometric="minisblack"),
+        "turned_tiff": tiff(scene(), extratags=[(274, 3, 1, 6, True)]),
+        "dicom": dicom(scene(1, "uint16", 4095)[..., 0]),
+        "colour_dicom": dicom(scene(), "RGB", bits=8),
+        "npy": array_file(scene()),
+        "gray_npz": array_file(None, image=deep),
+    }
+
+
+def test_height_and_width_are_known_without_pixels_and_are_upright():
+    for name, data in files_of_every_format().items():
+        found = facts_of(data[:HEAD] if FORMATS[format_of(data)].head else data)
+        assert (found.height, found.width) == ((48, 36) if name.startswith("turned") else (36, 48)), name
+        assert found.turned == name.startswith("turned"), name
 
 
 def test_the_sample_follows_no_period_and_every_file_is_read(tmp_path):

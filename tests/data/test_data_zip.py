@@ -57,6 +57,15 @@ def test_splits_are_those_of_the_folder(tmp_path, test):
     assert open_source(f"zip:{path}").class_names == ("ant",)
 
 
+def test_split_within_a_folder_of_its_name_is_that_of_the_folder(tmp_path):
+    path = tmp_path / "photos.zip"
+    train = {"seg_train/seg_train/ant/1.png": PNG[0], "seg_train/seg_train/bee/1.png": PNG[1]}
+    write_zip(path, train | {"seg_test/seg_test/bee/1.png": PNG[2]})
+    name = unpacked(path)
+    assert assert_like_the_folder(path, name).class_names == ("ant", "bee")
+    assert assert_like_the_folder(path, name, "test").labels().tolist() == [1]
+
+
 def test_one_folder_around_everything_is_opened_and_what_is_no_image_is_ignored(tmp_path, monkeypatch):
     logged = []
     monkeypatch.setattr(zip_archive.logging, "warning", lambda text, *args: logged.append(text % args))

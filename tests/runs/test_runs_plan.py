@@ -125,6 +125,14 @@ def test_description_holds_the_derived_numbers():
 
 
 @pytest.mark.parametrize(
+    "epochs, steps", [(1, [0]), (2, [0, 1]), (3, [0, 1, 2]), (4, [0, 1, 2, 3]), (5, [0, 1, 2, 4]), (9, [0, 2, 4, 7, 8])]
+)
+def test_learning_rates_of_short_runs_are_of_steps_that_exist_each_once(epochs, steps):
+    text = make_plan(128, batch_size=128, queue_size=128, epochs=epochs).describe()  # a step per epoch
+    assert [int(step) for step in re.findall(r"\(step (\d+)\)", text)] == steps
+
+
+@pytest.mark.parametrize(
     "augment, channels, names",
     [
         ("moco_v1", 3, ""),

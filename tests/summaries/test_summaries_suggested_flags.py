@@ -18,7 +18,7 @@ def flags_of(count=1000, size=(500, 375), channels=3, labels=None, decoded=1, st
     labels = np.full(count, -1) if labels is None else labels
     entries = [Entry(index, int(label), size=size) for index, label in enumerate(labels)]
     mean, std = np.full(channels, 0.4567), np.full(channels, std)
-    survey = Survey(source, entries, list(range(decoded)), mean, std, None, None, [])
+    survey = Survey(source, entries, list(range(decoded)), mean, std, None, None, [], [])
     lines = suggested_flags(survey, Config(dataset="folder:photos"))
     return parsed(Config, lines)[0], lines
 
