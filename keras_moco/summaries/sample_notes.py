@@ -18,7 +18,8 @@ from keras_moco.data.source import Source
 from keras_moco.data.survey import Measures, measures_of
 from keras_moco.errors import one_line
 from keras_moco.image_formats.decoding import Decoding
-from keras_moco.summaries.suggested_flags import SMALLEST_STD, views_for
+from keras_moco.runs.fitted_settings import views_for
+from keras_moco.summaries.suggested_flags import SMALLEST_STD
 
 LINES = 5  # at most, with the last one, which names the command that looks at all images
 DECODED = 64  # images at most, for blank images, mean and std

@@ -7,22 +7,16 @@ from keras_moco.config.settings import to_text
 from keras_moco.data.survey import Survey
 from keras_moco.data.value_range import FULL, PERCENTILE
 from keras_moco.evaluation.knn import usual_k
+from keras_moco.runs.fitted_settings import batch_size_for, views_for
 from keras_moco.runs.plan import Plan, settled_by
 
-VIEWS = (32, 64, 96, 128, 224)  # pixels, of the recipes in configs
-SMALLEST_VIEW = 16  # as in configs/quickstart.cfg, whose images have 8 pixels
-STEMS = {40: "cifar", 96: "half"}  # up to which size of the views; the table of docs/your_own_images.md
-SMALLEST_BATCH = 8  # of one replica, with 8 groups of BatchNorm
 SMALLEST_STD = 0.001  # as it must be positive
 
 
 def suggested_flags(survey: Survey, config: Config) -> list[str]:
     """Lines of a flagfile for a run on these images; the rest is decided by what the images show.
 
-    - `image_size`: the largest of 32, 64, 96, 128 and 224 that is not above the median of the shorter sides; of smaller
-      images these, in whole fours, at least 16. `stem`: by that size.
-    - `batch_size`: 256, or where that is more than a fifth of the images, the largest power of two that is not, at
-      least 8. `queue_size`: what `Plan` derives from it.
+    - `image_size`, `stem` and `batch_size`: as `keras_moco.runs.fitted_settings`. `queue_size`: what `Plan` derives.
     - `image_mean`, `image_std`: as measured. `value_range`, `channels`: as all images are decoded; percentiles as they
       are given.
     - `knn_k`: `usual_k` of the labels, if there are any.
@@ -60,7 +54,7 @@ def suggested_flags(survey: Survey, config: Config) -> list[str]:
         "background": None if config.background == Config.background else config.background,
         **_normalisation(survey),
         **views_for(survey.sizes()),
-        "batch_size": _batch_size(images),
+        "batch_size": batch_size_for(images),
     }
     values = {name: value for name, value in values.items() if value is not None}
     values["queue_size"] = Plan(Config(**values), images, channels, replicas=1).config.queue_size
@@ -82,18 +76,3 @@ def _normalisation(survey):
     std = np.maximum(survey.std, SMALLEST_STD)
     parts = {"image_mean": survey.mean, "image_std": std}
     return {name: tuple(round(float(number), 3) for number in numbers) for name, numbers in parts.items()}
-
-
-def views_for(sizes: np.ndarray) -> dict:
-    """The settings `image_size` and `stem` that fit images of these heights and widths `(n, 2)`; empty for none."""
-    if not len(sizes):
-        return {}
-    side = int(np.median(sizes.min(axis=1)))
-    small = max(SMALLEST_VIEW, side // 4 * 4)
-    size = max((each for each in VIEWS if each <= side), default=small)
-    return {"image_size": size, "stem": next((stem for most, stem in STEMS.items() if size <= most), "imagenet")}
-
-
-def _batch_size(images):
-    most = max(SMALLEST_BATCH, min(Config.batch_size, images // 5))
-    return 2 ** (most.bit_length() - 1)
