@@ -100,13 +100,10 @@ def fitted_settings(images: Images, accelerator: bool) -> dict:
         recipe["augment"] = "moco_multispectral"
     elif images.channels == 1 and images.deep:
         recipe["augment"] = "moco_medical"
-    if accelerator:
-        network = {"backbone": "resnet18" if images.number < MANY else "resnet50"}
-    else:
-        network = {
-            "backbone": "resnet10",
-            "backbone_width": Config.backbone_width // 2 if small else Config.backbone_width,
-        }
+    network: dict[str, Any] = {"backbone": "resnet18" if images.number < MANY else "resnet50"}
+    if not accelerator:
+        width = Config.backbone_width // (2 if small else 1)
+        network = {"backbone": "resnet10", "backbone_width": width}
     return {
         **views,
         **recipe,
