@@ -120,7 +120,10 @@ def _copies(survey):
 def _values(survey):
     limits = survey.source.decoding and survey.source.decoding.limits
     if isinstance(limits, tuple):
-        yield "value range", f"{limits[0]:g} to {limits[1]:g} become 0..255 (--value_range); values beyond are clipped"
+        pairs = list(zip(*map(np.atleast_1d, limits), strict=True))
+        of_each = f" in its {len(pairs)} channels" if len(pairs) > 1 else ""
+        listed = ", ".join(f"{low:g} to {high:g}" for low, high in pairs)
+        yield "value range", f"{listed}{of_each} become 0..255 (--value_range); values beyond are clipped"
     if survey.decoded:
         for name, numbers in (("mean", survey.mean), ("std", survey.std)):
             what = ", ".join(f"{number:.3f}" for number in numbers)

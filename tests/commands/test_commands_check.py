@@ -140,6 +140,20 @@ def test_values_with_a_range_are_suggested_with_it(tmp_path):
     assert not any(flag.startswith("--value_range") for flag in flags)
 
 
+def test_bands_have_a_range_mean_and_std_each(tmp_path):
+    units = np.array([[0.0, 100.0], [-5.0, 5.0], [1000.0, 9000.0], [3.0, 4.0]])  # the ends of each band
+    shares = np.random.default_rng(0).random((12, 16, 16, 4)).astype("float32")
+    shares[0, 0, 0], shares[0, 0, 1] = 0, 1
+    images = (units[:, 0] + shares * (units[:, 1] - units[:, 0])).astype("float32")
+    for number, image in enumerate(images):
+        np.save(tmp_path / f"{number:02}.npy", image)
+    found, flags = check(f"folder:{tmp_path}")
+    assert "--value_range=0,100/-5,5/1000,9000/3,4" in flags
+    assert "0 to 100, -5 to 5, 1000 to 9000, 3 to 4 in its 4 channels become" in " ".join(found.split())
+    means = ",".join(f"{mean:.3f}" for mean in shares.mean(axis=(0, 1, 2)))
+    assert f"--image_mean={means}" in flags
+
+
 def test_percentiles_are_suggested_where_few_bright_pixels_take_most_of_the_range(tmp_path):
     dark = [smooth(number, 40, 50)[..., 0].astype("uint16") * 4 for number in range(20)]
     dark.append((dark[3] * 0.9).astype("uint16"))  # a copy with less contrast
