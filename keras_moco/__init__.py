@@ -27,6 +27,9 @@ from keras_moco.methods import ContrastiveModel, EndToEnd, MemoryBank, MoCo, Sim
 from keras_moco.networks import Encoder, linear_head, mlp_head, resnet, simclr_head  # noqa: E402
 from keras_moco.optimizers import LARS, SGD  # noqa: E402
 
+# Imported on first use: evaluation and pictures take a second, which models that are only opened do not need.
+_IN_ONE_CALL = ("embed", "load_backbone", "pretrain")
+
 __all__ = [
     "LARS",
     "SGD",
@@ -36,15 +39,20 @@ __all__ = [
     "MemoryBank",
     "MoCo",
     "SimCLR",
+    "embed",
     "linear_head",
+    "load_backbone",
     "mlp_head",
+    "pretrain",
     "resnet",
     "simclr_head",
 ]
 
 
 def __getattr__(name):
-    """`keras_moco.models` and the other former modules, which used to be imported with the package."""
+    """The functions of `keras_moco.api`, and the former modules, which used to be imported with the package."""
     if name in former_names.MOVED:
         return importlib.import_module(f"{__name__}.{name}")
+    if name in _IN_ONE_CALL:
+        return getattr(importlib.import_module(f"{__name__}.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,8 +23,8 @@ from keras_moco.optimizers import schedules
 from tests.small_encoder import SHAPE, small_encoder
 
 MODULES = """
-augment callbacks commands.evaluate commands.pretrain config convert data distribution errors evaluation export layers
-methods methods.losses methods.presets networks networks.shuffle_bn optimizers optimizers.schedules
+api augment callbacks commands.evaluate commands.pretrain config convert data distribution errors evaluation export
+layers methods methods.losses methods.presets networks networks.shuffle_bn optimizers optimizers.schedules
 runs.load
 """.split()
 # Names that were public once and stay importable.

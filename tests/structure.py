@@ -38,6 +38,7 @@ evaluation
 callbacks
 summaries
 commands
+api
 keras_moco __main__ train evaluate
 """.strip().splitlines()  # "keras_moco" is the package's own __init__.py
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}

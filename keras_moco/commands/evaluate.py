@@ -10,12 +10,15 @@ __all__ = ["evaluate"]
 
 
 @data.plain_read_errors()
-def evaluate(mode: str, config: EvaluationConfig) -> None:
+def evaluate(mode: str, config: EvaluationConfig) -> dict:
     """Evaluates an encoder, as `evaluate.py` does.
 
     Args:
         mode: the name of an evaluation, a key of `keras_moco.evaluation.registry.EVALUATIONS`.
         config: `EvaluationConfig`.
+
+    Returns:
+        dict, what `results.json` then has.
 
     Raises:
         ValueError: if the mode is unknown or does not use a setting, or settings, model and images do not fit together.
@@ -30,3 +33,4 @@ def evaluate(mode: str, config: EvaluationConfig) -> None:
             print(f"note: {source.bad.summary()}", flush=True)
     write_card(target)
     print(f"results    {target.output.results.path}\nmodel card {target.output.card}")
+    return target.output.results.read()

@@ -31,7 +31,7 @@ __all__ = ["pretrain"]
 
 
 @data.plain_read_errors()
-def pretrain(config: Config) -> dict:
+def pretrain(config: Config, train: data.Source | None = None) -> dict:
     """Pre-trains an encoder with MoCo, evaluates and exports it; what `train.py` does.
 
     A run that was stopped resumes from its newest whole checkpoint when it is started again, and in the end is bit-
@@ -40,6 +40,7 @@ def pretrain(config: Config) -> dict:
 
     Args:
         config: `Config`.
+        train: `Source` of the training images, if they have been opened already. Defaults to `None`.
 
     Returns:
         dict, what was written to `results.json` (an empty one with `dry_run`, and on other workers than the first):
@@ -63,28 +64,28 @@ def pretrain(config: Config) -> dict:
         distribution.check_gpu()
     strategy = distribution.make_strategy(config.strategy, config.replicas)
     with distribution.plain_worker_errors(strategy):
-        return pretrain_on(strategy, config)
+        return pretrain_on(strategy, config, train)
 
 
-def pretrain_on(strategy, config):
+def pretrain_on(strategy, config, source=None):
     """`pretrain` on the devices of a strategy."""
     started = time.monotonic()  # `max_minutes` counts from here
     run = RunDirectory(config.workdir)
     run.check(config)
     if not distribution.is_chief(strategy):
-        return train_along(run, config, strategy, started)
+        return train_along(run, config, strategy, started, source)
     with run.locked() as check_in_place:
-        setup = prepare(run, config, strategy)
+        setup = prepare(run, config, strategy, source)
         model, checkpoint = build(run, setup, strategy, check_in_place)
         train(run, setup, model, strategy, checkpoint, started)
         check_in_place()
         return finish(run, setup, model, checkpoint)
 
 
-def train_along(run, config, strategy, started):
+def train_along(run, config, strategy, started, source=None):
     """`pretrain_on` for all workers but the first, the chief, which alone prints, and reads and writes the folder."""
     config = resume.as_begun(config, run)
-    train = open_split(config, "train")
+    train = source or open_split(config, "train")
     setup = plan_run(run, config, train, labelled_test_split(settled_by(config, train), train), strategy)
     print(f"{setup.devices}\nthis worker trains; the first one prints and writes", flush=True)
     model = build_model(setup.plan, strategy, setup.augmentation)
@@ -114,11 +115,11 @@ def plan_run(run, config, train, test, strategy):
     return Setup(plan, train, test, build_augmentation(plan.config), devices)
 
 
-def prepare(run, config, strategy):
+def prepare(run, config, strategy, source=None):
     """Finds whatever is wrong before any work starts, and says what the run will be: a `Setup`."""
     resume.check_checkpoints(run)
     config = resume.as_begun(config, run)
-    train = open_split(config, "train")
+    train = source or open_split(config, "train")
     config = settled_by(config, train)
     test = labelled_test_split(config, train)
     setup = plan_run(run, with_neighbours(config, train, test), train, test, strategy)

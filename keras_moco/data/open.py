@@ -2,7 +2,9 @@
 
 import difflib
 import functools
+import os
 import pkgutil
+from pathlib import Path
 
 from keras_moco.checks.ranges import check_number
 from keras_moco.data.bad_images import BadImages
@@ -22,6 +24,8 @@ SOURCES = {
     "webdataset": ("webdataset:<glob>", "keras_moco.data.webdataset:open_webdataset"),
     "zip": ("zip:<path>", "keras_moco.data.zip_archive:open_zip"),
 }
+# Which prefix the name of a file ends in, for `name_of`.
+SUFFIXES = {".zip": "zip", ".csv": "list", ".tar": "webdataset", ".tfrecord": "tfrecord", ".tfrecords": "tfrecord"}
 FORMS = tuple(form for form, _ in SOURCES.values())
 DIVISIBLE = ("folder", "list")  # sources of named files, of which a share can be held out
 FILES = ("folder", "list", "tfrecord", "webdataset", "zip")  # whose images are encoded in any format
@@ -118,6 +122,30 @@ def open_source(
         *(tfrecord_image_feature, tfrecord_label_feature),
     )
     return pkgutil.resolve_name(function)(rest, options)
+
+
+def name_of(data: StrPath) -> str:
+    """The name of a source, for `open_source`, from such a name, or from the path of a folder or file.
+
+    Args:
+        data: a name; or a path of a folder, or of a `.zip`, `.csv`, `.tar` or `.tfrecord` file (of the last two also a
+            glob).
+
+    Returns:
+        str. What is neither is returned as it is; `open_source` then says what it could be.
+
+    Example:
+
+    >>> name_of("tfds:cifar10"), name_of("shards/*.tar")
+    ('tfds:cifar10', 'webdataset:shards/*.tar')
+    """
+    name = os.fspath(data)
+    if name.partition(":")[0] in SOURCES:
+        return name
+    if user_path(name).is_dir():
+        return f"folder:{name}"
+    prefix = SUFFIXES.get(Path(name).suffix.lower())
+    return f"{prefix}:{name}" if prefix else name
 
 
 def _unknown(name, prefix, colon, rest):

@@ -24,6 +24,7 @@ from keras_moco.distribution.strategies import (
     check_gpu,
     count_replicas,
     describe,
+    has_accelerator,
     make_strategy,
     num_replicas,
 )

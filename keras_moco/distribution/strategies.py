@@ -61,6 +61,11 @@ def check_gpu() -> None:
         )
 
 
+def has_accelerator() -> bool:
+    """Whether TensorFlow finds a GPU here; does not start TensorFlow."""
+    return bool(_gpus())
+
+
 def num_replicas() -> int:
     """Replicas that train in step under the current `tf.distribute` strategy; 1 without one."""
     return tf.distribute.get_strategy().num_replicas_in_sync

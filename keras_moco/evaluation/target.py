@@ -29,13 +29,14 @@ class EvaluationTarget:
         config: `EvaluationConfig`.
         encoder: `Encoder` of a run whose training has just ended. Defaults to `None`: it is loaded.
         step: int, number of steps that a given encoder was trained for.
+        writes: bool. Whether results are written. Defaults to `True`.
 
     Attributes:
         config: the same `EvaluationConfig`.
         path: `pathlib.Path` of the run or model.
         recipe: `Config` of its training, or `None` where it is not known.
         opened: list of the `Source` of each split that was opened.
-        output: `EvaluationOutput`, which records the results.
+        output: `EvaluationOutput`, which records the results; `None` if nothing is written.
         encoder: `Encoder`, or a backbone without a head.
         value_range: `(low, high)`, the values of image files that become 0..255, each a float or a tuple of one for
             each channel; `None` if it does not change them.
@@ -47,12 +48,13 @@ class EvaluationTarget:
         OSError: if results could not be written.
     """
 
-    def __init__(self, config, encoder=None, step=None):
+    def __init__(self, config, encoder=None, step=None, writes=True):
         self.config = config
         self.opened = []
         self.path = Path(config.workdir or config.model).expanduser()
         self.recipe = RunDirectory(self.path).config() if config.workdir else None
-        self.output = EvaluationOutput(self)  # refuses a bad folder before the encoder is loaded
+        # Before the encoder is loaded, since it refuses a bad folder.
+        self.output = EvaluationOutput(self) if writes else None
         # Loaded once: a training run that continues meanwhile saves newer checkpoints, and deletes this one.
         if encoder is None and config.workdir:
             encoder, step = open_trained_encoder(self.path, config.data_dir, config.checkpoint)

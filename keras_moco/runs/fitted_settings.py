@@ -61,7 +61,7 @@ def _sizes(source):
     return np.array([example["image"].shape[:2] for example in some])
 
 
-def fitted_settings(images: Images, accelerator: bool) -> dict:
+def fitted_settings(images: Images, accelerator: bool, replicas: int = 1) -> dict:
     """Settings of `Config` for a run on these images; those that are not named keep their defaults.
 
     - `image_size`: the largest of 32, 64, 96, 128 and 224 that is not above the median of the shorter sides; of smaller
@@ -78,6 +78,7 @@ def fitted_settings(images: Images, accelerator: bool) -> dict:
     Args:
         images: `Images`.
         accelerator: bool, whether there is a GPU or TPU.
+        replicas: int, the number of devices that train in step, by which a batch is divisible. Defaults to `1`.
 
     Returns:
         dict of settings by name.
@@ -104,12 +105,13 @@ def fitted_settings(images: Images, accelerator: bool) -> dict:
     if not accelerator:
         width = Config.backbone_width // (2 if small else 1)
         network = {"backbone": "resnet10", "backbone_width": width}
+    batch = batch_size_for(images.number)
     return {
         **views,
         **recipe,
         **network,
         "key_momentum": 0.99 if images.number < MANY else Config.key_momentum,
-        "batch_size": batch_size_for(images.number),
+        "batch_size": batch - batch % replicas or batch,
         "schedule": "cosine",
         "image_mean": AUTO,
         "image_std": AUTO,
