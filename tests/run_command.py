@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import sys
 
 from absl import flags
 
@@ -45,3 +46,12 @@ def run_command(command, more=""):
         evaluate(mode, config)
     else:
         assert COMMANDS[name].main(arguments) == 0
+
+
+def write_script(folder):
+    """Writes `keras-moco` as pip does, also where this environment was made without it: the folder, for the path."""
+    folder.mkdir()
+    program = "import sys\nfrom keras_moco_command import main\nsys.exit(main())\n"
+    (folder / "keras-moco").write_text(f"#!{sys.executable}\n{program}")
+    (folder / "keras-moco").chmod(0o755)
+    return folder

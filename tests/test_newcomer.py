@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from keras_moco.evaluation.registry import EVALUATIONS
-from tests.run_command import run_command
+from tests.run_command import run_command, write_script
 from tests.user_environment import user_environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,13 +92,7 @@ def shell(tmp_path_factory):
         if not path.name.startswith(".stamp-"):
             (folder / ".venv" / path.name).symlink_to(path)
     (folder / ".venv" / ".stamp-test").touch()
-    # As pip installs it, also where this environment was made without.
-    scripts = folder.with_name("scripts")
-    scripts.mkdir()
-    (scripts / "keras-moco").write_text(
-        f"#!{sys.executable}\nimport sys, keras_moco_command\nsys.exit(keras_moco_command.main())\n"
-    )
-    (scripts / "keras-moco").chmod(0o755)
+    scripts = write_script(folder.with_name("scripts"))
     shell = Shell(folder)
     shell.settings["env"]["PATH"] += f":{scripts}"
     return shell

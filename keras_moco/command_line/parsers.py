@@ -190,3 +190,15 @@ def recipes_parser():
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="print the settings of this recipe instead")
     return parser
+
+
+def completion_parser():
+    parser = Parser(
+        prog="keras-moco completion",
+        description="Prints a script that lets the Tab key complete commands, flags, their values, recipes and files.",
+        epilog="In ~/.bashrc: source <(keras-moco completion bash). In ~/.zshrc: source <(keras-moco completion zsh).",
+    )
+    parser.add_argument("shell", choices=("bash", "zsh"), help="the shell that reads the script")
+    parser.add_argument("line", nargs="?", help="what the script asks: the line before the cursor")
+    parser.add_argument("breaks", nargs="?", default="", help="characters at which bash divides words")
+    return parser

@@ -68,5 +68,14 @@ GROUPS: dict[str, list[SettingsCommand | ArgumentsCommand]] = {
             work="keras_moco.commands.import_idx:work",
         ),
     ],
+    "this command": [
+        ArgumentsCommand(
+            "completion",
+            "lets the Tab key complete commands, flags, values and recipes",
+            parser=parsers.completion_parser,
+            work="keras_moco.commands.completion:work",
+            needs_package=False,
+        ),
+    ],
 }
 COMMANDS = {command.name: command for commands in GROUPS.values() for command in commands}

@@ -15,7 +15,7 @@ from keras_moco.data import survey
 from keras_moco.evaluation.registry import EVALUATIONS
 from tests.processes import ROOT
 
-EXPECTED = "pretrain evaluate export check preview convert import-idx recipes".split()
+EXPECTED = "pretrain evaluate export check preview convert import-idx recipes completion".split()
 
 
 def test_every_command_is_listed_in_one_group(capsys):
