@@ -22,6 +22,14 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"unknown flag {name}. {did_you_mean(name, known)}See --help for all.")
         return super().parse_known_args(args, namespace)
 
+    def _check_value(self, action, value):
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(
+                action,
+                f"must be one of {', '.join(action.choices)}. Received: {value}. "
+                f"{did_you_mean(value, action.choices)}Give one of them.",
+            )
+
     def print_help(self, file=None):
         reader_may_leave()
         super().print_help(file)

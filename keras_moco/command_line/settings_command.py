@@ -86,11 +86,22 @@ class SettingsCommand:
         except UserError as error:
             _refuse(error)
         except flags.UnrecognizedFlagError as error:
-            known = [field.name for field in dataclasses.fields(self.kind)]
-            _refuse_flag(f"Unknown command line flag {error.flagname!r}", did_you_mean(error.flagname, known, "--"))
+            near = did_you_mean(error.flagname, self._names(), "--")
+            _refuse_flag(f"Unknown command line flag {error.flagname!r}", near)
         except flags.Error as error:
             # absl spreads some messages over lines, and ends some with dots.
             _refuse_flag(" ".join(str(error).split()).rstrip(" ."), "")
+
+    def _names(self):
+        """The names of all flags: a list."""
+        fields = dataclasses.fields(self.kind)
+        switches = [f"no{field.name}" for field in fields if field.type is bool]
+        return [
+            *(field.name for field in fields),
+            *switches,
+            "flagfile",
+            *(["recipe"] if self.kind.has_recipes else []),
+        ]
 
     def _mode_of(self, arguments):
         """The mode, a list of one or none, before the settings are checked: a wrong mode is named first."""

@@ -1,4 +1,4 @@
-"""The commands of `keras-moco` by name. Each is one line here, and one file of this folder that is imported late."""
+"""The commands of `keras-moco` by name. The file of each is imported once its arguments are known to be right."""
 
 from keras_moco.command_line import parsers
 from keras_moco.command_line.arguments import ArgumentsCommand

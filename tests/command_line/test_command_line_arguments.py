@@ -10,6 +10,7 @@ import pytest
 
 import keras_moco
 from keras_moco.__main__ import main
+from keras_moco.command_line import how_to_call
 from keras_moco.commands.registry import COMMANDS, GROUPS
 from keras_moco.data import survey
 from keras_moco.evaluation.registry import EVALUATIONS
@@ -56,6 +57,18 @@ def test_unknown_flag_is_refused_with_the_nearest_one(capsys):
             main([*command, flag])
         name = flag.partition("=")[0]
         assert ended.value.code == 2 and f"unknown flag {name}. Did you mean {nearest}? " in capsys.readouterr().err
+
+
+def test_unknown_choice_is_refused_with_the_nearest_one(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["convert", "to_pytroch"])
+    assert ended.value.code == 2 and "Received: to_pytroch. Did you mean to_pytorch? " in capsys.readouterr().err
+
+
+def test_command_is_suggested_as_it_was_called(monkeypatch):
+    for program, expected in (("/bin/keras-moco", "keras-moco evaluate"), ("a/train.py", "python evaluate.py")):
+        monkeypatch.setattr(sys, "argv", [program])
+        assert how_to_call("evaluate") == expected
 
 
 def test_flags_may_be_shortened(capsys):

@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # One for each place in which a mistake is found; the others are tested where they are found.
 MISTAKES = {
     "flags": (["--quesize=3"], "'quesize'. Did you mean --queue_size"),
+    "flag of recipes": (["--recpe=quickstart"], "'recpe'. Did you mean --recipe"),
     "recipe": (["--recipe=quickstat"], "Received: quickstat. Did you mean quickstart"),
     "kind of a flag": (["--epochs=many"], "--epochs=many"),
     "flagfile": (["--flagfile=nowhere.cfg"], "nowhere.cfg"),
