@@ -57,8 +57,12 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["keras_moco", "keras_moco.*"]),
-    package_data={"keras_moco": ["py.typed"]},
+    py_modules=["keras_moco_command"],
+    packages=[*find_packages(include=["keras_moco", "keras_moco.*"]), "keras_moco.recipes"],
+    # The recipes are a folder of data. `keras_moco/config/recipes.py` finds them in a checkout, too.
+    package_dir={"keras_moco.recipes": "configs"},
+    package_data={"keras_moco": ["py.typed"], "keras_moco.recipes": ["*.cfg"]},
+    entry_points={"console_scripts": ["keras-moco = keras_moco_command:main"]},
     install_requires=[
         "tensorflow>=2.20,<2.22",
         "keras>=3.12,<3.17",

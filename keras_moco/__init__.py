@@ -2,30 +2,13 @@
 
 import importlib
 import os
+import sys
 
 from keras_moco import former_names
 from keras_moco.command_line.standard_streams import hold_descriptors
 from keras_moco.errors import MissingPackageError
 
 __version__ = "0.1.0"
-
-hold_descriptors()  # before TensorFlow opens files
-
-if os.environ.get("TF_USE_LEGACY_KERAS", "0").lower() not in ("", "0", "false"):
-    raise MissingPackageError(
-        "keras_moco must run on Keras 3, which TensorFlow does not load with TF_USE_LEGACY_KERAS set. "
-        f"Received: TF_USE_LEGACY_KERAS={os.environ['TF_USE_LEGACY_KERAS']}. Unset it."
-    )
-if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
-    raise MissingPackageError(
-        "keras_moco must run on Keras's TensorFlow backend. "
-        f"Received: KERAS_BACKEND={os.environ['KERAS_BACKEND']}. Unset it."
-    )
-
-# At once, not on first use: `keras.saving.load_model` opens a model only if its classes have been registered before.
-from keras_moco.methods import ContrastiveModel, EndToEnd, MemoryBank, MoCo, SimCLR  # noqa: E402
-from keras_moco.networks import Encoder, linear_head, mlp_head, resnet, simclr_head  # noqa: E402
-from keras_moco.optimizers import LARS, SGD  # noqa: E402
 
 # Imported on first use: evaluation and pictures take a second, which models that are only opened do not need.
 _IN_ONE_CALL = ("embed", "load_backbone", "pretrain")
@@ -47,6 +30,32 @@ __all__ = [
     "resnet",
     "simclr_head",
 ]
+
+hold_descriptors()  # before TensorFlow opens files
+
+# `keras-moco` and `python -m keras_moco` answer --help and mistakes before TensorFlow is loaded, and then execute this
+# file again (`load_package`). While Python looks for what -m names, `sys.argv` begins with it.
+_put_off = "_put_off" not in globals() and (
+    getattr(sys.modules.get("keras_moco_command"), "reads_arguments", False)
+    or (sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] == __name__)
+)
+
+if not _put_off:
+    if os.environ.get("TF_USE_LEGACY_KERAS", "0").lower() not in ("", "0", "false"):
+        raise MissingPackageError(
+            "keras_moco must run on Keras 3, which TensorFlow does not load with TF_USE_LEGACY_KERAS set. "
+            f"Received: TF_USE_LEGACY_KERAS={os.environ['TF_USE_LEGACY_KERAS']}. Unset it."
+        )
+    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        raise MissingPackageError(
+            "keras_moco must run on Keras's TensorFlow backend. "
+            f"Received: KERAS_BACKEND={os.environ['KERAS_BACKEND']}. Unset it."
+        )
+
+    # At once, not on first use: `keras.saving.load_model` opens a model only if its classes are already registered.
+    from keras_moco.methods import ContrastiveModel, EndToEnd, MemoryBank, MoCo, SimCLR
+    from keras_moco.networks import Encoder, linear_head, mlp_head, resnet, simclr_head
+    from keras_moco.optimizers import LARS, SGD
 
 
 def __getattr__(name):

@@ -1,43 +1,45 @@
-"""Runs a command, or lists all of them: python -m keras_moco [COMMAND]"""
+"""Runs a command, or lists all of them: keras-moco [COMMAND], or python -m keras_moco [COMMAND]"""
 
-import importlib
 import sys
 
 from keras_moco import __version__
-from keras_moco.command_line.standard_streams import plain_output
-from keras_moco.errors import one_line
-
-# Each runs `main` of the module of its name in `keras_moco.commands`.
-COMMANDS = {
-    "convert": "converts weights from and to PyTorch",
-    "check": "looks at images before training, and suggests settings",
-    "preview": "draws random views of images",
-    "import_idx": "imports MNIST-like files as a data set of TensorFlow Datasets",
-}
-SCRIPTS = {
-    "python train.py": "pre-trains an encoder (in a checkout)",
-    "python evaluate.py": "evaluates an encoder, finds similar images, exports the backbone (in a checkout)",
-}
+from keras_moco.command_line.standard_streams import plain_output, reader_may_leave
+from keras_moco.commands.registry import COMMANDS, GROUPS
+from keras_moco.errors import did_you_mean, one_line
 
 
 def main(argv):
-    if argv and argv[0] in COMMANDS:
-        return importlib.import_module(f"keras_moco.commands.{argv[0]}").main(argv[1:])
+    """Runs the command that is the first argument: the exit status."""
+    if argv[:1] == ["help"] and argv[1:]:
+        argv = [argv[1], "--help"]
+    name = argv[0].replace("_", "-") if argv else "--help"
+    if name in COMMANDS:
+        return COMMANDS[name].main(argv[1:])
     with plain_output():
-        if argv and argv[0] not in ("-h", "--help", "help"):
-            print(
-                f"error: The command must be one of {', '.join(COMMANDS)}. Received: {one_line(argv[0])}. "
-                "Run `python -m keras_moco` to see what each does.",
-                file=sys.stderr,
-            )
-            return 2
-        print(f"keras_moco {__version__}: Momentum Contrast for TensorFlow and Keras 3\n")
-        rows = SCRIPTS | {f"python -m keras_moco {name}": what for name, what in COMMANDS.items()}
-        width = max(map(len, rows))
-        for command, what in rows.items():
-            print(f"  {command:{width}}  {what}")
-        print("\n--help lists the options of each. In Python, start with `import keras_moco` (docs/api.md).")
-    return 0
+        reader_may_leave()
+        if name in ("-h", "--help", "help"):
+            print(describe())
+            return 0
+        if name == "--version":
+            print(__version__)
+            return 0
+        print(
+            f"error: The command must be one of {', '.join(COMMANDS)}. Received: {one_line(argv[0])}. "
+            f"{did_you_mean(name, COMMANDS)}Run `keras-moco` to see what each does.",
+            file=sys.stderr,
+        )
+        return 2
+
+
+def describe():
+    """The commands by what they are for: a text."""
+    width = max(map(len, COMMANDS))
+    lines = [f"keras_moco {__version__}: Momentum Contrast for TensorFlow and Keras 3", "", "usage: keras-moco COMMAND"]
+    for group, commands in GROUPS.items():
+        lines += ["", f"{group}:", *(f"  {command.name:{width}}  {command.what}" for command in commands)]
+    lines += ["", "first run:  keras-moco pretrain --recipe=quickstart   (handwritten digits, about a minute)"]
+    lines += ["flags:      keras-moco COMMAND --help", "in Python:  import keras_moco"]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

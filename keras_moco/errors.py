@@ -4,6 +4,9 @@ Here are those that several rooms raise or catch. An error of one room is define
 `BadImagesError` in `data`, `LockedError` in `storage`, `NotFiniteError` in `runs`.
 """
 
+import difflib
+from collections.abc import Iterable
+
 __all__ = ["MissingPackageError", "Stopped", "UserError", "UserOSError", "WorkerLost"]
 
 
@@ -25,6 +28,18 @@ def one_line(text: str) -> str:
 def plain_lines(text):
     """`one_line` of each line of a message; lines after the first, such as those of a list, begin with two blanks."""
     return "\n  ".join(map(one_line, text.split("\n  ")))
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """The known name that is nearest to an unknown one, as a sentence with a blank after it; empty if none is near.
+
+    Example:
+
+    >>> did_you_mean("quesize", ["queue_size", "batch_size"], prefix="--")
+    'Did you mean --queue_size? '
+    """
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"Did you mean {prefix}{near[0]}? " if near else ""
 
 
 class UserError(ValueError):

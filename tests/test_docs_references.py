@@ -4,6 +4,7 @@ import dataclasses
 import re
 from pathlib import Path
 
+from keras_moco.commands import registry
 from keras_moco.config import Config, EvaluationConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,14 +72,23 @@ def arguments_of(path):
     return set(re.findall(r'"(--\w+)"', (ROOT / path).read_text(encoding="utf-8"))) | {"--help"}
 
 
-# What is said after `python` to the flags that it takes.
+def options_of(command):
+    """The flags of a command, and of those below it."""
+    if hasattr(command, "kind"):
+        return flags_of(command.kind) | ({"--recipe"} if command.kind is Config else set())
+    parser = command.parser()
+    below = parser._subparsers._group_actions if parser._subparsers else []
+    inner = [each for action in below for each in action.choices.values()]
+    return {name for each in [parser, *inner] for name in each._option_string_actions if name.startswith("--")}
+
+
+# What is said after `python`, or by itself, to the flags that it takes.
 COMMANDS = {
-    "train.py": flags_of(Config),
+    "train.py": options_of(registry.COMMANDS["pretrain"]),
     "evaluate.py": flags_of(EvaluationConfig),
-    "-m keras_moco check": arguments_of("keras_moco/commands/check.py"),
-    "-m keras_moco preview": arguments_of("keras_moco/commands/preview.py"),
-    "-m keras_moco import_idx": arguments_of("keras_moco/commands/import_idx.py"),
-    "-m keras_moco convert": arguments_of("keras_moco/commands/convert.py"),
+    "keras-moco": {"--help", "--version"},
+    **{f"keras-moco {name}": options_of(command) for name, command in registry.COMMANDS.items()},
+    **{f"-m keras_moco {name.replace('-', '_')}": options_of(each) for name, each in registry.COMMANDS.items()},
     **{f"benchmarks/{path.name}": arguments_of(path) for path in (ROOT / "benchmarks").glob("*.py")},
 }
 # Those of Slurm, pip, uv, TensorBoard, and the authors' main_lincls.py and main_moco.py, which pages show too.
@@ -91,7 +101,8 @@ def unknown_flags(page, text):
     """Flags that no command takes, and those of a command line that this command does not take."""
     text = re.sub(r"\\\n *", "", text)
     yield from (flag for flag in re.findall(r"(?<![\w-])--[a-zA-Z][\w-]*", text) if flag not in KNOWN)
-    for command, rest in re.findall(r"python ((?:-m )?[\w./]+)([^\n;|&#`]*)", text):
+    written = r"(?:python |(?=keras-moco))((?:(?:-m )?keras[-_]moco |-m )?[\w./-]+)([^\n;|&#`]*)"
+    for command, rest in re.findall(written, text):
         if command in COMMANDS:
             given = re.findall(r"(?<![\w-])--\w+", rest)
             yield from (f"{command} {flag}" for flag in given if flag not in COMMANDS[command])
@@ -105,7 +116,10 @@ def test_broken_links_and_unknown_flags_are_found():
     links = "[x](nowhere.md) [y](#a-b-c) [z](#a-b) ![p](docs/p.png) [w](https://w.org)\n```\n[q](q.md)\n```\n"
     assert [*broken_links(ROOT / "README.md", f"# A `b` c\n{links}")] == ["nowhere.md", "#a-b", "docs/p.png"]
     flags = "`--epoch=3`\npython train.py --fractions=1 \\\n  --nosymmetric\npython evaluate.py knn --epochs=1\n"
-    assert [*unknown_flags(None, flags)] == ["--epoch", "train.py --fractions"]
+    flags += "keras-moco preview --epochs=1 --out=x.png\nkeras-moco pretrain --recipe=x --rates=1\n"
+    assert [*unknown_flags(None, flags)] == [
+        *("--epoch", "train.py --fractions", "keras-moco preview --epochs", "keras-moco pretrain --rates")
+    ]
 
 
 def test_readme_links_every_page_and_repeats_its_numbers():

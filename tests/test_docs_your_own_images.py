@@ -88,7 +88,7 @@ def test_page_runs_from_start_to_end(tmp_path, monkeypatch):
     plan = Plan(read_flagfile("photos.cfg"), train_examples=30000, channels=3, replicas=1)
     assert plan.steps_per_epoch == 117 and "note" not in plan.describe()
     assert "folder:photos, 30,000 training images" in printed_by("--dry_run")
-    report = printed_by("keras_moco check")
+    report = printed_by("keras-moco check")
     assert f"{PHOTOS} images, of which {PHOTOS - 1} can be read and 1 are skipped" in report
     measured, _ = parsed(Config, [line for line in report.splitlines() if line.startswith("--")])
     assert measured.dataset == "folder:photos" and measured.train_examples == PHOTOS

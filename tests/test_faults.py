@@ -140,7 +140,7 @@ def test_images_without_labels_train_without_knn(tmp_path):
     assert (unlabelled.results["steps"], unlabelled.results["bad_images"]) == (5, 1)
     (row,) = log(run)
     assert "knn_top1" not in row and np.isfinite(float(row["loss"])) and 0 < float(row["alignment"]) < 4
-    for words in ("no kNN accuracy", "note: 1 of 41 images ", "python evaluate.py retrieve "):
+    for words in ("no kNN accuracy", "note: 1 of 41 images ", "keras-moco evaluate retrieve "):
         assert words in unlabelled.printed
     assert "kNN top-1" not in unlabelled.printed and "warning: " not in unlabelled.printed
     # With one image more it is another data set, and nothing is touched.

@@ -13,28 +13,32 @@ from pathlib import Path
 import pytest
 
 from keras_moco.evaluation.registry import EVALUATIONS
-from tests.run_command import run_command
+from tests.run_command import run_command, write_script
 from tests.user_environment import user_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 README, EVALUATION = ROOT / "README.md", ROOT / "docs" / "evaluation.md"
 BASH = re.compile(r"^```bash\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 
-EVALUATE = "python evaluate.py {} --workdir=runs/quickstart"
+EVALUATE = "keras-moco evaluate {} --workdir=runs/quickstart"
 LINEAR = EVALUATE.format("linear") + " --linear_on=features"
 # The commands of the README, in their order, and what each prints.
 RUN = {
     "make quickstart": r"kNN top-1: [\d.]+ % before, [\d.]+ % after training\n(.*\n)+evaluate: ",
     ". .venv/bin/activate": "",
-    "python -m keras_moco": r"(?s)(?=.*train\.py)(?=.*evaluate\.py)(?=.*keras_moco preview)",
-    "python -m keras_moco preview --source digits --recipe moco_cifar --out runs/views.png": "",
-    "python train.py --flagfile=configs/imagenet.cfg --dry_run": r"steps: 5,004 per epoch of 256 images",
+    "keras-moco": r"(?s)(?=.*pretrain)(?=.*evaluate)(?=.*preview)",
+    "keras-moco recipes": r"(?s)(?=.*\nquickstart\n)(?=.*\nimagenet_v2\n)",
+    "keras-moco preview --source digits --recipe moco_cifar --out runs/views.png": "",
+    "keras-moco pretrain --recipe=imagenet --dry_run": r"steps: 5,004 per epoch of 256 images",
     EVALUATE.format("knn"): r"top-1 [\d.]+ %",
     LINEAR: r"top-1 [\d.]+ %",
+    "keras-moco export --workdir=runs/quickstart": r"exported to runs/quickstart/export",
 }
 # Not run: this test itself, a server, commands that take hours or download data (.ci/run trains on Fashion-MNIST for an
 # epoch).
-SKIPPED = re.compile(r"make test|tensorboard|.*fashion_mnist|.*\$TUNE ")
+SKIPPED = re.compile(
+    r"make test|pip install|.*--recipe=quickstart|.*folder:photos|tensorboard|.*fashion_mnist|.*\$TUNE "
+)
 # Flags appended to a command, or a mode, that trains for long.
 SHORTER = {
     LINEAR: "--epochs=5",
@@ -88,7 +92,10 @@ def shell(tmp_path_factory):
         if not path.name.startswith(".stamp-"):
             (folder / ".venv" / path.name).symlink_to(path)
     (folder / ".venv" / ".stamp-test").touch()
-    return Shell(folder)
+    scripts = write_script(folder.with_name("scripts"))
+    shell = Shell(folder)
+    shell.settings["env"]["PATH"] += f":{scripts}"
+    return shell
 
 
 def test_every_command_of_the_pages_is_run_or_listed_as_skipped():

@@ -19,13 +19,15 @@ import pytest
 import tensorflow as tf
 
 from keras_moco import callbacks
-from keras_moco.command_line import flags
-from keras_moco.commands import pretrain as command
+from keras_moco.command_line import settings_command
+from keras_moco.commands import pretrain as pretraining
+from keras_moco.commands.registry import COMMANDS
 from keras_moco.config.settings import to_text
 from tests.tiny import TINY_RUN
 
 STEPS = 1437 // 128  # per epoch of `TINY_RUN`
 TINY_FLAGS = [f"--{name}={to_text(value)}" for name, value in TINY_RUN.items()]
+NAMES = {"train": "pretrain", "evaluate": "evaluate"}  # of the scripts, which are commands
 NO_TWO_RUNS_SHARE = ("images_per_second", "step_seconds", "data_wait_seconds", "seconds")
 
 
@@ -59,18 +61,17 @@ class Outcome:
 
 def call(module, *arguments):
     """The command of `train` or `evaluate` in this process, which saves the seconds of starting one: an `Outcome`."""
-    settings = getattr(module, "Config", None) or module.EvaluationConfig
-    argv = [module.__file__, *map(str, arguments)]
+    command = COMMANDS[NAMES[module.__name__]]
     status = 0
     with pytest.MonkeyPatch.context() as patch, without_pictures_and_export():
         patch.setattr(absl.flags, "FLAGS", absl.flags.FlagValues())
         patch.setattr(absl.logging, "set_verbosity", lambda _: None)
         # What `absl.app.run` comes down to, which can be had only once in a process.
-        patch.setattr(flags.app, "run", lambda main, flags_parser: main(flags_parser(argv)))
+        patch.setattr(settings_command.app, "run", lambda main, argv, flags_parser: main(flags_parser(argv)))
         stdout, stderr = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
             try:
-                flags.run(module.main, settings)
+                command.main([*map(str, arguments)])
             except SystemExit as exit:
                 status = exit.code
     return Outcome(status, stdout.getvalue(), stderr.getvalue())
@@ -81,7 +82,7 @@ def without_pictures_and_export():
     """They take most of the time of a short run, and have tests of their own."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("export_backbone", "show_start", "show_end"):
-            patch.setattr(command, name, lambda *_: None)
+            patch.setattr(pretraining, name, lambda *_: None)
         patch.setattr(callbacks.Curves, "draw", lambda _: None)
         yield
 
@@ -89,22 +90,22 @@ def without_pictures_and_export():
 def pretrain(config, at_the_end=without_pictures_and_export):
     """Runs a configuration, by default without export and pictures: what it was, and what came of it."""
     with contextlib.redirect_stdout(io.StringIO()) as printed, at_the_end():
-        found = command.pretrain(config)
+        found = pretraining.pretrain(config)
     return SimpleNamespace(config=config, path=Path(config.workdir), results=found, printed=printed.getvalue())
 
 
 def begin(config):
     """A run up to its first step: what it prints until then."""
-    measure_start = command.measure_start
+    measure_start = pretraining.measure_start
 
     def measure_and_stop(*arguments):
         measure_start(*arguments)
         raise callbacks.Stopped("Here.")
 
     with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "measure_start", measure_and_stop)
+        patch.setattr(pretraining, "measure_start", measure_and_stop)
         with pytest.raises(callbacks.Stopped, match="Here"):
-            command.pretrain(config)
+            pretraining.pretrain(config)
     return printed.getvalue()
 
 

@@ -13,13 +13,13 @@ SOLVED = 0.99  # share of queries whose key is more similar than all others
 COLLAPSE = """warning: after epoch {epoch} all embeddings are nearly identical (feature_std {value:.3f}; 1 is spread \
 out): the encoder has collapsed. Look at
   - the learning rate: is it too high for this batch size? (--base_learning_rate, --warmup_epochs)
-  - the views: are they more than a flat colour? (python -m keras_moco preview)
+  - the views: are they more than a flat colour? (keras-moco preview)
   - the scaling: are --image_mean and --image_std those of images in 0..1?
   - the temperature: 0.07 to 0.2 is usual (--temperature)"""
 
 TOO_EASY = """warning: after epoch {epoch} {value:.1%} of the queries find their key: the task is solved, and the \
 encoder learns nothing more from it. Look at
-  - the views: are both crops nearly the same? (--crop_min_area, --augment; python -m keras_moco preview)
+  - the views: are both crops nearly the same? (--crop_min_area, --augment; keras-moco preview)
   - the number of negatives: more are harder (--queue_size, --num_negatives)
   - BatchNorm: query and key must not share statistics (--bn_mode=split on one device, shuffle on several)
   - the images: is there a frame, a time stamp or a mark that identifies each image?"""
@@ -27,7 +27,7 @@ encoder learns nothing more from it. Look at
 AT_CHANCE = """warning: after epoch {epoch} the loss is still {value:.3f}, as at chance level, where all similarities \
 are equal: the encoder has learned nothing. Look at
   - the learning rate: is it far too low, or so high that training diverged? (--base_learning_rate)
-  - the views: can the image still be recognised in them? (python -m keras_moco preview)"""
+  - the views: can the image still be recognised in them? (keras-moco preview)"""
 
 
 class Health(keras.callbacks.Callback):

@@ -1,24 +1,78 @@
-"""Commands whose arguments `argparse` reads."""
+"""Commands whose arguments `argparse` reads: check, preview, convert and the other small ones."""
 
+import argparse
+import dataclasses
+import pkgutil
+from collections.abc import Callable
+
+from keras_moco.command_line import load_package
 from keras_moco.command_line.exit_status import status_of
-from keras_moco.command_line.standard_streams import plain_output
-from keras_moco.errors import UserError
+from keras_moco.command_line.standard_streams import plain_output, reader_may_leave
+from keras_moco.errors import UserError, did_you_mean
 
 
-def run_command(parser, work, argv=None):
-    """Parses the arguments of a command and does its work.
+class Parser(argparse.ArgumentParser):
+    """A parser that suggests the nearest flag for an unknown one, before it asks for those that are missing."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        known = [name for name in self._option_string_actions if name.startswith("--")]
+        names = [each.partition("=")[0] for each in args or () if each.startswith("--") and each != "--"]
+        for name in names if self._subparsers is None else ():
+            if not any(each.startswith(name) for each in known):  # argparse completes beginnings
+                self.error(f"unknown flag {name}. {did_you_mean(name, known)}See --help for all.")
+        return super().parse_known_args(args, namespace)
+
+    def _check_value(self, action, value):
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(
+                action,
+                f"must be one of {', '.join(action.choices)}. Received: {value}. "
+                f"{did_you_mean(value, action.choices)}Give one of them.",
+            )
+
+    def print_help(self, file=None):
+        reader_may_leave()
+        super().print_help(file)
+
+
+@dataclasses.dataclass(frozen=True)
+class ArgumentsCommand:
+    """A command whose arguments a parser reads.
 
     Args:
-        parser: `argparse.ArgumentParser`, whose `prog` ends with the name of the command.
-        work: function of the parsed arguments, which prints its results.
-        argv: list of str. Defaults to `None`: those of the process.
-
-    Returns:
-        int, the exit status.
+        name: str, the name of the command.
+        what: str, what it does, in one line.
+        parser: function without arguments that returns a `Parser`.
+        work: `"module:function"`, a function of the parsed arguments, which prints its results. It is imported once the
+            arguments are known to be right: `--help` and mistakes are answered at once.
+        check: function of the parsed arguments that refuses wrong ones. Defaults to none.
+        needs_package: bool, whether the work needs TensorFlow and what comes with `import keras_moco`. Defaults to
+            `True`.
     """
-    with plain_output():
-        args = parser.parse_args(argv)
-        return status_of(lambda: work(args), parser.prog.split()[-1], "Partly written files were discarded.")
+
+    name: str
+    what: str
+    parser: Callable[[], argparse.ArgumentParser]
+    work: str
+    check: Callable[[argparse.Namespace], None] | None = None
+    needs_package: bool = True
+
+    @plain_output()
+    def main(self, argv=None):
+        """Runs the command with these arguments, by default those of the process: the exit status."""
+        args = self.parser().parse_args(argv)
+        return status_of(lambda: self._run(args), self.name, "Partly written files were discarded.")
+
+    def help(self):
+        """What `--help` prints: a text."""
+        return self.parser().format_help()
+
+    def _run(self, args):
+        if self.check:
+            self.check(args)
+        if self.needs_package:
+            load_package()
+        pkgutil.resolve_name(self.work)(args)
 
 
 def check_out(path, overwrite):

@@ -27,7 +27,7 @@ class Output:
     """
 
     def __init__(self, stream):
-        self.lost = None
+        self.lost, self.is_cut, self.may_end = None, False, False
         self._stream = stream
 
     def write(self, text):
@@ -52,6 +52,7 @@ class Output:
             function(*arguments)
         except OSError as error:
             self.lost = error.strerror or str(error)
+            self.is_cut = isinstance(error, BrokenPipeError)
             with contextlib.suppress(OSError):  # a stream without a descriptor
                 # The buffer of the stream would fail again when the process ends.
                 null = os.open(os.devnull, os.O_WRONLY)
@@ -62,6 +63,12 @@ class Output:
 def lost_output():
     """Why the standard output of a command was lost, in a few words; `None` if it was not."""
     return getattr(sys.stdout, "lost", None)
+
+
+def reader_may_leave():
+    """From now on it is no error if what reads the standard output stops, as `head` does: for help and lists."""
+    if isinstance(sys.stdout, Output):
+        sys.stdout.may_end = True
 
 
 def hold_descriptors():
@@ -114,7 +121,7 @@ def plain_output():
 
 def _check_output():
     sys.stdout.flush()
-    if lost_output():
+    if lost_output() and not (sys.stdout.is_cut and sys.stdout.may_end):
         print(
             f"error: The standard output must accept what is printed. Received: {lost_output()}. The command was "
             "completed, but some of its output is missing.",

@@ -1,6 +1,5 @@
-"""Converts weights between PyTorch, Detectron2 and this package: python -m keras_moco convert --help"""
+"""Converts weights between PyTorch, Detectron2 and this package: keras-moco convert --help"""
 
-import argparse
 import dataclasses
 import re
 import shutil
@@ -10,7 +9,8 @@ import warnings
 from pathlib import Path
 
 from keras_moco import distribution
-from keras_moco.command_line.arguments import run_command
+from keras_moco.command_line import how_to_call
+from keras_moco.commands.registry import COMMANDS
 from keras_moco.config.flagfiles import read_flagfile
 from keras_moco.convert import encoder_from_pytorch, load_pytorch, to_detectron2, to_pytorch
 from keras_moco.convert.files import read
@@ -18,8 +18,6 @@ from keras_moco.convert.summary import summary
 from keras_moco.errors import UserError
 from keras_moco.export import export_backbone
 from keras_moco.methods import MoCo
-from keras_moco.methods.presets import PRESETS
-from keras_moco.networks import STEMS
 from keras_moco.runs.build import build_model, plan_of
 from keras_moco.runs.checkpoints import save
 from keras_moco.runs.directory import RunDirectory
@@ -71,8 +69,8 @@ def run(args):
     print(f"Wrote {folder.path}: a run of {config.epochs} epochs, {finished}.")
     if not velocities:
         print("note: no SGD state was converted; training would start with velocities of 0.")
-    print(f"evaluate:  python evaluate.py linear --workdir={folder.path}")
-    print(f"resume:    python train.py --flagfile={folder.flagfile}")
+    print(f"evaluate:  {how_to_call('evaluate')} linear --workdir={folder.path}")
+    print(f"resume:    {how_to_call('pretrain')} --flagfile={folder.flagfile}")
 
 
 def _write_run(folder, config, model, **results):
@@ -107,73 +105,23 @@ def _listed(numbers):
     return ", ".join(f"{number:g}" for number in numbers)
 
 
-def _parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m keras_moco convert",
-        description="Converts weights between PyTorch (MoCo's authors, torchvision), Detectron2 and this package. "
-        "Nothing in a file is run.",
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(function, name, help, **places):
-        made = commands.add_parser(name, help=help, description=help)
-        made.set_defaults(function=function)
-        for place, text in places.items():
-            made.add_argument(place, metavar=place.upper(), help=text)
-        return made
-
-    source = "checkpoint: .pth, .pth.tar or .safetensors"
-    command(show, "show", "Describes a checkpoint.", file=source)
-    made = command(
-        backbone,
-        "backbone",
-        "Writes the backbone of a checkpoint as SavedModel and .keras file, for use without this package.",
-        file=source + ", of MoCo or of a torchvision ResNet",
-        folder="folder to write saved_model and backbone.keras to",
-    )
-    made.add_argument("--preset", help=f"preset that the file must fit, one of {', '.join(PRESETS)}")
-    made.add_argument("--stem", choices=STEMS, help="first layers; the file does not distinguish half and cifar")
-    _partial(made)
-    _overwrite(made)
-    made = command(
-        run,
-        "run",
-        "Makes a run out of a checkpoint of MoCo, for evaluate.py to evaluate and train.py to resume.",
-        file=source,
-    )
-    made.add_argument("--flagfile", required=True, help="configuration of the run, such as configs/imagenet_v2.cfg")
-    made.add_argument("--workdir", required=True, help="folder of the run, new or empty")
-    _data_dir(made)
-    _partial(made)
-    for function, name, text, ending in (
-        (pytorch, "to_pytorch", "Writes a run as a checkpoint of the official MoCo.", ".pth or .safetensors"),
-        (detectron2, "to_detectron2", "Writes the backbone of a run for Detectron2.", ".pkl"),
-    ):
-        made = command(function, name, text, workdir="folder of a run of train.py", file=f"file to write, {ending}")
-        _data_dir(made)
-        _overwrite(made)
-    return parser
+FUNCTIONS = {
+    "show": show,
+    "backbone": backbone,
+    "run": run,
+    "to_pytorch": pytorch,
+    "to_detectron2": detectron2,
+}
 
 
-def _data_dir(parser):
-    parser.add_argument("--data_dir", help="folder of the tfds data sets; needed unless the flagfile gives their size")
-
-
-def _partial(parser):
-    parser.add_argument("--allow_partial", action="store_true", help="list what does not fit, and convert the rest")
-
-
-def _overwrite(parser):
-    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-
-
-def _run(args):
+def work(args):
+    """Runs one of the conversions."""
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
         warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
-        args.function(args)
+        FUNCTIONS[args.command](args)
 
 
 def main(argv=None):
     """Runs the command; returns its exit status."""
-    return run_command(_parser(), _run, argv)
+    return COMMANDS["convert"].main(argv)

@@ -1,12 +1,11 @@
 """Converts IDX files, the format of MNIST and its relatives, to a TensorFlow Datasets data set.
 
-    python -m keras_moco import_idx SRC --name fashion_mnist --data_dir DIR
+    keras-moco import-idx SRC --name fashion_mnist --data_dir DIR
 
 reads `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the two `t10k-` files in SRC, gzipped or not; the
 spelling `train-images.idx3-ubyte` is accepted too. Afterwards `tfds:fashion_mnist` with `data_dir=DIR` opens offline.
 """
 
-import argparse
 import contextlib
 import gzip
 import pathlib
@@ -15,7 +14,7 @@ import zlib
 
 import numpy as np
 
-from keras_moco.command_line.arguments import run_command
+from keras_moco.commands.registry import COMMANDS
 from keras_moco.errors import UserError
 from keras_moco.storage.paths import check_file, user_path
 
@@ -154,27 +153,12 @@ def _store(name, data_dir, splits, image_shape, class_names):
     return pathlib.Path(builder.data_dir)
 
 
-def _parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m keras_moco import_idx",
-        description="Converts IDX files, the format of MNIST, to a TensorFlow Datasets data set: tfds:NAME.",
-    )
-    parser.add_argument("source_dir", metavar="SRC", help="folder of the train- and t10k- IDX files, gzipped or not")
-    parser.add_argument("--name", required=True, help="name of the new data set, e.g. fashion_mnist")
-    parser.add_argument("--data_dir", required=True, help="folder of TensorFlow Datasets' data sets")
-    parser.add_argument(
-        "--class_names",
-        type=lambda text: [part.strip() for part in text.split(",")],
-        help=f"comma-separated, in label order (known for {', '.join(CLASS_NAMES)})",
-    )
-    return parser
-
-
-def _run(args):
+def work(args):
+    """Imports the files and says where they are."""
     path = import_idx(args.source_dir, args.name, args.data_dir, args.class_names)
     print(f"Wrote {path}. Open it as tfds:{args.name} with data_dir={args.data_dir}.")
 
 
 def main(argv=None):
     """Runs the command; returns its exit status."""
-    return run_command(_parser(), _run, argv)
+    return COMMANDS["import-idx"].main(argv)

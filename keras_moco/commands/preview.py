@@ -1,9 +1,8 @@
 """Draws what a recipe does to the images of a source: a grid of originals, each beside random views of it.
 
-python -m keras_moco preview --source folder:photos --recipe moco_v2 --out views.png
+keras-moco preview --source folder:photos --recipe moco_v2 --out views.png
 """
 
-import argparse
 import math
 import time
 from typing import NamedTuple
@@ -12,12 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_moco.augment.recipes import AUGMENTATIONS
-from keras_moco.command_line.arguments import check_out, run_command
+from keras_moco.command_line.parsers import check_grid
+from keras_moco.commands.registry import COMMANDS
 from keras_moco.data import open_source, plain_read_errors
-from keras_moco.data.open import FORMS
 from keras_moco.data.shown_bands import describe_bands, describe_stretch, shown_bands, stretch_of
 from keras_moco.data.subset import in_file_order
-from keras_moco.errors import UserError, one_line
+from keras_moco.errors import one_line
 from keras_moco.storage.paths import user_path
 from keras_moco.summaries.image_grid import WHITE, captioned, enlarged, save, to_rgb
 
@@ -57,7 +56,7 @@ def preview(source, augmentation, images=6, views=7, seed=0, bands=None):
     >>> names, picture.shape == (2 * (LINE + 96) + GAP, 4 * 96 + 3 * GAP, 3)
     (['image 209', 'image 862'], True)
     """
-    _check_numbers(images, views, seed)
+    check_grid(images, views, seed)
     shown_bands(source.image_shape[-1], bands)  # which may refuse them
     made, seconds = _made(source, augmentation, images, views, seed)
     stretch = stretch_of([each.pixels for each in made], bands)
@@ -126,70 +125,9 @@ def _centred(image, height, width):
     return cell
 
 
-def _check_numbers(images, views, seed):
-    _check("images", images, "at least 1", images >= 1)
-    _check("views", views, "at least 1", views >= 1)
-    _check("seed", seed, "at least 0 and below 2**63", 0 <= seed < 2**63)
-
-
-def _check(name, value, words, holds):
-    if not holds:
-        raise UserError(f"`{name}` must be {words}. Received: {name}={value}. Correct --{name}.")
-
-
-def _numbers(text):
-    return tuple(int(number) for number in text.split(","))
-
-
-def _parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m keras_moco preview",
-        description="Writes a grid of images, each followed by random views of it, as a PNG file.",
-    )
-    parser.add_argument("--source", required=True, help=f"one of {', '.join(FORMS)}")
-    parser.add_argument("--recipe", required=True, help=f"one of {', '.join(AUGMENTATIONS)}")
-    parser.add_argument("--out", required=True, help="the PNG file to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
-    parser.add_argument("--images", type=int, default=6, help="number of images, one per row (default 6)")
-    parser.add_argument("--views", type=int, default=7, help="number of views of each image (default 7)")
-    parser.add_argument("--image_size", type=int, default=224, help="side of the square views in pixels (default 224)")
-    parser.add_argument(
-        "--crop_min_area", type=float, help="smallest crop as a fraction of the image's area (default: the recipe's)"
-    )
-    parser.add_argument("--exact", action="store_true", help="apply the operations one by one instead of fused")
-    parser.add_argument("--seed", type=int, default=0, help="random seed of images and views (default 0)")
-    parser.add_argument(
-        "--bands",
-        type=_numbers,
-        help="bands to show, counted from 1: three as red, green and blue, such as 4,3,2, or one as gray (default: the "
-        "first three, or the first of fewer)",
-    )
-    parser.add_argument("--channels", type=int, help="channels of the images (default: those of the first file)")
-    parser.add_argument(
-        "--value_range",
-        default="auto",
-        help="values of the files that become 0..255: auto, full, window, LOW,HIGH or percentile:P,Q (default auto)",
-    )
-    parser.add_argument("--background", type=int, default=255, help="gray level under transparent images (default 255)")
-    parser.add_argument("--split", default="train", help="split of the source (default train)")
-    parser.add_argument("--data_dir", help="folder of TensorFlow Datasets' data sets")
-    parser.add_argument(
-        "--tfrecord_image_feature",
-        default="image/encoded",
-        help="feature of TFRecords with the encoded image (default image/encoded)",
-    )
-    return parser
-
-
-def _run(args):
-    # All flags are checked before any work.
-    out = user_path(args.out)
-    check_out(out, args.overwrite)
-    _check_numbers(args.images, args.views, args.seed)
-    _check("image_size", args.image_size, "at least 1", args.image_size >= 1)
-    area = args.crop_min_area
-    _check("crop_min_area", area, "in (0, 1]", area is None or 0 < area <= 1)
-    _check("recipe", args.recipe, f"one of {', '.join(AUGMENTATIONS)}", args.recipe in AUGMENTATIONS)
+def work(args):
+    """Writes the picture and says what it shows."""
+    out, area = user_path(args.out), args.crop_min_area
     crop = {} if area is None else {"crop_scale": (area, 1.0)}
     augmentation = AUGMENTATIONS[args.recipe](args.image_size, exact=args.exact, **crop)
     source = open_source(
@@ -216,4 +154,4 @@ def _run(args):
 
 def main(argv=None):
     """Runs the command; returns its exit status."""
-    return run_command(_parser(), _run, argv)
+    return COMMANDS["preview"].main(argv)

@@ -1,10 +1,11 @@
 """The settings of an evaluation: every field is declared once, with its type, default, help and source."""
 
+import sys
 from dataclasses import dataclass
 from functools import partial
 
 from keras_moco.config.settings import Settings, setting
-from keras_moco.errors import UserError
+from keras_moco.errors import UserError, did_you_mean
 
 __all__ = ["EvaluationConfig"]
 
@@ -12,6 +13,29 @@ _model, _images, _features, _linear, _tuning, _retrieval, _all = (
     partial(setting, group=group)
     for group in "model|images|features and kNN|linear classifiers|fine-tuning|retrieval|all evaluations".split("|")
 )
+
+# What each evaluation of `keras_moco.evaluation.registry` does: it is chosen before TensorFlow is loaded.
+MODES = {
+    "knn": "weighted k-nearest-neighbour accuracy",
+    "linear": "linear classifiers by SGD, as the authors train them (a minute with --linear_on=features)",
+    "logistic": "logistic regression on the frozen features",
+    "semi": "fine-tuning on 1 % and 10 % of the labels, beside the same network from random weights",
+    "finetune": "fine-tuning on all labels; saves the classifier",
+    "retrieve": "the most similar training images, as a picture",
+    "embed": "the features of all images, in a file for NumPy",
+    "measures": "alignment, uniformity, embedding std and effective rank; needs no labels",
+    "export": "SavedModel and .keras file of the backbone, again",
+}
+
+
+def check_mode(name):
+    """Refuses a name of no evaluation; those that were added to the registry are known, too."""
+    known = MODES | getattr(sys.modules.get("keras_moco.evaluation.registry"), "EVALUATIONS", {})
+    if name not in known:
+        raise UserError(
+            f"evaluate must be given one mode of {', '.join(known)}. Received: {name or 'none'}. "
+            f"{did_you_mean(name, known)}Write for example: keras-moco evaluate knn --workdir=runs/quickstart."
+        )
 
 
 @dataclass(frozen=True)
@@ -27,7 +51,7 @@ class EvaluationConfig(Settings):
     (0.1,)
     """
 
-    workdir: str | None = _model(None, "Folder of a run of train.py.")
+    workdir: str | None = _model(None, "Folder of a run of pretrain.")
     checkpoint: str = _model("newest", "Checkpoint of the run: newest, best (by kNN, of those kept), or a step.")
     model: str | None = _model(
         None, "Model to evaluate instead: .keras file, exported folder, SavedModel, .pth, .pth.tar or .safetensors."
@@ -37,7 +61,7 @@ class EvaluationConfig(Settings):
         None, "Folder for results.json, model card and pictures. The run's, or evaluation/<name of the model>."
     )
 
-    dataset: str | None = _images(None, "Images, as for train.py. Those of the run if not given.")
+    dataset: str | None = _images(None, "Images, as for pretrain. Those of the run if not given.")
     test_fraction: float | None = _images(
         None,
         "Share of the images that is the test split. For the images of the run its own if not given, else none.",

@@ -21,10 +21,12 @@ def define_flags(kind, flag_values):
             _DEFINE[kinds_of(field)[0]](field.name, field.default, field.metadata["help"], flag_values=flag_values)
 
 
-def help_of(kind):
-    """The flags of a dataclass of settings, by their groups in the order of the fields: a text."""
+def help_of(kind, groups=None):
+    """The flags of a dataclass of settings, or of some groups of it, by group in the order of the fields: a text."""
     lines, group = [], None
     for field in dataclasses.fields(kind):
+        if groups and field.metadata["group"] not in groups:
+            continue
         if field.metadata["group"] != group:
             group = field.metadata["group"]
             lines += ["", f"{group}:"]

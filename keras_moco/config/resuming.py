@@ -10,6 +10,8 @@ from keras_moco.errors import UserError
 class RunSettings(Settings):
     """Base of `Config`."""
 
+    has_recipes = True
+
     def __post_init__(self):
         super().__post_init__()
         allowed = self.allow_config_change  # type: ignore[attr-defined]  # a field of `Config`

@@ -6,7 +6,7 @@ import sys
 import unicodedata
 
 from keras_moco.checks.ranges import RANGES, broken_rule
-from keras_moco.errors import UserError
+from keras_moco.errors import UserError, did_you_mean
 
 
 def setting(
@@ -66,15 +66,18 @@ class Settings:
     Paths become text, lists tuples, and NumPy's numbers Python's: settings are written as text and as JSON.
     """
 
+    has_recipes = False  # whether flagfiles of `configs` hold such settings
+
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             rule = _broken_rule(field, value)
             if rule:
                 received = repr(value) if isinstance(value, str) else to_text(value)
+                near = did_you_mean(value, map(str, choices_of(field))) if isinstance(value, str) else ""
                 raise UserError(
-                    f"`{field.name}` must be {rule}. Received: {field.name}={received}. Correct the flag "
-                    f"--{field.name}."
+                    f"`{field.name}` must be {rule}. Received: {field.name}={received}. {near}Correct the "
+                    f"flag --{field.name}."
                 )
             object.__setattr__(self, field.name, _plain(field, value))  # it is frozen
 

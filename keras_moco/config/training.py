@@ -146,7 +146,7 @@ class Config(RunSettings):
     )
     embedding_dim: int = _network(128, "Embedding dimension.", range="at least 1")
     init_from: str | None = _network(
-        None, "Initial weights of the encoder: the folder of a run, or what --model of evaluate.py takes."
+        None, "Initial weights of the encoder: the folder of a run, or what --model of evaluate takes."
     )
     trust_saved_model: bool = _network(
         False, "Allow a SavedModel for --init_from; it can run any code.", resumable=True, in_flagfile=False

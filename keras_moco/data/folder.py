@@ -170,7 +170,7 @@ def _no_test_split(name, has_splits):
         )
     return UserError(
         "A folder must have the sub-folders `train` and `test` (or `val`) to be opened as split='test'. "
-        f"Received: {name!r}, without `train`, whose images are the `train` split. Give evaluate.py --split=train to "
+        f"Received: {name!r}, without `train`, whose images are the `train` split. Give evaluate --split=train to "
         "look at these; or, to measure by labels, hold out a share of them (--test_fraction=0.1), or move some of each "
         "class into `test`, the others into `train`."
     )

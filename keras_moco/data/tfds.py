@@ -231,7 +231,7 @@ def _prepare(builder, name, where):
         files = MANUAL_FILES.get(builder.name) or " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
         raise UserError(f"{received}. Put its files into {manual_dir}: {files}.")
     if not (builder.MANUAL_DOWNLOAD_INSTRUCTIONS or _online()):
-        idx = " or import its IDX files with `python -m keras_moco import_idx`" if builder.name in IDX_SETS else ""
+        idx = " or import its IDX files with `keras-moco import-idx`" if builder.name in IDX_SETS else ""
         raise UserError(f"{received}, and there is no internet here. Prepare it elsewhere and set `data_dir`{idx}.")
     logging.warning("tfds:%s is not prepared in %s: downloading and preparing it now.", name, where)
     try:

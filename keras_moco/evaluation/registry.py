@@ -2,6 +2,7 @@
 its metrics, and `SETTINGS`, the fields of `EvaluationConfig` that it uses and not every evaluation does.
 """
 
+from keras_moco.config.evaluation import check_mode
 from keras_moco.config.settings import to_text
 from keras_moco.errors import UserError
 from keras_moco.evaluation import embed, export, finetune, knn, linear, logistic, measures, retrieve, semi
@@ -25,11 +26,7 @@ def find_evaluation(name, config):
     Raises:
         ValueError: for an unknown name, or a setting that only other evaluations use.
     """
-    if name not in EVALUATIONS:
-        raise UserError(
-            f"evaluate.py must be given one mode of {', '.join(EVALUATIONS)}. Received: {name or 'none'}. "
-            "Write for example: python evaluate.py knn --workdir=runs/quickstart."
-        )
+    check_mode(name)
     for setting in config.changed():
         users = [user for user, evaluation in EVALUATIONS.items() if setting in evaluation.SETTINGS]
         if users and name not in users:

@@ -77,7 +77,7 @@ class RunDirectory:
         self.check(config)
         changed = config.differences(self.config()) if self.flagfile.exists() else {}
         self.path.mkdir(parents=True, exist_ok=True)
-        write_text(self.flagfile, f"{RUN_HEADER}: python train.py --flagfile=THIS_FILE\n{config.to_flagfile()}")
+        write_text(self.flagfile, f"{RUN_HEADER}: keras-moco pretrain --flagfile=THIS_FILE\n{config.to_flagfile()}")
         return changed
 
     @contextlib.contextmanager
@@ -142,7 +142,7 @@ class RunDirectory:
         if FLAGFILE not in self._names():
             raise UserError(
                 f"`workdir` must be the folder of a run. Received: {self.path}, without {FLAGFILE}. "
-                "Give the --workdir of a run of train.py."
+                "Give the --workdir of a run of pretrain."
             )
         return dataclasses.replace(read_flagfile(self.flagfile), workdir=str(self.path))
 

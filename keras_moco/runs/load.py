@@ -216,7 +216,7 @@ def _open_run(workdir, data_dir, checkpoint):
     config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
     if not is_saved(run.checkpoints):
         raise UserError(
-            f"`workdir` must hold a checkpoint. Received: {run.path} without one. Train with train.py first."
+            f"`workdir` must hold a checkpoint. Received: {run.path} without one. Train with pretrain first."
         )
     return run, config, find_step(run.checkpoints, checkpoint)
 

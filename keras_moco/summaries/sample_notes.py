@@ -70,7 +70,7 @@ def sample_notes(source: Source, config: Config, augmentation: Augmentation | No
     shown = found[: LINES - 1]
     more = len(found) - len(shown)
     also = f"{more} more of this kind; " if more else ""
-    command = f"python -m keras_moco check {shlex.quote(one_line(source.name))}"
+    command = f"keras-moco check {shlex.quote(one_line(source.name))}"
     return [f"note: {line}" for line in (*shown, f"{also}{command} looks at all images")]
 
 

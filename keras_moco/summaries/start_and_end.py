@@ -5,6 +5,7 @@ import shlex
 import numpy as np
 
 from keras_moco.callbacks.optional_output import warn_if_not_written
+from keras_moco.command_line import how_to_call
 from keras_moco.evaluation import at_level, draw_neighbours, draw_projection, nearest_neighbours
 from keras_moco.evaluation.plot_names import image_names
 from keras_moco.evaluation.projection_plot import lacks_for_projection
@@ -111,7 +112,7 @@ def closing_lines(run, results):
         f"checkpoint {run.checkpoints}\n"
         f"backbone   {run.export}\n"
         f"watch:     tensorboard --logdir {shlex.quote(str(run.tensorboard))}\n"
-        f"evaluate:  python evaluate.py {'knn' if labelled else 'retrieve --split=train'} "
+        f"evaluate:  {how_to_call('evaluate')} {'knn' if labelled else 'retrieve --split=train'} "
         f"--workdir={shlex.quote(str(run.path))}\n"
         f'use:       keras.models.load_model("{run.export / KERAS_FILE}")'
     )

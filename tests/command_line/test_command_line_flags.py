@@ -1,5 +1,6 @@
 """A mistake on the command line ends with one sentence, and changes nothing."""
 
+import dataclasses
 import os
 import re
 import signal
@@ -17,7 +18,8 @@ from keras_moco.callbacks import Stopped
 from keras_moco.command_line import exit_status
 from keras_moco.command_line.signals import ENDING
 from keras_moco.commands import check, import_idx, pretrain, preview
-from keras_moco.config import Config, EvaluationConfig
+from keras_moco.commands.registry import COMMANDS
+from keras_moco.config import Config
 from keras_moco.distribution import WorkerLost
 from keras_moco.errors import UserError
 from keras_moco.evaluation.registry import EVALUATIONS
@@ -32,7 +34,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # One for each place in which a mistake is found; the others are tested where they are found.
 MISTAKES = {
-    "flags": (["--quesize=3"], "'quesize'"),
+    "flags": (["--quesize=3"], "'quesize'. Did you mean --queue_size"),
+    "flag of recipes": (["--recpe=quickstart"], "'recpe'. Did you mean --recipe"),
+    "recipe": (["--recipe=quickstat"], "Received: quickstat. Did you mean quickstart"),
     "kind of a flag": (["--epochs=many"], "--epochs=many"),
     "flagfile": (["--flagfile=nowhere.cfg"], "nowhere.cfg"),
     "no flag": (["epochs=3"], "Received: epochs=3"),
@@ -119,11 +123,11 @@ def test_bug_shows_its_traceback_and_asks_for_a_report(error, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command, work", [(convert, "summary"), (check, "_run"), (preview, "_run"), (import_idx, "import_idx")]
+    "command, work", [(convert, "summary"), (check, "work"), (preview, "work"), (import_idx, "import_idx")]
 )
 def test_other_commands_end_alike(command, work, monkeypatch, capsys):
     arguments = {convert: ["show", "x"], check: ["x"], import_idx: ["x", "--name=x", "--data_dir=x"]}.get(command)
-    arguments = arguments or ["--source=x", "--recipe=x", "--out=x"]
+    arguments = arguments or ["--source=x", "--recipe=moco_v1", "--out=x.png"]
     monkeypatch.setattr(command, work, lambda *_: 1 / 0)
     assert command.main(arguments) == 1
     assert "ZeroDivisionError: division by zero\nerror: " in capsys.readouterr().err
@@ -186,9 +190,10 @@ def test_lost_worker_ends_the_process_with_75(monkeypatch):
 
 
 @pytest.mark.parametrize("arguments, received", [([], "none"), (["fly"], "fly"), (["knn", "linear"], "knn linear")])
-def test_evaluation_has_one_mode(arguments, received, tmp_path):
-    refusal = call(evaluate, *arguments, f"--workdir={tmp_path}").refusal
+def test_evaluation_has_one_mode(arguments, received):
+    refusal = call(evaluate, *arguments).refusal  # which names the mode first, not the run that is missing
     assert f"one mode of {', '.join(EVALUATIONS)}. Received: {received}. " in refusal
+    assert "Received: logstic. Did you mean logistic? " in call(evaluate, "logstic").refusal
 
 
 def test_evaluation_is_of_a_run(tmp_path):
@@ -232,37 +237,73 @@ def test_dry_run_in_the_shell_writes_nothing(tmp_path):
 
 
 # What a command answers before anything heavy is imported, which takes seconds.
+KERAS_MOCO = ["keras_moco_command.py"]  # as pip's script calls it
 AT_ONCE = {
-    "help": ("train.py", ["--help"]),
-    "help of the evaluation": ("evaluate.py", ["--help"]),
-    "unknown flag": ("train.py", ["--quesize=3"]),
-    "no number": ("evaluate.py", ["knn", "--knn_k=many"]),
-    "number out of range": ("train.py", ["--temperature=0"]),
-    "no choice": ("train.py", ["--head=mpl", "--dry_run"]),
+    "help": (["train.py"], ["--help"]),
+    "help of the evaluation": (["evaluate.py"], ["--help"]),
+    "unknown flag": (["train.py"], ["--quesize=3"]),
+    "no number": (["evaluate.py"], ["knn", "--knn_k=many"]),
+    "number out of range": (["train.py"], ["--temperature=0"]),
+    "no choice": (["train.py"], ["--head=mpl", "--dry_run"]),
+    "commands": (KERAS_MOCO, ["--help"]),
+    "recipes": (KERAS_MOCO, ["recipes"]),
+    "help of a command": (KERAS_MOCO, ["convert", "--help"]),
+    "commands by -m": (["-m", "keras_moco"], []),
+    "unknown recipe of views": (["-m", "keras_moco"], ["preview", "--source=x", "--recipe=x", "--out=x.png"]),
+    "unknown mode": (["-m", "keras_moco"], ["evaluate", "fly"]),
 }
+ANSWERED = ("--help", "recipes")  # without a mistake
 
 
 @pytest.mark.parametrize("command", AT_ONCE)
 def test_nothing_heavy_is_imported_for_an_answer_at_once(command, tmp_path):
-    script, arguments = AT_ONCE[command]
-    program = (
-        "import runpy, sys\n"
-        f"sys.argv = {[str(ROOT / script), *arguments]!r}\n"
-        "try:\n"
-        "    runpy.run_path(sys.argv[0], run_name='__main__')\n"
-        "finally:\n"
-        "    print('heavy:', sorted({'tensorflow', 'keras', 'keras_cv', 'matplotlib', 'numpy'} & sys.modules.keys()))\n"
+    program, arguments = AT_ONCE[command]
+    # At the end of the process it says what has been imported; `python -m` must be the real one.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, sys\n"
+        "heavy = {'tensorflow', 'keras', 'keras_cv', 'matplotlib', 'numpy'}\n"
+        "atexit.register(lambda: print('heavy:', sorted(heavy & sys.modules.keys())))\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    if program == KERAS_MOCO:
+        program = ["-c", "import sys; from keras_moco_command import main; sys.exit(main())"]
+    elif program[0] != "-m":
+        program = [str(ROOT / program[0])]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [sys.executable, *program, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.stdout.endswith("heavy: []\n"), done.stdout + done.stderr
-    if "--help" in arguments:
-        kind = {"train.py": Config, "evaluate.py": EvaluationConfig}[script]
-        assert set(re.findall(r"^  --(?:\[no\])?(\w+):", done.stdout, re.M)) == set(kind.__dataclass_fields__)
+    if not arguments or {*arguments} & {*ANSWERED}:
+        assert done.returncode == 0 and done.stderr == ""
     else:
-        assert done.returncode == 2 and done.stderr.startswith("error: ")
+        assert done.returncode == 2 and re.match(r"(error|preview): .* Received: ", done.stderr)
+
+
+def flags_in(text):
+    return re.findall(r"^  --(?:\[no\])?(\w+):", text, re.M)
+
+
+def test_help_has_every_flag_in_one_group():
+    for name, more in {"pretrain": ["recipe", "flagfile"], "evaluate": ["flagfile"]}.items():
+        command = COMMANDS[name]
+        assert flags_in(command.help()) == [*more, *(field.name for field in dataclasses.fields(command.kind))]
+    shown = flags_in(COMMANDS["export"].help())
+    assert {"workdir", "model", "output"} < {*shown} and not {"knn_k", "rates", "fractions"} & {*shown}
+
+
+def test_help_may_be_read_in_part():
+    for program in (
+        ["train.py"],
+        ["-m", "keras_moco"],
+        ["-m", "keras_moco", "preview"],
+        ["-m", "keras_moco", "recipes"],
+    ):
+        reader, writer = os.pipe()
+        os.close(reader)
+        arguments = ["--help"] * (program[-1] != "recipes")
+        with open(writer, "w") as pipe:
+            done = subprocess.run([sys.executable, *program, *arguments], cwd=ROOT, stdout=pipe, stderr=subprocess.PIPE)
+        assert (done.returncode, done.stderr) == (0, b"")
 
 
 OPEN = "import keras, keras_moco; model = keras.saving.load_model({!r}); print(type(model) is keras_moco.MoCo)"

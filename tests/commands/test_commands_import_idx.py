@@ -98,7 +98,7 @@ def test_damaged_files_are_refused(idx, tmp_path, capsys, name, change, received
         path.write_bytes(change(content))
     assert run(idx[0], tmp_path) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith("import_idx: ") and err.count("\n") == 1
+    assert out == "" and err.startswith("import-idx: ") and err.count("\n") == 1
     assert received in err and str(idx[0]) in err
     assert not (tmp_path / "tiny_set").exists()
 

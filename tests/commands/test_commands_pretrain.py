@@ -161,7 +161,7 @@ def test_printed_text_says_what_was_done_and_names_the_files(finished):
     assert f"kNN top-1: {before:.2f} % before, {after:.2f} % after" in text
     for name in ("results.json", "log.csv", "checkpoints", "export", "tensorboard"):
         assert text.count(f"{finished.path / name}\n") == 1
-    assert f"python evaluate.py knn --workdir={finished.path}\n" in text
+    assert f"keras-moco evaluate knn --workdir={finished.path}\n" in text
     assert not [
         words for words in ("resumed", "note: the configuration", "note: this run", "warning: ") if words in text
     ]

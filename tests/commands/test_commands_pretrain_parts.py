@@ -132,7 +132,7 @@ def test_faults_of_the_images_are_noted_once_before_a_run_and_not_when_it_resume
     expected = [
         f"note: 2 of a sample of 20 images are identical to another one, such as {tmp_path}/photos/00.png = "
         f"{tmp_path}/photos/19.png; they are contrasted as if they were different. Keep one of each",
-        f"note: python -m keras_moco check folder:{tmp_path}/photos looks at all images",
+        f"note: keras-moco check folder:{tmp_path}/photos looks at all images",
     ]
     assert printed.splitlines().count(setup.plan.describe().splitlines()[0]) == 1
     assert printed.endswith("\n".join([setup.plan.describe(), *([] if begun else expected), ""]))

@@ -69,7 +69,7 @@ def test_a_set_that_is_not_prepared_is_refused_with_a_way_out(tmp_path, monkeypa
         ("qqqqqqqqqqqqqqqq", "{}: some"),  # like no other: what is prepared
         ("imagenette/nothing", "full-size"),
         ("cifar10", "not prepared in {}, and there is no internet here"),
-        ("mnist", "python -m keras_moco import_idx"),
+        ("mnist", "keras-moco import-idx"),
         ("imagenet2012", "{}/downloads/manual: ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"),
     ):
         with pytest.raises(ValueError, match=f"Received: tfds:{name}.*{re.escape(hint.format(tmp_path))}"):

@@ -8,9 +8,7 @@ import sys
 
 import tensorflow as tf
 
-import train
-from keras_moco.command_line import flags
-from keras_moco.config import Config
+from keras_moco.commands.registry import COMMANDS
 from tests import tiny  # noqa: F401, for the backbone
 
 if __name__ == "__main__":
@@ -18,4 +16,4 @@ if __name__ == "__main__":
     if "--strategy=mirrored" in sys.argv:
         [cpu] = tf.config.list_physical_devices("CPU")
         tf.config.set_logical_device_configuration(cpu, 2 * [tf.config.LogicalDeviceConfiguration()])
-    flags.run(train.main, Config)
+    COMMANDS["pretrain"].main(sys.argv[1:])

@@ -88,7 +88,7 @@ MUTATIONS = [
         ["tests/augment/test_augment_rotation.py"],
     ),
     Mutation(
-        "keras_moco/commands/preview.py",
+        "keras_moco/command_line/parsers.py",
         '"--recipe", required',
         '"--augment", dest="recipe", required',
         "a flag is renamed that pages name",
@@ -205,6 +205,13 @@ MUTATIONS = [
         "TEMPORARY_FAILURE = 2",
         "a stopped run looks like a failure to a batch queue",
         ["tests/command_line/test_command_line_flags.py"],
+    ),
+    Mutation(
+        "keras_moco/config/flagfiles.py",
+        "[*_lines(recipe_file(name), ()), *others]",
+        "[*others, *_lines(recipe_file(name), ())]",
+        "a recipe counts more than the flags beside it",
+        ["tests/config/test_config_recipes.py"],
     ),
     Mutation(
         "keras_moco/config/resuming.py",

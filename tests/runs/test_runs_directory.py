@@ -52,7 +52,7 @@ def test_a_new_or_empty_folder_is_claimed_with_a_flagfile_that_says_how_to_resum
     assert [path.name for path in run.path.iterdir()] == ["flags.cfg"]
     assert run.config() == read_flagfile(run.flagfile) == config
     first, _, rest = run.flagfile.read_text(encoding="utf-8").partition("\n")
-    assert first.startswith("#") and "python train.py --flagfile=" in first
+    assert first.startswith("#") and "keras-moco pretrain --flagfile=" in first
     assert rest == config.to_flagfile() and str(run.path) not in run.flagfile.read_text(encoding="utf-8")
 
 

@@ -16,7 +16,7 @@ from keras_moco.summaries.sample_notes import sample_notes
 from tests.data.written import encoded, record, write_records, write_zip
 from tests.image_formats.written import tiff
 
-LAST = "note: python -m keras_moco check {} looks at all images"
+LAST = "note: keras-moco check {} looks at all images"
 
 
 def good(number, height=40, width=50):
@@ -162,7 +162,7 @@ def test_there_are_five_lines_at_most_and_the_last_one_says_how_many_more(tmp_pa
     assert len(lines) == 5
     for line, words in zip(lines, ("cannot be read", "smaller than", "other values", "identical"), strict=False):
         assert words in line
-    assert lines[-1] == f"note: 2 more of this kind; python -m keras_moco check {name} looks at all images"
+    assert lines[-1] == f"note: 2 more of this kind; keras-moco check {name} looks at all images"
 
 
 def test_archives_and_records_are_looked_at_too(tmp_path):

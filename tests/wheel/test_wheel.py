@@ -1,5 +1,6 @@
-"""The wheel holds only the package, and works without a checkout."""
+"""The wheel holds only the package with its command and recipes, and works without a checkout."""
 
+import re
 import shutil
 import site
 import subprocess
@@ -15,7 +16,7 @@ import keras_moco
 
 pytestmark = pytest.mark.wheel
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ["LICENSE", "README.md", "keras_moco", "pyproject.toml", "setup.py"]
+SOURCES = ["LICENSE", "README.md", "configs", "keras_moco", "keras_moco_command.py", "pyproject.toml", "setup.py"]
 # Tests of a command and of numbers.
 TESTS = ["command_line/test_command_line_arguments.py", "methods/test_methods_losses.py"]
 OUTSIDE = """
@@ -82,9 +83,12 @@ def test_the_wheel_holds_the_package_and_its_requirements(wheel):
     version = keras_moco.__version__
     assert wheel.name == f"keras_moco-{version}-py3-none-any.whl"
     files = [path for path in (ROOT / "keras_moco").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    expected = {path.relative_to(ROOT).as_posix() for path in files}
+    expected = {path.relative_to(ROOT).as_posix() for path in files} | {"keras_moco_command.py"}
+    recipes = [path.name for path in (ROOT / "configs").iterdir()]
+    expected |= {f"keras_moco/recipes/{name}" for name in recipes}
     assert "keras_moco/py.typed" in expected
-    about = {f"keras_moco-{version}.dist-info/{name}" for name in ("METADATA", "RECORD", "WHEEL", "top_level.txt")}
+    about = {f"keras_moco-{version}.dist-info/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt")}
+    about.add(f"keras_moco-{version}.dist-info/top_level.txt")
     with zipfile.ZipFile(wheel) as file:
         found = set(file.namelist())
         [licence] = [name for name in found if name.endswith("/LICENSE")]
@@ -97,6 +101,26 @@ def test_the_wheel_holds_the_package_and_its_requirements(wheel):
     assert any(line.startswith("tensorflow") for line in needed)
     assert not [line for line in needed if "torch" in line and "extra" not in line]
     assert metadata.get_payload().startswith((ROOT / "README.md").read_text(encoding="utf-8")[:50])
+
+
+def test_the_first_commands_of_a_user_work(python, tmp_path):
+    """Installed, in an empty folder: the recipe of a minute, an evaluation, the export, the recipes."""
+    command = python.with_name("keras-moco")
+    assert "handwritten digits" in run(command, "--help", cwd=tmp_path)
+    listed = run(command, "recipes", cwd=tmp_path)
+    assert {path.stem for path in (ROOT / "configs").iterdir()} <= {*listed.splitlines()}
+    trained = run(command, "pretrain", "--recipe=quickstart", cwd=tmp_path)
+    before, after = map(float, re.search(r"kNN top-1: ([\d.]+) % before, ([\d.]+) % after", trained).groups())
+    assert after > before + 5  # 81 and 92 %, as in configs/quickstart.cfg
+    # The command that it prints, as it stands.
+    [evaluate] = re.findall(r"^evaluate: +(keras-moco .*)$", trained, re.M)
+    assert re.search(r"top-1 [\d.]+ %", run(command, *evaluate.split()[1:], cwd=tmp_path))
+    exported = tmp_path / "runs" / "quickstart" / "export" / "backbone.keras"
+    exported.unlink()
+    run(command, "export", "--workdir=runs/quickstart", cwd=tmp_path)
+    assert exported.exists()
+    planned = run(command, "pretrain", "--flagfile=configs/imagenet_v2.cfg", "--dry_run", cwd=tmp_path)
+    assert "steps: 5,004 per epoch of 256 images" in planned
 
 
 def test_the_wheel_works_outside_of_the_checkout(python, tmp_path):
