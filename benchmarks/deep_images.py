@@ -2,14 +2,15 @@
 
     python benchmarks/deep_images.py FOLDER [--quick] [--json PATH] [--images N] [--epochs N] [--seeds N]
 
-Fashion-MNIST from Debian's `dataset-fashion-mnist` is written into FOLDER three times: as PNG of 8 bits; as PNG of 16
-bits whose values lie in 1000..4000, as of a 12-bit camera; and as TIFF of 13 fractional bands, each with its own
-brightness and contrast, some of them inverted. Each set is trained by the recipe of configs/fashion_mnist.cfg, of a
+Fashion-MNIST from Debian's `dataset-fashion-mnist` is written into FOLDER four times: as PNG of 8 bits; as PNG of 16
+bits whose values lie in 1000..4000, as of a 12-bit camera; as TIFF of 13 fractional bands, each with its own brightness
+and contrast; and the same with half of the bands inverted, whose background is bright. Each set is trained by the recipe of configs/fashion_mnist.cfg, of a
 smaller network, with the mean and std that `check` suggests and everything else alike, and evaluated by kNN on the
 10,000 test images. A set or a run that is there is not made again, so that the command can be stopped and restarted.
 """
 
 import argparse
+import functools
 import json
 import re
 import subprocess
@@ -41,16 +42,17 @@ def deep(image, path):
     Image.fromarray(values).save(path.with_suffix(".png"))
 
 
-def bands(image, path):
+def bands(image, path, inverted=0):
     """Bands of reflectance times 10,000: the darkest and the brightest value of each are those of the whole set."""
     rng = np.random.default_rng(0)
-    black, white = rng.uniform(0, 10000, (2, BANDS))
+    black, white = rng.uniform(0, 3000, BANDS), rng.uniform(4000, 10000, BANDS)
+    black[:inverted], white[:inverted] = white[:inverted].copy(), black[:inverted].copy()
     values = black + image[..., None] / 255 * (white - black)
     options = {"photometric": "minisblack", "planarconfig": "contig", "compression": "deflate", "predictor": True}
     tifffile.imwrite(path.with_suffix(".tif"), values.astype("float32"), **options)
 
 
-SETS = {"8 bits": gray, "16 bits": deep, "13 bands": bands}
+SETS = {"8 bits": gray, "16 bits": deep, "13 bands": bands, "6 of them inverted": functools.partial(bands, inverted=6)}
 
 
 def write(place, write_image, splits):

@@ -27,7 +27,7 @@ from keras_moco.runs.build import open_split
 from keras_moco.runs.directory import RunDirectory
 from keras_moco.runs.fitted_settings import fitted_settings, images_of
 from keras_moco.runs.load import load_backbone
-from keras_moco.storage.paths import StrPath
+from keras_moco.storage.paths import StrPath, user_path
 
 __all__ = ["Embedded", "PretrainedRun", "embed", "load_backbone", "pretrain"]
 
@@ -84,8 +84,9 @@ class PretrainedRun:
         Returns:
             `pathlib.Path` of the folder.
         """
-        self.evaluate("export", output=str(path))
-        return Path(path)
+        folder = user_path(path)
+        self.evaluate("export", output=str(folder))
+        return folder
 
     def evaluate(self, mode: str, **settings: Any) -> dict[str, Any]:
         """Evaluates the encoder, as `evaluate.py` does.
