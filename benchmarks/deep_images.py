@@ -4,9 +4,10 @@
 
 Fashion-MNIST from Debian's `dataset-fashion-mnist` is written into FOLDER four times: as PNG of 8 bits; as PNG of 16
 bits whose values lie in 1000..4000, as of a 12-bit camera; as TIFF of 13 fractional bands, each with its own brightness
-and contrast; and the same with half of the bands inverted, whose background is bright. Each set is trained by the recipe of configs/fashion_mnist.cfg, of a
-smaller network, with the mean and std that `check` suggests and everything else alike, and evaluated by kNN on the
-10,000 test images. A set or a run that is there is not made again, so that the command can be stopped and restarted.
+and contrast; and the same with half of the bands inverted, whose background is bright. Each set is trained by the
+recipe of configs/fashion_mnist.cfg, of a smaller network, with the mean and std that `check` suggests and everything
+else alike, and evaluated by kNN on the 10,000 test images. A set or a run that is there is not made again, so that the
+command can be stopped and restarted.
 """
 
 import argparse

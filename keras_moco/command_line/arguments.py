@@ -3,6 +3,8 @@
 import argparse
 import dataclasses
 import pkgutil
+import re
+import sys
 from collections.abc import Callable
 
 from keras_moco.command_line import load_package
@@ -60,7 +62,7 @@ class ArgumentsCommand:
     @plain_output()
     def main(self, argv=None):
         """Runs the command with these arguments, by default those of the process: the exit status."""
-        args = self.parser().parse_args(argv)
+        args = self.parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
         return status_of(lambda: self._run(args), self.name, "Partly written files were discarded.")
 
     def help(self):
@@ -73,6 +75,24 @@ class ArgumentsCommand:
         if self.needs_package:
             load_package()
         pkgutil.resolve_name(self.work)(args)
+
+
+def _joined(argv):
+    """The arguments, with values that begin with a minus sign joined to their flags, as argparse takes them.
+
+    Example:
+
+    >>> _joined(["--value_range", "-160,240", "--split", "train"])
+    ['--value_range=-160,240', '--split', 'train']
+    """
+    joined = []
+    for argument in argv:
+        flag = joined[-1] if joined else ""
+        if re.match(r"-[\d.]", argument) and flag.startswith("--") and "=" not in flag:
+            joined[-1] = f"{flag}={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def check_out(path, overwrite):

@@ -39,7 +39,8 @@ class RunSettings(Settings):
             # Flagfiles of versions without a setting do not have what `Plan` found out.
             missing = theirs == field.default and field.metadata["auto_up_to"] is None
             word = field.metadata["measured_if"]
-            return field.metadata["follows_data"] and (ours == field.default or missing) or ours == word is not None
+            measured = word is not None and isinstance(ours, str) and ours.startswith(word)
+            return measured or field.metadata["follows_data"] and (ours == field.default or missing)
 
         fixed = [field for field in dataclasses.fields(self) if not field.metadata["resumable"]]
         names = [field.name for field in fixed if not is_open(field)]

@@ -43,7 +43,7 @@ def setting(
         changeable: bool. It affects the result, not the shape of what is saved, and may differ if allowed.
         in_flagfile: bool. It is written into the flagfile of a run.
         follows_data: bool. Its default stands for what follows from the data, which `Plan` finds out.
-        measured_if: str. A word that may be given instead of numbers, for those of the data.
+        measured_if: str. A word that may be given instead of numbers, or begins a text, for those of the data.
         auto_up_to: number. If not given, it follows from the data, up to this number, which earlier flagfiles hold.
     """
     if choices:

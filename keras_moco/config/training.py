@@ -63,6 +63,7 @@ class Config(RunSettings):
         range=VALUE_RANGE,
         used_by=FILES,
         follows_data=True,
+        measured_if="percentile:",
     )
     background: int = _data(
         255, "Gray level under transparent images, 0..255.", range="from 0 to 255", used_by=FILES, changeable=True

@@ -86,7 +86,7 @@ def archive_source(name, options, contents, files, labels, class_names, identity
         class_names=class_names,
         read=read,
         encoded=Files(decoding, fetch=read_one, original=original) if images is None else Files(decoding),
-        bad=options.judge(count, lambda index: _describe_unreadable(contents, files, int(index))),
+        bad=options.judge(count, lambda index: _describe_unreadable(contents, files, decoding, int(index))),
         files=tuple(files),
         identity=identity,
         sample=sample,
@@ -114,8 +114,8 @@ def _decoding(sample, contents, files, name, options):
     decoding = decoding_of(sample, name, options)
     if decoding is None:
         raise UserError(
-            f"{RULE} Received: {_describe_unreadable(contents, files, 0)}, and none of {len(sample.unread)} images "
-            "that were tried can be read. Repair or delete them."
+            f"{RULE} Received: {_describe_unreadable(contents, files, None, 0)}, and none of {len(sample.unread)} "
+            "images that were tried can be read. Repair or delete them."
         )
     return decoding
 
@@ -127,10 +127,10 @@ def _beginning(contents, index, size):
         raise OSError(str(error)) from error
 
 
-def _describe_unreadable(contents, files, index):
+def _describe_unreadable(contents, files, decoding, index):
     """A text that names an image that cannot be read, and says why."""
     try:
-        reason = what_is_wrong(contents(index))
+        reason = what_is_wrong(contents(index), decoding and decoding.decode)
     except MemberError as error:
         reason = str(error)
     except OSError as error:

@@ -79,7 +79,9 @@ def read_images(paths: Sequence[StrPath], image_size: int, channels: int | Decod
         try:
             image = tf.constant(pixels_of(pathlib.Path(path).read_bytes(), decoding))
         except Exception as error:  # libraries raise many kinds for damaged files
-            raise UserError(f"{RULE} Received: {describe_unreadable(path)}. Correct or leave it out.") from error
+            raise UserError(
+                f"{RULE} Received: {describe_unreadable(path, decoding)}. Correct or leave it out."
+            ) from error
         images.append(_view(image[None], image_size)[0].numpy())
     return np.stack(images)
 

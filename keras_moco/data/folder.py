@@ -123,7 +123,7 @@ def source_of_files(name, options, files, class_names):
         class_names=tuple(os.fsencode(each).decode(errors="backslashreplace") for each in class_names) or None,
         read=read,
         encoded=Files(decoding) if cache else Files(decoding, content=tf.io.read_file, read=_content),
-        bad=options.judge(len(files), lambda index: describe_unreadable(paths[index])),
+        bad=options.judge(len(files), lambda index: describe_unreadable(paths[index], decoding)),
         files=tuple(paths),
         identity=lambda: _identity(files),
         sample=sample,
@@ -339,9 +339,9 @@ def _content(path, size=None):
         return file.read(size)
 
 
-def describe_unreadable(path):
-    """A text that names a file that cannot be read, and says why."""
+def describe_unreadable(path, decoding=None):
+    """A text that names a file that cannot be read, and says why; `decoding` is the `Decoding` of its set."""
     try:
-        return f"{path} ({what_is_wrong(pathlib.Path(path).read_bytes())})"
+        return f"{path} ({what_is_wrong(pathlib.Path(path).read_bytes(), decoding and decoding.decode)})"
     except OSError as error:
         return f"{path} ({error.strerror})"

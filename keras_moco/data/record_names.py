@@ -28,19 +28,20 @@ def record_names(records, indices):
     return names
 
 
-def describe_record(records, index, feature):
+def describe_record(records, index, feature, decoding=None):
     """A text that says where a record is, by its name, if it has one, its number and its file, and what is wrong there.
 
     Args:
         records: `RecordFiles`, whose records are `tf.train.Example`.
         index: int, the number of an image that cannot be read.
         feature: str, the feature with the encoded image.
+        decoding: `Decoding` of the set. Defaults to `None`.
     """
     if damage := records.damage_of(index):
         return damage
     (data,) = records.read([index])
     name, image = _name(data), _first(data, [feature])
-    reason = what_is_wrong(image) if image else f"without an image in `{feature}`"
+    reason = what_is_wrong(image, decoding and decoding.decode) if image else f"without an image in `{feature}`"
     return f"{name + ', ' if name else ''}{records.place_of(index)}: {reason}"
 
 

@@ -147,6 +147,17 @@ def finer_limits(source: Source) -> Limits | None:
     return _limits_of(measured, USUAL) if levels < FEW else None
 
 
+def share_outside(source: Source) -> float:
+    """The share of the values of a sample that the limits of a source clip, of the channel with the most; 0 without."""
+    decoding = source.decoding
+    if not (source.sample and decoding and isinstance(decoding.limits, tuple)):
+        return 0.0
+    measured = _measured([each for each in source.sample().seen if _fits(each, decoding.channels)], decoding.channels)
+    ends = np.broadcast_to(np.transpose(decoding.limits), (len(measured), 2))
+    outside = ((each.pixels < low) | (each.pixels > high) for each, (low, high) in zip(measured, ends, strict=True))
+    return max(float(clipped.mean()) for clipped in outside)
+
+
 def _see(index, content, channels):
     """A file of a sample; `None` if it cannot be read."""
     try:
@@ -217,6 +228,10 @@ def _limits(seen, channels, name, value_range):
         "%s: values from %g to %g in a sample of %d images; %s become 0..255 (--value_range=%s)",
         *(one_line(name), low, high, len(seen), text, text_of(limits)),
     )
+    missing = sorted({each.missing for each in measured} - {None})
+    if missing:
+        text = "%s: %s stands for missing data, since it is far below all other values; it becomes black"
+        logging.warning(text, one_line(name), " and ".join(f"{value:g}" for value in missing))
     levels = _fewest_levels(measured, limits)
     if levels < FEW and not value_range.startswith(PERCENTILE):
         logging.warning(

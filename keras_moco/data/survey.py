@@ -222,7 +222,8 @@ def _look(source, decode, chosen, example):
         try:
             pixels = decode(image)
         except Exception:  # likewise, and TensorFlow has its own
-            return Entry(index, label, what_is_wrong(data)), None
+            as_in_training = source.decoding and source.decoding.decode
+            return Entry(index, label, what_is_wrong(data, as_in_training)), None
     size = (facts.height, facts.width) if pixels is None else pixels.shape[:2]
     kind = IN_MEMORY if isinstance(image, np.ndarray) else format_of(data)
     entry = Entry(index, label, "", kind or "", facts, size, digest(data))

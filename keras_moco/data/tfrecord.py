@@ -78,7 +78,8 @@ def open_tfrecord(pattern, options):
         return shuffled_stream(shards.records(parse).enumerate().map(entries), buffer, seed, options.cache)
 
     def describe(index):
-        return f"record {index} of {name} ({split}; {describe_record(shards, index, options.tfrecord_image_feature)})"
+        what = describe_record(shards, index, options.tfrecord_image_feature, decoding)
+        return f"record {index} of {name} ({split}; {what})"
 
     decoding = decoding_of_records(shards.records(), name, options)
     first = _first_label(shards, class_names, label, pattern, name) if class_names else 0

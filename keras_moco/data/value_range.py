@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,14 +13,25 @@ from keras_moco.image_formats.decoding import Limits
 AUTO, FULL, PERCENTILE = "auto", "full", "percentile:"
 USUAL = "percentile:0.5,99.5"  # what a note suggests
 LEVELS = 256
+RARE = 0.001  # of the pixels; a value that fewer have is a defect, and no mark of missing data
 FEW = 56  # levels; a range that leaves more than 200 of 256 unused is noted
 
 
 class Measured:
     """The values of a sample of images, or of one of their channels.
 
+    A negative lowest value that more than a thousandth of the pixels have, and that is farther below all others than
+    these are apart, stands for missing data (such as -9999 in maps). It does not count, and becomes black.
+
     Args:
         arrays: iterable of arrays of numbers, the values of each image, without opacity. A part of each is kept.
+
+    Attributes:
+        low: float, the lowest value found.
+        high: float, the highest one.
+        whole: bool, whether all are of a type of whole numbers.
+        missing: float, the value that stands for missing data, or `None`.
+        pixels: float32 array `(n,)`, some of the values.
 
     Example:
 
@@ -32,9 +44,20 @@ class Measured:
 
     def _settle(self, parts):
         parts = [part for part in parts if part is not None] or [_part(np.zeros(1))]
-        self.whole = all(part[0] for part in parts)
-        self.low, self.high = min(part[1] for part in parts), max(part[2] for part in parts)
-        self.pixels = np.concatenate([part[3] for part in parts])
+        self.whole = all(part.whole for part in parts)
+        self.low, self.high = min(part.low for part in parts), max(part.high for part in parts)
+        self.pixels = np.concatenate([part.some for part in parts])
+        self.missing = self._missing(parts)
+        if self.missing is not None:
+            self.low = min(part.second if part.low == self.missing else part.low for part in parts)
+            self.pixels = self.pixels[self.pixels != np.float32(self.missing)]
+
+    def _missing(self, parts):
+        """A lowest value that many pixels have and that is far below all others, such as -9999; otherwise `None`."""
+        second = min(part.second if part.low == self.low else part.low for part in parts)
+        share = np.mean(self.pixels == np.float32(self.low))
+        isolated = self.high > second and second - self.low > self.high - second
+        return self.low if isolated and share > RARE and self.low < 0 else None
 
     @classmethod
     def bands(cls, arrays: Iterable[np.ndarray]) -> list["Measured"]:
@@ -80,10 +103,24 @@ def _short(value):
     return float(np.format_float_positional(np.float32(value), trim="-"))
 
 
+class _Part(NamedTuple):
+    """What is kept of the values of an image: the lowest, the second lowest, the highest, and some of them."""
+
+    whole: bool
+    low: float
+    second: float  # infinite if there is none
+    high: float
+    some: np.ndarray
+
+
 def _part(array):
-    """Whether values are whole numbers, the lowest, the highest, and some of them; `None` if none is finite."""
+    """A `_Part`; `None` if no value is finite."""
     finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array
-    return (array.dtype.kind != "f", float(finite.min()), float(finite.max()), thinned(finite)) if finite.size else None
+    if not finite.size:
+        return None
+    low, high = finite.min(), finite.max()
+    second = finite.min(where=finite > low, initial=high) if low < 0 and high > low else math.inf
+    return _Part(array.dtype.kind != "f", float(low), float(second), float(high), thinned(finite))
 
 
 def thinned(array: np.ndarray, most: int = 10_000) -> np.ndarray:

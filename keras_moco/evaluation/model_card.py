@@ -11,6 +11,7 @@ import numpy as np
 from keras_moco.evaluation.accuracy import mean_and_std
 from keras_moco.evaluation.registry import EVALUATIONS
 from keras_moco.export.backbone import KERAS_FILE, SAVED_MODEL
+from keras_moco.image_formats.decoding import WINDOW
 from keras_moco.methods import settings_of
 from keras_moco.networks import Encoder
 from keras_moco.storage.atomic import update_text
@@ -67,13 +68,16 @@ def _what(target):
     scaling = ""
     if isinstance(encoder, Encoder):
         mean, std = (", ".join(f"{number:g}" for number in numbers) for numbers in (encoder.mean, encoder.std))
-        scaling = f" The model scales them: divided by 255, less {mean}, divided by {std}."
+        scaling = f"divided by 255, less {mean}, divided by {std}"
     values = "0..255"
     if target.value_range:
         ends = zip(*map(np.atleast_1d, target.value_range), strict=True)
         listed = ", ".join(f"{low:g}..{high:g}" for low, high in ends)
         values = f"{listed}{' in its channels' if ',' in listed else ''}, as in their files"
-        scaling = f" The model maps them to 0..255, clips what is beyond, and scales that further.{scaling}"
+        scaling = "; ".join(filter(None, ["mapped to 0..255, with what is beyond clipped", scaling]))
+    elif target.recipe and target.recipe.value_range == WINDOW:
+        values += ", to which the window in each DICOM file brings its values"
+    scaling = f" The model scales them: {scaling}." if scaling else ""
     files = f"`{KERAS_FILE}` (Keras 3) and `{SAVED_MODEL}` (TensorFlow) hold the backbone, without the head.\n\n"
     return (
         (files if target.recipe else "")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_moco.data.shown_bands import take_bands
+from keras_moco.data.shown_bands import stretch_of, take_bands
 from keras_moco.errors import UserError
 from keras_moco.evaluation.labelled import check_labels
 from keras_moco.evaluation.plot_names import LINE, fit_names
@@ -79,12 +79,14 @@ def draw_neighbours(
 
     cells = (shape[0], 1 + shape[1])
     heights = [LINE * text.lines * text.style["fontsize"] + 2 for text in texts]  # points
+    stretch = stretch_of([queries, neighbours])
     figure = new_figure(1.2 * cells[1], (1.35 + sum(heights) / 72) * cells[0])
     for (row, column), axes in np.ndenumerate(figure.subplots(*cells, squeeze=False)):
         if column:
-            _show(axes, neighbours[row, column - 1], frames[row, column - 1], f"{similarity[row, column - 1]:.3f}")
+            place = row, column - 1
+            _show(axes, neighbours[place], stretch, frames[place], f"{similarity[place]:.3f}")
         else:
-            _show(axes, queries[row], "black", "" if row else "query")
+            _show(axes, queries[row], stretch, "black", "" if row else "query")
         for text, offset in zip(texts, _offsets(texts, row, cells[1]), strict=True):
             axes.annotate(
                 text.texts[row * cells[1] + column],
@@ -105,9 +107,12 @@ def _offsets(texts, row, columns):
     return offsets[: len(texts)]
 
 
-def _show(axes, image, frame, above):
+def _show(axes, image, stretch, frame, above):
     """An image in a coloured frame with a line of text above."""
     image = take_bands(image)
+    if stretch:  # many bands, most of which would be dark
+        black, white = stretch
+        image = np.clip((image - black) / (white - black), 0, 1)
     axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
     axes.set_xticks([])
     axes.set_yticks([])

@@ -9,6 +9,7 @@ import keras
 from keras_moco import data
 from keras_moco.checks.ranges import value_limits
 from keras_moco.config import Config
+from keras_moco.data.sample import share_outside
 from keras_moco.data.source import check_same_classes
 from keras_moco.data.value_range import AUTO, FULL, text_of
 from keras_moco.errors import UserError
@@ -20,6 +21,8 @@ from keras_moco.networks import Encoder
 from keras_moco.networks.seeds import initial_seed
 from keras_moco.runs.directory import RunDirectory
 from keras_moco.runs.load import load_backbone, load_encoder, open_trained_encoder
+
+MOST_CLIPPED = 0.2  # of the values of other images, before a note says so
 
 
 class EvaluationTarget:
@@ -217,6 +220,12 @@ class EvaluationTarget:
                 "Evaluate it on other images."
             )
         self.opened.append(source)
+        if not self.is_training_data and (share := share_outside(source)) > MOST_CLIPPED:
+            print(
+                f"note: {100 * share:.0f} % of the values of {source.name}, or of a channel, are outside of the range "
+                f"of the training, {self._value_range}, and clipped; are they in another unit?",
+                flush=True,
+            )
         return source
 
     @property

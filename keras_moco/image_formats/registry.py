@@ -3,6 +3,7 @@
 import importlib.util
 import pkgutil
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -163,8 +164,13 @@ def _module(data):
     return pkgutil.resolve_name(FORMATS[name].module)
 
 
-def what_is_wrong(data: bytes) -> str:
-    """A few words about the bytes of an image that could not be decoded."""
+def what_is_wrong(data: bytes, decode: Callable[[bytes], np.ndarray] | None = None) -> str:
+    """A few words about the bytes of an image that could not be decoded.
+
+    Args:
+        data: bytes of the file.
+        decode: function of them that decodes an image as one of its set, whose error says more. Defaults to `None`.
+    """
     if not data:
         return "an empty file"
     name = format_of(data)
@@ -173,7 +179,7 @@ def what_is_wrong(data: bytes) -> str:
     if missing := missing_library(name):
         return f"{name}, for which {missing} is missing: {EXTRA}"
     try:
-        read(data)
+        (decode or read)(data)
     except UserError as error:
         return one_line(str(error))
     except Exception:  # its library has its own words, which name objects in memory

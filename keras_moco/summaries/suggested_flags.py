@@ -1,5 +1,7 @@
 """The settings that follow from a look at the images, as lines of a flagfile."""
 
+import math
+
 import numpy as np
 
 from keras_moco.config import Config
@@ -19,6 +21,7 @@ def suggested_flags(survey: Survey, config: Config) -> list[str]:
     - `image_size`, `stem` and `batch_size`: as `keras_moco.runs.fitted_settings`. `queue_size`: what `Plan` derives.
     - `image_mean`, `image_std`: as measured. `value_range`, `channels`: as all images are decoded; percentiles as they
       are given.
+    - `max_bad_fraction`: where more images are unreadable than the default allows, their share and 1 % more.
     - `knn_k`: `usual_k` of the labels, if there are any.
 
     Args:
@@ -58,6 +61,9 @@ def suggested_flags(survey: Survey, config: Config) -> list[str]:
     }
     values = {name: value for name, value in values.items() if value is not None}
     values["queue_size"] = Plan(Config(**values), images, channels, replicas=1).config.queue_size
+    share = len(survey.skipped) / images
+    if share > Config.max_bad_fraction:
+        values["max_bad_fraction"] = min(0.99, math.ceil(100 * share + 1) / 100)
     if (survey.labels() >= 0).any():
         values["knn_k"] = usual_k(survey.labels())
     Config(**values)  # checks their ranges

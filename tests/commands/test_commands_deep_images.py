@@ -1,5 +1,7 @@
 """A run on images of more than 8 bits: its range is kept, its evaluations use it, and its exports take raw values."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -76,7 +78,7 @@ def test_exports_take_the_values_of_the_files(values, settings, expected, tmp_pa
         np.testing.assert_allclose(saved["features"], features, rtol=1e-4, atol=1e-5)
 
 
-def test_fine_tuned_classifier_takes_raw_values_and_a_run_keeps_its_range(tmp_path):
+def test_fine_tuned_classifier_takes_raw_values_and_a_run_keeps_its_range(tmp_path, capsys):
     name = write_digits(tmp_path / "images", twelve_bits)
     with without_pictures_and_export():
         pretrain(tiny_config(tmp_path / "run", dataset=name, **SMALL))
@@ -98,6 +100,10 @@ def test_fine_tuned_classifier_takes_raw_values_and_a_run_keeps_its_range(tmp_pa
         features, files = found["features"], found["files"]
     raw = np.stack([tifffile.imread(file).astype("float32") for file in files])[..., None]
     assert raw.max() > 4095
+    printed = capsys.readouterr().out
+    assert re.search(
+        "note: [2-9][0-9] % of the values of folder:.*/other, .* the training, 0,4095, and clipped", printed
+    )
     expected = load_backbone(tmp_path / "run").predict(raw, verbose=0)
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
 

@@ -110,6 +110,7 @@ def test_setting_that_follows_from_the_data_differs_from_nothing():
     ranges = [Config(value_range=text) for text in ("auto", "full", "0,4095")]
     assert ranges[1].differences(ranges[0]) == ranges[0].differences(ranges[1]) == {}
     assert ranges[2].differences(ranges[1]) == {"value_range": "full -> 0,4095"}
+    assert Config(value_range="percentile:1,99").differences(ranges[2]) == {}
     assert Config(image_mean="auto", image_std="auto").differences(Config(image_mean=(0.3,), image_std=(0.2,))) == {}
     assert Config(queue_size=65536, knn_k=200).changed() == []  # as earlier flagfiles have it
     assert Config(queue_size=65535).changed() == ["queue_size"]

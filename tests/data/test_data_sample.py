@@ -221,3 +221,30 @@ def test_each_of_several_bands_has_a_range_of_its_own_and_colours_share_one(tmp_
 def test_bands_of_the_same_range_have_one_text(tmp_path):
     images = np.linspace(1, 4000, 4 * 900).reshape(30, 30, 4).astype("uint16")
     assert open_source(write(tmp_path, a__npy=array_file(images))).decoding.limits == (0.0, 4095.0)
+
+
+def test_a_value_far_below_all_others_stands_for_missing_data(tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    kelvin, height = rng.uniform(280, 300, (40, 40)), rng.uniform(-20, 900, (40, 40))
+    kelvin[:5], height[:5, :2] = -9999, -9999
+    source = open_source(write(tmp_path, a__npy=array_file(np.stack(4 * [kelvin, height], -1).astype("float32"))))
+    low, high = source.decoding.limits
+    np.testing.assert_allclose(low[:2], [kelvin[5:].min(), height[height > -9999].min()], rtol=1e-6)
+    np.testing.assert_allclose(high[:2], [kelvin.max(), height.max()], rtol=1e-6)
+    assert "-9999 stands for missing data" in caplog.text
+    (example,) = source.examples().as_numpy_iterator()
+    assert example["image"][:5, :, 0].max() == 0 and np.ptp(example["image"][5:, :, 0]) > 254
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.r_[-2000, np.linspace(-1024, 3071, 999)],  # the padding of a CT is not far
+        np.r_[-9999, np.linspace(0, 1, 9999)],  # one pixel is a defect
+        np.r_[np.zeros(50), np.linspace(900, 1000, 50)],  # a black border
+        np.full(10, -5),
+    ],
+)
+def test_other_lowest_values_count(values):
+    measured = Measured([values.astype("float32")])
+    assert measured.missing is None and measured.low == values.min()
