@@ -3,6 +3,7 @@
 import math
 import numbers
 
+from keras_moco.checks.calls import BACKBONE_FORM, is_backbone_form
 from keras_moco.errors import UserError
 
 
@@ -32,6 +33,7 @@ def _is_value_range(text):
 VALUE_RANGE = "auto, full, window, LOW,HIGH with LOW < HIGH, or percentile:P,Q with 0 <= P < Q <= 100"
 RANGES = {
     VALUE_RANGE: _is_value_range,
+    BACKBONE_FORM: is_backbone_form,
     "from 0 to 255": lambda value: 0 <= value <= 255,
     "at least 1": lambda value: value >= 1,
     "at least 0": lambda value: value >= 0,

@@ -95,7 +95,7 @@ class Encoder(keras.Model):
                     f"`{'linear_head(F)' if name == 'head' else 'resnet(...)'}`."
                 )
         images = keras.Input(image_shape_of(backbone))
-        features_shape = _features_shape(backbone, images)
+        features_shape = features_shape_of(backbone)
         _check_head(head, features_shape[-1])
         self.backbone = splittable(backbone)
         self.head = splittable(head)
@@ -187,11 +187,16 @@ def image_shape_of(backbone):
     return tuple(shape[1:])
 
 
-def _features_shape(backbone, images):
-    """Output shape of a backbone: `(n, F)`, `(n, tokens, F)` or `(n, h, w, F)`."""
+def features_shape_of(backbone):
+    """Output shape of a backbone: `(n, F)`, `(n, tokens, F)` or `(n, h, w, F)`.
+
+    Raises:
+        ValueError: if it has another rank, or several outputs.
+    """
     if hasattr(backbone, "inputs"):
         shapes = backbone.output_shape
     else:
+        images = keras.Input(image_shape_of(backbone))
         shapes = keras.tree.map_structure(lambda output: output.shape, backbone(images))
     several = (
         list(shapes.values()) if isinstance(shapes, dict) else [shape for shape in shapes if isinstance(shape, tuple)]
