@@ -41,10 +41,10 @@ def read_call(text: str) -> Call | None:
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
         return None
     try:
-        arguments = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        arguments = {keyword.arg or "": ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (ValueError, RecursionError):
         return None
-    return None if None in arguments else Call(place, call.func.id, arguments)  # `**more` has no name
+    return None if "" in arguments else Call(place, call.func.id, arguments)  # `**more` has no name
 
 
 def is_backbone_form(text: str) -> bool:

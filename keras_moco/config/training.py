@@ -128,10 +128,12 @@ class Config(RunSettings):
     )
     backbone_weights: str | None = _network(
         None,
-        "Weights that the backbone begins with: random, imagenet or a file of keras.applications. Those of a .keras file "
-        "or of a preset of KerasHub, otherwise random ones, if not given.",
+        "Weights that the backbone begins with: random, or of keras.applications also imagenet or a file. Those of a "
+        ".keras file or of a preset of KerasHub, otherwise random ones, if not given.",
     )
-    backbone_width: int = _network(64, "Channels of the first stage of our ResNets; 64 is the standard network.", range="at least 1")
+    backbone_width: int = _network(
+        64, "Channels of the first stage of our ResNets; 64 is the standard network.", range="at least 1"
+    )
     stem: str = _network(
         "imagenet",
         "First layers of our ResNets",

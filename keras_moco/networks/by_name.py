@@ -1,4 +1,4 @@
-"""Any backbone by its name: one of ours, of keras.applications, of KerasHub, a function of yours, or a `.keras` file."""
+"""Any backbone by its name: ours, keras.applications, KerasHub, a function of your own, or a `.keras` file."""
 
 import difflib
 import functools
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_moco.checks.calls import BACKBONE_FORM, Call, is_backbone_form, read_call
+from keras_moco.checks.calls import BACKBONE_FORM, is_backbone_form, read_call
 from keras_moco.errors import UserError
 from keras_moco.networks.encoder import Encoder, image_shape_of, scales_images
 from keras_moco.networks.keras_file import load_keras
@@ -224,7 +224,7 @@ def near_match(name, known):
     return f" Perhaps you mean {found[0]}." if found else ""
 
 
-def _module(call: Call):
+def _module(call):
     try:
         return importlib.import_module(call.place)
     except ModuleNotFoundError as error:

@@ -38,8 +38,8 @@ class KerasApplication:
             self.weights = user_path(self.weights)
             if not (self.weights.is_file() and self.weights.name.endswith(".weights.h5")):
                 raise UserError(
-                    "`backbone_weights` must be random, imagenet or an existing file .weights.h5 of the network without "
-                    f"classifier. Received: {weights}. Correct --backbone_weights."
+                    "`backbone_weights` must be random, imagenet or an existing file .weights.h5 of the network "
+                    f"without classifier. Received: {weights}. Correct --backbone_weights."
                 )
 
     def build(self, input_shape, fill):
@@ -70,8 +70,8 @@ class KerasApplication:
                     f"Received: image_size={size}. Raise --image_size, or choose another --backbone."
                 ) from error
             raise UserError(
-                f"{self.name} must take its arguments and the images of the run. Received: {arguments}, and Keras says: "
-                f"{said} Correct --backbone or --image_size."
+                f"{self.name} must take its arguments and the images of the run. Received: {arguments}, and Keras "
+                f"says: {said} Correct --backbone or --image_size."
             ) from error
 
     def _scaling(self):

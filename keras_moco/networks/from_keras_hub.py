@@ -60,8 +60,8 @@ class KerasHub:
         except (OSError, ValueError, TypeError) as error:
             raise UserError(
                 "A preset of KerasHub must be there, or be downloaded, and take the images of the run. Received: "
-                f"{self.name}, images of {input_shape}, and KerasHub says: {_first_line(error)} Download it on a machine "
-                "with internet, or name a class with its arguments instead, which needs no download."
+                f"{self.name}, images of {input_shape}, and KerasHub says: {_first_line(error)} Download it on a "
+                "machine with internet, or name a class with its arguments instead, which needs no download."
             ) from error
         return Named(model, {} if converter is None else _scaling(converter, input_shape[-1]))
 
@@ -94,4 +94,4 @@ def _scaling(converter, channels):
 
 
 def _first_line(error):
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".") + "."

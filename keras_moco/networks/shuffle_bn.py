@@ -140,17 +140,15 @@ BN_MODES = {
 }
 
 
-def resolve(
-    mode: str, splits: int, replicas: int, encoder: keras.layers.Layer | None = None
-) -> BatchGrouping:
+def resolve(mode: str, splits: int, replicas: int, encoder: keras.layers.Layer | None = None) -> BatchGrouping:
     """The `BatchGrouping` of a mode.
 
     Args:
         mode: `"split"`: groups within each replica's batch; `"shuffle"`: each replica's batch is a group, keys are
             shuffled across replicas; `"sync"`: the global batch is one group; `"plain"`: each replica's batch is a
             group, nothing is shuffled; `"auto"`: `"split"` on one replica (the authors' CIFAR-10 demo), `"shuffle"` on
-            several (the paper); but `"plain"` for an encoder without BatchNorm layers, or on one replica with layers that
-            cannot split their batch.
+            several (the paper); but `"plain"` for an encoder without BatchNorm layers, or on one replica with layers
+            that cannot split their batch.
         splits: int, number of groups of `"split"` on each replica.
         replicas: int, number of replicas.
         encoder: the `Encoder`, or any layer, that `"auto"` looks at. Defaults to `None`: one that can be split.

@@ -1,7 +1,7 @@
 """What a backbone from elsewhere needs, and what is done about it, in words."""
 
 from keras_moco.networks import by_name
-from keras_moco.networks.encoder import features_shape_of, scales_images
+from keras_moco.networks.encoder import features_shape_of, per_channel, scales_images
 from keras_moco.networks.seeds import seed_generators
 from keras_moco.networks.shuffle_bn import batch_norm_layers, can_split
 
@@ -27,7 +27,9 @@ def backbone_notes(config, encoder, batch_norm=None):
         lines.append("scaling: by the backbone itself; --image_mean and --image_std have no effect")
     elif _is_scaled_for_weights(config, encoder):
         mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (encoder.mean, encoder.std))
-        lines.append(f"scaling: that of its weights, mean {mean}, std {std}; --image_mean and --image_std have no effect")
+        lines.append(
+            f"scaling: that of its weights, mean {mean}, std {std}; --image_mean and --image_std have no effect"
+        )
     if layers := len(seed_generators(encoder.backbone)):
         lines.append(
             f"dropout or stochastic depth: {layers} layer(s), also active in the key encoder, with other random numbers"
@@ -36,8 +38,9 @@ def backbone_notes(config, encoder, batch_norm=None):
 
 
 def _is_scaled_for_weights(config, encoder):
-    given = (config.image_mean, config.image_std)
-    return any(len(ours) > 1 and tuple(ours) != tuple(given) for ours, given in zip((encoder.mean, encoder.std), given))
+    channels = encoder.image_shape[-1]
+    given = [per_channel(name, getattr(config, f"image_{name}"), channels) for name in ("mean", "std")]
+    return given != [encoder.mean, encoder.std]
 
 
 def _on_batch_norm(config, encoder, batch_norm):

@@ -10,9 +10,9 @@ from keras_moco import distribution
 from keras_moco.checks.ranges import two_numbers
 from keras_moco.convert import encoder_from_pytorch, load_pytorch
 from keras_moco.errors import UserError
-from keras_moco.export import standalone_backbone
 from keras_moco.export.backbone import KERAS_FILE, SAVED_MODEL
 from keras_moco.export.saved_model import saved_variables
+from keras_moco.export.standalone import features_model
 from keras_moco.networks import Encoder
 from keras_moco.networks.keras_file import load_keras
 from keras_moco.networks.weights import copy_weights
@@ -48,7 +48,7 @@ def load_backbone(
         A trainable float32 `keras.Model` from images `(n, H, W, C)` in 0..255 to features `(n, F)`; of a run whose
         `value_range` is other numbers, from images with the values of their files. It is one flat
         model of stock layers, whose stages can be frozen by the names of their layers; that of a SavedModel is a single
-        `keras.layers.TFSMLayer`.
+        `keras.layers.TFSMLayer`, and that of a run whose backbone has layers of another library is nested.
 
     Raises:
         ValueError: if no pre-trained model is stored there.
@@ -66,7 +66,7 @@ def load_backbone(
     if not isinstance(encoder, Encoder):
         return encoder
     run = RunDirectory(path)
-    return standalone_backbone(encoder, two_numbers(run.config().value_range) if run.flagfile.is_file() else None)
+    return features_model(encoder, two_numbers(run.config().value_range) if run.flagfile.is_file() else None)
 
 
 def load_encoder(
