@@ -5,7 +5,6 @@ With names of cases it writes only their rows; with --full networks of keras.app
 
 import argparse
 import contextlib
-import importlib
 import os
 import re
 import tempfile
@@ -106,19 +105,24 @@ def own_network(input_shape, width):
 
 @contextlib.contextmanager
 def thin():
-    """In this block networks of keras.applications have one block per stage, which has every kind of their layers.
+    """In this block networks of keras.applications have one or two blocks per stage, with every kind of their layers.
 
-    DenseNet121 takes a minute to trace otherwise, and so do others.
+    At their depth some take a minute to trace.
     """
-    sources = (importlib.import_module(f"keras.src.applications.{name}") for name in ("densenet", "resnet"))
-    densenet, resnet = sources
-    from keras.src.applications import convnext, efficientnet_v2
+    from keras.src.applications import convnext, densenet, efficientnet_v2, mobilenet_v3, resnet
 
-    dense, stack = densenet.DenseNet, resnet.stack_residual_blocks_v2
+    dense, stack, inverted = densenet.DenseNet, resnet.stack_residual_blocks_v2, mobilenet_v3._inverted_res_block
     short = [{**block, "num_repeat": 1} for block in efficientnet_v2.DEFAULT_BLOCKS_ARGS["efficientnetv2-b0"]]
+
+    def without_repetitions(x, expansion, filters, kernel_size, stride, *rest):
+        if stride == 1 and filters == x.shape[-1]:
+            return x
+        return inverted(x, expansion, filters, kernel_size, stride, *rest)
+
     with (
-        mock.patch.object(densenet, "DenseNet", lambda blocks, **kwargs: dense([1] * len(blocks), **kwargs)),
-        mock.patch.object(resnet, "stack_residual_blocks_v2", lambda x, f, n, **kwargs: stack(x, f, 1, **kwargs)),
+        mock.patch.object(densenet, "DenseNet", lambda blocks, *rest, **more: dense([1] * len(blocks), *rest, **more)),
+        mock.patch.object(resnet, "stack_residual_blocks_v2", lambda x, f, n, **more: stack(x, f, 2, **more)),
+        mock.patch.object(mobilenet_v3, "_inverted_res_block", without_repetitions),
         mock.patch.dict(efficientnet_v2.DEFAULT_BLOCKS_ARGS, {"efficientnetv2-b0": short}),
         mock.patch.dict(convnext.MODEL_CONFIGS["tiny"], {"depths": [1, 1, 1, 1]}),
     ):

@@ -96,7 +96,7 @@ def find(name, weights=None):
         near = near_match(name, {*BACKBONES, *RESNETS})
         raise UserError(
             f"`backbone` must be {', '.join(dict.fromkeys((*BACKBONES, *RESNETS)))}, {BACKBONE_FORM}. "
-            f"Received: {name!r}.{near} Choose one of them."
+            f"Received: {name!r}. {near}Choose one of them."
         )
     if name.endswith(".keras"):
         return KerasFile(name, weights)
@@ -124,7 +124,7 @@ class OwnFunction:
         self.arguments = call.arguments or {}
         refuse_weights(self.name, weights)
         self.function = _attribute(_module(call), call)
-        # A name may come with the flagfile of a stranger: no function is called that was not made for this.
+        # A name may come with the flagfile of other people: no function is called that was not made for this.
         parameters = parameters_of(self.function)
         if "input_shape" not in parameters:
             raise UserError(
@@ -199,7 +199,7 @@ def check_arguments(name, function, arguments, ours):
         if argument not in taken:
             raise UserError(
                 f"The arguments of {name} must be among: {', '.join(taken)}. "
-                f"Received: {argument}.{near_match(argument, taken)} Correct --backbone."
+                f"Received: {argument}. {near_match(argument, taken)}Correct --backbone."
             )
     required = [each for each in taken if parameters[each].default is inspect.Parameter.empty]
     if missing := [each for each in required if each not in arguments]:
@@ -219,9 +219,9 @@ def refuse_weights(name, weights):
 
 
 def near_match(name, known):
-    """` Perhaps you mean X.`, if a known name is like this one; otherwise empty."""
+    """`Perhaps you mean X. `, if a known name is like this one; otherwise empty."""
     found = difflib.get_close_matches(name, known, n=1) or [each for each in known if each.lower() == name.lower()]
-    return f" Perhaps you mean {found[0]}." if found else ""
+    return f"Perhaps you mean {found[0]}. " if found else ""
 
 
 def _module(call):
@@ -244,7 +244,7 @@ def _attribute(module, call):
     known = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
     raise UserError(
         f"`backbone` must name a function of {call.place}. "
-        f"Received: {call.name}.{near_match(call.name, known)} Correct --backbone."
+        f"Received: {call.name}. {near_match(call.name, known)}Correct --backbone."
     )
 
 

@@ -29,7 +29,7 @@ class KerasApplication:
         if call.name not in known:
             raise UserError(
                 f"`backbone` must name a network of keras.applications: {', '.join(known)}. "
-                f"Received: {call.name}.{near_match(call.name, known)} Correct --backbone."
+                f"Received: {call.name}. {near_match(call.name, known)}Correct --backbone."
             )
         self.function = getattr(keras.applications, call.name)
         check_arguments(self.name, self.function, self.arguments, OURS)

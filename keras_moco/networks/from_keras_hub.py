@@ -29,7 +29,7 @@ class KerasHub:
         if call.name not in known:
             raise UserError(
                 f"`backbone` must name a preset of KerasHub or one of its backbones, such as ResNetBackbone. "
-                f"Received: {call.name}.{near_match(call.name, known)} Correct --backbone."
+                f"Received: {call.name}. {near_match(call.name, known)}Correct --backbone."
             )
         refuse_weights(self.name, weights)
         self.kind = known[call.name]

@@ -10,12 +10,13 @@ from keras import layers
 
 from keras_moco.checks.calls import read_call
 from keras_moco.config import Config
+from keras_moco.distribution import make_strategy
 from keras_moco.errors import MissingPackageError, UserError
 from keras_moco.networks import Encoder, backbone, linear_head
 from keras_moco.networks.by_name import FORMS, find
 from keras_moco.networks.seeds import initial_seed
 from keras_moco.runs.backbone_notes import backbone_notes
-from keras_moco.runs.build import build_encoder
+from keras_moco.runs.build import build_encoder, build_model
 from keras_moco.runs.plan import Plan
 
 SHAPE = (32, 32, 3)
@@ -208,6 +209,53 @@ def test_own_scaling_is_found_and_said():
 def test_random_networks_of_keras_leave_the_scaling_to_the_settings():
     found, scaling = backbone(MOBILENET, (32, 32, 5))  # any channels
     assert scaling == {} and not any(isinstance(layer, layers.Rescaling) for layer in found.layers)
+
+
+class OwnNorm(layers.BatchNormalization):
+    """One that cannot be split."""
+
+
+def unsplittable(input_shape):
+    images = keras.Input(input_shape)
+    return keras.Model(images, OwnNorm(name="norm")(layers.Conv2D(4, 3)(images)))
+
+
+def tokens(input_shape):
+    images = keras.Input(input_shape)
+    return keras.Model(images, layers.Dropout(0.5)(layers.Reshape((-1, 4))(layers.Conv2D(4, 8, 8)(images))))
+
+
+def model_of(function, monkeypatch, batch_size=8, **settings):
+    monkeypatch.setattr(sys.modules["mine"], "made", function, raising=False)
+    settings = dict(image_size=32, embedding_dim=8, queue_size=64, head="linear") | settings
+    plan = Plan(Config(backbone="mine:made", batch_size=batch_size, **settings), 1000, 3, 1)
+    model = build_model(plan, make_strategy("one"))
+    return model, " ".join(backbone_notes(plan.config, model.encoder, model.batch_norm))
+
+
+def test_without_batch_norm_nothing_is_split_and_any_batch_fits(monkeypatch):
+    model, notes = model_of(tokens, monkeypatch, batch_size=9)
+    assert model.batch_norm.describe().startswith("plain")
+    assert "BatchNorm: none in the encoder" in notes and "the mean of 16 tokens" in notes
+    assert "dropout or stochastic depth: 1 layer(s)" in notes
+
+
+def test_batch_norm_that_can_be_split_is(monkeypatch):
+    model, notes = model_of(own, monkeypatch)
+    assert model.batch_norm.splits == 8 and "BatchNorm: 1 layers, split, 8 groups" in notes
+    with pytest.raises(UserError, match=r"`batch_size` must be divisible .*batch_size=12, 1 replica\(s\), 8 group"):
+        model_of(own, monkeypatch, batch_size=12)
+
+
+def test_batch_norm_that_cannot_be_split_is_said(monkeypatch):
+    model, notes = model_of(unsplittable, monkeypatch)
+    assert model.batch_norm.splits == 1
+    assert "note: 1 of 1 BatchNorm layers cannot be split, such as 'norm' of class OwnNorm" in notes
+    assert model_of(unsplittable, monkeypatch, bn_mode="plain")[1].endswith(
+        "plain, a group per replica, nothing shuffled"
+    )
+    with pytest.raises(UserError, match="must be able to split.*Received: 'norm'"):
+        model_of(unsplittable, monkeypatch, bn_mode="split")
 
 
 def test_our_own_backbones_need_no_notes():
