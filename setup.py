@@ -30,6 +30,7 @@ FORMATS = [
     "python-gdcm>=3.0.24.1",  # for compressed DICOM
     "pillow-heif>=0.18",
 ]
+HUB = ["keras-hub>=0.32"]  # on Python 3.11 and later, with Keras 3.15
 NOTEBOOK = ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"]  # to execute it; to read it, any Jupyter does
 TORCH = ["torch>=2.6", "safetensors>=0.4.3"]  # older ones can be made to run what a file holds
 BENCH = [*TORCH, "torchvision>=0.21"]  # what is compared with
@@ -47,6 +48,7 @@ TEST = [
     *TFLITE,
     *NOTEBOOK,
     *FORMATS,
+    *(f'{each}; python_version >= "3.11"' for each in HUB),
 ]
 
 setup(
@@ -82,6 +84,7 @@ setup(
     extras_require={
         "test": TEST,
         "formats": FORMATS,
+        "hub": HUB,
         "torch": TORCH,
         "tpu": TPU,
         "bench": BENCH,

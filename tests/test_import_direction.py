@@ -26,6 +26,7 @@ DOORS = {
     "commands/preview.py data/ distribution/ export/ image_formats/png.py layers/feature_bank.py "
     "layers/feature_queue.py layers/split_batch_normalization.py methods/inputs.py methods/trainer.py "
     "summaries/ trust/graph.py trust/saved_model.py",
+    "keras_hub": "networks/from_keras_hub.py",
     "h5py": "trust/hdf5.py",
     "tifffile": "image_formats/tiff.py",
     "pydicom": "image_formats/dicom.py",

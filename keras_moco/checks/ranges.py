@@ -3,6 +3,7 @@
 import math
 import numbers
 
+from keras_moco.checks.calls import BACKBONE_FORM, is_backbone_form
 from keras_moco.errors import UserError
 
 
@@ -52,6 +53,7 @@ VALUE_RANGE = (
 )
 RANGES = {
     VALUE_RANGE: _is_value_range,
+    BACKBONE_FORM: is_backbone_form,
     "from 0 to 255": lambda value: 0 <= value <= 255,
     "at least 1": lambda value: value >= 1,
     "at least 0": lambda value: value >= 0,

@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from keras_moco.errors import UserError
+from keras_moco.runs.backbone_notes import backbone_notes
 from keras_moco.runs.build import build_augmentation, build_encoder, build_optimizer, precision
 from keras_moco.runs.plan import Plan
 from keras_moco.runs.versions import versions_line
@@ -35,6 +36,8 @@ def dry_run(config, replicas):
         f"parameters: {_parameters(encoder):,} in each encoder ({_parameters(encoder.backbone):,} in the backbone), "
         f"features of {encoder.feature_dim}, embeddings of {encoder.embedding_dim}"
     )
+    for line in backbone_notes(plan.config, encoder):
+        print(line)
 
 
 def _parameters(model):

@@ -19,6 +19,7 @@ from keras_moco.evaluation.knn import USUAL_K, note_on_usual_k, usual_k
 from keras_moco.evaluation.model_card import write_card
 from keras_moco.evaluation.target import EvaluationTarget
 from keras_moco.export.backbone import export_backbone
+from keras_moco.runs.backbone_notes import backbone_notes
 from keras_moco.runs.build import build_augmentation, build_model, open_split
 from keras_moco.runs.directory import RunDirectory
 from keras_moco.runs.load import initial_weights
@@ -137,8 +138,11 @@ def build(run, setup, strategy, check_in_place):
     """The model: restored from the newest whole checkpoint, or with the weights of --init_from, or random ones."""
     plan, config, train = setup.plan, setup.plan.config, setup.train
     init_from = None if callbacks.is_saved(run.checkpoints) else config.init_from
-    fill = initial_weights(init_from, config.trust_saved_model) if init_from else None
-    model = build_model(plan, strategy, setup.augmentation, fill)
+    copy_initial = initial_weights(init_from, config.trust_saved_model) if init_from else None
+    fill = not (init_from or callbacks.is_saved(run.checkpoints))
+    model = build_model(plan, strategy, setup.augmentation, copy_initial, fill)
+    for line in backbone_notes(config, model.encoder, model.batch_norm):
+        print(line, flush=True)
     checkpoint = resume.build_checkpoint(plan, run, train, check_in_place)
     changed = resume.resume(model, checkpoint, train, config, run)
     # First, since a process that is killed in between comes here again.

@@ -33,7 +33,8 @@ def setting(
         default: value.
         help: str, help of the flag. Choices and users are added to it.
         group: str, the heading in `--help`: what a person decides by it.
-        range: a key of `keras_moco.checks.ranges.RANGES`, of a number, of each number of a tuple, or of a text.
+        range: a key of `keras_moco.checks.ranges.RANGES`, of a number, of each number of a tuple, or of a text, which
+            may then also be none of the choices.
         choices: tuple of the possible values, or dict of them to what each means.
         table: `"module:NAME"` of the mapping from these choices to what they mean; several are separated by spaces. It
             is not imported here, since that would load TensorFlow; but once it has been, what was added to it may be
@@ -47,7 +48,8 @@ def setting(
         auto_up_to: number. If not given, it follows from the data, up to this number, which earlier flagfiles hold.
     """
     if choices:
-        *others, last = [f"{name} ({why})" for name, why in choices.items()] if isinstance(choices, dict) else choices
+        names = [f"{name} ({why})" for name, why in choices.items()] if isinstance(choices, dict) else choices
+        *others, last = [*names, *([range] if range else [])]
         help = f"{help}: {', '.join(map(str, others))} or {last}."
     if used_by:
         help = f"{help} Used by {' and '.join(used_by)}."
@@ -115,8 +117,10 @@ def _broken_rule(field, value):
 def _broken_rule_of_one(field, value):
     kind, choices = kinds_of(field)[0], choices_of(field)
     if choices:
-        *others, last = map(str, choices)
+        form = field.metadata["range"]
+        *others, last = map(str, (*choices, *([form] if form else [])))
         known = value in choices and not isinstance(value, bool)  # which equals 1
+        known = known or form and _broken_rule_of_text(value) is None and RANGES[form](os.fspath(value))
         return None if known else f"{', '.join(others)} or {last}"
     if kind is bool:
         return None if isinstance(value, bool) else "true or false"

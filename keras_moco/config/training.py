@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
+from keras_moco.checks.calls import BACKBONE_FORM
 from keras_moco.checks.ranges import VALUE_RANGE
 from keras_moco.config.resuming import RunSettings
 from keras_moco.config.settings import setting
@@ -130,12 +131,20 @@ class Config(RunSettings):
         "resnet50",
         "Backbone",
         choices=("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+        range=BACKBONE_FORM,
         table="keras_moco.networks:BACKBONES keras_moco.networks:RESNETS",
     )
-    backbone_width: int = _network(64, "Channels of the first stage; 64 is the standard network.", range="at least 1")
+    backbone_weights: str | None = _network(
+        None,
+        "Weights that the backbone begins with: random, or of keras.applications also imagenet or a file. Those of a "
+        ".keras file or of a preset of KerasHub, otherwise random ones, if not given.",
+    )
+    backbone_width: int = _network(
+        64, "Channels of the first stage of our ResNets; 64 is the standard network.", range="at least 1"
+    )
     stem: str = _network(
         "imagenet",
-        "First layers",
+        "First layers of our ResNets",
         choices={"imagenet": "7x7, pooling", "half": "3x3, stride 2", "cifar": "3x3, full size"},
         table="keras_moco.networks.resnet:STEMS",
     )

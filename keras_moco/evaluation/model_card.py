@@ -14,6 +14,7 @@ from keras_moco.export.backbone import KERAS_FILE, SAVED_MODEL
 from keras_moco.image_formats.decoding import WINDOW
 from keras_moco.methods import settings_of
 from keras_moco.networks import Encoder
+from keras_moco.networks.by_name import is_ours
 from keras_moco.storage.atomic import update_text
 
 # Settings of every recipe; those of its method follow.
@@ -65,6 +66,8 @@ def _what(target):
     trained = target.recipe and target.recipe.image_size
     # The export takes images of any size, even if the trained encoder does not.
     size = f"any; trained at {trained} x {trained}" if trained else f"{height} x {width}" if height else "any"
+    ours = target.recipe is None or is_ours(target.recipe.backbone)
+    size = size if ours else f"{trained} x {trained}, as in training; others where the network allows it"
     scaling = ""
     if isinstance(encoder, Encoder):
         mean, std = (", ".join(f"{number:g}" for number in numbers) for numbers in (encoder.mean, encoder.std))
@@ -79,6 +82,8 @@ def _what(target):
         values += ", to which the window in each DICOM file brings its values"
     scaling = f" The model scales them: {scaling}." if scaling else ""
     files = f"`{KERAS_FILE}` (Keras 3) and `{SAVED_MODEL}` (TensorFlow) hold the backbone, without the head.\n\n"
+    if not ours and not (target.output.card.parent / KERAS_FILE).exists():
+        files = f"`{SAVED_MODEL}` (TensorFlow) holds the backbone, without the head.\n\n"
     return (
         (files if target.recipe else "")
         + "| | |\n| --- | --- |\n"
@@ -106,10 +111,17 @@ def _trained_on(target, results):
         ("licence of the data", _text(licence) if licence else f"{unknown}; look it up before you share this model"),
         *([("weights", f"converted from {_code(converted)}")] if converted is not None else []),
         ("steps", f"{target.checkpoint['step']:,}"),
-        *((name, _code(getattr(recipe, name))) for name in (*_RECIPE, *settings_of(recipe.method))),
+        *((name, _code(getattr(recipe, name))) for name in _settings(recipe)),
         *((f"version of {_text(name)}", _text(number)) for name, number in facts.get("versions", {}).items()),
     ]
     return "## Training\n\n" + _table(rows)
+
+
+def _settings(recipe):
+    """Names of the settings of a recipe."""
+    unused = () if is_ours(recipe.backbone) else ("backbone_width", "stem")
+    weights = ("backbone_weights",) if recipe.backbone_weights else ()
+    return [*(name for name in _RECIPE if name not in unused), *weights, *settings_of(recipe.method)]
 
 
 def _metrics(results, checkpoint):

@@ -15,8 +15,8 @@ from keras_moco.data.value_range import AUTO, FULL, text_of
 from keras_moco.errors import UserError
 from keras_moco.evaluation.features import at_level, at_levels
 from keras_moco.evaluation.output import EvaluationOutput
-from keras_moco.export import standalone_backbone
 from keras_moco.export.raw_values import limits_of, takes_0_to_255
+from keras_moco.export.standalone import features_model
 from keras_moco.networks import Encoder
 from keras_moco.networks.seeds import initial_seed
 from keras_moco.runs.directory import RunDirectory
@@ -75,7 +75,7 @@ class EvaluationTarget:
         """
         if isinstance(self.encoder, Encoder):
             with initial_seed(self.config.seed):  # of random layers such as `Dropout`; weights are copied
-                return standalone_backbone(self.encoder)
+                return features_model(self.encoder)
         backbone = load_backbone(self.path, self.config.data_dir, self.config.checkpoint, self.config.trust_saved_model)
         if _digest(backbone) != self.checkpoint["weights"]:
             raise UserError(

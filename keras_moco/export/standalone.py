@@ -7,6 +7,7 @@ from keras_moco.errors import UserError
 from keras_moco.export.raw_values import Limits, from_raw_values
 from keras_moco.layers import SplitBatchNormalization
 from keras_moco.layers.nested import nested_layers
+from keras_moco.networks.weights import copy_weights
 
 
 class NotStockError(UserError):
@@ -59,6 +60,29 @@ def standalone_backbone(encoder: keras.Model, value_range: Limits | None = None)
     if foreign := foreign_part(model):
         raise NotStockError(foreign)
     return model
+
+
+def features_model(encoder: keras.Model, value_range: Limits | None = None) -> keras.Model:
+    """As `standalone_backbone`, but of the backbone's own layers and for its image size where it has to be.
+
+    Args:
+        encoder, value_range: as of `standalone_backbone`.
+
+    Returns:
+        A `keras.Model` with copies of the weights, from images `(n, H, W, C)` to `(n, F)`.
+
+    Raises:
+        ValueError: if a layer cannot be rebuilt.
+    """
+    try:
+        return standalone_backbone(encoder, value_range)
+    except NotStockError:
+        copy = encoder.clone(encoder.name)
+        copy_weights(encoder, copy)
+    images = keras.Input(encoder.image_shape, name="images")
+    pixels = from_raw_values(images, value_range) if value_range else images
+    features = copy.pool(copy.backbone(copy.scaling(pixels)))
+    return keras.Model(images, keras.ops.cast(features, encoder.full_precision), name=encoder.backbone.name)
 
 
 def _rebuild(encoder, image_shape, value_range):

@@ -28,8 +28,7 @@ class EndToEnd(ContrastiveModel):
         shared: bool. `True`: one encoder for queries and keys; `False`: a key encoder with weights of its own, which
             begins as a copy and is trained too ("can be different", Fig. 2). Defaults to `True`.
         bn_mode: str, which images share BatchNorm statistics, see `keras_moco.networks.shuffle_bn.resolve`. Defaults
-            to `"auto"`: `"split"` on one replica, `"shuffle"` on several; the paper shuffles here as in MoCo (sec.
-            3.3).
+            to `"auto"`, as of `MoCo`; the paper shuffles here as in MoCo (sec. 3.3).
         bn_splits: positive int, groups of `"split"` in the batch of each replica. Defaults to `8`.
         seed: int, the seed of the shuffle. Defaults to `0`.
         **kwargs: keyword arguments of `keras.Model`.
@@ -57,7 +56,7 @@ class EndToEnd(ContrastiveModel):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        groups = shuffle_bn.resolve(bn_mode, bn_splits, distribution.num_replicas())
+        groups = shuffle_bn.resolve(bn_mode, bn_splits, distribution.num_replicas(), encoder)
         super().__init__(encoder, temperature, groups, **kwargs)
         self.seed = seed
         self.bn_mode = bn_mode

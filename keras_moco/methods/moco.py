@@ -55,7 +55,8 @@ class MoCo(ContrastiveModel):
         bn_mode: str, which images share BatchNorm statistics, so that those of a batch do not reveal its pairs:
             `"split"`, `"shuffle"`, `"sync"` or `"plain"`, see `keras_moco.networks.shuffle_bn.resolve`. It applies to
             all BatchNorm layers of `encoder`. Defaults to `"auto"`: `"split"` on one replica (the CIFAR-10 demo),
-            `"shuffle"` on several (sec. 3.3).
+            `"shuffle"` on several (sec. 3.3), `"plain"` for an encoder without BatchNorm layers, or with layers that
+            cannot be split on one replica.
         bn_splits: positive int, groups of `"split"` in the batch of each replica. Defaults to `8` (the CIFAR-10 demo).
         seed: int, the seed of the shuffle and of the queue's initial content. Defaults to `0`.
         **kwargs: keyword arguments of `keras.Model`.
@@ -89,7 +90,7 @@ class MoCo(ContrastiveModel):
     ) -> None:
         directions = [QUERY_TO_KEY, KEY_TO_QUERY] if symmetric else [QUERY_TO_KEY]
         losses = [f"loss_{query}_to_{key}" for query, key in directions if symmetric]
-        groups = shuffle_bn.resolve(bn_mode, bn_splits, distribution.num_replicas())
+        groups = shuffle_bn.resolve(bn_mode, bn_splits, distribution.num_replicas(), encoder)
         super().__init__(encoder, temperature, groups, logs=("queue_fill", "key_momentum", *losses), **kwargs)
         if not callable(momentum):
             check_number("momentum", momentum, "in [0, 1]", "The paper uses 0.999.")

@@ -1,7 +1,7 @@
 """What is trained: ResNets, the encoder around a backbone, and projection heads."""
 
-import functools
-
+from keras_moco.networks import from_keras_applications, from_keras_hub
+from keras_moco.networks.by_name import BACKBONES, Named, backbone
 from keras_moco.networks.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
 from keras_moco.networks.heads import HEADS, linear_head, mlp_head, simclr_head
 from keras_moco.networks.resnet import RESNETS, STEMS, resnet
@@ -15,13 +15,11 @@ __all__ = [
     "RESNETS",
     "STEMS",
     "Encoder",
+    "Named",
+    "backbone",
     "copy_weights",
     "linear_head",
     "mlp_head",
     "resnet",
     "simclr_head",
 ]
-
-# The networks that a configuration can name: functions of `width`, `stem` and `input_shape`. A name that is added to
-# `RESNETS` is one too.
-BACKBONES = {name: functools.partial(resnet, name) for name in RESNETS}

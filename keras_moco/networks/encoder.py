@@ -95,7 +95,7 @@ class Encoder(keras.Model):
                     f"`{'linear_head(F)' if name == 'head' else 'resnet(...)'}`."
                 )
         images = keras.Input(image_shape_of(backbone))
-        features_shape = _features_shape(backbone, images)
+        features_shape = features_shape_of(backbone)
         _check_head(head, features_shape[-1])
         self.backbone = splittable(backbone)
         self.head = splittable(head)
@@ -103,8 +103,8 @@ class Encoder(keras.Model):
         self.feature_dim = features_shape[-1]
         scaled_inside = scales_images(backbone)
         channels = self.image_shape[-1]
-        self.mean = _per_channel("mean", (0.0 if scaled_inside else IMAGENET_MEAN) if mean is None else mean, channels)
-        self.std = _per_channel("std", (1 / 255 if scaled_inside else IMAGENET_STD) if std is None else std, channels)
+        self.mean = per_channel("mean", (0.0 if scaled_inside else IMAGENET_MEAN) if mean is None else mean, channels)
+        self.std = per_channel("std", (1 / 255 if scaled_inside else IMAGENET_STD) if std is None else std, channels)
         # Similarities are dot products of unit vectors; half precision would cost them a fifth of a percent.
         self.full_precision = keras.backend.result_type(self.variable_dtype, "float32")
         # As arrays, since TensorFlow makes float32 of Python's numbers on their way to float64.
@@ -187,11 +187,16 @@ def image_shape_of(backbone):
     return tuple(shape[1:])
 
 
-def _features_shape(backbone, images):
-    """Output shape of a backbone: `(n, F)`, `(n, tokens, F)` or `(n, h, w, F)`."""
+def features_shape_of(backbone):
+    """Output shape of a backbone: `(n, F)`, `(n, tokens, F)` or `(n, h, w, F)`.
+
+    Raises:
+        ValueError: if it has another rank, or several outputs.
+    """
     if hasattr(backbone, "inputs"):
         shapes = backbone.output_shape
     else:
+        images = keras.Input(image_shape_of(backbone))
         shapes = keras.tree.map_structure(lambda output: output.shape, backbone(images))
     several = (
         list(shapes.values()) if isinstance(shapes, dict) else [shape for shape in shapes if isinstance(shape, tuple)]
@@ -233,7 +238,7 @@ def scales_images(backbone):
     return False
 
 
-def _per_channel(name, value, channels):
+def per_channel(name, value, channels):
     values = np.atleast_1d(value).astype(float).tolist()
     if len(values) == 3 and channels == 1:
         # Statistics of a colour data set that is read as gray.

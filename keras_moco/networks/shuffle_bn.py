@@ -140,16 +140,18 @@ BN_MODES = {
 }
 
 
-def resolve(mode: str, splits: int, replicas: int) -> BatchGrouping:
+def resolve(mode: str, splits: int, replicas: int, encoder: keras.layers.Layer | None = None) -> BatchGrouping:
     """The `BatchGrouping` of a mode.
 
     Args:
         mode: `"split"`: groups within each replica's batch; `"shuffle"`: each replica's batch is a group, keys are
             shuffled across replicas; `"sync"`: the global batch is one group; `"plain"`: each replica's batch is a
             group, nothing is shuffled; `"auto"`: `"split"` on one replica (the authors' CIFAR-10 demo), `"shuffle"` on
-            several (the paper).
+            several (the paper); but `"plain"` for an encoder without BatchNorm layers, or on one replica with layers
+            that cannot split their batch.
         splits: int, number of groups of `"split"` on each replica.
         replicas: int, number of replicas.
+        encoder: the `Encoder`, or any layer, that `"auto"` looks at. Defaults to `None`: one that can be split.
 
     Raises:
         ValueError: for an unknown mode, or if `splits` is not a positive integer.
@@ -159,7 +161,11 @@ def resolve(mode: str, splits: int, replicas: int) -> BatchGrouping:
     >>> resolve("auto", splits=8, replicas=1).splits, resolve("auto", splits=8, replicas=2).splits
     (8, 1)
     """
-    mode = ("split" if replicas == 1 else "shuffle") if mode == "auto" else mode
+    if mode == "auto":
+        mode = "split" if replicas == 1 else "shuffle"
+        layers = None if encoder is None else batch_norm_layers(encoder)
+        if layers is not None and (not layers or mode == "split" and not all(map(can_split, layers))):
+            mode = "plain"
     if mode not in BN_MODES:
         raise UserError(
             f"`bn_mode` must be one of auto, {', '.join(BN_MODES)}. Received: {mode!r}. Choose one of them."

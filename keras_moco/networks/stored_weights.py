@@ -1,9 +1,12 @@
 """All that a model, its optimizer and its random layers have stored, or nothing of it."""
 
+import contextlib
+import functools
 import warnings
 
 import keras
 
+from keras_moco.layers.nested import nested_layers
 from keras_moco.networks.seeds import seed_generators
 
 
@@ -13,6 +16,25 @@ def random_states(model):
     Keras does not save them with the weights. With them, random layers of a resumed model continue their sequence.
     """
     return [keras.ops.convert_to_numpy(each.state).tolist() for each in seed_generators(model)]
+
+
+@contextlib.contextmanager
+def every_variable(model):
+    """In this block layers of KerasHub save and load each of their variables, and change none by that.
+
+    Some compute one from another instead: `DINOV2Backbone` does not load the position embeddings that it trains.
+    """
+    ways = {name: getattr(keras.Layer, name) for name in ("save_own_variables", "load_own_variables")}
+    layers = [layer for layer in nested_layers(model) if type(layer).__module__.startswith("keras_hub.")]
+    for layer in layers:
+        for name, way in ways.items():
+            object.__setattr__(layer, name, functools.partial(way, layer))
+    try:
+        yield
+    finally:
+        for layer in layers:
+            for name in ways:
+                object.__delattr__(layer, name)
 
 
 def load_or_leave(model, file, random=()):
@@ -33,7 +55,8 @@ def load_or_leave(model, file, random=()):
         with warnings.catch_warnings():
             # Keras only warns, and continues with an optimizer that has forgotten everything.
             warnings.filterwarnings("error", message="Skipping variable loading for optimizer")
-            model.load_weights(file)
+            with every_variable(model):
+                model.load_weights(file)
         for generator, state in zip(seed_generators(model), random, strict=False):
             generator.state.assign(state)
     except Exception:

@@ -75,9 +75,9 @@ def weight_pairs(source, target):
 def clone(network):
     """A network of the same architecture with fresh variables.
 
-    Functional models are rebuilt layer by layer, even from layers whose class is not registered with Keras. Layers
-    without variables that Keras cannot rebuild, such as `Lambda`, are shared. Other models are rebuilt from their
-    `get_config`.
+    Functional models are rebuilt layer by layer, even from layers whose class is not registered with Keras, or by
+    their own `get_config` where a layer cannot be. Layers without variables that Keras cannot rebuild, such as
+    `Lambda`, are shared. Other models are rebuilt from their `get_config`.
 
     Args:
         network: built `keras.Model` or `keras.Layer`.
@@ -92,7 +92,11 @@ def clone(network):
             [*tensors] if len(tensors) > 1 else tensors[0] for tensors in (network.inputs, network.outputs)
         )
         graph = keras.Model(inputs, outputs, name=network.name)  # a subclass of `keras.Model` too
-        return keras.models.clone_model(graph, clone_function=_clone_layer, recursive=True)
+        try:
+            return keras.models.clone_model(graph, clone_function=_clone_layer, recursive=True)
+        except UserError:
+            if not _has_own_config(network):
+                raise
     copy = _clone_layer(network)
     if copy.get_build_config() is None:  # a subclassed model may call itself built before it has a variable
         copy.build_from_config(network.get_build_config())
@@ -102,6 +106,11 @@ def clone(network):
 def is_functional(network):
     """Whether a model is only a graph of layers from its `inputs` to its `outputs`."""
     return hasattr(network, "inputs") and type(network).call.__module__.startswith("keras.")
+
+
+def _has_own_config(network):
+    """Whether a functional model is rebuilt by its class, as those of KerasHub, rather than from its graph."""
+    return not type(network).get_config.__module__.startswith("keras.")
 
 
 def _clone_layer(layer):

@@ -56,7 +56,10 @@ class SGD(CoupledDecay):
         velocity = self.velocity_of(variable)
         learning_rate = ops.cast(learning_rate, variable.dtype)
         gradient = ops.cast(gradient, variable.dtype) + self.coupled_weight_decay * variable
-        self.assign(velocity, self.momentum * velocity + gradient)
+        # Two assignments: TensorFlow rearranges a sum of three terms, on each replica in an order of its own, so that
+        # the last bits of their weights would differ.
+        self.assign(velocity, self.momentum * velocity)
+        self.assign_add(velocity, gradient)
         direction = gradient + self.momentum * velocity if self.nesterov else velocity
         self.assign_sub(variable, learning_rate * direction)
 

@@ -1,14 +1,14 @@
 """From a plan to the objects that carry it out."""
 
 import contextlib
-import functools
 
 import keras
 
 from keras_moco.augment import get_augmentation
 from keras_moco.config.training import AUTO
 from keras_moco.data import open_source
-from keras_moco.networks import BACKBONES, HEADS, Encoder, resnet
+from keras_moco.networks import HEADS, Encoder, by_name
+from keras_moco.networks.encoder import features_shape_of
 from keras_moco.networks.seeds import initial_seed
 from keras_moco.optimizers import LARS, SGD
 from keras_moco.runs.plan import Plan
@@ -55,16 +55,14 @@ def build_encoder(config, channels):
         return _fresh_encoder(config, channels)
 
 
-def _fresh_encoder(config, channels):
-    size = config.image_size
-    make = BACKBONES.get(config.backbone, functools.partial(resnet, config.backbone))
-    backbone = make(
-        width=config.backbone_width,
-        stem=config.stem,
-        input_shape=(size, size, channels),
-    )
-    head = HEADS[config.head](backbone.output_shape[-1], config.embedding_dim)
-    return Encoder(backbone, head, mean=config.image_mean, std=config.image_std, name="encoder")
+def _fresh_encoder(config, channels, fill=False):
+    """The encoder; `fill`: with the weights that its backbone comes with, if any."""
+    shape = (config.image_size, config.image_size, channels)
+    weights = {"weights": config.backbone_weights, "fill": fill}
+    backbone, scaling = by_name.backbone(config.backbone, shape, config.backbone_width, config.stem, **weights)
+    head = HEADS[config.head](features_shape_of(backbone)[-1], config.embedding_dim)
+    scaling = {"mean": config.image_mean, "std": config.image_std} | scaling
+    return Encoder(backbone, head, **scaling, name="encoder")
 
 
 def build_optimizer(plan):
@@ -74,7 +72,7 @@ def build_optimizer(plan):
     return optimizer(plan.learning_rate(), momentum=config.optimizer_momentum, weight_decay=config.weight_decay)
 
 
-def build_model(plan, strategy, augmentation=None, prepare=None):
+def build_model(plan, strategy, augmentation=None, prepare=None, fill=False):
     """The compiled model of a plan, its optimiser built, on the devices of `strategy`.
 
     Args:
@@ -82,14 +80,16 @@ def build_model(plan, strategy, augmentation=None, prepare=None):
         strategy: `tf.distribute.Strategy`.
         augmentation: `Augmentation` that the training step applies, where the configuration has that on the device.
         prepare: function that is called with the fresh encoder, before the model makes copies of it.
+        fill: bool, whether the backbone begins with the weights that it comes with (`backbone_weights`), if any.
     """
     config = plan.config
     with strategy.scope(), precision(config.precision):
         with initial_seed(config.seed):
-            encoder = _fresh_encoder(config, plan.channels)
+            encoder = _fresh_encoder(config, plan.channels, fill)
             if prepare:
                 prepare(encoder)
             model = plan.method.build(plan, encoder)
+        plan.check_groups(model.batch_norm.splits)
         model.compile(optimizer=build_optimizer(plan), steps_per_execution=config.steps_per_execution)
         model.optimizer.build(model.trainable_variables)
     if config.augment_on == "device":

@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_moco.errors import UserError
 from keras_moco.networks.encoder import Encoder
-from keras_moco.networks.stored_weights import load_or_leave, random_states
+from keras_moco.networks.stored_weights import every_variable, load_or_leave, random_states
 from keras_moco.runs.checkpoint_index import (
     FORMAT,
     MANIFEST,
@@ -88,7 +88,8 @@ def _write(model, state, directory):
             shutil.rmtree(left)
         unfinished.mkdir()
         # By way of memory: HDF5 crashes the process (a segmentation fault at its end) where it meets a full disk.
-        (unfinished / WEIGHTS).write_bytes(in_memory(model.save_weights, WEIGHTS))
+        with every_variable(model):
+            (unfinished / WEIGHTS).write_bytes(in_memory(model.save_weights, WEIGHTS))
         (unfinished / STATE).write_text(json.dumps(state), encoding="utf-8")
         manifest = {name: measured(unfinished / name) for name in (WEIGHTS, STATE)}
         (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from types import SimpleNamespace
-from zipfile import BadZipFile
 
 import keras
 
@@ -11,17 +10,17 @@ from keras_moco import distribution
 from keras_moco.checks.ranges import value_limits
 from keras_moco.convert import encoder_from_pytorch, load_pytorch
 from keras_moco.errors import UserError
-from keras_moco.export import standalone_backbone
 from keras_moco.export.backbone import KERAS_FILE, SAVED_MODEL
 from keras_moco.export.saved_model import saved_variables
+from keras_moco.export.standalone import features_model
 from keras_moco.networks import Encoder
+from keras_moco.networks.keras_file import load_keras
 from keras_moco.networks.weights import copy_weights
 from keras_moco.runs.build import build_encoder, build_model, open_split, plan_of, precision
 from keras_moco.runs.checkpoint_index import find_step, is_saved
 from keras_moco.runs.checkpoints import restore, restore_encoder
 from keras_moco.runs.directory import RunDirectory
 from keras_moco.storage.paths import StrPath, check_file_or_folder, user_path
-from keras_moco.trust.keras_file import check_keras_file, limited_weights, nothing_compiled
 from keras_moco.trust.saved_model import check_saved_model
 
 __all__ = ["load_backbone", "load_encoder", "load_keras"]
@@ -29,8 +28,6 @@ __all__ = ["load_backbone", "load_encoder", "load_keras"]
 FORMS = "the folder of a run, a .keras file, the folder of a SavedModel, or a .pth, .pth.tar or .safetensors checkpoint"
 PYTORCH = (".pth", ".tar", ".pt", ".safetensors")
 SAVED_MODEL_FILE = "saved_model.pb"
-# What Keras raises of a description that makes no sense depends on where that is.
-UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, BadZipFile)
 
 
 def load_backbone(
@@ -51,7 +48,7 @@ def load_backbone(
         A trainable float32 `keras.Model` from images `(n, H, W, C)` in 0..255 to features `(n, F)`; of a run whose
         `value_range` is other numbers, from images with the values of their files. It is one flat
         model of stock layers, whose stages can be frozen by the names of their layers; that of a SavedModel is a single
-        `keras.layers.TFSMLayer`.
+        `keras.layers.TFSMLayer`, and that of a run whose backbone has layers of another library is nested.
 
     Raises:
         ValueError: if no pre-trained model is stored there.
@@ -69,7 +66,7 @@ def load_backbone(
     if not isinstance(encoder, Encoder):
         return encoder
     run = RunDirectory(path)
-    return standalone_backbone(encoder, value_limits(run.config().value_range) if run.flagfile.is_file() else None)
+    return features_model(encoder, value_limits(run.config().value_range) if run.flagfile.is_file() else None)
 
 
 def load_encoder(
@@ -223,36 +220,6 @@ def _open_run(workdir, data_dir, checkpoint):
 
 def _is_pytorch(path):
     return path.name.endswith(PYTORCH)
-
-
-def load_keras(path: StrPath) -> keras.Model:
-    """The model of a `.keras` file, or the encoder that it has; nothing but what it describes is built.
-
-    It is not compiled. Layers may be Keras's, this package's, and those that the program has registered
-    (`keras.saving.register_keras_serializable`); a file with a `Lambda`, a `TFSMLayer` or other code is refused.
-
-    Raises:
-        ValueError: if it is no such file.
-    """
-    path = user_path(path)
-    if path.exists():
-        check_file_or_folder(path)
-    if not path.is_file():  # of a folder Keras would load what is in it
-        raise UserError(f"A .keras file must be an existing file. Received: {path}. Give the path of one.")
-    if not str(path).endswith(".keras"):  # by the name Keras decides how to read it
-        raise UserError(f"A .keras file must be named so. Received: {path}. Rename it if it is one.")
-    limit = check_keras_file(path)
-    try:
-        with limited_weights(limit, path), nothing_compiled():
-            model = keras.models.load_model(path, compile=False, safe_mode=True)
-    except UserError:
-        raise
-    except UNREADABLE as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]  # others repeat the whole description
-        raise UserError(
-            f"A .keras file must be one of Keras's. Received: {path}, and Keras says: {said}. Export it again."
-        ) from error
-    return getattr(model, "encoder", model)
 
 
 def _from_saved_model(path):

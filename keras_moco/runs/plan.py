@@ -10,6 +10,7 @@ from keras_moco.config.training import AUTO
 from keras_moco.data.value_range import text_of
 from keras_moco.errors import UserError
 from keras_moco.methods import Method, get_method
+from keras_moco.networks import by_name
 from keras_moco.optimizers import schedules
 
 
@@ -59,11 +60,37 @@ class Plan:
                 f"Received: batch_size={batch}, {examples} images in {config.dataset}. Lower --batch_size."
             )
         object.__setattr__(self, "method", get_method(config))
+        self._check_backbone()
         object.__setattr__(self, "settled", self.method.settled(config, examples))
         object.__setattr__(self, "config", dataclasses.replace(config, **self.settled))
         self.method.check(self)
         self.batch_norm.check(self.replicas)
-        splits = self.batch_norm.splits
+        if not self._depends_on_layers:
+            self.check_groups(self.batch_norm.splits)
+
+    @property
+    def _depends_on_layers(self):
+        """bool: only the layers of the backbone, once they are built, decide the BatchNorm mode."""
+        return self.config.bn_mode == "auto" and not by_name.is_ours(self.config.backbone)
+
+    def _check_backbone(self):
+        config = self.config
+        if config.backbone_weights not in (None, by_name.RANDOM) and config.init_from:
+            raise UserError(
+                "`backbone_weights` must not be given with `init_from`, which has weights for the whole encoder. "
+                f"Received: backbone_weights={config.backbone_weights}, init_from={config.init_from}. Omit one of them."
+            )
+        by_name.find(config.backbone, config.backbone_weights)
+        for name in {"backbone_width", "stem"} & set(config.changed()) if not by_name.is_ours(config.backbone) else ():
+            raise UserError(
+                f"`{name}` must not be given with backbone={config.backbone}, which does not use it. "
+                f"Received: {name}={getattr(config, name)}. Omit --{name}, or give it with one of "
+                f"{', '.join(by_name.BACKBONES)}."
+            )
+
+    def check_groups(self, splits):
+        """Raises `ValueError` unless replicas and BatchNorm groups divide the batch."""
+        batch = self.config.batch_size
         if batch % (self.replicas * splits):
             raise UserError(
                 "`batch_size` must be divisible by the replicas, and each replica's share by the groups of its "
@@ -138,7 +165,8 @@ class Plan:
             f"scaling: mean {to_text(config.image_mean)}, std {to_text(config.image_std)} of images in 0..1",
             f"steps: {self.steps_per_epoch:,} per epoch of {config.batch_size} images on {self.replicas} replica(s), "
             f"{self.total_steps:,} in {config.epochs} epochs",
-            f"BatchNorm: {self.batch_norm.describe()}",
+            f"BatchNorm: {self.batch_norm.describe()}"
+            + (", where the layers of the backbone are made for it" if self._depends_on_layers else ""),
             f"learning rate: {rates}",
             *self.method.describe(self),
         ]

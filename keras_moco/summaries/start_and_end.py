@@ -9,7 +9,7 @@ from keras_moco.command_line import how_to_call
 from keras_moco.evaluation import at_level, draw_neighbours, draw_projection, nearest_neighbours
 from keras_moco.evaluation.plot_names import image_names
 from keras_moco.evaluation.projection_plot import lacks_for_projection
-from keras_moco.export.backbone import KERAS_FILE
+from keras_moco.export.backbone import KERAS_FILE, SAVED_MODEL
 from keras_moco.summaries.hparams import write_settings
 from keras_moco.summaries.projector import CopyingExtractor, embed_images, write_projector
 from keras_moco.summaries.views import first_views, write_views
@@ -105,6 +105,9 @@ def closing_lines(run, results):
         before = f"{results['knn_top1_initial']:.2f} % before, " if "knn_top1_initial" in results else ""
         knn = f"kNN top-1: {before}{results['knn_top1']:.2f} % after training\n"
     pictures = [path.name for path in (run.curves, run.views, run.neighbours, run.embedding) if path.exists()]
+    use = f'keras.models.load_model("{run.export / KERAS_FILE}")'
+    if (run.export / SAVED_MODEL).exists() and not (run.export / KERAS_FILE).exists():  # of layers of others
+        use = f'tf.saved_model.load("{run.export / SAVED_MODEL}")'
     return (
         f"{knn}results    {run.results_json}\n"
         f"log        {run.log_csv}\n"
@@ -114,5 +117,5 @@ def closing_lines(run, results):
         f"watch:     tensorboard --logdir {shlex.quote(str(run.tensorboard))}\n"
         f"evaluate:  {how_to_call('evaluate')} {'knn' if labelled else 'retrieve --split=train'} "
         f"--workdir={shlex.quote(str(run.path))}\n"
-        f'use:       keras.models.load_model("{run.export / KERAS_FILE}")'
+        f"use:       {use}"
     )
