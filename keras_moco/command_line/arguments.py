@@ -1,6 +1,7 @@
 """Commands whose arguments `argparse` reads: check, preview, convert and the other small ones."""
 
 import argparse
+import contextlib
 import dataclasses
 import pkgutil
 import re
@@ -9,6 +10,7 @@ from collections.abc import Callable
 
 from keras_moco.command_line import load_package
 from keras_moco.command_line.exit_status import status_of
+from keras_moco.command_line.quiet_start import quiet_start
 from keras_moco.command_line.standard_streams import plain_output, reader_may_leave
 from keras_moco.errors import UserError, did_you_mean
 
@@ -72,9 +74,11 @@ class ArgumentsCommand:
     def _run(self, args):
         if self.check:
             self.check(args)
-        if self.needs_package:
-            load_package()
-        pkgutil.resolve_name(self.work)(args)
+        with quiet_start() if self.needs_package else contextlib.nullcontext():
+            if self.needs_package:
+                load_package()
+            work = pkgutil.resolve_name(self.work)
+        work(args)
 
 
 def _joined(argv):

@@ -1,7 +1,7 @@
 """Commands whose flags are settings, which absl reads: pretrain, evaluate and export."""
 
 import dataclasses
-import importlib
+import pkgutil
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
@@ -10,6 +10,7 @@ from absl import app, flags, logging
 
 from keras_moco.command_line import load_package
 from keras_moco.command_line.exit_status import MISTAKE, end, status_of
+from keras_moco.command_line.quiet_start import quiet_start
 from keras_moco.command_line.standard_streams import plain_output, reader_may_leave
 from keras_moco.config.flagfiles import with_flagfiles
 from keras_moco.config.flags import define_flags, from_flags, help_of
@@ -115,9 +116,10 @@ class SettingsCommand:
         return [] if self.mode is None else [self.mode]
 
     def _run(self, mode, settings):
-        load_package()
-        module, _, function = self.work.partition(":")
-        getattr(importlib.import_module(module), function)(*mode, settings)
+        with quiet_start():
+            load_package()
+            work = pkgutil.resolve_name(self.work)
+        work(*mode, settings)
 
 
 def _wrapped(text):

@@ -12,6 +12,8 @@ from keras_moco.command_line import signals
 from keras_moco.distribution.cluster import read_cluster
 from keras_moco.errors import UserError
 
+NVIDIA = "/proc/driver/nvidia/version"  # exists where the driver of a GPU is loaded
+
 
 def make_strategy(name: str = "auto", replicas: int | None = None) -> tf.distribute.Strategy:
     """The devices to train on, as a `tf.distribute.Strategy`.
@@ -77,7 +79,9 @@ def describe(strategy: tf.distribute.Strategy) -> str:
     replicas = strategy.num_replicas_in_sync
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return f"{replicas} {kind}(s) of {len(read_cluster().workers)} worker(s)"
-    return f"one {kind}" if replicas == 1 else f"{replicas} {kind}s, {type(strategy).__name__}"
+    unused = kind == "CPU" and os.path.exists(NVIDIA)
+    hint = "; TensorFlow does not use the GPU of this machine (TF_CPP_MIN_LOG_LEVEL=0 shows why)" if unused else ""
+    return (f"one {kind}" if replicas == 1 else f"{replicas} {kind}s, {type(strategy).__name__}") + hint
 
 
 def _count_one(replicas):

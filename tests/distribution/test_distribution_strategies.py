@@ -91,3 +91,11 @@ def test_optimizer_options_that_keras_applies_per_replica_are_refused(option):
             distribution.check_training(strategy_of(2), each, jit_compile=False)
     distribution.check_training(strategy_of(1), optimizer, jit_compile=True)  # left to Keras
     distribution.check_training(strategy_of(2), keras.optimizers.SGD(0.1), jit_compile=False)
+
+
+def test_a_gpu_that_is_not_used_is_named(monkeypatch, tmp_path):
+    strategy = distribution.make_strategy("one")
+    assert "does not use the GPU" not in distribution.describe(strategy)
+    (tmp_path / "version").touch()
+    monkeypatch.setattr("keras_moco.distribution.strategies.NVIDIA", str(tmp_path / "version"))
+    assert distribution.describe(strategy).startswith("one CPU; TensorFlow does not use the GPU of this machine")
