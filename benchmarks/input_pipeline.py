@@ -1,6 +1,6 @@
 """Images per second from arrays and image files to two finished views, against others and against the decoder alone.
 
-    python benchmarks/input_pipeline.py [--quick] [--json PATH]
+    python benchmarks/input_pipeline.py [--quick] [--json PATH] [--inputs NAME,NAME]
 
 The recipe is MoCo v1's. Its peers are keras-cv's own layers in tf.data, and, if it is installed, torchvision's
 transforms on PIL images in two worker processes. The candidates run in turn, several times, so that changes of the
@@ -27,6 +27,7 @@ LARGE, SMALL = 224, 32  # sides of the views
 PHOTO = (500, 375)  # width and height of a photograph, as ImageNet's typical one
 # Kinds of files, and how Pillow writes them.
 FILES = {"jpeg": {"quality": 90}, "png": {}, "webp": {"quality": 90}, "tiff": {}}
+INPUTS = {"decoded_224": 16, "decoded_32": 256, **{f"{kind}_224": 16 for kind in FILES}}  # to the size of a batch
 
 
 def photographs(count, size, seed=0):
@@ -208,7 +209,7 @@ def ratios_of(speeds):
     return {
         ratio: speeds[f"{kind} keras_moco"] / speeds[f"{kind} {other}"]
         for ratio, (kind, other) in pairs.items()
-        if f"{kind} {other}" in speeds
+        if {f"{kind} keras_moco", f"{kind} {other}"} <= speeds.keys()
     }
 
 
@@ -218,19 +219,23 @@ def main():
         "--quick", action="store_true", help="one short turn of each, without the exact path: under a minute"
     )
     parser.add_argument("--json", metavar="PATH", help="also write the results to this file")
+    parser.add_argument("--inputs", default="", metavar="NAMES", help=f"some of {', '.join(INPUTS)} (default all)")
     arguments = parser.parse_args()
+    inputs = arguments.inputs.split(",") if arguments.inputs else list(INPUTS)
+    if unknown := {*inputs} - {*INPUTS}:
+        parser.error(f"--inputs must be some of {', '.join(INPUTS)}. Received: {', '.join(unknown)}.")
     if arguments.json and not Path(arguments.json).resolve().parent.is_dir():
         parser.error(f"--json must be in an existing folder. Received: {arguments.json}. Make its folder first.")
     count, seconds, repetitions = (32, 0.2, 1) if arguments.quick else (128, 1.0, 6)
-    batches = {"decoded_224": 16, "decoded_32": 256, **{f"{kind}_224": 16 for kind in FILES}}
     photos, thumbs = photographs(count, PHOTO), photographs(8 * count, (SMALL, SMALL))
     with tempfile.TemporaryDirectory() as scratch:
         paths = write_files(photos, Path(scratch))
         # Before TensorFlow is imported: a process that runs its threads should not be forked.
-        everything = torchvision_candidates(photos, thumbs, paths, batches)
+        everything = torchvision_candidates(photos, thumbs, paths, INPUTS)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        everything |= tensorflow_candidates(photos, thumbs, scratch, paths, batches, exact=not arguments.quick)
-        speeds = measure(dict(sorted(everything.items())), batches, seconds, repetitions)
+        everything |= tensorflow_candidates(photos, thumbs, scratch, paths, INPUTS, exact=not arguments.quick)
+        chosen = {name: each for name, each in sorted(everything.items()) if name.partition(" ")[0] in inputs}
+        speeds = measure(chosen, INPUTS, seconds, repetitions)
     for name, speed in speeds.items():
         print(f"{name:36s} {speed:9.0f} images/s")
     ratios = ratios_of(speeds)
