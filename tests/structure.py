@@ -37,6 +37,7 @@ runs
 evaluation
 callbacks
 summaries
+loggers
 commands
 keras_moco __main__ train evaluate
 """.strip().splitlines()  # "keras_moco" is the package's own __init__.py

@@ -27,6 +27,8 @@ DOORS = {
     "layers/feature_queue.py layers/split_batch_normalization.py methods/inputs.py methods/trainer.py "
     "summaries/ trust/graph.py trust/saved_model.py",
     "h5py": "trust/hdf5.py",
+    "wandb": "loggers/wandb.py",
+    "mlflow": "loggers/mlflow.py",
     "tifffile": "image_formats/tiff.py",
     "pydicom": "image_formats/dicom.py",
     "pillow_heif": "image_formats/heic.py",
