@@ -9,7 +9,7 @@ Modes:
   retrieve   the most similar training images, as a picture
   embed      the features of all images, in a file for NumPy
   measures   alignment, uniformity, embedding std and effective rank; needs no labels
-  export     SavedModel and .keras file of the backbone, again
+  export     SavedModel and .keras file of the backbone, again; --to=hf:FOLDER for the Hugging Face Hub
 
 Instead of a run, --model takes a .keras file, a PyTorch checkpoint or, with --trust_saved_model, a SavedModel, and
 --dataset the images. Metrics are printed, added to results.json, and listed in a model card. Every flag is a field of

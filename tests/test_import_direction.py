@@ -29,6 +29,7 @@ DOORS = {
     "h5py": "trust/hdf5.py",
     "wandb": "loggers/wandb.py",
     "mlflow": "loggers/mlflow.py",
+    "huggingface_hub": "runs/hub.py",
     "tifffile": "image_formats/tiff.py",
     "pydicom": "image_formats/dicom.py",
     "pillow_heif": "image_formats/heic.py",
