@@ -28,8 +28,8 @@ from keras_moco.trust.saved_model import check_saved_model
 __all__ = ["load_backbone", "load_encoder", "load_keras"]
 
 FORMS = (
-    "the folder of a run, a .keras file, the folder of a SavedModel, hf://user/name, or a .pth, .pth.tar or .safetensors "
-    "checkpoint"
+    "the folder of a run, a .keras file, the folder of a SavedModel, hf://user/name, or a .pth, .pth.tar or "
+    ".safetensors checkpoint"
 )
 PYTORCH = (".pth", ".tar", ".pt", ".safetensors")
 SAVED_MODEL_FILE = "saved_model.pb"
