@@ -37,7 +37,7 @@ test: $(VENV)/.stamp-test
 
 test-all: test test-slow test-multiworker test-torch test-wheel
 
-test-slow: $(VENV)/.stamp-test
+test-slow: $(VENV)/.stamp-services
 	$(PYTEST) -m slow
 
 test-torch: $(VENV)/.stamp-torch

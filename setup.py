@@ -32,6 +32,23 @@ FORMATS = [
 ]
 HUB = ["keras-hub>=0.32"]  # on Python 3.11 and later, with Keras 3.15
 NOTEBOOK = ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"]  # to execute it; to read it, any Jupyter does
+WANDB = ["wandb>=0.20"]  # the first ones with `reinit="create_new"`
+MLFLOW = ["mlflow-skinny>=3"]  # its client, which the whole `mlflow` contains
+HUGGINGFACE = ["huggingface_hub>=0.30"]
+# What tests of these three need. The whole `mlflow` admits neither our NumPy nor our protobuf, so its server is
+# mlflow-skinny with what the server imports.
+SERVICES = [
+    *WANDB,
+    *MLFLOW,
+    *HUGGINGFACE,
+    "Flask>=3",
+    "Flask-CORS>=5",
+    "SQLAlchemy>=2",
+    "alembic>=1.14",
+    "graphene>=3.4",
+    "aiohttp>=3.11",
+    "pandas>=2.2",
+]
 TORCH = ["torch>=2.6", "safetensors>=0.4.3"]  # older ones can be made to run what a file holds
 BENCH = [*TORCH, "torchvision>=0.21"]  # what is compared with
 TEST = [
@@ -85,6 +102,10 @@ setup(
         "test": TEST,
         "formats": FORMATS,
         "hub": HUB,
+        "wandb": WANDB,
+        "mlflow": MLFLOW,
+        "huggingface": HUGGINGFACE,
+        "services": SERVICES,
         "torch": TORCH,
         "tpu": TPU,
         "bench": BENCH,

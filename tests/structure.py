@@ -40,6 +40,7 @@ runs
 evaluation
 callbacks
 summaries
+loggers
 commands
 api
 keras_moco __main__

@@ -19,6 +19,8 @@ class OptionalOutput(keras.callbacks.Callback):
         callback: the `keras.callbacks.Callback`, which writes something.
         what: str, its name in the message.
         stream: text file to print to. Defaults to the standard output at the time of printing.
+        errors: tuple of exception types after which training continues. Defaults to those of the file system and of
+            TensorFlow's writer of events; any other error is a bug, and is raised.
 
     Example:
 
@@ -27,11 +29,18 @@ class OptionalOutput(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, callback: keras.callbacks.Callback, what: str, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        callback: keras.callbacks.Callback,
+        what: str,
+        stream: TextIO | None = None,
+        errors: tuple[type[Exception], ...] = CANNOT_WRITE,
+    ) -> None:
         super().__init__()
         self.callback = callback
         self.what = what
         self.stream = stream
+        self.errors = errors
         self._failing = False
 
     def set_model(self, model: keras.Model) -> None:
@@ -64,7 +73,7 @@ class OptionalOutput(keras.callbacks.Callback):
     def _attempt(self, hook, *args):
         try:
             hook(*args)
-        except CANNOT_WRITE as error:
+        except self.errors as error:
             if not self._failing:
                 _warn(self.what, error, self.stream)
             self._failing = True
@@ -73,12 +82,12 @@ class OptionalOutput(keras.callbacks.Callback):
 
 
 @contextlib.contextmanager
-def warn_if_not_written(what, stream=None):
+def warn_if_not_written(what, stream=None, errors=CANNOT_WRITE):
     """Skips the rest of a block that cannot write. Any other error is a bug, and is raised.
 
     Args:
         what: str, its name in the message.
-        stream: as of `OptionalOutput`.
+        stream, errors: as of `OptionalOutput`.
 
     Example:
 
@@ -88,10 +97,10 @@ def warn_if_not_written(what, stream=None):
     """
     try:
         yield
-    except CANNOT_WRITE as error:
+    except errors as error:
         _warn(what, error, stream)
 
 
 def _warn(what, error, stream):
-    reason = getattr(error, "message", None) or error
+    reason = " ".join(str(getattr(error, "message", None) or error).split())  # those of services have many lines
     print(f"warning: {what} was not written ({reason}); continuing without it.", file=stream or sys.stdout, flush=True)

@@ -3,6 +3,7 @@
 from keras_moco import callbacks, data
 from keras_moco.data.subset import in_file_order
 from keras_moco.errors import UserError
+from keras_moco.loggers import optional_callbacks
 
 PAIRS, PAIR_BATCH = 2048, 128  # images whose two views are compared during training, and how many of them at once
 
@@ -43,17 +44,14 @@ def build_representation_monitor(config, train, augmentation):
     )
 
 
-def build_callbacks(plan, run, monitors, checkpoint, first_epoch):
+def build_callbacks(plan, run, monitors, checkpoint, first_epoch, loggers):
     """Callbacks of a run in order: those that add to the logs, those that read them, and the checkpoint last."""
     config, log = plan.config, checkpoint.log
-    callbacks.drop_events(run.tensorboard, first_epoch)
-    events = callbacks.EventLog(run.events, {"chance_loss": plan.chance_loss}, monitors)
     logging = [
         callbacks.Progress(plan.steps_per_epoch, config.epochs, config.batch_size, log_steps=config.log_steps),
         callbacks.NotFiniteGuard(checkpoint),
         callbacks.Health(plan.chance_loss),
-        callbacks.OptionalOutput(callbacks.EpochLog(run.log_csv, log), f"{run.log_csv}"),
-        callbacks.OptionalOutput(events, f"{run.tensorboard}"),
+        *optional_callbacks(loggers, monitors, log, first_epoch),
         callbacks.OptionalOutput(callbacks.Curves(run.curves, plan.chance_loss, log), f"{run.curves}"),
         checkpoint,
     ]

@@ -25,6 +25,8 @@ def evaluate(mode: str, config: EvaluationConfig) -> dict:
         OSError: if results could not be written; before any work.
     """
     evaluation = find_evaluation(mode, config)
+    if hasattr(evaluation, "check"):
+        evaluation.check(config)
     target = EvaluationTarget(config)
     evaluation.run(target)
     target.output.finish()

@@ -19,6 +19,7 @@ from keras_moco.evaluation.knn import USUAL_K, note_on_usual_k, usual_k
 from keras_moco.evaluation.model_card import write_card
 from keras_moco.evaluation.target import EvaluationTarget
 from keras_moco.export.backbone import export_backbone
+from keras_moco.loggers import closed_after, log_results, make_loggers
 from keras_moco.runs.backbone_notes import backbone_notes
 from keras_moco.runs.build import build_augmentation, build_model, open_split
 from keras_moco.runs.directory import RunDirectory
@@ -77,10 +78,11 @@ def pretrain_on(strategy, config, source=None):
         return train_along(run, config, strategy, started, source)
     with run.locked() as check_in_place:
         setup = prepare(run, config, strategy, source)
-        model, checkpoint = build(run, setup, strategy, check_in_place)
-        train(run, setup, model, strategy, checkpoint, started)
-        check_in_place()
-        return finish(run, setup, model, checkpoint)
+        with closed_after(setup.loggers):
+            model, checkpoint = build(run, setup, strategy, check_in_place)
+            train(run, setup, model, strategy, checkpoint, started)
+            check_in_place()
+            return finish(run, setup, model, checkpoint)
 
 
 def train_along(run, config, strategy, started, source=None):
@@ -106,6 +108,7 @@ class Setup(NamedTuple):
     augmentation: augment.Augmentation
     devices: str  # and versions, for people
     monitor: callbacks.KnnMonitor | None = None
+    loggers: tuple = ()
 
 
 def plan_run(run, config, train, test, strategy):
@@ -124,7 +127,8 @@ def prepare(run, config, strategy, source=None):
     config = settled_by(config, train)
     test = labelled_test_split(config, train)
     setup = plan_run(run, with_neighbours(config, train, test), train, test, strategy)
-    setup = setup._replace(monitor=build_monitor(setup.plan.config, train, test))
+    loggers = make_loggers(config.log_to, run, setup.plan)
+    setup = setup._replace(monitor=build_monitor(setup.plan.config, train, test), loggers=loggers)
     print(f"{setup.devices}\n{setup.plan.describe()}", flush=True)
     if train.buffer:
         print(train.buffer.describe(), flush=True)
@@ -174,7 +178,8 @@ def train(run, setup, model, strategy, checkpoint, started):
         return
     representation = build_representation_monitor(plan.config, setup.train, setup.augmentation)
     monitors = [*filter(None, [monitor]), representation]
-    logging = build_callbacks(plan, run, monitors, checkpoint, model.steps_done // plan.steps_per_epoch)
+    first_epoch = model.steps_done // plan.steps_per_epoch
+    logging = build_callbacks(plan, run, monitors, checkpoint, first_epoch, setup.loggers)
     show_start(run, plan, setup.train, setup.augmentation, model.required)
     stopping = callbacks.Stopping(checkpoint, plan.config.max_minutes, started)
     with stopping, timed(run):
@@ -243,11 +248,12 @@ def finish(run, setup, model, checkpoint):
     if config.on_nan == "skip":
         counts["steps_skipped"] = model.steps_not_finite
     run.results.record(epochs=config.epochs, steps=model.steps_done, versions=versions(), **counts)
-    with warn_if_not_written(str(run.export / "MODEL_CARD.md")):
+    with warn_if_not_written(str(run.model_card)):
         target = EvaluationTarget(EvaluationConfig(workdir=str(run.path)), model.encoder, model.steps_done)
         target.output.note_checkpoint("export", *({"knn_top1"} & run.results.read().keys()))
         write_card(target)
     show_end(run, config, model.encoder, train, test)
+    log_results(setup.loggers, checkpoint.log)
     results = run.results.read()
     print(closing_lines(run, results), flush=True)
     return results

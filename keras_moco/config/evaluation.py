@@ -9,9 +9,11 @@ from keras_moco.errors import UserError, did_you_mean
 
 __all__ = ["EvaluationConfig"]
 
-_model, _images, _features, _linear, _tuning, _retrieval, _all = (
+_model, _images, _features, _linear, _tuning, _retrieval, _export, _all = (
     partial(setting, group=group)
-    for group in "model|images|features and kNN|linear classifiers|fine-tuning|retrieval|all evaluations".split("|")
+    for group in "model|images|features and kNN|linear classifiers|fine-tuning|retrieval|export|all evaluations".split(
+        "|"
+    )
 )
 
 # What each evaluation of `keras_moco.evaluation.registry` does: it is chosen before TensorFlow is loaded.
@@ -54,7 +56,9 @@ class EvaluationConfig(Settings):
     workdir: str | None = _model(None, "Folder of a run of pretrain.")
     checkpoint: str = _model("newest", "Checkpoint of the run: newest, best (by kNN, of those kept), or a step.")
     model: str | None = _model(
-        None, "Model to evaluate instead: .keras file, exported folder, SavedModel, .pth, .pth.tar or .safetensors."
+        None,
+        "Model to evaluate instead: .keras file, exported folder, SavedModel, .pth, .pth.tar or .safetensors; or "
+        "hf://user/name.",
     )
     trust_saved_model: bool = _model(False, "Allow a SavedModel for --model; it can run any code.")
     output: str | None = _model(
@@ -118,6 +122,11 @@ class EvaluationConfig(Settings):
         ("0", "1", "2", "3", "4", "5", "6", "7"), "Queries of retrieve: image files, or numbers in --split."
     )
     neighbours: int = _retrieval(10, "Images that retrieve finds for each query.", range="at least 1")
+
+    to: str | None = _export(
+        None, "What export writes instead: hf:FOLDER, a folder for the Hugging Face Hub, with model card and metadata."
+    )
+    overwrite: bool = _export(False, "Let export replace files in a folder that is not empty.")
 
     batch_size: int = _all(256, "Images per step.", range="at least 1")
     seed: int = _all(0, "Random seed.", range="in [0, 2**32)")

@@ -295,6 +295,17 @@ class Config(RunSettings):
         "When loss or gradients are not finite",
         choices={"stop": "training stops", "skip": "the step is skipped and counted"},
     )
+    log_to: tuple[str, ...] = _run(
+        ("tensorboard", "csv"),
+        "Where metrics are logged after every epoch; log.csv and curves.png are always written",
+        choices={
+            "tensorboard": "events in the folder of the run",
+            "csv": "log.csv",
+            "wandb": "Weights & Biases, the extra wandb",
+            "mlflow": "the extra mlflow",
+        },
+        table="keras_moco.loggers:LOGGERS",
+    )
     log_steps: int = _run(50, "Steps between log lines if the output is not a terminal.", range="at least 1")
     allow_config_change: tuple[str, ...] = _run(
         (), "Settings that may change when a run resumes, such as epochs.", in_flagfile=False

@@ -37,18 +37,19 @@ _RECIPE = (
 )
 
 
-def model_card(target):
+def model_card(target, files=None):
     """The model card as Markdown.
 
     Args:
         target: `EvaluationTarget`, whose metrics so far are listed.
+        files: str, what the files beside the card are. Defaults to `None`: those of the export of a run.
 
     Returns:
         str.
     """
     results = target.output.results.read()
     metrics = _metrics(results, target.checkpoint)
-    parts = [f"# {_text(target.path.name)}", _what(target), _trained_on(target, results), metrics, _LIMITS]
+    parts = [f"# {_text(target.path.name)}", _what(target, files), _trained_on(target, results), metrics, _LIMITS]
     return "\n\n".join(parts) + "\n"
 
 
@@ -58,7 +59,7 @@ def write_card(target):
     update_text(target.output.card, lambda: model_card(target))
 
 
-def _what(target):
+def _what(target, files=None):
     encoder = target.encoder
     backbone = encoder.backbone if isinstance(encoder, Encoder) else encoder
     height, width, channels = target.image_shape
@@ -81,11 +82,12 @@ def _what(target):
     elif target.recipe and target.recipe.value_range == WINDOW:
         values += ", to which the window in each DICOM file brings its values"
     scaling = f" The model scales them: {scaling}." if scaling else ""
-    files = f"`{KERAS_FILE}` (Keras 3) and `{SAVED_MODEL}` (TensorFlow) hold the backbone, without the head.\n\n"
+    exported = f"`{KERAS_FILE}` (Keras 3) and `{SAVED_MODEL}` (TensorFlow) hold the backbone, without the head.\n\n"
     if not ours and not (target.output.card.parent / KERAS_FILE).exists():
-        files = f"`{SAVED_MODEL}` (TensorFlow) holds the backbone, without the head.\n\n"
+        exported = f"`{SAVED_MODEL}` (TensorFlow) holds the backbone, without the head.\n\n"
+    files = files or (exported if target.recipe else "")
     return (
-        (files if target.recipe else "")
+        f"{files}"
         + "| | |\n| --- | --- |\n"
         + f"| input | float32 images `(n, height, width, {channels})` with values in {values}.{scaling} |\n"
         + f"| checkpoint | {_identified(target.checkpoint, target.checkpoint)} |\n"

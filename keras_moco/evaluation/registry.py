@@ -1,5 +1,6 @@
 """The evaluations by name. Each is a module with a function `run` of an `EvaluationTarget`, which prints and records
-its metrics, and `SETTINGS`, the fields of `EvaluationConfig` that it uses and not every evaluation does.
+its metrics, and `SETTINGS`, the fields of `EvaluationConfig` that it uses and not every evaluation does. It may have
+`check`, a function of the `EvaluationConfig`, which refuses settings before the encoder is loaded.
 """
 
 from keras_moco.config.evaluation import check_mode

@@ -62,7 +62,7 @@ class EvaluationTarget:
         if encoder is None and config.workdir:
             encoder, step = open_trained_encoder(self.path, config.data_dir, config.checkpoint)
         elif encoder is None:
-            encoder = load_encoder(self.path, config.data_dir, config.checkpoint, config.trust_saved_model)
+            encoder = load_encoder(config.model, config.data_dir, config.checkpoint, config.trust_saved_model)
         self.value_range = value_limits(self.recipe.value_range) if self.recipe else limits_of(encoder)
         self.encoder = takes_0_to_255(encoder)  # as images are read here
         self.checkpoint = {"weights": _digest(encoder)} if step is None else {"step": step, "weights": _digest(encoder)}
@@ -76,7 +76,9 @@ class EvaluationTarget:
         if isinstance(self.encoder, Encoder):
             with initial_seed(self.config.seed):  # of random layers such as `Dropout`; weights are copied
                 return features_model(self.encoder)
-        backbone = load_backbone(self.path, self.config.data_dir, self.config.checkpoint, self.config.trust_saved_model)
+        backbone = load_backbone(
+            self.config.model, self.config.data_dir, self.config.checkpoint, self.config.trust_saved_model
+        )
         if _digest(backbone) != self.checkpoint["weights"]:
             raise UserError(
                 "The model must stay as it is while it is evaluated. "

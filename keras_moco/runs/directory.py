@@ -38,6 +38,8 @@ class RunDirectory:
         self.events = self.tensorboard / "train"  # "train" is the name of the run in TensorBoard
         self.checkpoints = self.path / "checkpoints"
         self.export = self.path / "export"
+        self.model_card = self.export / "MODEL_CARD.md"
+        self.loggers_json = self.path / "loggers.json"  # what identifies the run in services that log it
 
     def check(self, config):
         """Raises `ValueError` unless the folder is new, empty, or holds a run of this configuration."""

@@ -20,12 +20,16 @@ from keras_moco.runs.build import build_encoder, build_model, open_split, plan_o
 from keras_moco.runs.checkpoint_index import find_step, is_saved
 from keras_moco.runs.checkpoints import restore, restore_encoder
 from keras_moco.runs.directory import RunDirectory
-from keras_moco.storage.paths import StrPath, check_file_or_folder, user_path
+from keras_moco.runs.hub import fetched
+from keras_moco.storage.paths import StrPath, check_file_or_folder
 from keras_moco.trust.saved_model import check_saved_model
 
 __all__ = ["load_backbone", "load_encoder", "load_keras"]
 
-FORMS = "the folder of a run, a .keras file, the folder of a SavedModel, or a .pth, .pth.tar or .safetensors checkpoint"
+FORMS = (
+    "the folder of a run, a .keras file, the folder of a SavedModel, hf://user/name, or a .pth, .pth.tar or "
+    ".safetensors checkpoint"
+)
 PYTORCH = (".pth", ".tar", ".pt", ".safetensors")
 SAVED_MODEL_FILE = "saved_model.pb"
 
@@ -37,8 +41,8 @@ def load_backbone(
 
     Args:
         path: the folder of a run of train.py, a `.keras` file (an exported backbone, an
-            `Encoder`, or a model that has one), an exported SavedModel, the folder of an export, or a checkpoint of
-            PyTorch.
+            `Encoder`, or a model that has one), an exported SavedModel, the folder of an export, a checkpoint of
+            PyTorch, or `"hf://user/name"`, a model of the Hugging Face Hub with a file `backbone.keras`.
         data_dir: path, where tfds data sets are now; for a run whose flagfile does not say the size of its data.
         checkpoint: of a run, `"newest"`, `"best"` (by kNN, of those kept), or the number of a step, int or str.
         trust_saved_model: bool. Open a SavedModel, which is a program: one that writes files or calls Python is refused
@@ -96,7 +100,7 @@ def open_model(path, data_dir=None, checkpoint="newest", trust_saved_model=False
     Raises:
         ValueError: as `load_backbone`.
     """
-    path = user_path(path)
+    path = fetched(path)
     if not path.exists():
         raise UserError(f"A backbone must exist. Received: {path}. Give {FORMS}.")
     check_file_or_folder(path)
@@ -133,7 +137,7 @@ def initial_weights(path, trust_saved_model=False):
     Raises:
         ValueError: as `load_backbone`.
     """
-    path = user_path(path)
+    path = fetched(path)
     if not path.exists():
         raise UserError(f"`init_from` must exist. Received: {path}. Correct --init_from.")
     check_file_or_folder(path)

@@ -29,15 +29,17 @@ def show_start(run, plan, train, augmentation, required):
         augmentation: `Augmentation` of the training images.
         required: names of the entries that the model's batches have.
     """
-    with warn_if_not_written(f"{run.tensorboard}"):
-        write_settings(run.events, plan)
+    events = events_of(run, plan.config)
+    if events:
+        with warn_if_not_written(f"{run.tensorboard}"):
+            write_settings(events, plan)
     if not run.views.exists():
         config, names = plan.config, [name for name in ("query", "key") if name in required]
         host = config.augment_on == "host"
         # Errors of unreadable images are not caught here: they would end training as well.
         views, index = first_views(train, augmentation, config.batch_size, names, config.seed, host)
         with warn_if_not_written(f"{run.views}"):
-            write_views(run.views, run.events, views, names, image_names(train.files_of(index), index))
+            write_views(run.views, events, views, names, image_names(train.files_of(index), index))
 
 
 def show_end(run, config, encoder, train, test=None):
@@ -70,8 +72,14 @@ def show_end(run, config, encoder, train, test=None):
         else:
             with warn_if_not_written(f"{run.embedding}"):
                 draw_projection(run.embedding, shown.features, shown.labels, train.class_names, PROJECTED, config.seed)
-        with warn_if_not_written(f"{run.events}"):
-            write_projector(run.events, shown, train.class_names)
+        if events := events_of(run, config):
+            with warn_if_not_written(f"{events}"):
+                write_projector(events, shown, train.class_names)
+
+
+def events_of(run, config):
+    """The folder for TensorBoard's events, or `None` where nothing is logged for it."""
+    return run.events if "tensorboard" in config.log_to else None
 
 
 def draw_neighbours_of(path, queries, references, class_names):
@@ -108,13 +116,15 @@ def closing_lines(run, results):
     use = f'keras.models.load_model("{run.export / KERAS_FILE}")'
     if (run.export / SAVED_MODEL).exists() and not (run.export / KERAS_FILE).exists():  # of layers of others
         use = f'tf.saved_model.load("{run.export / SAVED_MODEL}")'
+    shown = run.tensorboard.exists()  # unless nothing was logged for it
+    watch = f"watch:     tensorboard --logdir {shlex.quote(str(run.tensorboard))}\n" if shown else ""
     return (
         f"{knn}results    {run.results_json}\n"
         f"log        {run.log_csv}\n"
         f"pictures   {', '.join(pictures) or 'none'} in {run.path}\n"
         f"checkpoint {run.checkpoints}\n"
         f"backbone   {run.export}\n"
-        f"watch:     tensorboard --logdir {shlex.quote(str(run.tensorboard))}\n"
+        f"{watch}"
         f"evaluate:  {how_to_call('evaluate')} {'knn' if labelled else 'retrieve --split=train'} "
         f"--workdir={shlex.quote(str(run.path))}\n"
         f"use:       {use}"

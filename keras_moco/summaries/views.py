@@ -42,7 +42,7 @@ def write_views(path, log_dir, views, names, images):
 
     Args:
         path: path of the PNG file, in a folder that exists.
-        log_dir: path of the folder in which the run's events are.
+        log_dir: path of the folder in which the run's events are, or `None` for the PNG file alone.
         views: list of arrays, as from `first_views`.
         names: names of the views, as for `first_views`.
         images: list of str, the names of the images.
@@ -53,5 +53,6 @@ def write_views(path, log_dir, views, names, images):
     image = np.concatenate([image_grid.grid(rows), image_grid.grid(captions)])
     more = "".join(f"; {text}" for text in (describe_bands(channels), describe_stretch(channels)) if text)
     description = f"{len(rows[0])} images as the model gets them: {' above '.join(names)}{more}."
-    write_events(log_dir, "views", lambda: tf.summary.image("views", image[None], description=description))
+    if log_dir is not None:
+        write_events(log_dir, "views", lambda: tf.summary.image("views", image[None], description=description))
     image_grid.save(path, image)

@@ -57,6 +57,8 @@ def test_a_full_disk_is_reported_once_until_something_is_written_again():
     [line] = reported(FULL, FULL, FULL)
     assert "the log was not written ([Errno 28] No space left on device)" in line
     assert reported(FULL, FULL, None, None, FULL, FULL) == [line, line]
+    [line] = reported(OSError("gone:\n  nobody\tanswers"))
+    assert "(gone: nobody answers)" in line
     [line] = reported(tf.errors.ResourceExhaustedError(None, None, "log.csv; No space left on device"))
     assert "(log.csv; No space left on device)" in line
 

@@ -13,6 +13,7 @@ from keras_moco.callbacks import Checkpoint, EpochLog
 from keras_moco.commands import build_callbacks, pretrain, resume
 from keras_moco.data.bad_images import BadImages
 from keras_moco.distribution import determinism, make_strategy
+from keras_moco.loggers import make_loggers, optional_callbacks
 from keras_moco.methods import MemoryBank, MoCo
 from keras_moco.optimizers import SGD
 from keras_moco.runs import build
@@ -102,7 +103,8 @@ def test_time_limit_counts_from_the_start(monkeypatch, tmp_path):
 
     prepared = []
     config = tiny_config(tmp_path / "run", max_minutes=55.5)
-    setup = SimpleNamespace(plan=pretrain.Plan(config, 1437, 1, 1), monitor=None, train=None, augmentation=None)
+    plan = pretrain.Plan(config, 1437, 1, 1)
+    setup = SimpleNamespace(plan=plan, monitor=None, train=None, augmentation=None, loggers=())
     monkeypatch.setattr(pretrain, "prepare", lambda *_: prepared.append(time.monotonic()) or setup)
     monkeypatch.setattr(pretrain, "build", lambda *_: (SimpleNamespace(steps_done=0, required=()), "checkpoint"))
     for name in ("build_representation_monitor", "build_callbacks", "show_start"):
@@ -177,7 +179,9 @@ def test_callbacks_that_add_to_the_logs_come_first_and_the_checkpoint_last(tmp_p
     run = pretrain.RunDirectory(tmp_path)
     monitor, checkpoint = keras.callbacks.Callback(), Checkpoint(run.checkpoints)
     checkpoint.log = {0: {"loss": 4.5}}
-    callbacks = build_callbacks.build_callbacks(tiny_plan(tmp_path), run, [monitor], checkpoint, 1)
+    plan = tiny_plan(tmp_path)
+    loggers = make_loggers(plan.config.log_to, run, plan)
+    callbacks = build_callbacks.build_callbacks(plan, run, [monitor], checkpoint, 1, loggers)
     names = [type(getattr(callback, "callback", callback)).__name__ for callback in callbacks]
     assert names == "Callback Progress NotFiniteGuard Health EpochLog EventLog Curves Checkpoint".split()
     assert callbacks[-1] is checkpoint and callbacks[2].checkpoint is checkpoint
@@ -193,7 +197,8 @@ def test_events_of_epochs_that_are_trained_again_are_dropped(tmp_path):
     with tf.summary.create_file_writer(str(run.tensorboard / "train")).as_default():
         for epoch in range(3):
             tf.summary.scalar("contrast/loss", epoch + 0.5, step=epoch)
-    build_callbacks.build_callbacks(tiny_plan(tmp_path), run, [], Checkpoint(run.checkpoints), 1)
+    plan = tiny_plan(tmp_path)
+    optional_callbacks(make_loggers(["tensorboard"], run, plan), [], {}, 1)
     assert events(tmp_path) == [("contrast/loss", 0, 0.5)]
 
 

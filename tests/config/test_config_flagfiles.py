@@ -21,6 +21,8 @@ def other_value(field):
     """Another valid value than the default, with digits or characters that a flagfile could spoil."""
     if field.name == "allow_config_change":
         return ("epochs", "temperature")
+    if field.name == "log_to":
+        return ("csv", "mlflow")
     if isinstance(field.default, tuple):
         return (1 / 3, 0.1 + 0.2, 1e-7)
     if field.metadata["choices"]:

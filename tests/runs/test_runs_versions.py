@@ -26,6 +26,7 @@ DISTRIBUTIONS = {
     "faiss": "faiss-cpu",
     "google": "protobuf",
     "markdown_it": "markdown-it-py",
+    "mlflow": "mlflow-skinny",
     "sklearn": "scikit-learn",
 }
 # A call of these with a name imports it.
@@ -74,8 +75,9 @@ def undeclared(paths, requirements):
 def test_every_import_is_declared(given):
     needed, extras = given["install_requires"], given["extras_require"]
     package = [*(ROOT / "keras_moco").rglob("*.py"), ROOT / "keras_moco_command.py"]
-    assert undeclared(package, [*needed, *extras["torch"], *extras["formats"]]) == {}
-    others = [*needed, *extras["test"], *extras["bench"]]
+    chosen = [each for extra in ("torch", "formats", "hub", "wandb", "mlflow", "huggingface") for each in extras[extra]]
+    assert undeclared(package, [*needed, *chosen]) == {}
+    others = [*needed, *extras["test"], *extras["bench"], *extras["services"]]
     assert undeclared((ROOT / "tests").rglob("*.py"), others) == {}
     assert undeclared((ROOT / "benchmarks").rglob("*.py"), others) == {}
 
@@ -104,7 +106,8 @@ def test_every_requirement_has_a_lowest_version_and_the_oldest_constraints_have_
 def test_every_requirement_admits_the_version_that_is_tested(given):
     pinned, extras = pins("constraints.txt"), given["extras_require"]
     for requirement in map(
-        Requirement, [*given["install_requires"], *extras["test"], *extras["bench"], *extras["dev"]]
+        Requirement,
+        [*given["install_requires"], *extras["test"], *extras["bench"], *extras["services"], *extras["dev"]],
     ):
         assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, requirement
 

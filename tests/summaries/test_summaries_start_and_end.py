@@ -1,5 +1,6 @@
 """What a run shows at its start and at its end, and that none of it can stop the run."""
 
+import dataclasses
 import re
 from types import SimpleNamespace
 
@@ -61,6 +62,14 @@ def test_test_images_are_shown_with_the_training_images_most_similar_to_them(run
     assert drawn["neighbour_names"] == [[f"image {row}" for row in line] for line in expected.rows]
     np.testing.assert_array_equal(drawn["labels"], test.labels())
     assert (run.events / "features.tsv").read_text().count("\n") == 360
+
+
+def test_without_tensorboard_only_the_picture_files_are_written(run, drawn):
+    config = dataclasses.replace(CONFIG, log_to=("csv",))
+    show_start(run, Plan(config, 1437, 1, 1), open_source("digits"), moco_cifar(8), ("query", "key"))
+    show_end(run, config, PIXELS, array_source(IMAGES))
+    assert run.views.exists() and drawn and not run.tensorboard.exists()
+    assert "tensorboard --logdir" not in start_and_end.closing_lines(run, {})
 
 
 def test_without_test_images_no_image_is_its_own_neighbour(run, drawn):
