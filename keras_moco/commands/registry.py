@@ -33,11 +33,11 @@ GROUPS: dict[str, list[SettingsCommand | ArgumentsCommand]] = {
         ),
         SettingsCommand(
             "export",
-            "exports the backbone as SavedModel and .keras file, again",
+            "exports the backbone as SavedModel and .keras file, again, or for the Hugging Face Hub",
             kind=EvaluationConfig,
             work="keras_moco.commands.evaluate:evaluate",
             mode="export",
-            groups=("model", "images", "all evaluations"),
+            groups=("model", "images", "export", "all evaluations"),
         ),
         ArgumentsCommand(
             "convert",

@@ -26,7 +26,7 @@ MODES = {
     "retrieve": "the most similar training images, as a picture",
     "embed": "the features of all images, in a file for NumPy",
     "measures": "alignment, uniformity, embedding std and effective rank; needs no labels",
-    "export": "SavedModel and .keras file of the backbone, again",
+    "export": "SavedModel and .keras file of the backbone, again; --to=hf:FOLDER for the Hugging Face Hub",
 }
 
 
