@@ -78,7 +78,8 @@ class RandomBandDrop(Augmentation):
         ]
 
     def _constant(self, plane):
-        return tf.reduce_mean(plane, axis=[1, 2], keepdims=True) if self.fill == "mean" else tf.constant(0.0)
+        # Not `tf.constant(0.0)`, for which TensorFlow returns the -0.0 that anybody has made before: they are equal.
+        return tf.reduce_mean(plane, axis=[1, 2], keepdims=True) if self.fill == "mean" else tf.zeros_like(plane)
 
     def without_effect(self, channels: int) -> tuple[str, ...]:
         return ("band dropping",) if channels == 1 else ()

@@ -47,5 +47,5 @@ def quiet_start():
 
 
 def _is_no_retracing(record):
-    """A new model is traced anew, such as each of those that an evaluation trains: no reason for a warning."""
+    """Each new model is traced, such as those that an evaluation trains: no reason for a warning."""
     return "triggered tf.function retracing" not in record.getMessage()

@@ -20,7 +20,7 @@ def from_raw_values(values: keras.KerasTensor, limits: Limits) -> keras.KerasTen
     """
     low, high = (np.asarray(end, "float64") for end in limits)
     scale = 255 / (high - low)
-    numbers = scale.tolist(), (-low * scale).tolist()
+    numbers = scale.tolist(), (0 - low * scale).tolist()
     scaled = keras.layers.Rescaling(*numbers, name=NAME, dtype="float32")(values)
     return keras.layers.ReLU(max_value=255.0, name=f"{NAME}_clipped", dtype="float32")(scaled)
 

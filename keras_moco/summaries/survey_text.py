@@ -137,8 +137,8 @@ def _classes(survey):
         return
     counts = np.bincount(labels[labels >= 0], minlength=len(names))
     small, large = counts.argmin(), counts.argmax()
-    spread = f"from {_number(counts[small], 'image')} ({one_line(names[small])}) to {counts[large]:,}"
-    each = f"{_number(counts[small], 'image')} each" if small == large else f"{spread} ({one_line(names[large])})"
+    ends = f"from {_number(counts[small], 'image')} ({one_line(names[small])}) to {counts[large]:,}"
+    each = f"{_number(counts[small], 'image')} each" if small == large else f"{ends} ({one_line(names[large])})"
     yield "classes", f"{len(names):,}, {each}; {np.count_nonzero(labels < 0):,} without a label"
     few = [one_line(names[number]) for number in np.flatnonzero(counts < FEWEST)]
     if few:

@@ -59,7 +59,7 @@ def test_everything_is_shown_to_those_who_ask(capfd, monkeypatch):
     assert NOISE in capfd.readouterr().err and os.environ[LEVEL] == "0"
 
 
-def test_models_that_are_traced_anew_are_no_reason_for_a_warning(caplog):
+def test_new_models_that_are_traced_are_no_reason_for_a_warning(caplog):
     start()
     logger = logging.getLogger("tensorflow")
     logger.warning("5 out of the last 5 calls to %s triggered tf.function retracing. Tracing is expensive", "f")

@@ -178,7 +178,7 @@ def test_array_that_is_no_image_is_skipped_with_the_reason(tmp_path, caplog):
     source = open_source(write(tmp_path, **files), max_bad_fraction=0.7)
     assert len(list(source.examples())) == 1
     assert "b.npy (An array of a NumPy file must be an image of numbers" in caplog.text
-    assert "c.npy (NumPy of other values or channels than the images of the set)" in caplog.text
+    assert "c.npy (An image must have 1 channel(s), or be gray or colour for 3 or 1. Received: 2." in caplog.text
 
 
 def test_range_of_images_that_are_no_files_is_refused():
