@@ -274,7 +274,9 @@ KINDS = [
     Kind(5, ".jpg", huge_jpeg, BAD, f"{DAMAGED}JPEG"),
     Kind(5, ".npy", huge_array, BAD, f"{DAMAGED}NumPy"),
     Kind(10, ".npy", lambda number: array_file(pixels(number)[None]), BAD, WRONG_SHAPE),
-    Kind(10, ".npy", of_pixels(array_file, 5), BAD, "An image must have 3 channel(s), or be gray or colour for 3 or 1."),
+    Kind(
+        10, ".npy", of_pixels(array_file, 5), BAD, "An image must have 3 channel(s), or be gray or colour for 3 or 1."
+    ),
     Kind(
         10,
         ".npz",
