@@ -23,6 +23,7 @@ from keras_moco.distribution import count_replicas, has_accelerator
 from keras_moco.errors import UserError
 from keras_moco.evaluation.features import extract_features
 from keras_moco.evaluation.target import EvaluationTarget
+from keras_moco.networks.by_name import is_ours
 from keras_moco.runs.build import open_split
 from keras_moco.runs.directory import RunDirectory
 from keras_moco.runs.fitted_settings import fitted_settings, images_of
@@ -67,8 +68,11 @@ class PretrainedRun:
     def history(self) -> dict[str, list[float]]:
         """dict of metrics to a list with a number for each epoch, as `keras.callbacks.History.history`.
 
-        A metric that is not measured in every epoch, such as `knn_top1`, is NaN in the others.
+        A metric that is not measured in every epoch, such as `knn_top1`, is NaN in the others. Empty before the end of
+        the first epoch.
         """
+        if not self._run.log_csv.exists():
+            return {}
         with open(self._run.log_csv, encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         return {name: [_number(row[name]) for row in rows] for name in (rows[0] if rows else {})}
@@ -78,13 +82,25 @@ class PretrainedRun:
         """dict: the content of `results.json`, such as `knn_top1` in percent."""
         return self._run.results.read()
 
-    def export(self, path: StrPath) -> Path:
+    def export(self, path: StrPath, overwrite: bool = False) -> Path:
         """Writes the backbone into a folder, as `keras_moco.export.export_backbone`, beside the export of the run.
+
+        Args:
+            path: the folder.
+            overwrite: bool. Replace the files of an export in a folder that is not empty. Defaults to `False`.
 
         Returns:
             `pathlib.Path` of the folder.
+
+        Raises:
+            ValueError: if the folder is not empty.
         """
         folder = user_path(path)
+        if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+            raise UserError(
+                f"`path` must be a new or empty folder. Received: {folder}, which holds other things. Choose another "
+                "one, or give overwrite=True."
+            )
         self.evaluate("export", output=str(folder))
         return folder
 
@@ -104,7 +120,7 @@ class PretrainedRun:
         return evaluate_command.evaluate(mode, EvaluationConfig(workdir=str(self.path), **settings))
 
 
-def pretrain(data: StrPath, out: StrPath, **settings: Any) -> PretrainedRun:
+def pretrain(data: StrPath, out: StrPath, **settings: Any) -> PretrainedRun | None:
     """Pre-trains an encoder on images, in one call; what is not given follows from the images.
 
     If `out` is a run already, it is resumed, with its own settings; a finished one is returned at once.
@@ -115,7 +131,7 @@ def pretrain(data: StrPath, out: StrPath, **settings: Any) -> PretrainedRun:
         **settings: fields of `Config`, which are the flags of train.py, such as `epochs=100`.
 
     Returns:
-        `PretrainedRun`.
+        `PretrainedRun`; `None` on workers that do not see the folder of the run.
 
     Raises:
         ValueError: for an unknown setting, or as `train.py`, before any work starts.
@@ -131,6 +147,10 @@ def pretrain(data: StrPath, out: StrPath, **settings: Any) -> PretrainedRun:
     for name, argument in (("dataset", "data"), ("workdir", "out")):
         if name in settings:
             raise UserError(f"`{name}` must be given as `{argument}`. Received: the setting {name}. Rename it.")
+    if settings.get("dry_run"):
+        raise UserError(
+            "`dry_run` must be given to the command. Received: dry_run=True. Run keras-moco pretrain --dry_run."
+        )
     places: dict[str, Any] = {"dataset": name_of(data), "workdir": str(out)}
     run = RunDirectory(out)
     if run.flagfile.exists():
@@ -140,15 +160,15 @@ def pretrain(data: StrPath, out: StrPath, **settings: Any) -> PretrainedRun:
     run.check(config)
     train = open_split(config, "train")
     accelerator = has_accelerator() or config.strategy == "tpu"
-    images = images_of(train)
-    if "image_size" in settings:
-        images = images._replace(sizes=np.full((1, 2), config.image_size))
-    fitted = fitted_settings(images, accelerator, count_replicas(config.strategy, config.replicas))
-    fitted = {name: value for name, value in fitted.items() if name not in settings}
+    replicas = count_replicas(config.strategy, config.replicas)
+    fitted = fitted_settings(images_of(train), accelerator, replicas, settings.get("image_size"))
+    fitted = {
+        name: value for name, value in fitted.items() if name not in settings and _is_used(name, config, settings)
+    }
     flags = " ".join(f"--{name}={to_text(value)}" for name, value in fitted.items())
     print(f"not given, so they follow from the images and the devices: {flags}", flush=True)
     pretrain_command.pretrain(dataclasses.replace(config, **fitted), train)
-    return PretrainedRun(run.path)
+    return PretrainedRun(run.path) if run.flagfile.exists() else None
 
 
 class Embedded(NamedTuple):
@@ -187,14 +207,24 @@ def embed(model: StrPath | PretrainedRun, data: StrPath | None = None, **setting
     ```
     """
     _check_names(settings, EvaluationConfig)
-    path = model.path if isinstance(model, PretrainedRun) else Path(model).expanduser()
-    settings["workdir" if RunDirectory(path).flagfile.is_file() else "model"] = str(path)
+    path = str(model.path if isinstance(model, PretrainedRun) else model)
+    settings["workdir" if RunDirectory(path).flagfile.is_file() else "model"] = path
     if data is not None:
         settings = {"split": "train", **settings, "dataset": name_of(data)}
     target = EvaluationTarget(EvaluationConfig(**settings), writes=False)
     source = target.images
     found = extract_features(target.features, target.dataset_of(source))
     return Embedded(found.features, found.labels, source.files_of(found.index))
+
+
+def _is_used(name, config, settings):
+    """Whether a setting has a meaning for the method, and for a backbone that is given."""
+    if name in ("stem", "backbone_width") and not is_ours(config.backbone):
+        return False
+    if name == "backbone_width" and "backbone" in settings:  # a network that is chosen has its own width
+        return False
+    users = Config.__dataclass_fields__[name].metadata["used_by"]
+    return not users or config.method in users
 
 
 def _number(text):

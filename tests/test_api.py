@@ -11,9 +11,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import keras_moco
+import keras_moco.api
 from keras_moco.api import PretrainedRun
 from keras_moco.commands.evaluate import evaluate
-from keras_moco.config import EvaluationConfig
+from keras_moco.config import Config, EvaluationConfig
 from keras_moco.data.open import name_of
 from tests import tiny  # noqa: F401 (the backbone "tiny")
 
@@ -109,3 +110,40 @@ def test_features_are_those_of_evaluate_and_of_the_exported_backbone(run, tmp_pa
     elsewhere = keras_moco.embed(run.path, run.config.dataset.removeprefix("folder:"))
     assert len(elsewhere.features) == 80  # the images of another set are those of its training split
     assert run.evaluate("knn")["knn_top1_backbone"] == pytest.approx(run.results["knn_top1_backbone"])
+
+
+@pytest.mark.slow
+def test_settings_that_a_network_or_a_method_does_not_use_are_not_fitted(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(keras_moco.api.pretrain_command, "pretrain", lambda config, train: seen.update(config=config))
+    keras_moco.pretrain("digits", tmp_path / "a", backbone="keras.applications:MobileNetV2", method="simclr")
+    config = seen["config"]
+    defaults = Config()
+    for name in ("stem", "backbone_width", "key_momentum"):
+        assert getattr(config, name) == getattr(defaults, name)
+    keras_moco.pretrain("digits", tmp_path / "b", backbone="resnet18", image_size=48)
+    assert (seen["config"].backbone_width, seen["config"].stem) == (64, "half")
+
+
+@pytest.mark.slow
+def test_export_overwrites_nothing_unless_asked_to(run, tmp_path):
+    run, _ = run
+    (tmp_path / "MODEL_CARD.md").write_text("mine")
+    with pytest.raises(ValueError, match="`path` must be a new or empty folder"):
+        run.export(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["MODEL_CARD.md"]
+    run.export(tmp_path, overwrite=True)
+    assert (tmp_path / "backbone.keras").exists()
+
+
+@pytest.mark.slow
+def test_an_export_of_ours_can_be_pre_trained_further(run, tmp_path):
+    run, _ = run
+    further = keras_moco.pretrain(
+        run.config.dataset, tmp_path / "more", backbone=str(run.path / "export" / "backbone.keras"), epochs=1
+    )
+    images = np.random.default_rng(0).integers(0, 256, (3, 20, 20, 1)).astype("float32")
+    exported = keras.models.load_model(further.path / "export" / "backbone.keras")
+    np.testing.assert_allclose(
+        exported.predict(images, verbose=0), further.backbone.predict(images, verbose=0), rtol=1e-4, atol=1e-5
+    )

@@ -20,8 +20,7 @@ from keras_moco.config.training import FILES
 SCRIPTS = {
     "bash": r"""
 _keras_moco() {
-  local IFS=$'\n'
-  COMPREPLY=($(keras-moco completion bash "${COMP_LINE:0:COMP_POINT}" "$COMP_WORDBREAKS" 2>/dev/null))
+  mapfile -t COMPREPLY < <(keras-moco completion bash "${COMP_LINE:0:COMP_POINT}" "$COMP_WORDBREAKS" 2>/dev/null)
 }
 complete -o nospace -F _keras_moco keras-moco
 """,
@@ -49,7 +48,10 @@ def work(args):
     cut = max((word.rfind(each) + 1 for each in set("=:") & {*args.breaks}), default=0)
     for found in complete(args.line):
         end = " " if found.endswith(" ") else ""
-        print(re.sub(r"([\s'\"()&;$\\])", r"\\\1", found.removesuffix(" "))[cut:] + end)
+        text = found.removesuffix(" ")
+        if text.isprintable():  # a name with a line end would be two
+            # All but plain characters: the shell must not run what a file is called.
+            print(re.sub(r"([^\w@%+=:,./~-])", r"\\\1", text)[cut:] + end)
 
 
 def complete(line):

@@ -140,7 +140,7 @@ def name_of(data: StrPath) -> str:
     ('tfds:cifar10', 'webdataset:shards/*.tar')
     """
     name = os.fspath(data)
-    if name.partition(":")[0] in SOURCES:
+    if name.partition(":")[0] in SOURCES and not isinstance(data, os.PathLike):
         return name
     if user_path(name).is_dir():
         return f"folder:{name}"

@@ -50,7 +50,8 @@ class Measured:
         self.missing = self._missing(parts)
         if self.missing is not None:
             self.low = min(part.second if part.low == self.missing else part.low for part in parts)
-            self.pixels = self.pixels[self.pixels != np.float32(self.missing)]
+            others = self.pixels[self.pixels != np.float32(self.missing)]
+            self.pixels = others if others.size else np.array([self.low, self.high], "float32")
 
     def _missing(self, parts):
         """A lowest value that many pixels have and that is far below all others, such as -9999; otherwise `None`."""

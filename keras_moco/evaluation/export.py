@@ -4,8 +4,8 @@ import importlib
 
 from keras_moco.errors import UserError
 from keras_moco.export import export_backbone
-from keras_moco.export.raw_values import takes_raw_values
 from keras_moco.networks import Encoder
+from keras_moco.networks.raw_values import takes_raw_values
 
 SETTINGS = ("to", "overwrite")
 

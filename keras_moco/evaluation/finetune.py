@@ -13,7 +13,7 @@ from keras_moco.evaluation.features import IMAGE_SETTINGS
 from keras_moco.evaluation.labelled import check_labels, fit_labelled, fit_verbosity, predict_labelled
 from keras_moco.evaluation.plots import draw_confusion
 from keras_moco.evaluation.unfinished import Unfinished, delete_outdated, unfinished_run
-from keras_moco.export.raw_values import takes_raw_values
+from keras_moco.networks.raw_values import takes_raw_values
 from keras_moco.networks.seeds import initial_seed
 from keras_moco.optimizers import SGD
 from keras_moco.optimizers.schedules import learning_rate

@@ -13,9 +13,9 @@ from keras_moco.errors import UserError
 from keras_moco.evaluation.model_card import model_card
 from keras_moco.export import standalone_backbone
 from keras_moco.export.backbone import KERAS_FILE
-from keras_moco.export.raw_values import takes_raw_values
 from keras_moco.export.standalone import NotStockError, foreign_part
 from keras_moco.networks import Encoder
+from keras_moco.networks.raw_values import takes_raw_values
 from keras_moco.runs.directory import RunDirectory
 from keras_moco.runs.versions import versions
 from keras_moco.storage.paths import check_folder, user_path

@@ -15,9 +15,9 @@ from keras_moco.data.value_range import AUTO, FULL, text_of
 from keras_moco.errors import UserError
 from keras_moco.evaluation.features import at_level, at_levels
 from keras_moco.evaluation.output import EvaluationOutput
-from keras_moco.export.raw_values import limits_of, takes_0_to_255
 from keras_moco.export.standalone import features_model
 from keras_moco.networks import Encoder
+from keras_moco.networks.raw_values import limits_of, takes_0_to_255
 from keras_moco.networks.seeds import initial_seed
 from keras_moco.runs.directory import RunDirectory
 from keras_moco.runs.load import load_backbone, load_encoder, open_trained_encoder

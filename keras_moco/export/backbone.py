@@ -11,10 +11,10 @@ import keras
 import tensorflow as tf
 
 from keras_moco.errors import UserError, UserOSError
-from keras_moco.export.raw_values import Limits, from_raw_values
 from keras_moco.export.saved_model import write_saved_model
 from keras_moco.export.standalone import NotStockError, describe, foreign_part, standalone_backbone
 from keras_moco.networks import Encoder
+from keras_moco.networks.raw_values import Limits, from_raw_values
 from keras_moco.storage.locks import locked
 from keras_moco.storage.paths import StrPath, user_path
 

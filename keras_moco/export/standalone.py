@@ -4,9 +4,9 @@ import keras
 from keras import tree
 
 from keras_moco.errors import UserError
-from keras_moco.export.raw_values import Limits, from_raw_values
 from keras_moco.layers import SplitBatchNormalization
 from keras_moco.layers.nested import nested_layers
+from keras_moco.networks.raw_values import Limits, from_raw_values
 from keras_moco.networks.weights import copy_weights
 
 
@@ -86,12 +86,15 @@ def features_model(encoder: keras.Model, value_range: Limits | None = None) -> k
 
 
 def _rebuild(encoder, image_shape, value_range):
+    # A plain functional model over the same layers, also where the backbone is sequential or a subclass.
+    graph = keras.Model(encoder.backbone.inputs, encoder.backbone.outputs)
+    taken = {layer.name for layer in graph.layers}
     images = keras.Input(image_shape, name="images")
     pixels = from_raw_values(images, value_range) if value_range else images
     scaling = encoder.scaling
     # As lists, which are plain numbers in the file; arrays are not.
     scale, offset = scaling.scale.tolist(), scaling.offset.tolist()
-    scaled = keras.layers.Rescaling(scale, offset, name=scaling.name, dtype="float32")(pixels)
+    scaled = keras.layers.Rescaling(scale, offset, name=_free(scaling.name, taken), dtype="float32")(pixels)
     pairs = []
 
     def clone(layer):
@@ -104,27 +107,31 @@ def _rebuild(encoder, image_shape, value_range):
         args, kwargs = tree.map_structure(lambda x: scaled if x is images else x, (args, kwargs))
         return layer(*args, **kwargs)
 
-    # A plain functional model over the same layers, also where the backbone is sequential or a subclass.
-    graph = keras.Model(encoder.backbone.inputs, encoder.backbone.outputs)
     copy = keras.models.clone_model(graph, [images], clone_function=clone, call_function=call, recursive=True)
     for layer, stock in pairs:
         if isinstance(layer, keras.Layer):
             stock.set_weights(layer.get_weights())
             if hasattr(stock, "finalize_state"):  # `Normalization` computes with constants made from its weights
                 stock.finalize_state()
-    model = keras.Model(images, _stock_copy(encoder.pool)(copy.outputs[0]), name=encoder.backbone.name)
+    pool = _stock_copy(encoder.pool, _free(encoder.pool.name, taken))
+    model = keras.Model(images, pool(copy.outputs[0]), name=encoder.backbone.name)
     for each in nested_layers(model):
         if isinstance(each, keras.Model | keras.layers.InputLayer):
             each.dtype_policy = "float32"  # which these take from the global policy, and not from a configuration
     return model
 
 
-def _stock_copy(layer):
+def _free(name, taken):
+    """A name that no layer of the backbone has: it may have a `pool` of its own, or be an export of ours."""
+    return name if name not in taken else _free(f"encoder_{name}", taken)
+
+
+def _stock_copy(layer, name=None):
     """The same layer with new weights, in float32."""
     split = isinstance(layer, SplitBatchNormalization)
     if not split and (foreign := foreign_part(layer)):
         raise NotStockError(foreign)
-    config = layer.get_config()
+    config = layer.get_config() | ({} if name is None else {"name": name})
     if isinstance(layer, keras.Layer):
         # A layer that is frozen here need not be frozen for fine-tuning elsewhere.
         new = {"dtype": "float32", "trainable": True}

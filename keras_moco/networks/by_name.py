@@ -12,6 +12,7 @@ from keras_moco.checks.calls import BACKBONE_FORM, is_backbone_form, read_call
 from keras_moco.errors import UserError
 from keras_moco.networks.encoder import Encoder, image_shape_of, scales_images
 from keras_moco.networks.keras_file import load_keras
+from keras_moco.networks.raw_values import takes_0_to_255
 from keras_moco.networks.resnet import RESNETS, resnet
 from keras_moco.networks.weights import clone
 from keras_moco.storage.paths import user_path
@@ -160,7 +161,7 @@ class KerasFile:
             )
 
     def build(self, input_shape, fill):
-        model, scaling = load_keras(self.path), {}
+        model, scaling = takes_0_to_255(load_keras(self.path)), {}  # as images are read in training
         if isinstance(model, Encoder):
             model, scaling = model.backbone, {"mean": model.mean, "std": model.std}
         if not fill or self.weights == RANDOM:

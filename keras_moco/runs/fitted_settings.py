@@ -61,7 +61,7 @@ def _sizes(source):
     return np.array([example["image"].shape[:2] for example in some])
 
 
-def fitted_settings(images: Images, accelerator: bool, replicas: int = 1) -> dict:
+def fitted_settings(images: Images, accelerator: bool, replicas: int = 1, image_size: int | None = None) -> dict:
     """Settings of `Config` for a run on these images; those that are not named keep their defaults.
 
     - `image_size`: the largest of 32, 64, 96, 128 and 224 that is not above the median of the shorter sides; of smaller
@@ -79,6 +79,7 @@ def fitted_settings(images: Images, accelerator: bool, replicas: int = 1) -> dic
         images: `Images`.
         accelerator: bool, whether there is a GPU or TPU.
         replicas: int, the number of devices that train in step, by which a batch is divisible. Defaults to `1`.
+        image_size: int, the size of the views if it is given. Defaults to `None`.
 
     Returns:
         dict of settings by name.
@@ -94,7 +95,7 @@ def fitted_settings(images: Images, accelerator: bool, replicas: int = 1) -> dic
     """
     if not len(images.sizes):
         raise UserError("The size of some images must be known. Received: none that can be read. Repair them.")
-    views = views_for(images.sizes)
+    views = {"image_size": image_size, "stem": _stem(image_size)} if image_size else views_for(images.sizes)
     small = views["stem"] == STEMS[40]
     recipe = dict(SMALL if small else LARGE)
     if images.channels not in (1, 3):
@@ -125,7 +126,11 @@ def views_for(sizes: np.ndarray) -> dict:
     side = int(np.median(sizes.min(axis=1)))
     small = max(SMALLEST_VIEW, side // 4 * 4)
     size = max((each for each in VIEWS if each <= side), default=small)
-    return {"image_size": size, "stem": next((stem for most, stem in STEMS.items() if size <= most), "imagenet")}
+    return {"image_size": size, "stem": _stem(size)}
+
+
+def _stem(size):
+    return next((stem for most, stem in STEMS.items() if size <= most), "imagenet")
 
 
 def batch_size_for(count: int) -> int:

@@ -18,6 +18,8 @@ from keras_moco.data.source import Source
 from keras_moco.data.survey import Measures, measures_of
 from keras_moco.errors import one_line
 from keras_moco.image_formats.decoding import Decoding
+from keras_moco.networks.by_name import is_ours
+from keras_moco.networks.encoder import per_channel
 from keras_moco.runs.fitted_settings import views_for
 from keras_moco.summaries.suggested_flags import SMALLEST_STD
 
@@ -116,13 +118,15 @@ def _small(sample: Sample, config: Config) -> Iterator[str]:
 
 
 def _values(measures: Sequence[Measures], config: Config) -> Iterator[str]:
-    if len(measures) < FEWEST or config.init_from:  # whose weights go with its own mean and std
+    # Weights from elsewhere go with their own mean and std, and some networks scale images themselves.
+    if len(measures) < FEWEST or config.init_from or not is_ours(config.backbone):
         return
     mean = np.mean([each.mean for each in measures], axis=0)
     std = np.sqrt(np.maximum(np.mean([each.square for each in measures], axis=0) - mean**2, SMALLEST_STD**2))
-    given = np.array(config.image_mean), np.array(config.image_std)
-    if any(len(each) not in (1, len(mean)) for each in given):
+    settings = config.image_mean, config.image_std
+    if any(len(each) not in (1, 3 if len(mean) == 1 else len(mean)) for each in settings):
         return  # the encoder refuses them
+    given = [np.array(per_channel("mean", each, len(mean))) for each in settings]
     off = np.maximum(std / given[1], given[1] / std)
     if (abs(mean - given[0]) > FAR * given[1]).any() or (off > FACTOR).any():
         found, configured = _flags(mean, std), _flags(*given)

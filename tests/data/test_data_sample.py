@@ -248,3 +248,12 @@ def test_a_value_far_below_all_others_stands_for_missing_data(tmp_path, caplog):
 def test_other_lowest_values_count(values):
     measured = Measured([values.astype("float32")])
     assert measured.missing is None and measured.low == values.min()
+
+
+def test_a_band_that_is_nearly_all_missing_has_a_range():
+    sparse = np.full((300, 300), -9999.0)
+    sparse[100, 3], sparse[200, 7] = 5, 8
+    for value_range in ("auto", "percentile:0.5,99.5"):
+        measured = Measured([sparse.astype("float32")])
+        low, high = measured.limits(value_range)
+        assert measured.missing == -9999 and 5 <= low < high <= 8 and measured.levels((low, high)) > 0

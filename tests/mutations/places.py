@@ -760,7 +760,7 @@ MUTATIONS = [
         ["tests/commands/test_commands_deep_images.py"],
     ),
     Mutation(
-        "keras_moco/export/raw_values.py",
+        "keras_moco/networks/raw_values.py",
         "keras.layers.ReLU(max_value=255.0,",
         "keras.layers.ReLU(max_value=2550.0,",
         "an export does not clip raw values",
