@@ -120,3 +120,11 @@ def test_a_shell_completes(shell, folder):
         pytest.skip(f"{shell[0]} is not installed")
     said = in_a_shell(shell, [f"source <(keras-moco completion {shell[0]})\n", *TYPED], folder)
     assert re.findall(r"^is: ?(keras-moco .*?) *$", said, re.M) == [*TYPED.values()], said
+
+
+def test_the_name_of_a_file_is_no_program(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("x`touch y`.csv", "x|sh.csv", "x*.csv", "xé.csv", "x\n.csv"):
+        (tmp_path / name).touch()
+    assert COMMANDS["completion"].main(["bash", "keras-moco pretrain --init_from=x", "="]) in (0, None)
+    assert capsys.readouterr().out.splitlines() == [r"x\*.csv ", r"x\`touch\ y\`.csv ", r"x\|sh.csv ", "xé.csv "]

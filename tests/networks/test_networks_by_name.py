@@ -14,6 +14,7 @@ from keras_moco.distribution import make_strategy
 from keras_moco.errors import MissingPackageError, UserError
 from keras_moco.networks import Encoder, backbone, linear_head
 from keras_moco.networks.by_name import FORMS, find
+from keras_moco.networks.raw_values import takes_raw_values
 from keras_moco.networks.seeds import initial_seed
 from keras_moco.runs.backbone_notes import backbone_notes
 from keras_moco.runs.build import build_encoder, build_model
@@ -264,3 +265,12 @@ def test_our_own_backbones_need_no_notes():
 
 def test_every_form_has_a_place():
     assert set(FORMS) == {"keras.applications", "keras_hub"}
+
+
+def test_a_file_that_takes_raw_values_is_trained_on_0_to_255(tmp_path):
+    images = keras.Input((8, 8, 1))
+    plain = keras.Model(images, layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(images)))
+    takes_raw_values(plain, (0.0, 4095.0)).save(tmp_path / "raw.keras")
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 1)).astype("float32")
+    built = backbone(str(tmp_path / "raw.keras"), (8, 8, 1)).model
+    np.testing.assert_allclose(built(pixels), plain(pixels), rtol=1e-5)
