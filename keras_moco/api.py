@@ -6,7 +6,6 @@ They do what the commands do, and are at the top: `keras_moco.pretrain`, `keras_
 
 import csv
 import dataclasses
-import difflib
 import functools
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from keras_moco.config import Config, EvaluationConfig
 from keras_moco.config.settings import to_text
 from keras_moco.data.open import name_of
 from keras_moco.distribution import count_replicas, has_accelerator
-from keras_moco.errors import UserError
+from keras_moco.errors import UserError, did_you_mean
 from keras_moco.evaluation.features import extract_features
 from keras_moco.evaluation.target import EvaluationTarget
 from keras_moco.networks.by_name import is_ours
@@ -235,8 +234,7 @@ def _check_names(settings, kind):
     names = [field.name for field in dataclasses.fields(kind)]
     for name in settings:
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
             raise UserError(
                 f"Settings must be fields of `{kind.__name__}`. Received: {name}. "
-                f"{f'Did you mean {near[0]}? ' if near else ''}`help({kind.__name__})` lists them."
+                f"{did_you_mean(name, names)}`help({kind.__name__})` lists them."
             )

@@ -49,6 +49,8 @@ def test_mistakes_are_refused_before_any_work(tmp_path):
         keras_moco.pretrain("digits", tmp_path / "run", dataset="digits")
     with pytest.raises(ValueError, match="name='photos'"):
         keras_moco.pretrain("photos", tmp_path / "run")
+    with pytest.raises(ValueError, match="There is no folder or file of this name either"):
+        keras_moco.pretrain(tmp_path / "photos", tmp_path / "run")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").touch()
     with pytest.raises(ValueError, match="`workdir` must be new, empty, or the folder of a run"):

@@ -3,7 +3,6 @@
 keras-moco preview --source folder:photos --recipe moco_v2 --out views.png
 """
 
-import math
 import time
 from typing import NamedTuple
 
@@ -14,13 +13,12 @@ from keras_moco.augment.recipes import AUGMENTATIONS
 from keras_moco.command_line.parsers import check_grid
 from keras_moco.commands.registry import COMMANDS
 from keras_moco.data import open_source, plain_read_errors
+from keras_moco.data.channel_statistics import thinned
 from keras_moco.data.shown_bands import describe_bands, describe_stretch, shown_bands, stretch_of
 from keras_moco.data.subset import in_file_order
 from keras_moco.errors import one_line
 from keras_moco.storage.paths import user_path
 from keras_moco.summaries.image_grid import WHITE, captioned, enlarged, save, to_rgb
-
-PIXELS = 2**18  # of an image, by which the brightness of a band is chosen
 
 
 def preview(source, augmentation, images=6, views=7, seed=0, bands=None):
@@ -77,7 +75,7 @@ class _Made(NamedTuple):
     Attributes:
         number: int, its index in the source.
         image: array `(h, w, C)`, scaled to fit into a view.
-        pixels: array `(m, k, C)`, pixels of the image at equal distances: all if there are no more than `PIXELS`.
+        pixels: array `(m, k, C)`, some pixels of the image, at equal distances (`thinned`).
         views: list of arrays `(s, s, C)`.
     """
 
@@ -104,8 +102,7 @@ def _made(source, augmentation, images, views, seed):
             start = time.perf_counter()
             of_image = [augment(image[None], draw[None])[0].numpy() for draw in draws]
             seconds += time.perf_counter() - start
-            step = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / PIXELS))
-            pixels = image[::step, ::step].numpy()
+            pixels = thinned(image.numpy())
             made.append(_Made(number, _shrunk(image, *of_image[0].shape[:2]), pixels, of_image))
     return made, seconds
 

@@ -158,4 +158,6 @@ def _unknown(name, prefix, colon, rest):
         remedy = f"Did you mean `folder:{name}`?"
     elif user_path(name).suffix.lower() in (".csv", ".txt"):
         remedy = f"Did you mean `list:{name}`?"
+    elif os.sep in name and not colon and not user_path(name).exists():
+        remedy = "There is no folder or file of this name either. Correct the path."
     return UserError(f"`name` of a data source must be one of {', '.join(FORMS)}. Received: name={name!r}. {remedy}")

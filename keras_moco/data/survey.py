@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_moco.data.bad_images import plain_read_errors
+from keras_moco.data.channel_statistics import thinned
 from keras_moco.data.duplicates import SIDE, thumbnail
 from keras_moco.data.sample import digest
 from keras_moco.data.source import Source
@@ -23,7 +24,6 @@ IN_MEMORY = "in memory"  # instead of a format
 PART = 256  # images that are in memory at once, encoded
 LEVELS = 256
 SCALE = np.arange(LEVELS) / (LEVELS - 1)  # of the levels in 0..1
-PIXELS = 2**18  # of an image, at equal distances, that are measured
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -239,8 +239,7 @@ def _facts(image, data, channels):
 
 def measures_of(pixels: np.ndarray, data: bytes = b"") -> Measures:
     """The `Measures` of an image `(h, w, C)` with values in 0..255, and of the bytes of its file."""
-    step = math.ceil(math.sqrt(pixels.shape[0] * pixels.shape[1] / PIXELS))
-    some = pixels[::step, ::step]
+    some = thinned(pixels)
     values = some.reshape(-1, some.shape[-1])
     levels = values if values.dtype == np.uint8 else np.rint(values).astype("uint8")
     histogram = np.stack([np.bincount(channel, minlength=LEVELS) for channel in levels.T]) / len(values)

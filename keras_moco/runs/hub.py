@@ -1,4 +1,4 @@
-"""Models of the Hugging Face Hub, `hf://user/name`; needs the extra `hub`."""
+"""Models of the Hugging Face Hub, `hf://user/name`; needs the extra `huggingface`."""
 
 import importlib
 import os

@@ -11,6 +11,7 @@ from keras_moco.augment import Augmentation, RandomResizedCrop
 from keras_moco.augment.narrow import narrow_from
 from keras_moco.config import Config
 from keras_moco.config.settings import to_text
+from keras_moco.data.channel_statistics import SMALLEST_STD
 from keras_moco.data.decode import pixels_of
 from keras_moco.data.duplicates import same_groups
 from keras_moco.data.sample import Sample, Seen, digest
@@ -21,7 +22,6 @@ from keras_moco.image_formats.decoding import Decoding
 from keras_moco.networks.by_name import is_ours
 from keras_moco.networks.encoder import per_channel
 from keras_moco.runs.fitted_settings import views_for
-from keras_moco.summaries.suggested_flags import SMALLEST_STD
 
 LINES = 5  # at most, with the last one, which names the command that looks at all images
 DECODED = 64  # images at most, for blank images, mean and std
@@ -42,8 +42,8 @@ def sample_notes(source: Source, config: Config, augmentation: Augmentation | No
     Args:
         source: `Source` of the training images.
         config: `Config` of the run.
-        augmentation: `Augmentation` of the run, in whose layers a `RandomResizedCrop` is looked for. Defaults to
-            `None`: no image is too narrow.
+        augmentation: `Augmentation` of the run; its `RandomResizedCrop` decides which images are too narrow. Defaults
+            to `None`: none is.
 
     Returns:
         list of str: none if nothing is wrong, or the images are no files; at most 5, of which the last one names the

@@ -6,13 +6,12 @@ import numpy as np
 
 from keras_moco.config import Config
 from keras_moco.config.settings import to_text
+from keras_moco.data.channel_statistics import SMALLEST_STD
 from keras_moco.data.survey import Survey
 from keras_moco.data.value_range import FULL, PERCENTILE
 from keras_moco.evaluation.knn import usual_k
 from keras_moco.runs.fitted_settings import batch_size_for, views_for
 from keras_moco.runs.plan import Plan, settled_by
-
-SMALLEST_STD = 0.001  # as it must be positive
 
 
 def suggested_flags(survey: Survey, config: Config) -> list[str]:

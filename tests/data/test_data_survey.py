@@ -1,5 +1,6 @@
 """What is known of a set of images before training."""
 
+import functools
 import io
 
 import numpy as np
@@ -41,7 +42,7 @@ def test_every_image_has_the_same_weight_in_mean_and_std(tmp_path):
 def test_large_images_are_measured_at_equal_distances(tmp_path, monkeypatch):
     image = smooth(1, 90, 100)
     whole = survey(source := write(tmp_path, [encoded(image, "PNG")]))
-    monkeypatch.setattr(module, "PIXELS", 1000)
+    monkeypatch.setattr(module, "thinned", functools.partial(module.thinned, pixels=1000))
     some = survey(source)
     assert not np.array_equal(some.mean, whole.mean)
     np.testing.assert_allclose(some.mean, image[::3, ::3].reshape(-1, 3).mean(axis=0) / 255)
